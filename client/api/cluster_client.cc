@@ -1,0 +1,180 @@
+#include "client/api/cluster_client.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "common/grpc_status.h"
+#include "common/status_macros.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/security/credentials.h"
+
+namespace gpipe::client {
+namespace {
+
+constexpr absl::Duration kQuickCall = absl::Seconds(10);
+// Submitting and planning find shapes, and perhaps measure layers, on a worker.
+constexpr absl::Duration kSlowCall = absl::Minutes(2);
+constexpr int kJobsPerPage = 1000;
+constexpr int kStepsPerPage = 10000;
+constexpr int kMaxMessageBytes = 256 << 20;
+
+std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  // The defaults back off to two minutes; a watcher should be back soon after the orchestrator is.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+std::chrono::system_clock::time_point ToDeadline(absl::Time time) {
+  return time == absl::InfiniteFuture() ? std::chrono::system_clock::time_point::max() : absl::ToChronoTime(time);
+}
+
+}  // namespace
+
+ClusterClient::ClusterClient(ClientOptions options)
+    : options_(std::move(options)),
+      channel_(Connect(options_.address)),
+      jobs_(v1::JobService::NewStub(channel_)),
+      artifacts_(v1::ArtifactService::NewStub(channel_)),
+      cluster_(v1::ClusterService::NewStub(channel_)) {}
+
+absl::Time ClusterClient::last_heard() const {
+  const int64_t nanos = last_heard_nanos_.load();
+  return nanos == INT64_MIN ? absl::InfinitePast() : absl::FromUnixNanos(nanos);
+}
+
+absl::Status ClusterClient::Finished(const grpc::Status& status) {
+  const bool never_connected =
+      status.error_code() == grpc::DEADLINE_EXCEEDED && channel_->GetState(false) != GRPC_CHANNEL_READY;
+  if (status.error_code() == grpc::UNAVAILABLE || never_connected) {
+    return absl::UnavailableError(absl::StrCat("orchestrator at ", options_.address, ": ", status.error_message()));
+  }
+  if (!options_.stop.stop_requested()) last_heard_nanos_ = absl::GetCurrentTimeNanos();
+  return FromGrpc(status);
+}
+
+template <typename Response, typename Request, typename Stub>
+absl::StatusOr<Response> ClusterClient::Call(Stub& stub,
+                                             grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+                                                                          Response*),
+                                             const Request& request, absl::Duration default_timeout) {
+  grpc::ClientContext context;
+  const absl::Duration timeout = options_.timeout > absl::ZeroDuration() ? options_.timeout : default_timeout;
+  context.set_deadline(ToDeadline(absl::Now() + timeout));
+  std::stop_callback cancel(options_.stop, [&context] { context.TryCancel(); });
+  Response response;
+  GPIPE_RETURN_IF_ERROR(Finished((stub.*method)(&context, request, &response)));
+  return response;
+}
+
+absl::StatusOr<v1::Job> ClusterClient::SubmitJob(const v1::SubmitJobRequest& request) {
+  return Call(*jobs_, &v1::JobService::StubInterface::SubmitJob, request, kSlowCall);
+}
+
+absl::StatusOr<v1::Job> ClusterClient::GetJob(const std::string& id) {
+  v1::GetJobRequest request;
+  request.set_id(id);
+  return Call(*jobs_, &v1::JobService::StubInterface::GetJob, request, kQuickCall);
+}
+
+absl::StatusOr<v1::Job> ClusterClient::CancelJob(const std::string& id) {
+  v1::CancelJobRequest request;
+  request.set_id(id);
+  return Call(*jobs_, &v1::JobService::StubInterface::CancelJob, request, kQuickCall);
+}
+
+absl::StatusOr<v1::Job> ClusterClient::PauseJob(const std::string& id) {
+  v1::PauseJobRequest request;
+  request.set_id(id);
+  return Call(*jobs_, &v1::JobService::StubInterface::PauseJob, request, kQuickCall);
+}
+
+absl::StatusOr<v1::Job> ClusterClient::ResumeJob(const std::string& id) {
+  v1::ResumeJobRequest request;
+  request.set_id(id);
+  return Call(*jobs_, &v1::JobService::StubInterface::ResumeJob, request, kQuickCall);
+}
+
+absl::StatusOr<v1::PlanJobResponse> ClusterClient::PlanJob(const v1::PlanJobRequest& request) {
+  return Call(*jobs_, &v1::JobService::StubInterface::PlanJob, request, kSlowCall);
+}
+
+absl::StatusOr<v1::ListWorkersResponse> ClusterClient::ListWorkers() {
+  return Call(*cluster_, &v1::ClusterService::StubInterface::ListWorkers, v1::ListWorkersRequest(), kQuickCall);
+}
+
+absl::StatusOr<v1::GetVersionResponse> ClusterClient::GetVersion() {
+  return Call(*cluster_, &v1::ClusterService::StubInterface::GetVersion, v1::GetVersionRequest(), kQuickCall);
+}
+
+absl::StatusOr<v1::ListJobsResponse> ClusterClient::ListJobs(const std::vector<v1::Job::State>& states, int limit) {
+  v1::ListJobsRequest request;
+  for (v1::Job::State state : states) request.add_states(state);
+  v1::ListJobsResponse all;
+  do {
+    const int missing = limit - all.jobs_size();
+    request.set_page_size(limit == 0 ? kJobsPerPage : std::min(kJobsPerPage, missing));
+    GPIPE_ASSIGN_OR_RETURN(v1::ListJobsResponse page,
+                           Call(*jobs_, &v1::JobService::StubInterface::ListJobs, request, kQuickCall));
+    all.mutable_jobs()->MergeFrom(page.jobs());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty() && (limit == 0 || all.jobs_size() < limit));
+  return all;
+}
+
+absl::StatusOr<v1::ListJobEventsResponse> ClusterClient::ListJobEvents(const std::string& id) {
+  v1::ListJobEventsRequest request;
+  request.set_id(id);
+  v1::ListJobEventsResponse all;
+  do {
+    GPIPE_ASSIGN_OR_RETURN(v1::ListJobEventsResponse page,
+                           Call(*jobs_, &v1::JobService::StubInterface::ListJobEvents, request, kQuickCall));
+    all.mutable_events()->MergeFrom(page.events());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  return all;
+}
+
+absl::StatusOr<v1::ListJobMetricsResponse> ClusterClient::ListJobMetrics(const std::string& id) {
+  v1::ListJobMetricsRequest request;
+  request.set_id(id);
+  request.set_page_size(kStepsPerPage);
+  v1::ListJobMetricsResponse all;
+  do {
+    GPIPE_ASSIGN_OR_RETURN(v1::ListJobMetricsResponse page,
+                           Call(*jobs_, &v1::JobService::StubInterface::ListJobMetrics, request, kQuickCall));
+    all.mutable_steps()->MergeFrom(page.steps());
+    all.mutable_evaluations()->MergeFrom(page.evaluations());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  return all;
+}
+
+absl::Status ClusterClient::WatchJob(const v1::WatchJobRequest& request, absl::Time deadline,
+                                     const OnUpdate& on_update) {
+  grpc::ClientContext context;
+  context.set_deadline(ToDeadline(deadline));
+  std::stop_callback cancel(options_.stop, [&context] { context.TryCancel(); });
+  const auto reader = jobs_->WatchJob(&context, request);
+  v1::WatchJobResponse update;
+  while (reader->Read(&update)) {
+    last_heard_nanos_ = absl::GetCurrentTimeNanos();
+    on_update(update);
+  }
+  // Unlike a unary call, a watch is given its deadline by the user, so passing it is never a matter of the connection.
+  const grpc::Status status = reader->Finish();
+  return status.error_code() == grpc::DEADLINE_EXCEEDED ? FromGrpc(status) : Finished(status);
+}
+
+bool WaitUnlessStopped(const std::stop_token& stop, absl::Duration duration) {
+  absl::Notification stopped;
+  std::stop_callback notify(stop, [&stopped] { stopped.Notify(); });
+  return !stopped.WaitForNotificationWithTimeout(duration);
+}
+
+}  // namespace gpipe::client

@@ -1,0 +1,82 @@
+#ifndef GPIPE_CLIENT_API_CLUSTER_CLIENT_H_
+#define GPIPE_CLIENT_API_CLUSTER_CLIENT_H_
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "gpipe/v1/pipeline_service.grpc.pb.h"
+
+namespace gpipe::client {
+
+struct ClientOptions {
+  std::string address;  // HOST:PORT
+  // Deadline of each unary call; zero takes the default of that call.
+  absl::Duration timeout = absl::ZeroDuration();
+  // When it is stopped, calls underway end with CANCELLED, and so does every later call.
+  std::stop_token stop;
+};
+
+// The orchestrator's API as blocking calls. Connects at the first call. Any thread may call any method.
+// Errors are those of the API with their details (common/field_error.h). UNAVAILABLE names the address; a deadline that
+// passes before there ever was a connection is UNAVAILABLE too.
+class ClusterClient {
+ public:
+  explicit ClusterClient(ClientOptions options);
+  ClusterClient(const ClusterClient&) = delete;
+  ClusterClient& operator=(const ClusterClient&) = delete;
+
+  const std::string& address() const { return options_.address; }
+  const std::stop_token& stop() const { return options_.stop; }
+  // When the orchestrator was last heard from; InfinitePast when never.
+  absl::Time last_heard() const;
+
+  absl::StatusOr<v1::Job> SubmitJob(const v1::SubmitJobRequest& request);
+  absl::StatusOr<v1::Job> GetJob(const std::string& id);
+  absl::StatusOr<v1::Job> CancelJob(const std::string& id);
+  absl::StatusOr<v1::Job> PauseJob(const std::string& id);
+  absl::StatusOr<v1::Job> ResumeJob(const std::string& id);
+  absl::StatusOr<v1::PlanJobResponse> PlanJob(const v1::PlanJobRequest& request);
+  absl::StatusOr<v1::ListWorkersResponse> ListWorkers();
+  absl::StatusOr<v1::GetVersionResponse> GetVersion();
+
+  // The newest `limit` jobs, over as many pages as it takes; all when 0. next_page_token is empty.
+  absl::StatusOr<v1::ListJobsResponse> ListJobs(const std::vector<v1::Job::State>& states, int limit);
+  // All pages.
+  absl::StatusOr<v1::ListJobEventsResponse> ListJobEvents(const std::string& id);
+  absl::StatusOr<v1::ListJobMetricsResponse> ListJobMetrics(const std::string& id);
+
+  // One stream from its start to its end, and how it ended. `on_update` runs on the calling thread.
+  // Callers that must survive a broken stream use client/api/follow.h.
+  using OnUpdate = std::function<void(const v1::WatchJobResponse&)>;
+  absl::Status WatchJob(const v1::WatchJobRequest& request, absl::Time deadline, const OnUpdate& on_update);
+
+  // For common/artifacts/transfer.h.
+  v1::ArtifactService::StubInterface& artifacts() { return *artifacts_; }
+
+ private:
+  template <typename Response, typename Request, typename Stub>
+  absl::StatusOr<Response> Call(Stub& stub,
+                                grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                                const Request& request, absl::Duration default_timeout);
+  absl::Status Finished(const grpc::Status& status);
+
+  const ClientOptions options_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<v1::JobService::StubInterface> jobs_;
+  const std::unique_ptr<v1::ArtifactService::StubInterface> artifacts_;
+  const std::unique_ptr<v1::ClusterService::StubInterface> cluster_;
+  std::atomic<int64_t> last_heard_nanos_{INT64_MIN};
+};
+
+// Waits; false as soon as the token is stopped.
+bool WaitUnlessStopped(const std::stop_token& stop, absl::Duration duration);
+
+}  // namespace gpipe::client
+
+#endif  // GPIPE_CLIENT_API_CLUSTER_CLIENT_H_

@@ -1,0 +1,57 @@
+#include "client/api/follow.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "client/api/job_states.h"
+
+namespace gpipe::client {
+namespace {
+
+constexpr absl::Duration kFirstBackoff = absl::Milliseconds(100);
+constexpr absl::Duration kLongestBackoff = absl::Seconds(2);
+
+// A stream that ends well before the job does was closed by an orchestrator that is shutting down.
+bool IsBroken(const absl::Status& status) { return status.ok() || absl::IsUnavailable(status); }
+
+absl::Status GivenUp(const absl::Status& status, const ClusterClient& client) {
+  if (!status.ok()) return status;
+  return absl::UnavailableError(absl::StrCat("orchestrator at ", client.address(), " ended the stream"));
+}
+
+absl::Status TimedOut(const std::string& id, const FollowOptions& options, const std::optional<v1::Job>& job) {
+  const std::string state = job.has_value() ? absl::StrCat("; it is ", StateName(job->state())) : "";
+  return absl::DeadlineExceededError(
+      absl::StrCat(id, " did not end within ", absl::FormatDuration(options.timeout), state));
+}
+
+}  // namespace
+
+absl::StatusOr<v1::Job> FollowJob(ClusterClient& client, const std::string& id, const FollowOptions& options,
+                                  const ClusterClient::OnUpdate& on_update) {
+  v1::WatchJobRequest request;
+  request.set_id(id);
+  request.set_cycles(options.cycles);
+  const absl::Time deadline = absl::Now() + options.timeout;
+  absl::Duration backoff = kFirstBackoff;
+  std::optional<v1::Job> job;
+  while (true) {
+    const absl::Status status = client.WatchJob(request, deadline, [&](const v1::WatchJobResponse& update) {
+      backoff = kFirstBackoff;
+      if (update.has_job()) job = update.job();
+      on_update(update);
+    });
+    if (job.has_value() && IsTerminal(job->state())) return *std::move(job);
+    if (absl::IsDeadlineExceeded(status)) return TimedOut(id, options, job);
+    if (!IsBroken(status)) return status;
+    if (absl::Now() >= deadline) return TimedOut(id, options, job);
+    if (absl::Now() - client.last_heard() > options.patience) return GivenUp(status, client);
+    if (!WaitUnlessStopped(client.stop(), std::min(backoff, deadline - absl::Now()))) {
+      return absl::CancelledError("stopped watching");
+    }
+    backoff = std::min(backoff * 2, kLongestBackoff);
+  }
+}
+
+}  // namespace gpipe::client

@@ -1,0 +1,30 @@
+#ifndef GPIPE_CLIENT_API_FOLLOW_H_
+#define GPIPE_CLIENT_API_FOLLOW_H_
+
+#include <functional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "client/api/cluster_client.h"
+
+namespace gpipe::client {
+
+struct FollowOptions {
+  // Also each clock cycle.
+  bool cycles = false;
+  // DEADLINE_EXCEEDED after so long.
+  absl::Duration timeout = absl::InfiniteDuration();
+  // How long the orchestrator, once heard from, may be away before UNAVAILABLE.
+  absl::Duration patience = absl::Seconds(30);
+};
+
+// Watches a job until it is in a terminal state, whichever, and returns it then. A restart of the orchestrator on the
+// way is survived: the stream is opened again, and begins again with the job as it is then.
+// `on_update` runs on the calling thread. CANCELLED when the client's token is stopped; the job goes on.
+absl::StatusOr<v1::Job> FollowJob(ClusterClient& client, const std::string& id, const FollowOptions& options,
+                                  const ClusterClient::OnUpdate& on_update);
+
+}  // namespace gpipe::client
+
+#endif  // GPIPE_CLIENT_API_FOLLOW_H_

@@ -1,0 +1,103 @@
+#include "client/api/results.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "client/api/json.h"
+#include "common/artifacts/transfer.h"
+#include "common/file.h"
+#include "common/status_macros.h"
+#include "nlohmann/json.hpp"
+
+namespace gpipe::client {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+absl::Status MakeFolder(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  return error ? ErrnoStatus(error.value(), "cannot make folder", folder) : absl::OkStatus();
+}
+
+// Names come from the orchestrator; one that leads out of the folder is not followed.
+bool StaysInside(const fs::path& path) {
+  const auto leads_up = [](const fs::path& part) { return part == ".."; };
+  return !path.empty() && path.is_relative() && std::none_of(path.begin(), path.end(), leads_up);
+}
+
+bool IsManifest(const v1::ResultFile& file) { return fs::path(file.path()).filename() == "manifest.json"; }
+
+absl::Status PullFile(ClusterClient& client, const v1::ResultFile& file, const fs::path& folder) {
+  if (!StaysInside(file.path())) {
+    return absl::DataLossError(absl::StrCat("the orchestrator names a result '", file.path(), "' outside its folder"));
+  }
+  const fs::path path = folder / file.path();
+  GPIPE_RETURN_IF_ERROR(MakeFolder(path.parent_path()));
+  return DownloadFile(client.artifacts(), file.artifact(), path);
+}
+
+absl::Status PullFiles(ClusterClient& client, const v1::Job& job, const fs::path& folder) {
+  std::vector<v1::ResultFile> files(job.results().begin(), job.results().end());
+  std::stable_partition(files.begin(), files.end(), [](const v1::ResultFile& file) { return !IsManifest(file); });
+  for (const v1::ResultFile& file : files) GPIPE_RETURN_IF_ERROR(PullFile(client, file, folder));
+  return absl::OkStatus();
+}
+
+template <typename Rows, typename ToLine>
+absl::Status WriteLines(const fs::path& path, const Rows& rows, ToLine to_line) {
+  std::string text;
+  for (const auto& row : rows) absl::StrAppend(&text, to_line(row), "\n");
+  return WriteFileAtomically(path, text);
+}
+
+absl::Status WriteEvaluations(const fs::path& path, const v1::ListJobMetricsResponse& metrics) {
+  if (!metrics.evaluations().empty()) return WriteLines(path, metrics.evaluations(), EvaluationLine);
+  // One of an earlier run would pass for this job's.
+  std::error_code error;
+  fs::remove(path, error);
+  return error ? ErrnoStatus(error.value(), "cannot remove", path) : absl::OkStatus();
+}
+
+}  // namespace
+
+std::string MetricsLine(const v1::StepMetrics& step) {
+  Json line = {{"step", step.step()}, {"epoch", step.epoch()}};
+  if (step.has_loss()) line["loss"] = step.loss();
+  if (step.has_lr()) line["lr"] = step.lr();
+  if (step.has_grad_norm()) line["grad_norm"] = step.grad_norm();
+  line["step_seconds"] = step.step_seconds();
+  line["samples_per_second"] = step.samples_per_second();
+  line["bubble_share"] = step.bubble_share();
+  if (step.stage_busy_size() > 0) line["stage_busy"] = step.stage_busy();
+  if (step.stage_peak_saved_bytes_size() > 0) line["stage_peak_saved_bytes"] = step.stage_peak_saved_bytes();
+  return line.dump();
+}
+
+std::string EvaluationLine(const v1::EvaluationMetrics& evaluation) {
+  Json line = {{"step", evaluation.step()}, {"loss", evaluation.loss()}};
+  if (evaluation.has_accuracy()) line["accuracy"] = evaluation.accuracy();
+  line["samples"] = evaluation.samples();
+  return line.dump();
+}
+
+absl::Status PrepareFolder(const fs::path& folder) {
+  GPIPE_RETURN_IF_ERROR(MakeFolder(folder));
+  return access(folder.c_str(), W_OK | X_OK) == 0 ? absl::OkStatus() : ErrnoStatus(errno, "cannot write to", folder);
+}
+
+absl::Status PullResults(ClusterClient& client, const v1::Job& job, const fs::path& folder) {
+  GPIPE_RETURN_IF_ERROR(PrepareFolder(folder));
+  GPIPE_ASSIGN_OR_RETURN(const v1::ListJobMetricsResponse metrics, client.ListJobMetrics(job.id()));
+  GPIPE_RETURN_IF_ERROR(WriteLines(folder / "metrics.jsonl", metrics.steps(), MetricsLine));
+  GPIPE_RETURN_IF_ERROR(WriteEvaluations(folder / "evaluation.jsonl", metrics));
+  GPIPE_RETURN_IF_ERROR(PullFiles(client, job, folder));
+  return WriteFileAtomically(folder / "job.json", absl::StrCat(ToJson(job, JsonStyle::kDocument), "\n"));
+}
+
+}  // namespace gpipe::client

@@ -1,0 +1,26 @@
+#ifndef GPIPE_CLIENT_API_RESULTS_H_
+#define GPIPE_CLIENT_API_RESULTS_H_
+
+#include <filesystem>
+#include <string>
+
+#include "absl/status/status.h"
+#include "client/api/cluster_client.h"
+
+namespace gpipe::client {
+
+// Makes the folder if it is not there, and says why it cannot be written to: before a job, rather than after it.
+absl::Status PrepareFolder(const std::filesystem::path& folder);
+
+// Writes what a job made into `folder`, which is prepared: metrics.jsonl, evaluation.jsonl, job.json, and
+// the files of job.results (model.safetensors or outputs.safetensors, checkpoints/). Those files are replaced, others
+// stay. Each appears whole or not at all; manifests of checkpoints come after what they describe.
+absl::Status PullResults(ClusterClient& client, const v1::Job& job, const std::filesystem::path& folder);
+
+// One line of metrics.jsonl or evaluation.jsonl: plain JSON, numbers as numbers, without the end of line.
+std::string MetricsLine(const v1::StepMetrics& step);
+std::string EvaluationLine(const v1::EvaluationMetrics& evaluation);
+
+}  // namespace gpipe::client
+
+#endif  // GPIPE_CLIENT_API_RESULTS_H_

@@ -1,0 +1,140 @@
+#include "client/api/submission.h"
+
+#include <algorithm>
+#include <random>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/artifacts/transfer.h"
+#include "common/field_error.h"
+#include "common/spec/validator.h"
+#include "common/status_macros.h"
+
+namespace gpipe::client {
+namespace {
+
+namespace fs = std::filesystem;
+using FileMap = google::protobuf::Map<std::string, v1::ArtifactRef>;
+
+constexpr absl::Duration kRetryFor = absl::Seconds(15);
+constexpr char kManifest[] = "manifest.json";
+constexpr char kModel[] = "model.safetensors";
+constexpr char kOptimizer[] = "optimizer.safetensors";
+
+fs::path Resolve(const spec::SpecFile& file, const std::string& path) { return file.path.parent_path() / path; }
+
+std::string WhyUnreadable(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (!fs::exists(status)) return absl::StrCat("there is no file ", path.string());
+  if (!fs::is_regular_file(status)) return absl::StrCat(path.string(), " is not a file");
+  return "";
+}
+
+absl::Status CheckFiles(const spec::SpecFile& file) {
+  FieldErrors errors;
+  for (const spec::NamedFile& named : spec::FilesOf(file.spec)) {
+    const std::string problem = WhyUnreadable(Resolve(file, named.path));
+    if (!problem.empty()) errors.Add(named.field, problem);
+  }
+  return errors.ToStatus();
+}
+
+absl::Status UploadFiles(ClusterClient& client, const spec::SpecFile& file, FileMap& files) {
+  for (const spec::NamedFile& named : spec::FilesOf(file.spec)) {
+    GPIPE_ASSIGN_OR_RETURN(files[named.path], UploadFile(client.artifacts(), Resolve(file, named.path)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AddResume(ClusterClient& client, const std::string& resume, v1::SubmitJobRequest& request) {
+  if (resume.empty()) return absl::OkStatus();
+  if (!fs::is_directory(resume)) {
+    request.set_resume_job(resume);
+    return absl::OkStatus();
+  }
+  GPIPE_ASSIGN_OR_RETURN(const fs::path folder, NewestCheckpoint(resume));
+  v1::ResumeFiles& files = *request.mutable_resume_files();
+  GPIPE_ASSIGN_OR_RETURN(*files.mutable_manifest(), UploadFile(client.artifacts(), folder / kManifest));
+  GPIPE_ASSIGN_OR_RETURN(*files.mutable_model(), UploadFile(client.artifacts(), folder / kModel));
+  GPIPE_ASSIGN_OR_RETURN(*files.mutable_optimizer(), UploadFile(client.artifacts(), folder / kOptimizer));
+  return absl::OkStatus();
+}
+
+std::string RandomId() {
+  std::random_device random;
+  return absl::StrFormat("%08x%08x%08x%08x", random(), random(), random(), random());
+}
+
+absl::StatusOr<v1::Job> SubmitOnce(ClusterClient& client, const v1::SubmitJobRequest& request) {
+  const absl::Time give_up = absl::Now() + kRetryFor;
+  absl::Duration backoff = absl::Milliseconds(100);
+  while (true) {
+    absl::StatusOr<v1::Job> job = client.SubmitJob(request);
+    if (!absl::IsUnavailable(job.status()) || absl::Now() > give_up) return job;
+    if (!WaitUnlessStopped(client.stop(), backoff)) return job;
+    backoff = std::min(backoff * 2, absl::Seconds(2));
+  }
+}
+
+absl::StatusOr<v1::Job> SubmitWithoutLines(ClusterClient& client, const spec::SpecFile& file,
+                                           const SubmitOptions& options) {
+  // An orchestrator that is not there is said at once; only one that was there is waited for.
+  GPIPE_RETURN_IF_ERROR(client.GetVersion().status());
+  v1::SubmitJobRequest request;
+  *request.mutable_spec() = file.spec;
+  request.set_request_id(options.request_id.empty() ? RandomId() : options.request_id);
+  GPIPE_RETURN_IF_ERROR(UploadFiles(client, file, *request.mutable_files()));
+  GPIPE_RETURN_IF_ERROR(AddResume(client, options.resume, request));
+  return SubmitOnce(client, request);
+}
+
+absl::StatusOr<v1::PlanJobResponse> PlanWithoutLines(ClusterClient& client, const spec::SpecFile& file, int workers) {
+  GPIPE_RETURN_IF_ERROR(client.GetVersion().status());
+  v1::PlanJobRequest request;
+  *request.mutable_spec() = file.spec;
+  request.set_workers(workers);
+  GPIPE_RETURN_IF_ERROR(UploadFiles(client, file, *request.mutable_files()));
+  return client.PlanJob(request);
+}
+
+}  // namespace
+
+absl::StatusOr<spec::SpecFile> LoadSpec(const fs::path& path) {
+  GPIPE_ASSIGN_OR_RETURN(spec::SpecFile file, spec::ReadSpecFile(path));
+  GPIPE_RETURN_IF_ERROR(spec::WithLines(spec::Validate(file.spec), file));
+  GPIPE_RETURN_IF_ERROR(spec::WithLines(CheckFiles(file), file));
+  return file;
+}
+
+absl::StatusOr<v1::Job> Submit(ClusterClient& client, const spec::SpecFile& file, const SubmitOptions& options) {
+  absl::StatusOr<v1::Job> job = SubmitWithoutLines(client, file, options);
+  if (!job.ok()) return spec::WithLines(job.status(), file);
+  return job;
+}
+
+absl::StatusOr<v1::PlanJobResponse> Plan(ClusterClient& client, const spec::SpecFile& file, int workers) {
+  absl::StatusOr<v1::PlanJobResponse> plan = PlanWithoutLines(client, file, workers);
+  if (!plan.ok()) return spec::WithLines(plan.status(), file);
+  return plan;
+}
+
+absl::StatusOr<fs::path> NewestCheckpoint(const fs::path& folder) {
+  if (fs::exists(folder / kManifest)) return folder;
+  fs::path newest;
+  int64_t newest_step = -1;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder / "checkpoints", error)) {
+    int64_t step = 0;
+    const bool is_checkpoint =
+        absl::SimpleAtoi(entry.path().filename().string(), &step) && fs::exists(entry.path() / kManifest);
+    if (!is_checkpoint || step <= newest_step) continue;
+    newest = entry.path();
+    newest_step = step;
+  }
+  if (newest_step < 0) return absl::InvalidArgumentError(absl::StrCat("no whole checkpoint in ", folder.string()));
+  return newest;
+}
+
+}  // namespace gpipe::client

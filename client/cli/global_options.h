@@ -1,0 +1,28 @@
+#ifndef GPIPE_CLIENT_CLI_GLOBAL_OPTIONS_H_
+#define GPIPE_CLIENT_CLI_GLOBAL_OPTIONS_H_
+
+#include <stop_token>
+#include <string>
+
+#include "client/api/cluster_client.h"
+
+namespace gpipe::client {
+
+inline constexpr char kDefaultAddress[] = "127.0.0.1:7070";
+
+// What every command understands.
+struct GlobalOptions {
+  std::string orchestrator;  // From the flag or GPIPE_ORCHESTRATOR; empty when neither is given.
+  std::string format = "table";
+  double timeout_seconds = 0;  // Of a unary call; 0 is the call's own.
+  bool quiet = false;
+
+  bool json() const { return format == "json"; }
+  ClientOptions client(std::stop_token stop = {}) const {
+    return {orchestrator.empty() ? kDefaultAddress : orchestrator, absl::Seconds(timeout_seconds), std::move(stop)};
+  }
+};
+
+}  // namespace gpipe::client
+
+#endif  // GPIPE_CLIENT_CLI_GLOBAL_OPTIONS_H_

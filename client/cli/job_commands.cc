@@ -1,0 +1,175 @@
+#include "client/cli/job_commands.h"
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/api/job_states.h"
+#include "client/api/json.h"
+#include "client/api/results.h"
+#include "client/api/submission.h"
+#include "client/cli/attend.h"
+#include "client/cli/job_output.h"
+#include "client/cli/render.h"
+#include "common/status_macros.h"
+
+namespace gpipe::client {
+namespace {
+
+ExitCode PrintJob(const v1::Job& job, const GlobalOptions& global) {
+  Print(global.json() ? ToJson(job, JsonStyle::kDocument) + "\n" : RenderState(job) + "\n");
+  return ExitCode::kSucceeded;
+}
+
+FollowOptions Following(const JobOptions& options) {
+  FollowOptions follow;
+  follow.cycles = options.cycles;
+  if (options.timeout_seconds > 0) follow.timeout = absl::Seconds(options.timeout_seconds);
+  return follow;
+}
+
+absl::StatusOr<std::vector<v1::Job::State>> ParseStates(const std::vector<std::string>& names) {
+  std::vector<v1::Job::State> states;
+  for (const std::string& name : names) {
+    v1::Job::State state;
+    if (!v1::Job::State_Parse(absl::StrCat("STATE_", absl::AsciiStrToUpper(name)), &state)) {
+      return absl::InvalidArgumentError(absl::StrCat("--state: there is no state '", name, "'"));
+    }
+    states.push_back(state);
+  }
+  return states;
+}
+
+// Prints the events that are newer than `last`, and moves it on.
+class EventPrinter {
+ public:
+  EventPrinter(ClusterClient& client, const std::string& id, bool json) : client_(client), id_(id), json_(json) {}
+
+  void PrintNew(const v1::JobEvent& event) {
+    if (event.sequence() <= last_) return;
+    last_ = event.sequence();
+    Print(absl::StrCat(json_ ? ToJson(event, JsonStyle::kLine) : RenderEvent(event), "\n"));
+  }
+  // Those that a stream which was not open yet did not bring.
+  absl::Status CatchUp() {
+    GPIPE_ASSIGN_OR_RETURN(const v1::ListJobEventsResponse events, client_.ListJobEvents(id_));
+    for (const v1::JobEvent& event : events.events()) PrintNew(event);
+    return absl::OkStatus();
+  }
+
+ private:
+  ClusterClient& client_;
+  const std::string& id_;
+  const bool json_;
+  int64_t last_ = 0;
+};
+
+absl::StatusOr<ExitCode> FollowLogs(ClusterClient& client, const GlobalOptions& global, const JobOptions& options) {
+  EventPrinter printer(client, options.id, global.json());
+  GPIPE_RETURN_IF_ERROR(printer.CatchUp());
+  absl::Status caught_up;
+  const auto on_update = [&](const v1::WatchJobResponse& update) {
+    if (update.has_job()) caught_up = printer.CatchUp();
+    if (update.has_event()) printer.PrintNew(update.event());
+  };
+  GPIPE_RETURN_IF_ERROR(FollowJob(client, options.id, Following(options), on_update).status());
+  GPIPE_RETURN_IF_ERROR(caught_up);
+  return ExitCode::kSucceeded;
+}
+
+absl::StatusOr<ExitCode> AttendAndReport(ClusterClient& client, const GlobalOptions& global, const JobOptions& options,
+                                         DisplayKind kind, std::FILE* out) {
+  const auto display = MakeDisplay(kind, out);
+  GPIPE_ASSIGN_OR_RETURN(const JobProgress progress, Attend(client, options.id, Following(options), *display));
+  return ReportEnd(progress, global, out);
+}
+
+}  // namespace
+
+absl::StatusOr<ExitCode> JobSubmit(const GlobalOptions& global, const JobOptions& options) {
+  GPIPE_ASSIGN_OR_RETURN(const spec::SpecFile file, LoadSpec(options.spec));
+  ClusterClient client(global.client());
+  GPIPE_ASSIGN_OR_RETURN(const v1::Job job, Submit(client, file, {options.resume, options.request_id}));
+  if (options.wait) {
+    JobOptions waiting = options;
+    waiting.id = job.id();
+    const DisplayKind kind = global.quiet ? DisplayKind::kNone : LiveOrPlain(stderr);
+    return AttendAndReport(client, global, waiting, kind, stderr);
+  }
+  Print(global.json() ? ToJson(job, JsonStyle::kDocument) + "\n" : job.id() + "\n");
+  if (!global.quiet && !global.json()) absl::FPrintF(stderr, "follow it with: gpipe job watch %s\n", job.id());
+  return ExitCode::kSucceeded;
+}
+
+absl::StatusOr<ExitCode> JobList(const GlobalOptions& global, const JobOptions& options) {
+  GPIPE_ASSIGN_OR_RETURN(const std::vector<v1::Job::State> states, ParseStates(options.states));
+  ClusterClient client(global.client());
+  GPIPE_ASSIGN_OR_RETURN(const v1::ListJobsResponse jobs, client.ListJobs(states, options.limit));
+  Print(global.json() ? ToJson(jobs, JsonStyle::kDocument) + "\n" : RenderJobs(jobs));
+  return ExitCode::kSucceeded;
+}
+
+absl::StatusOr<ExitCode> JobGet(const GlobalOptions& global, const JobOptions& options) {
+  ClusterClient client(global.client());
+  GPIPE_ASSIGN_OR_RETURN(const v1::Job job, client.GetJob(options.id));
+  Print(global.json() ? ToJson(job, JsonStyle::kDocument) + "\n" : RenderJob(job));
+  return ExitCode::kSucceeded;
+}
+
+absl::StatusOr<ExitCode> JobWatch(const GlobalOptions& global, const JobOptions& options) {
+  ClusterClient client(global.client());
+  if (!global.json()) {
+    const DisplayKind kind = options.cycles ? DisplayKind::kPlain : LiveOrPlain(stdout);
+    return AttendAndReport(client, global, options, kind, stdout);
+  }
+  const auto display = MakeDisplay(DisplayKind::kJson, stdout);
+  GPIPE_ASSIGN_OR_RETURN(const JobProgress progress, Attend(client, options.id, Following(options), *display));
+  return ExitCodeOf(progress.job().state());
+}
+
+absl::StatusOr<ExitCode> JobWait(const GlobalOptions& global, const JobOptions& options) {
+  ClusterClient client(global.client());
+  return AttendAndReport(client, global, options, DisplayKind::kNone, stdout);
+}
+
+absl::StatusOr<ExitCode> JobPause(const GlobalOptions& global, const JobOptions& options) {
+  ClusterClient client(global.client());
+  GPIPE_ASSIGN_OR_RETURN(const v1::Job job, client.PauseJob(options.id));
+  return PrintJob(job, global);
+}
+
+absl::StatusOr<ExitCode> JobResume(const GlobalOptions& global, const JobOptions& options) {
+  ClusterClient client(global.client());
+  GPIPE_ASSIGN_OR_RETURN(const v1::Job job, client.ResumeJob(options.id));
+  return PrintJob(job, global);
+}
+
+absl::StatusOr<ExitCode> JobCancel(const GlobalOptions& global, const JobOptions& options) {
+  ClusterClient client(global.client());
+  GPIPE_ASSIGN_OR_RETURN(const v1::Job job, client.CancelJob(options.id));
+  return PrintJob(job, global);
+}
+
+absl::StatusOr<ExitCode> JobPull(const GlobalOptions& global, const JobOptions& options) {
+  ClusterClient client(global.client());
+  GPIPE_ASSIGN_OR_RETURN(const v1::Job job, client.GetJob(options.id));
+  const std::string folder = options.output.empty() ? job.spec().name() : options.output;
+  GPIPE_RETURN_IF_ERROR(PullResults(client, job, folder));
+  Print(global.json() ? ToJson(job, JsonStyle::kDocument) + "\n" : folder + "\n");
+  return ExitCode::kSucceeded;
+}
+
+absl::StatusOr<ExitCode> JobLogs(const GlobalOptions& global, const JobOptions& options) {
+  ClusterClient client(global.client());
+  if (options.follow) return FollowLogs(client, global, options);
+  GPIPE_ASSIGN_OR_RETURN(const v1::ListJobEventsResponse events, client.ListJobEvents(options.id));
+  if (global.json()) {
+    Print(ToJson(events, JsonStyle::kDocument) + "\n");
+    return ExitCode::kSucceeded;
+  }
+  for (const v1::JobEvent& event : events.events()) Print(RenderEvent(event) + "\n");
+  return ExitCode::kSucceeded;
+}
+
+}  // namespace gpipe::client

@@ -1,0 +1,100 @@
+#include "client/cli/run_command.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/api/results.h"
+#include "client/api/submission.h"
+#include "client/cli/attend.h"
+#include "client/cli/private_cluster.h"
+#include "client/local/machine.h"
+#include "common/status_macros.h"
+
+namespace gpipe::client {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kDefaultWorkers = 2;
+
+v1::Device DeviceOf(const RunOptions& options, const v1::JobSpec& spec) {
+  if (options.device == "cuda") return v1::DEVICE_CUDA;
+  if (options.device == "cpu") return v1::DEVICE_CPU;
+  return spec.pipeline().device() == v1::DEVICE_CUDA ? v1::DEVICE_CUDA : v1::DEVICE_CPU;
+}
+
+int64_t WantedWorkers(const RunOptions& options, const v1::Pipeline& pipeline) {
+  if (options.workers > 0) return options.workers;
+  if (pipeline.workers() > 0) return pipeline.workers();
+  return pipeline.balance_size() > 0 ? pipeline.balance_size() : kDefaultWorkers;
+}
+
+void Say(const GlobalOptions& global, const std::string& words) {
+  if (!global.quiet) absl::FPrintF(stderr, "%s\n", words);
+}
+
+// What a reader of the failure would look at next.
+void ShowLog(const LocalCluster& cluster, const v1::Job& job) {
+  const std::string tail = cluster.LogTail(job.failure().worker());
+  if (!tail.empty()) absl::FPrintF(stderr, "the end of the log of %s:\n%s\n", job.failure().worker(), tail);
+}
+
+// Submits, follows, and fetches the results, whichever way the job ended.
+absl::StatusOr<ExitCode> RunJob(PrivateCluster& cluster, const spec::SpecFile& file, const GlobalOptions& global,
+                                const RunOptions& options, const fs::path& folder) {
+  ClusterClient& client = cluster.client();
+  GPIPE_ASSIGN_OR_RETURN(const v1::Job job, Submit(client, file, {options.resume, ""}));
+  cluster.CancelOnInterrupt(job.id());
+  GPIPE_RETURN_IF_ERROR(PrepareFolder(folder));
+  const auto display = MakeDisplay(global.quiet ? DisplayKind::kNone : LiveOrPlain(stderr), stderr);
+  GPIPE_ASSIGN_OR_RETURN(const JobProgress progress, Attend(client, job.id(), {}, *display));
+  GPIPE_RETURN_IF_ERROR(PullResults(client, progress.job(), folder));
+  const ExitCode code = ReportEnd(progress, global, stderr);
+  if (code == ExitCode::kFailed) ShowLog(cluster.local(), progress.job());
+  Say(global, absl::StrCat("results: ", folder.string()));
+  return code;
+}
+
+}  // namespace
+
+absl::StatusOr<LocalClusterOptions> FitCluster(const RunOptions& options, int cores, int gpus, v1::JobSpec& spec) {
+  v1::Pipeline& pipeline = *spec.mutable_pipeline();
+  const int stages = pipeline.balance_size();
+  const int64_t most = stages > 0 ? stages : std::max(1, spec.model().sequential_size());
+  LocalClusterOptions cluster;
+  cluster.workers = static_cast<int>(std::min(WantedWorkers(options, pipeline), most));
+  // Without a balance the number of workers is the number of stages.
+  if (stages == 0 || cluster.workers < stages) pipeline.set_workers(cluster.workers);
+  pipeline.set_device(DeviceOf(options, spec));
+  cluster.threads = options.threads > 0 ? options.threads : std::max(1, cores / cluster.workers);
+  if (pipeline.device() != v1::DEVICE_CUDA) return cluster;
+  if (gpus == 0) return absl::InvalidArgumentError("no GPU was found; --gpus N says how many there are");
+  cluster.gpus = gpus;
+  return cluster;
+}
+
+absl::StatusOr<ExitCode> Run(const GlobalOptions& global, const RunOptions& options) {
+  GPIPE_ASSIGN_OR_RETURN(spec::SpecFile file, LoadSpec(options.spec));
+  if (!options.resume.empty() && !fs::is_directory(options.resume)) {
+    return absl::InvalidArgumentError(absl::StrCat("--resume ", options.resume,
+                                                   ": is not a folder; the cluster of `gpipe "
+                                                   "run` is new and knows no earlier job"));
+  }
+  const bool cuda = DeviceOf(options, file.spec) == v1::DEVICE_CUDA;
+  const int gpus = options.gpus > 0 || !cuda ? options.gpus : CountGpus();
+  GPIPE_ASSIGN_OR_RETURN(const LocalClusterOptions shape, FitCluster(options, CountCores(), gpus, file.spec));
+  const fs::path folder = options.output.empty() ? file.spec.name() : options.output;
+
+  PrivateCluster cluster;
+  Say(global, absl::StrCat("starting ", shape.workers, " workers of ", shape.threads, " threads on ",
+                           cuda ? absl::StrCat(gpus, " GPUs") : "the CPU"));
+  GPIPE_RETURN_IF_ERROR(cluster.Start(shape));
+  absl::StatusOr<ExitCode> code = RunJob(cluster, file, global, options, folder);
+  if (options.keep_logs) GPIPE_RETURN_IF_ERROR(cluster.local().CopyLogs(folder / "logs"));
+  if (!code.ok()) return cluster.Explain(code.status());
+  return code;
+}
+
+}  // namespace gpipe::client

@@ -1,0 +1,50 @@
+#include "client/cli/spec_commands.h"
+
+#include "absl/strings/str_cat.h"
+#include "client/api/json.h"
+#include "client/api/submission.h"
+#include "client/cli/attend.h"
+#include "client/cli/private_cluster.h"
+#include "client/local/machine.h"
+#include "common/status_macros.h"
+
+namespace gpipe::client {
+namespace {
+
+absl::StatusOr<v1::PlanJobResponse> PlanPrivately(const spec::SpecFile& file, int workers) {
+  PrivateCluster cluster;
+  LocalClusterOptions options;
+  options.threads = CountCores();
+  GPIPE_RETURN_IF_ERROR(cluster.Start(options));
+  absl::StatusOr<v1::PlanJobResponse> response = Plan(cluster.client(), file, workers);
+  if (!response.ok()) return cluster.Explain(response.status());
+  return response;
+}
+
+absl::StatusOr<v1::PlanJobResponse> PlanFile(const GlobalOptions& global, const SpecOptions& options) {
+  GPIPE_ASSIGN_OR_RETURN(const spec::SpecFile file, LoadSpec(options.spec));
+  if (global.orchestrator.empty()) return PlanPrivately(file, options.workers);
+  ClusterClient client(global.client());
+  return Plan(client, file, options.workers);
+}
+
+}  // namespace
+
+absl::StatusOr<ExitCode> PlanSpec(const GlobalOptions& global, const SpecOptions& options) {
+  GPIPE_ASSIGN_OR_RETURN(const v1::PlanJobResponse response, PlanFile(global, options));
+  Print(global.json() ? ToJson(response, JsonStyle::kDocument) + "\n" : RenderPlan(response));
+  return ExitCode::kSucceeded;
+}
+
+absl::StatusOr<ExitCode> ValidateSpec(const GlobalOptions& global, const SpecOptions& options) {
+  GPIPE_ASSIGN_OR_RETURN(const v1::PlanJobResponse response, PlanFile(global, options));
+  if (global.json()) {
+    Print(ToJson(response, JsonStyle::kDocument) + "\n");
+  } else if (!global.quiet) {
+    Print(absl::StrCat(options.spec, ": valid: ", response.plan().layers_size(), " layers in ",
+                       response.plan().stages_size(), " stages\n"));
+  }
+  return ExitCode::kSucceeded;
+}
+
+}  // namespace gpipe::client

@@ -1,0 +1,35 @@
+#include "client/local/machine.h"
+
+#include <sched.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_split.h"
+
+namespace gpipe::client {
+
+int CountCores() {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  return sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1;
+}
+
+int CountGpus() {
+  if (const char* visible = std::getenv("CUDA_VISIBLE_DEVICES")) {
+    const std::vector<std::string> devices = absl::StrSplit(visible, ',', absl::SkipWhitespace());
+    return static_cast<int>(devices.size());
+  }
+  std::FILE* list = popen("nvidia-smi -L 2>/dev/null", "r");
+  if (list == nullptr) return 0;
+  int count = 0;
+  char line[512];
+  while (std::fgets(line, sizeof(line), list) != nullptr) count += absl::StartsWith(line, "GPU ") ? 1 : 0;
+  pclose(list);
+  return count;
+}
+
+}  // namespace gpipe::client

@@ -1,0 +1,62 @@
+# The only ways targets are made here.
+
+# gpipe_library(NAME SOURCES a.cc ... DEPS lib ...): a static library; headers are included from the repository root.
+function(gpipe_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  if(ARG_SOURCES)
+    add_library(${name} STATIC ${ARG_SOURCES})
+    target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR})
+    target_link_libraries(${name} PUBLIC ${ARG_DEPS})
+  else()
+    add_library(${name} INTERFACE)
+    target_include_directories(${name} INTERFACE ${PROJECT_SOURCE_DIR})
+    target_link_libraries(${name} INTERFACE ${ARG_DEPS})
+  endif()
+endfunction()
+
+# gpipe_binary(NAME SOURCES ... DEPS ...): a program in build/bin.
+function(gpipe_binary name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS})
+endfunction()
+
+# gpipe_test(NAME SOURCES ... DEPS ... [TIMEOUT seconds] [LABELS ...]): a GoogleTest binary, one ctest entry.
+# Tests find the programs under test and the repository through GPIPE_BIN_DIR and GPIPE_SOURCE_DIR.
+function(gpipe_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_definitions(${name} PRIVATE
+    GPIPE_SOURCE_DIR="${PROJECT_SOURCE_DIR}" GPIPE_BIN_DIR="${PROJECT_BINARY_DIR}/bin")
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
+endfunction()
+
+# gpipe_fuzzer(NAME SOURCES ... DEPS ...): a libFuzzer program in build/fuzz.
+function(gpipe_fuzzer name)
+  if(NOT GPIPE_BUILD_FUZZERS)
+    return()
+  endif()
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/fuzz)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_options(${name} PRIVATE -fsanitize=fuzzer)
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS})
+endfunction()
+
+# gpipe_torch_library(NAME SOURCES ... DEPS ...): a library whose units include LibTorch; they share one precompiled
+# header (worker/torch_pch.h).
+function(gpipe_torch_library name)
+  gpipe_library(${name} ${ARGN})
+  target_link_libraries(${name} PUBLIC gpipe_worker_torch)
+  target_precompile_headers(${name} REUSE_FROM gpipe_worker_torch)
+endfunction()

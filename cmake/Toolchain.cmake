@@ -1,0 +1,32 @@
+# Compiler, linker and cache settings, the same for every target.
+
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE RelWithDebInfo)
+endif()
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+endif()
+
+find_program(MOLD_PROGRAM mold)
+if(MOLD_PROGRAM)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+# Programs find shared libraries in ../lib beside their folder, also those that another of them needs (RPATH, not
+# RUNPATH): the layout of the archive that deploy/package.sh makes. In the build folder there is no such folder.
+set(CMAKE_BUILD_RPATH "\$ORIGIN/../lib")
+add_link_options(LINKER:--disable-new-dtags)
+
+add_compile_options(-Wall -Wextra -Wno-unused-parameter)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  # The annotations of absl::Mutex are checked here; g++, the release compiler, ignores them.
+  add_compile_options(-Wthread-safety -Werror=thread-safety)
+endif()
+
+if(GPIPE_SANITIZE)
+  add_compile_options(-fsanitize=${GPIPE_SANITIZE} -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${GPIPE_SANITIZE})
+endif()

@@ -1,0 +1,26 @@
+#ifndef GPIPE_COMMON_ARTIFACTS_TRANSFER_H_
+#define GPIPE_COMMON_ARTIFACTS_TRANSFER_H_
+
+#include <filesystem>
+
+#include "absl/status/statusor.h"
+#include "gpipe/v1/pipeline_service.grpc.pb.h"
+
+namespace gpipe {
+
+// Moving files to and from the orchestrator by content. Any thread; blocking. Bytes travel in pieces of 1 MiB.
+
+// Hash and size of a local file. NOT_FOUND names it.
+absl::StatusOr<v1::ArtifactRef> RefOfFile(const std::filesystem::path& path);
+
+// Sends the file unless the orchestrator has it already.
+absl::StatusOr<v1::ArtifactRef> UploadFile(v1::ArtifactService::StubInterface& stub, const std::filesystem::path& path);
+
+// Fetches into `path` (atomically; its folder must exist), resuming nothing. DATA_LOSS when the content is not what ref
+// says.
+absl::Status DownloadFile(v1::ArtifactService::StubInterface& stub, const v1::ArtifactRef& ref,
+                          const std::filesystem::path& path);
+
+}  // namespace gpipe
+
+#endif  // GPIPE_COMMON_ARTIFACTS_TRANSFER_H_

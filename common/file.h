@@ -1,0 +1,63 @@
+#ifndef GPIPE_COMMON_FILE_H_
+#define GPIPE_COMMON_FILE_H_
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+
+namespace gpipe {
+
+// A failed system call as a status that names the path: ENOENT is NOT_FOUND, ENOSPC and EDQUOT RESOURCE_EXHAUSTED
+// ("disk full"), EACCES and EROFS PERMISSION_DENIED, the rest INTERNAL.
+absl::Status ErrnoStatus(int error, std::string_view doing, const std::filesystem::path& path);
+
+absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path);
+
+// Written to a temporary name beside it, synced, renamed, folder synced: after a crash either the old or the new
+// content is there, whole.
+absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view content);
+
+// A file being written in pieces, with the same promise: it appears under its name at Commit, or never.
+// Move-only; the destructor removes an uncommitted file. Not for use by two threads at once.
+class AtomicFile {
+ public:
+  static absl::StatusOr<AtomicFile> Create(const std::filesystem::path& path);
+  AtomicFile(AtomicFile&& other) noexcept;
+  AtomicFile& operator=(AtomicFile&& other) noexcept;
+  ~AtomicFile();
+
+  absl::Status Append(std::string_view data);
+  // Writes at `offset`, which may lie beyond the end.
+  absl::Status WriteAt(uint64_t offset, std::string_view data);
+  // Syncs and renames. The object is empty afterwards.
+  absl::Status Commit();
+
+ private:
+  AtomicFile(std::filesystem::path path, std::filesystem::path temporary, int fd);
+  void Discard();
+
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;
+  int fd_ = -1;
+  uint64_t size_ = 0;
+};
+
+// A folder under the system's temporary folder, removed with all its content by the destructor.
+class TemporaryFolder {
+ public:
+  static absl::StatusOr<TemporaryFolder> Create(std::string_view prefix);
+  TemporaryFolder(TemporaryFolder&& other) noexcept;
+  TemporaryFolder& operator=(TemporaryFolder&& other) noexcept;
+  ~TemporaryFolder();
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  explicit TemporaryFolder(std::filesystem::path path);
+  std::filesystem::path path_;
+};
+
+}  // namespace gpipe
+
+#endif  // GPIPE_COMMON_FILE_H_

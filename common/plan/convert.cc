@@ -1,0 +1,104 @@
+#include "common/plan/convert.h"
+
+namespace gpipe {
+namespace {
+
+// The two enumerations list the kinds in the same order; the message's begins with UNSPECIFIED.
+v1::ActionKind ToProto(pipeline::ActionKind kind) { return static_cast<v1::ActionKind>(static_cast<int>(kind) + 1); }
+
+pipeline::ActionKind FromProto(v1::ActionKind kind) {
+  return static_cast<pipeline::ActionKind>(static_cast<int>(kind) - 1);
+}
+
+static_assert(static_cast<int>(pipeline::ActionKind::kForward) + 1 == v1::ACTION_KIND_FORWARD);
+static_assert(static_cast<int>(pipeline::ActionKind::kRecompute) + 1 == v1::ACTION_KIND_RECOMPUTE);
+static_assert(static_cast<int>(pipeline::ActionKind::kRecvBackward) + 1 == v1::ACTION_KIND_RECV_BACKWARD);
+static_assert(static_cast<int>(pipeline::ActionKind::kOptimizer) + 1 == v1::ACTION_KIND_OPTIMIZER);
+
+}  // namespace
+
+v1::Row ToProto(const std::vector<pipeline::Action>& row) {
+  v1::Row proto;
+  for (const pipeline::Action& action : row) {
+    v1::Action* added = proto.add_actions();
+    added->set_stage(action.stage);
+    added->set_kind(ToProto(action.kind));
+    added->set_micro_batch(action.micro_batch);
+    added->set_cycle(action.cycle);
+    added->set_edge(action.edge);
+    added->set_checkpointed(action.checkpointed);
+  }
+  return proto;
+}
+
+std::vector<pipeline::Action> FromProto(const v1::Row& row) {
+  std::vector<pipeline::Action> actions;
+  actions.reserve(row.actions_size());
+  for (const v1::Action& action : row.actions()) {
+    actions.push_back({.stage = action.stage(),
+                       .kind = FromProto(action.kind()),
+                       .micro_batch = action.micro_batch(),
+                       .cycle = action.cycle(),
+                       .edge = action.edge(),
+                       .checkpointed = action.checkpointed()});
+  }
+  return actions;
+}
+
+pipeline::TimelineSpec FromProto(const v1::Timeline& timeline) {
+  return {.samples = timeline.samples(),
+          .batch_size = timeline.batch_size(),
+          .steps = timeline.steps(),
+          .drop_last = timeline.drop_last(),
+          .evaluate_every = timeline.evaluate_every(),
+          .evaluation_samples = timeline.evaluation_samples(),
+          .checkpoint_every = timeline.checkpoint_every(),
+          .first_step = timeline.first_step()};
+}
+
+v1::Timeline ToProto(const pipeline::TimelineSpec& timeline) {
+  v1::Timeline proto;
+  proto.set_samples(timeline.samples);
+  proto.set_batch_size(timeline.batch_size);
+  proto.set_steps(timeline.steps);
+  proto.set_drop_last(timeline.drop_last);
+  proto.set_evaluate_every(timeline.evaluate_every);
+  proto.set_evaluation_samples(timeline.evaluation_samples);
+  proto.set_checkpoint_every(timeline.checkpoint_every);
+  proto.set_first_step(timeline.first_step);
+  return proto;
+}
+
+v1::ProgramKind ProgramKindOf(pipeline::RoundKind kind) {
+  switch (kind) {
+    case pipeline::RoundKind::kTrain:
+      return v1::PROGRAM_KIND_TRAIN;
+    case pipeline::RoundKind::kEvaluate:
+      return v1::PROGRAM_KIND_EVALUATE;
+    case pipeline::RoundKind::kInfer:
+      return v1::PROGRAM_KIND_INFER;
+    case pipeline::RoundKind::kCheckpoint:
+      break;
+  }
+  return v1::PROGRAM_KIND_UNSPECIFIED;
+}
+
+std::vector<pipeline::Edge> EdgesOf(const v1::Plan& plan) {
+  std::vector<pipeline::Edge> edges;
+  for (const v1::Edge& edge : plan.edges()) {
+    edges.push_back({edge.value(), edge.from_stage(), edge.to_stage(), edge.requires_grad()});
+  }
+  return edges;
+}
+
+pipeline::Schedule ScheduleOf(const v1::Plan& plan, const v1::Program& program) {
+  pipeline::Schedule schedule;
+  schedule.stages = plan.stages_size();
+  schedule.micro_batches = program.micro_batch_sizes_size();
+  schedule.cycles = program.cycles();
+  schedule.stage_worker.assign(plan.stage_worker().begin(), plan.stage_worker().end());
+  for (const v1::Row& row : program.rows()) schedule.rows.push_back(FromProto(row));
+  return schedule;
+}
+
+}  // namespace gpipe

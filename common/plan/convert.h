@@ -1,0 +1,30 @@
+#ifndef GPIPE_COMMON_PLAN_CONVERT_H_
+#define GPIPE_COMMON_PLAN_CONVERT_H_
+
+#include <vector>
+
+#include "gpipe/v1/plan.pb.h"
+#include "pipeline/schedule.h"
+#include "pipeline/timeline.h"
+
+namespace gpipe {
+
+// Between the pipeline library's structures and the messages of a plan. Fields have the same names and meaning.
+
+v1::Row ToProto(const std::vector<pipeline::Action>& row);
+std::vector<pipeline::Action> FromProto(const v1::Row& row);
+
+pipeline::TimelineSpec FromProto(const v1::Timeline& timeline);
+v1::Timeline ToProto(const pipeline::TimelineSpec& timeline);
+
+// The kind of program that such a round runs; UNSPECIFIED for a checkpoint, which runs none.
+v1::ProgramKind ProgramKindOf(pipeline::RoundKind kind);
+
+std::vector<pipeline::Edge> EdgesOf(const v1::Plan& plan);
+
+// One program of the plan as a schedule, with the plan's stage_worker.
+pipeline::Schedule ScheduleOf(const v1::Plan& plan, const v1::Program& program);
+
+}  // namespace gpipe
+
+#endif  // GPIPE_COMMON_PLAN_CONVERT_H_

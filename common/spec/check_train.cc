@@ -1,0 +1,170 @@
+#include <algorithm>
+#include <limits>
+#include <string>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/spec/checks.h"
+
+namespace gpipe::spec {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+void CheckRandomDataset(const v1::RandomDataset& random, const std::string& path, FieldErrors& errors) {
+  CheckPositive(random.samples(), path + ".samples", errors);
+  CheckPositive(random.classes(), path + ".classes", errors);
+  if (random.input_shape().empty()) errors.Add(path + ".input_shape", "is required");
+  for (int i = 0; i < random.input_shape_size(); ++i) {
+    CheckPositive(random.input_shape(i), ElementPath(path + ".input_shape", i), errors);
+  }
+}
+
+void CheckDataset(const v1::Dataset& dataset, const v1::Loss& loss, const std::string& path, FieldErrors& errors) {
+  if (dataset.has_random() == !dataset.path().empty()) {
+    errors.Add(path, "needs either path or random");
+    return;
+  }
+  if (dataset.inputs_size() > 1) errors.Add(path + ".inputs", "must name one tensor: a layer list has one input");
+  if (!dataset.has_random()) return;
+  CheckRandomDataset(dataset.random(), path + ".random", errors);
+  if (loss.has_mse() || loss.has_bce_with_logits()) {
+    errors.Add(path + ".random", "has classes for targets, which only cross_entropy takes");
+  }
+}
+
+void CheckLength(const v1::Train& train, FieldErrors& errors) {
+  CheckPositive(train.batch_size(), "train.batch_size", errors);
+  CheckNotNegative(train.steps(), "train.steps", errors);
+  CheckNotNegative(train.epochs(), "train.epochs", errors);
+  if ((train.steps() == 0) == (train.epochs() == 0)) {
+    errors.Add(train.steps() == 0 ? "train" : "train.epochs", "needs either steps or epochs");
+  }
+  const auto& random = train.dataset().random();
+  if (train.drop_last() && random.samples() > 0 && random.samples() < train.batch_size()) {
+    errors.Add("train.drop_last", absl::StrCat("leaves nothing: there are ", random.samples(), " samples"));
+  }
+}
+
+void CheckLoss(const v1::Loss& loss, FieldErrors& errors) {
+  if (loss.kind_case() == v1::Loss::KIND_NOT_SET) {
+    errors.Add("train.loss", "is required: cross_entropy, mse or bce_with_logits");
+  }
+  CheckRange(loss.cross_entropy().label_smoothing(), 0, 1, /*closed=*/true, "train.loss.cross_entropy.label_smoothing",
+             errors);
+}
+
+void CheckSgd(const v1::Sgd& sgd, const std::string& path, FieldErrors& errors) {
+  CheckFinitePositive(sgd.lr(), path + ".lr", errors);
+  CheckRange(sgd.momentum(), 0, kInfinity, /*closed=*/false, path + ".momentum", errors);
+  CheckRange(sgd.weight_decay(), 0, kInfinity, /*closed=*/false, path + ".weight_decay", errors);
+  CheckRange(sgd.dampening(), 0, 1, /*closed=*/true, path + ".dampening", errors);
+  if (sgd.nesterov() && (sgd.momentum() <= 0 || sgd.dampening() != 0)) {
+    errors.Add(path + ".nesterov", "needs a momentum and no dampening");
+  }
+}
+
+void CheckAdam(const v1::Adam& adam, const std::string& path, FieldErrors& errors) {
+  if (adam.has_lr()) CheckFinitePositive(adam.lr(), path + ".lr", errors);
+  if (adam.has_eps()) CheckRange(adam.eps(), 0, kInfinity, /*closed=*/false, path + ".eps", errors);
+  if (adam.has_weight_decay()) {
+    CheckRange(adam.weight_decay(), 0, kInfinity, /*closed=*/false, path + ".weight_decay", errors);
+  }
+  if (!adam.betas().empty() && adam.betas_size() != 2) errors.Add(path + ".betas", "must be two numbers");
+  for (int i = 0; i < adam.betas_size(); ++i) {
+    CheckRange(adam.betas(i), 0, 1, /*closed=*/false, ElementPath(path + ".betas", i), errors);
+  }
+}
+
+void CheckOptimizer(const v1::Optimizer& optimizer, FieldErrors& errors) {
+  switch (optimizer.kind_case()) {
+    case v1::Optimizer::kSgd:
+      return CheckSgd(optimizer.sgd(), "train.optimizer.sgd", errors);
+    case v1::Optimizer::kAdam:
+      return CheckAdam(optimizer.adam(), "train.optimizer.adam", errors);
+    case v1::Optimizer::kAdamw:
+      return CheckAdam(optimizer.adamw(), "train.optimizer.adamw", errors);
+    case v1::Optimizer::KIND_NOT_SET:
+      errors.Add("train.optimizer", "is required: sgd, adam or adamw");
+  }
+}
+
+void CheckWarmup(const v1::WarmupLr& warmup, const v1::Train& train, const std::string& path, FieldErrors& errors) {
+  CheckNotNegative(warmup.warmup_steps(), path + ".warmup_steps", errors);
+  CheckRange(warmup.final_lr(), 0, kInfinity, /*closed=*/false, path + ".final_lr", errors);
+  if (train.steps() > 0 && warmup.warmup_steps() >= train.steps()) {
+    errors.Add(path + ".warmup_steps", absl::StrCat("must be fewer than the ", train.steps(), " steps"));
+  }
+}
+
+void CheckLrSchedule(const v1::Train& train, FieldErrors& errors) {
+  const v1::LrSchedule& schedule = train.lr_schedule();
+  if (schedule.has_step()) {
+    CheckPositive(schedule.step().step_size(), "train.lr_schedule.step.step_size", errors);
+    if (schedule.step().has_gamma()) {
+      CheckFinitePositive(schedule.step().gamma(), "train.lr_schedule.step.gamma", errors);
+    }
+  }
+  if (schedule.has_warmup_cosine()) {
+    CheckWarmup(schedule.warmup_cosine(), train, "train.lr_schedule.warmup_cosine", errors);
+  }
+  if (schedule.has_warmup_linear()) {
+    CheckWarmup(schedule.warmup_linear(), train, "train.lr_schedule.warmup_linear", errors);
+  }
+}
+
+// A prefix is `<position>.`, or that and the beginning of a parameter's name. The position must be written as in names:
+// `01.` or ` 1.` would freeze nothing, silently.
+void CheckFreeze(const v1::JobSpec& spec, FieldErrors& errors) {
+  for (int i = 0; i < spec.train().freeze_size(); ++i) {
+    const std::string& prefix = spec.train().freeze(i);
+    const size_t dot = prefix.find('.');
+    int layer = -1;
+    const bool good = dot != std::string::npos && absl::SimpleAtoi(prefix.substr(0, dot), &layer) && layer >= 0 &&
+                      layer < spec.model().sequential_size() && prefix.substr(0, dot) == absl::StrCat(layer);
+    if (!good) {
+      errors.Add(ElementPath("train.freeze", i),
+                 absl::StrCat("'", prefix, "' begins no parameter's name; they are like 0.weight"));
+    }
+  }
+}
+
+}  // namespace
+
+void CheckTrain(const v1::JobSpec& spec, FieldErrors& errors) {
+  const v1::Train& train = spec.train();
+  if (train.has_dataset()) {
+    CheckDataset(train.dataset(), train.loss(), "train.dataset", errors);
+  } else {
+    errors.Add("train.dataset", "is required");
+  }
+  CheckLength(train, errors);
+  CheckLoss(train.loss(), errors);
+  CheckOptimizer(train.optimizer(), errors);
+  CheckLrSchedule(train, errors);
+  CheckRange(train.grad_clip_norm(), 0, kInfinity, /*closed=*/false, "train.grad_clip_norm", errors);
+  CheckNotNegative(train.checkpoint_every(), "train.checkpoint_every", errors);
+  CheckFreeze(spec, errors);
+  if (!train.has_evaluate()) return;
+  CheckNotNegative(train.evaluate().every_steps(), "train.evaluate.every_steps", errors);
+  if (train.evaluate().has_dataset()) {
+    CheckDataset(train.evaluate().dataset(), train.loss(), "train.evaluate.dataset", errors);
+  } else {
+    errors.Add("train.evaluate.dataset", "is required");
+  }
+}
+
+void CheckInfer(const v1::Infer& infer, FieldErrors& errors) {
+  if (infer.has_random_inputs() == !infer.inputs().empty()) {
+    errors.Add("infer", "needs either inputs or random_inputs");
+  }
+  CheckNotNegative(infer.batch_size(), "infer.batch_size", errors);
+  if (!infer.has_random_inputs()) return;
+  if (infer.random_inputs().shape().empty()) errors.Add("infer.random_inputs.shape", "is required");
+  for (int i = 0; i < infer.random_inputs().shape_size(); ++i) {
+    CheckPositive(infer.random_inputs().shape(i), ElementPath("infer.random_inputs.shape", i), errors);
+  }
+}
+
+}  // namespace gpipe::spec

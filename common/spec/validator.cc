@@ -1,0 +1,118 @@
+#include "common/spec/validator.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "common/spec/checks.h"
+
+namespace gpipe::spec {
+namespace {
+
+constexpr size_t kMaxNameLength = 63;
+
+void CheckName(const std::string& name, FieldErrors& errors) {
+  if (name.empty()) return errors.Add("name", "is required");
+  const auto allowed = [](char c) { return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.'; };
+  const bool good =
+      name.size() <= kMaxNameLength && name.front() != '.' && std::all_of(name.begin(), name.end(), allowed);
+  if (!good) {
+    errors.Add("name", "must be at most 63 letters, digits, '-', '_' and '.', and not begin with '.'");
+  }
+}
+
+void CheckTask(const v1::JobSpec& spec, FieldErrors& errors) {
+  switch (spec.task_case()) {
+    case v1::JobSpec::kTrain:
+      return CheckTrain(spec, errors);
+    case v1::JobSpec::kInfer:
+      return CheckInfer(spec.infer(), errors);
+    case v1::JobSpec::TASK_NOT_SET:
+      errors.Add("", "there is no task: give train or infer");
+  }
+}
+
+void CheckBalance(const v1::JobSpec& spec, FieldErrors& errors) {
+  const auto& balance = spec.pipeline().balance();
+  if (balance.empty()) return;
+  const int layers = spec.model().sequential_size();
+  bool good = true;
+  int64_t sum = 0;
+  for (int i = 0; i < balance.size(); ++i) {
+    if (!CheckPositive(balance[i], ElementPath("pipeline.balance", i), errors)) {
+      good = false;
+    } else if (__builtin_add_overflow(sum, balance[i], &sum)) {
+      sum = std::numeric_limits<int64_t>::max();  // More than any number of layers, which is all that matters below.
+    }
+  }
+  if (balance.size() > layers) {
+    errors.Add("pipeline.balance", absl::StrCat("has more stages than the model has layers (stages: ", balance.size(),
+                                                ", layers: ", layers, ")"));
+  } else if (good && sum != layers) {
+    errors.Add("pipeline.balance",
+               absl::StrCat("must add up to the number of layers (sum of balance: ", sum, ", layers: ", layers,
+                            "); leave balance out for a cut by measured cost"));
+  }
+}
+
+}  // namespace
+
+void CheckModel(const v1::Model& model, FieldErrors& errors) {
+  if (model.sequential().empty()) errors.Add("model.sequential", "is required: at least one layer");
+  for (int i = 0; i < model.sequential_size(); ++i) {
+    const std::string kind = LayerKind(model.sequential(i));
+    const std::string path = absl::StrCat("model.sequential[", i, "]", kind.empty() ? "" : ".", kind);
+    CheckLayer(model.sequential(i), path, errors);
+  }
+  CheckSkips(model, errors);
+}
+
+void CheckPipeline(const v1::JobSpec& spec, FieldErrors& errors) {
+  const v1::Pipeline& pipeline = spec.pipeline();
+  CheckBalance(spec, errors);
+  CheckNotNegative(pipeline.clock_window(), "pipeline.clock_window", errors);
+  if (pipeline.has_chunks()) CheckPositive(pipeline.chunks(), "pipeline.chunks", errors);
+  if (!CheckNotNegative(pipeline.workers(), "pipeline.workers", errors)) return;
+  const int stages = pipeline.balance().empty() ? spec.model().sequential_size() : pipeline.balance_size();
+  if (pipeline.workers() > stages) {
+    errors.Add("pipeline.workers", absl::StrCat("must be at most the number of ",
+                                                pipeline.balance().empty() ? "layers" : "stages", ", ", stages));
+  }
+  if (!v1::Checkpoint_IsValid(pipeline.checkpoint())) errors.Add("pipeline.checkpoint", "is not a known value");
+  if (!v1::ScheduleKind_IsValid(pipeline.schedule())) errors.Add("pipeline.schedule", "is not a known value");
+  if (!v1::Device_IsValid(pipeline.device())) errors.Add("pipeline.device", "is not a known value");
+}
+
+absl::Status Validate(const v1::JobSpec& spec) {
+  FieldErrors errors;
+  CheckName(spec.name(), errors);
+  CheckModel(spec.model(), errors);
+  CheckPipeline(spec, errors);
+  CheckTask(spec, errors);
+  return errors.ToStatus();
+}
+
+std::vector<NamedFile> FilesOf(const v1::JobSpec& spec) {
+  std::vector<NamedFile> files;
+  const auto add = [&](const char* field, const std::string& path) {
+    if (!path.empty()) files.push_back({field, path});
+  };
+  add("model.weights", spec.model().weights());
+  add("train.dataset.path", spec.train().dataset().path());
+  add("train.evaluate.dataset.path", spec.train().evaluate().dataset().path());
+  add("infer.inputs", spec.infer().inputs());
+  return files;
+}
+
+std::string LayerKind(const v1::Layer& layer) {
+  const auto* oneof = v1::Layer::descriptor()->FindOneofByName("kind");
+  const auto* field = layer.GetReflection()->GetOneofFieldDescriptor(layer, oneof);
+  return field == nullptr ? "" : field->name();
+}
+
+std::string LayerPath(const v1::JobSpec& spec, int index) {
+  return absl::StrCat("model.sequential[", index, "].", LayerKind(spec.model().sequential(index)));
+}
+
+}  // namespace gpipe::spec

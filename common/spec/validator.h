@@ -1,0 +1,37 @@
+#ifndef GPIPE_COMMON_SPEC_VALIDATOR_H_
+#define GPIPE_COMMON_SPEC_VALIDATOR_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "gpipe/v1/job_spec.pb.h"
+
+namespace gpipe::spec {
+
+// Checks all that a spec says by itself: required fields, ranges, sum of balance, stages against layers, stash and pop
+// pairs (torchgpipe's five mismatches), arguments of each layer, one task, one data source. No file and no tensor is
+// looked at. Used by the client before it uploads and by the orchestrator for every request.
+// INVALID_ARGUMENT lists every violation with its field path.
+absl::Status Validate(const v1::JobSpec& spec);
+
+// A copy in which every default that needs no tensors is written out (checkpoint, chunks, betas, strides, ...), so that
+// nothing after this has a default of its own. REQUIRES: Validate(spec) is OK.
+v1::JobSpec WithDefaults(const v1::JobSpec& spec);
+
+// The files a spec names, as field path and value. Order of appearance.
+struct NamedFile {
+  std::string field;
+  std::string path;
+};
+std::vector<NamedFile> FilesOf(const v1::JobSpec& spec);
+
+// `linear`, `conv_2d`, ...: the name of a layer's kind in YAML.
+std::string LayerKind(const v1::Layer& layer);
+
+// `model.sequential[<index>].<kind>`.
+std::string LayerPath(const v1::JobSpec& spec, int index);
+
+}  // namespace gpipe::spec
+
+#endif  // GPIPE_COMMON_SPEC_VALIDATOR_H_

@@ -1,0 +1,180 @@
+#include "orchestrator/artifacts/artifact_store.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <fstream>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+
+namespace gpipe::orchestrator {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr size_t kPieceBytes = 1 << 20;
+constexpr char kTemporaryFolder[] = "tmp";
+
+// Makes what was written to a file, or the names in a folder, survive a power cut.
+absl::Status Sync(const fs::path& path) {
+  int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return ErrnoStatus(errno, "cannot open", path);
+  auto closer = absl::MakeCleanup([fd] { close(fd); });
+  if (fsync(fd) != 0) return ErrnoStatus(errno, "cannot sync", path);
+  return absl::OkStatus();
+}
+
+absl::Status MakeFolder(const fs::path& path) {
+  std::error_code error;
+  bool created = fs::create_directories(path, error);
+  if (error) return ErrnoStatus(error.value(), "cannot create", path);
+  return created ? Sync(path.parent_path()) : absl::OkStatus();
+}
+
+// Everything in the folder that is not the content it is named after.
+absl::Status RemoveLeftovers(const fs::path& folder) {
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+    if (IsSha256(entry.path().filename().string())) continue;
+    std::error_code remove_error;
+    fs::remove_all(entry.path(), remove_error);
+    if (remove_error) return ErrnoStatus(remove_error.value(), "cannot remove", entry.path());
+  }
+  return error ? ErrnoStatus(error.value(), "cannot list", folder) : absl::OkStatus();
+}
+
+absl::Status RemoveAllLeftovers(const fs::path& root) {
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(root, error)) {
+    if (entry.is_directory()) GPIPE_RETURN_IF_ERROR(RemoveLeftovers(entry.path()));
+  }
+  return error ? ErrnoStatus(error.value(), "cannot list", root) : absl::OkStatus();
+}
+
+absl::Status CheckDigest(std::string_view sha256) {
+  if (IsSha256(sha256)) return absl::OkStatus();
+  return absl::InvalidArgumentError("an artifact's sha256 is not 64 lower-case hexadecimal digits");
+}
+
+}  // namespace
+
+ArtifactStore::ArtifactStore(fs::path folder, const Options& options) : folder_(std::move(folder)), options_(options) {}
+
+absl::StatusOr<std::unique_ptr<ArtifactStore>> ArtifactStore::Open(const fs::path& folder, const Options& options) {
+  GPIPE_RETURN_IF_ERROR(MakeFolder(folder / kTemporaryFolder));
+  GPIPE_RETURN_IF_ERROR(RemoveAllLeftovers(folder));
+  return std::unique_ptr<ArtifactStore>(new ArtifactStore(folder, options));
+}
+
+ArtifactStore::Writer::Writer(v1::ArtifactRef expected, AtomicFile file)
+    : expected_(std::move(expected)), file_(std::move(file)), hash_(std::make_unique<Sha256>()) {}
+
+absl::Status ArtifactStore::Writer::Append(std::string_view data) {
+  if (static_cast<int64_t>(data.size()) > expected_.size() - size_) {
+    return absl::DataLossError(
+        absl::StrCat("artifact ", expected_.sha256(), ": more bytes than the ", expected_.size(), " announced"));
+  }
+  hash_->Update(data);
+  size_ += static_cast<int64_t>(data.size());
+  return file_.Append(data);
+}
+
+absl::Status ArtifactStore::Writer::Commit() {
+  if (size_ != expected_.size()) {
+    return absl::DataLossError(absl::StrCat("artifact ", expected_.sha256(), ": ", size_, " bytes instead of the ",
+                                            expected_.size(), " announced"));
+  }
+  std::string digest = hash_->HexDigest();
+  if (digest != expected_.sha256()) {
+    return absl::DataLossError(absl::StrCat("artifact ", expected_.sha256(), ": the bytes have sha256 ", digest));
+  }
+  return file_.Commit();
+}
+
+absl::StatusOr<ArtifactStore::Writer> ArtifactStore::Begin(const v1::ArtifactRef& expected) {
+  GPIPE_RETURN_IF_ERROR(CheckDigest(expected.sha256()));
+  GPIPE_RETURN_IF_ERROR(CheckSize(expected.size()));
+  GPIPE_RETURN_IF_ERROR(MakeFolderOf(expected.sha256()));
+  GPIPE_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(PathOf(expected.sha256())));
+  return Writer(expected, std::move(file));
+}
+
+bool ArtifactStore::Has(const v1::ArtifactRef& ref) const { return Path(ref).ok(); }
+
+absl::StatusOr<fs::path> ArtifactStore::Path(const v1::ArtifactRef& ref) const {
+  GPIPE_RETURN_IF_ERROR(CheckDigest(ref.sha256()));
+  fs::path path = PathOf(ref.sha256());
+  std::error_code error;
+  auto size = fs::file_size(path, error);
+  if (error || static_cast<int64_t>(size) != ref.size()) {
+    return absl::NotFoundError(absl::StrCat("no artifact ", ref.sha256(), " of ", ref.size(), " bytes"));
+  }
+  return path;
+}
+
+absl::StatusOr<v1::ArtifactRef> ArtifactStore::Adopt(const fs::path& path) {
+  v1::ArtifactRef ref;
+  std::error_code error;
+  ref.set_size(static_cast<int64_t>(fs::file_size(path, error)));
+  if (error) return ErrnoStatus(error.value(), "cannot read the size of", path);
+  GPIPE_RETURN_IF_ERROR(CheckSize(ref.size()));
+  GPIPE_ASSIGN_OR_RETURN(*ref.mutable_sha256(), Sha256OfFile(path));
+  GPIPE_RETURN_IF_ERROR(Sync(path));
+  GPIPE_RETURN_IF_ERROR(MakeFolderOf(ref.sha256()));
+  fs::path target = PathOf(ref.sha256());
+  if (rename(path.c_str(), target.c_str()) == 0) {
+    GPIPE_RETURN_IF_ERROR(Sync(target.parent_path()));
+  } else if (errno == EXDEV) {
+    GPIPE_RETURN_IF_ERROR(CopyIn(path, ref));
+  } else {
+    return ErrnoStatus(errno, "cannot move into the artifacts", path);
+  }
+  return ref;
+}
+
+absl::Status ArtifactStore::CopyIn(const fs::path& path, const v1::ArtifactRef& ref) {
+  GPIPE_ASSIGN_OR_RETURN(Writer writer, Begin(ref));
+  std::ifstream input(path, std::ios::binary);
+  std::string piece(kPieceBytes, '\0');
+  while (input.read(piece.data(), static_cast<std::streamsize>(piece.size())), input.gcount() > 0) {
+    GPIPE_RETURN_IF_ERROR(writer.Append(std::string_view(piece.data(), input.gcount())));
+  }
+  GPIPE_RETURN_IF_ERROR(writer.Commit());
+  std::error_code error;
+  fs::remove(path, error);
+  return error ? ErrnoStatus(error.value(), "cannot remove", path) : absl::OkStatus();
+}
+
+absl::StatusOr<v1::ArtifactRef> ArtifactStore::Put(std::string_view content) {
+  Sha256 hash;
+  hash.Update(content);
+  v1::ArtifactRef ref;
+  ref.set_sha256(hash.HexDigest());
+  ref.set_size(static_cast<int64_t>(content.size()));
+  GPIPE_ASSIGN_OR_RETURN(Writer writer, Begin(ref));
+  GPIPE_RETURN_IF_ERROR(writer.Append(content));
+  GPIPE_RETURN_IF_ERROR(writer.Commit());
+  return ref;
+}
+
+fs::path ArtifactStore::TemporaryPath() { return folder_ / kTemporaryFolder / absl::StrCat(next_temporary_++); }
+
+absl::Status ArtifactStore::CheckSize(int64_t size) const {
+  if (size < 0) return absl::InvalidArgumentError(absl::StrCat("an artifact's size is negative: ", size));
+  if (size <= options_.max_artifact_bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("an artifact of ", size, " bytes is over the limit of ", options_.max_artifact_bytes, " bytes"));
+}
+
+fs::path ArtifactStore::PathOf(std::string_view sha256) const { return folder_ / sha256.substr(0, 2) / sha256; }
+
+absl::Status ArtifactStore::MakeFolderOf(std::string_view sha256) const {
+  return MakeFolder(PathOf(sha256).parent_path());
+}
+
+}  // namespace gpipe::orchestrator

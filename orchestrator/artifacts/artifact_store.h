@@ -1,0 +1,83 @@
+#ifndef GPIPE_ORCHESTRATOR_ARTIFACTS_ARTIFACT_STORE_H_
+#define GPIPE_ORCHESTRATOR_ARTIFACTS_ARTIFACT_STORE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/file.h"
+#include "common/sha256.h"
+#include "gpipe/v1/worker_session.pb.h"
+
+namespace gpipe::orchestrator {
+
+// Files by content: FOLDER/ab/abcdef... for SHA-256 abcdef.... A file appears whole, checked and synced, or not at all,
+// and never changes afterwards. Any thread may call any method. One process at a time: the folder is guarded by the
+// lock of the Store (orchestrator/jobs/store.h), so open that one first.
+//
+// Errors: INVALID_ARGUMENT for a digest that is not 64 lower-case hexadecimal digits or a negative size; NOT_FOUND for
+// content that is not here; RESOURCE_EXHAUSTED for a full disk or a file over the limit.
+class ArtifactStore {
+ public:
+  struct Options {
+    int64_t max_artifact_bytes = int64_t{1} << 40;
+  };
+
+  // Creates the folder, and removes what an earlier process left half-written.
+  static absl::StatusOr<std::unique_ptr<ArtifactStore>> Open(const std::filesystem::path& folder,
+                                                             const Options& options);
+  ArtifactStore(const ArtifactStore&) = delete;
+  ArtifactStore& operator=(const ArtifactStore&) = delete;
+
+  // A file on its way in. Destroyed without Commit, it leaves nothing. Not for use by two threads at once.
+  class Writer {
+   public:
+    // DATA_LOSS: more bytes than announced. After an error only destruction is left.
+    absl::Status Append(std::string_view data);
+    // Checks size and digest, syncs, and puts the file in its place; may take as long as the disk needs.
+    // DATA_LOSS: the bytes are not those announced; nothing is kept.
+    absl::Status Commit();
+
+   private:
+    friend class ArtifactStore;
+    Writer(v1::ArtifactRef expected, AtomicFile file);
+    v1::ArtifactRef expected_;
+    AtomicFile file_;
+    std::unique_ptr<Sha256> hash_;
+    int64_t size_ = 0;
+  };
+  // Uploads of the same content may run side by side; the last to commit wins, with the same bytes.
+  absl::StatusOr<Writer> Begin(const v1::ArtifactRef& expected);
+
+  bool Has(const v1::ArtifactRef& ref) const;
+  // Where the content lies, to be read only. It is never removed, so the path stays good.
+  absl::StatusOr<std::filesystem::path> Path(const v1::ArtifactRef& ref) const;
+
+  // Moves a file of ours in, by its content; `path` is gone afterwards. When this fails the file is still there.
+  absl::StatusOr<v1::ArtifactRef> Adopt(const std::filesystem::path& path);
+  // Stores some bytes (a manifest, metrics.jsonl, job.json).
+  absl::StatusOr<v1::ArtifactRef> Put(std::string_view content);
+  // A name nobody else gets, for a file to be made and adopted: on the same file system, and removed at the next
+  // start if forgotten. The file is not created.
+  std::filesystem::path TemporaryPath();
+
+ private:
+  ArtifactStore(std::filesystem::path folder, const Options& options);
+  absl::Status CheckSize(int64_t size) const;
+  std::filesystem::path PathOf(std::string_view sha256) const;
+  // The folder of that digest, made if it is not there.
+  absl::Status MakeFolderOf(std::string_view sha256) const;
+  absl::Status CopyIn(const std::filesystem::path& path, const v1::ArtifactRef& ref);
+
+  const std::filesystem::path folder_;
+  const Options options_;
+  std::atomic<uint64_t> next_temporary_ = 0;
+};
+
+}  // namespace gpipe::orchestrator
+
+#endif  // GPIPE_ORCHESTRATOR_ARTIFACTS_ARTIFACT_STORE_H_

@@ -1,0 +1,44 @@
+#ifndef GPIPE_ORCHESTRATOR_ARTIFACTS_INPUT_CHECK_H_
+#define GPIPE_ORCHESTRATOR_ARTIFACTS_INPUT_CHECK_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "gpipe/v1/job_spec.pb.h"
+#include "gpipe/v1/plan.pb.h"
+#include "orchestrator/artifacts/artifact_store.h"
+#include "orchestrator/jobs/stored_job.h"
+
+namespace gpipe::orchestrator {
+
+// What a plan needs to know of a job's data.
+struct InputFacts {
+  int64_t samples = 0;
+  // Of one sample, without the batch dimension.
+  std::vector<int64_t> input_shape;
+  v1::DataType input_dtype = v1::DATA_TYPE_UNSPECIFIED;
+  // Training only.
+  std::vector<int64_t> target_shape;
+  v1::DataType target_dtype = v1::DATA_TYPE_UNSPECIFIED;
+  // 0 without evaluation.
+  int64_t evaluation_samples = 0;
+};
+
+// Checks the data that a spec names, from the headers of the files alone, and that its weights are a good safetensors
+// file. Blocking; any thread. REQUIRES: `spec` is valid and has its defaults (common/spec/validator.h).
+// INVALID_ARGUMENT lists all that is wrong by field path: a file that was not uploaded, a corrupt file, a tensor that
+// is not in it, tensors of unequal batch size, no samples, a type that the loss cannot use, evaluation data shaped
+// unlike training data, drop_last leaving nothing.
+absl::StatusOr<InputFacts> CheckInputs(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store);
+
+// With cross_entropy: reads all int64 targets, of the evaluation data too, in pieces. INVALID_ARGUMENT names the first
+// sample whose class is neither in [0, classes) nor ignore_index, or made-up data with more classes than the output.
+// OK for other losses and inference.
+// REQUIRES: CheckInputs is OK; `classes` is dimension 1 of the model's output, the batch being 0.
+absl::Status CheckTargets(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store, int64_t classes);
+
+}  // namespace gpipe::orchestrator
+
+#endif  // GPIPE_ORCHESTRATOR_ARTIFACTS_INPUT_CHECK_H_

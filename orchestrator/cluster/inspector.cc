@@ -1,0 +1,104 @@
+#include "orchestrator/cluster/inspector.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/grpc_status.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+absl::StatusOr<LayerInfos> LayersOf(const std::string& worker, int expected, const v1::Inspected& answer) {
+  absl::Status status = FromProto(answer.status());
+  if (!status.ok()) return status;
+  if (answer.layers_size() != expected) {
+    return absl::InternalError(
+        absl::StrCat("worker ", worker, " described ", answer.layers_size(), " layers of ", expected));
+  }
+  return LayerInfos(answer.layers().begin(), answer.layers().end());
+}
+
+}  // namespace
+
+void Inspector::Inspect(v1::Inspect request, v1::Device device, absl::Duration timeout, Callback done) {
+  request.clear_id();
+  const bool measure = request.profile_micro_batch() > 0;
+  std::string key = measure ? "" : request.SerializeAsString();
+  if (auto known = known_.find(key); !measure && known != known_.end()) return done(known->second);
+  if (JoinPending(key, done)) return;
+  if (pending_.size() >= kMaxPending) return done(absl::UnavailableError("the workers have many models to look at"));
+
+  WorkerEntry* worker = Choose(device, measure);
+  if (worker == nullptr) {
+    return done(absl::UnavailableError("no suitable worker is connected that could look at the model"));
+  }
+  const int64_t id = next_id_++;
+  request.set_id(id);
+  const EventLoop::TimerId timer = loop_->PostAfter(timeout, [this, id, name = worker->name(), timeout] {
+    Finish(id, absl::DeadlineExceededError(
+                   absl::StrCat("worker ", name, " did not look at the model within ", absl::FormatDuration(timeout))));
+  });
+  const int layers = request.model().sequential_size();
+  pending_.emplace(id, Pending{worker->name(), std::move(key), layers, timer, {std::move(done)}});
+  v1::OrchestratorMessage message;
+  *message.mutable_inspect() = std::move(request);
+  loop_->AfterCommit([channel = worker->channel, message = std::move(message)](const absl::Status& stored) {
+    if (stored.ok()) channel->Send(message);
+  });
+}
+
+bool Inspector::JoinPending(const std::string& key, Callback& done) {
+  if (key.empty()) return false;
+  for (auto& [id, pending] : pending_) {
+    if (pending.key != key) continue;
+    pending.done.push_back(std::move(done));
+    return true;
+  }
+  return false;
+}
+
+// An idle worker answers sooner than a busy one.
+WorkerEntry* Inspector::Choose(v1::Device device, bool idle_only) {
+  std::vector<WorkerEntry*> idle = registry_->Idle(device);
+  if (!idle.empty()) return idle.front();
+  if (idle_only) return nullptr;
+  for (WorkerEntry* worker : registry_->All()) {
+    if (worker->connected() && Suits(*worker, device)) return worker;
+  }
+  return nullptr;
+}
+
+void Inspector::OnInspected(const WorkerEntry& worker, const v1::Inspected& answer) {
+  auto found = pending_.find(answer.id());
+  if (found == pending_.end() || found->second.worker != worker.name()) return;  // Too late.
+  absl::StatusOr<LayerInfos> layers = LayersOf(worker.name(), found->second.layers, answer);
+  if (layers.ok()) Remember(found->second.key, *layers);
+  Finish(answer.id(), std::move(layers));
+}
+
+void Inspector::OnLost(const WorkerEntry& worker) {
+  std::vector<int64_t> lost;
+  for (const auto& [id, pending] : pending_) {
+    if (pending.worker == worker.name()) lost.push_back(id);
+  }
+  for (int64_t id : lost) {
+    Finish(id, absl::UnavailableError(absl::StrCat("worker ", worker.name(), " went away looking at the model")));
+  }
+}
+
+void Inspector::Finish(int64_t id, absl::StatusOr<LayerInfos> result) {
+  auto node = pending_.extract(id);
+  if (node.empty()) return;
+  loop_->CancelTimer(node.mapped().timer);
+  for (const Callback& done : node.mapped().done) done(result);
+}
+
+void Inspector::Remember(const std::string& key, const LayerInfos& layers) {
+  if (key.empty() || !known_.emplace(key, layers).second) return;
+  known_order_.push_back(key);
+  if (known_order_.size() <= kMaxKnown) return;
+  known_.erase(known_order_.front());
+  known_order_.pop_front();
+}
+
+}  // namespace gpipe::orchestrator

@@ -1,0 +1,65 @@
+#ifndef GPIPE_ORCHESTRATOR_CLUSTER_INSPECTOR_H_
+#define GPIPE_ORCHESTRATOR_CLUSTER_INSPECTOR_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "gpipe/v1/worker_session.pb.h"
+#include "orchestrator/cluster/event_loop.h"
+#include "orchestrator/cluster/worker_registry.h"
+
+namespace gpipe::orchestrator {
+
+using LayerInfos = std::vector<v1::LayerInfo>;
+
+// Asks workers what a model's layers are like, busy ones too. Answers are kept for a while, so that the same model
+// submitted a thousand times is looked at once. For the loop's thread.
+class Inspector {
+ public:
+  using Callback = std::function<void(absl::StatusOr<LayerInfos>)>;
+
+  Inspector(EventLoop* loop, WorkerRegistry* registry) : loop_(loop), registry_(registry) {}
+
+  // Calls `done` once, now or later. UNAVAILABLE: no suitable worker is connected, or it went away, or too much
+  // is asked already. DEADLINE_EXCEEDED:
+  // no answer in time. INVALID_ARGUMENT: the model or its data do not fit, by field path. `request.id` is set here.
+  // Measuring (profile_micro_batch) asks an IDLE worker only.
+  void Inspect(v1::Inspect request, v1::Device device, absl::Duration timeout, Callback done);
+
+  void OnInspected(const WorkerEntry& worker, const v1::Inspected& answer);
+  void OnLost(const WorkerEntry& worker);
+
+ private:
+  static constexpr size_t kMaxKnown = 64;
+  static constexpr size_t kMaxPending = 256;
+
+  struct Pending {
+    std::string worker;
+    std::string key;  // What is remembered under; empty when it is not.
+    int layers = 0;
+    EventLoop::TimerId timer = 0;
+    std::vector<Callback> done;  // Of all who asked the same meanwhile.
+  };
+
+  bool JoinPending(const std::string& key, Callback& done);
+  WorkerEntry* Choose(v1::Device device, bool idle_only);
+  void Finish(int64_t id, absl::StatusOr<LayerInfos> result);
+  void Remember(const std::string& key, const LayerInfos& layers);
+
+  EventLoop* const loop_;
+  WorkerRegistry* const registry_;
+  int64_t next_id_ = 1;
+  std::map<int64_t, Pending> pending_;
+  std::map<std::string, LayerInfos> known_;
+  std::deque<std::string> known_order_;
+};
+
+}  // namespace gpipe::orchestrator
+
+#endif  // GPIPE_ORCHESTRATOR_CLUSTER_INSPECTOR_H_

@@ -1,0 +1,113 @@
+#include "orchestrator/cluster/worker_registry.h"
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "common/field_error.h"
+#include "common/status_macros.h"
+#include "spdlog/spdlog.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+constexpr size_t kMaxName = 63;
+constexpr size_t kMaxText = 256;
+
+bool IsName(std::string_view text) {
+  return !text.empty() && text.size() <= kMaxName && std::all_of(text.begin(), text.end(), [](unsigned char c) {
+    return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.';
+  });
+}
+
+bool IsDevice(std::string_view device) {
+  if (device == "cpu") return true;
+  if (!device.starts_with("cuda:")) return false;
+  const std::string_view index = device.substr(5);
+  return !index.empty() && index.size() <= 4 && std::all_of(index.begin(), index.end(), absl::ascii_isdigit);
+}
+
+absl::Status CheckHello(const v1::Hello& hello) {
+  FieldErrors errors;
+  if (!IsName(hello.name())) errors.Add("hello.name", "must be 1 to 63 letters, digits, '-', '_' or '.'");
+  if (!IsDevice(hello.device())) errors.Add("hello.device", "must be cpu or cuda:N");
+  if (hello.data_address().empty()) errors.Add("hello.data_address", "is missing");
+  if (hello.incarnation().empty()) errors.Add("hello.incarnation", "is missing");
+  if (hello.threads() < 0) errors.Add("hello.threads", "must not be negative");
+  if (hello.memory_bytes() < 0) errors.Add("hello.memory_bytes", "must not be negative");
+  const std::string* texts[] = {&hello.device_name(), &hello.data_address(), &hello.version(), &hello.incarnation()};
+  if (std::any_of(std::begin(texts), std::end(texts), [](const std::string* t) { return t->size() > kMaxText; })) {
+    errors.Add("hello", "has a text of more than 256 bytes");
+  }
+  return errors.ToStatus();
+}
+
+}  // namespace
+
+bool SameAttempt(const v1::AttemptId& a, const v1::AttemptId& b) {
+  return a.job() == b.job() && a.attempt() == b.attempt();
+}
+
+bool IsCuda(const v1::Hello& hello) { return hello.device().starts_with("cuda:"); }
+
+bool Suits(const WorkerEntry& worker, v1::Device device) {
+  if (device == v1::DEVICE_CPU) return !IsCuda(worker.hello);
+  if (device == v1::DEVICE_CUDA) return IsCuda(worker.hello);
+  return true;
+}
+
+absl::StatusOr<WorkerEntry*> WorkerRegistry::Join(const v1::Hello& hello, std::shared_ptr<WorkerChannel> channel,
+                                                  absl::Time now) {
+  GPIPE_RETURN_IF_ERROR(CheckHello(hello));
+  ForgetLost();
+  WorkerEntry* known = Find(hello.name());
+  if (known != nullptr && known->connected()) {
+    return absl::AlreadyExistsError(absl::StrCat("a worker named '", hello.name(), "' is connected already, from ",
+                                                 known->hello.data_address(), "; start this one under another --name"));
+  }
+  if (known == nullptr && workers_.size() >= kMaxLive) {
+    return absl::ResourceExhaustedError(absl::StrCat("there are ", workers_.size(), " workers already"));
+  }
+  WorkerEntry& worker = workers_[hello.name()];
+  const v1::Worker::State before = worker.state;
+  worker = WorkerEntry{.hello = hello, .state = before, .channel = std::move(channel), .last_heard = now};
+  GPIPE_RETURN_IF_ERROR(Apply(worker, WorkerEvent::kHello, absl::StrCat(hello.device(), ", ", hello.device_name())));
+  return &worker;
+}
+
+absl::Status WorkerRegistry::Apply(WorkerEntry& worker, WorkerEvent event, std::string_view why) {
+  GPIPE_ASSIGN_OR_RETURN(v1::Worker::State next, Transition(worker.state, event));
+  if (next != worker.state) spdlog::info("worker {} is {}: {}", worker.name(), StateName(next), why);
+  worker.state = next;
+  if (next == v1::Worker::STATE_LOST) worker.channel.reset();
+  return absl::OkStatus();
+}
+
+WorkerEntry* WorkerRegistry::Find(std::string_view name) {
+  auto found = workers_.find(name);
+  return found == workers_.end() ? nullptr : &found->second;
+}
+
+// The ones heard of longest ago go first.
+void WorkerRegistry::ForgetLost() {
+  std::vector<WorkerEntry*> lost = All();
+  std::erase_if(lost, [](const WorkerEntry* worker) { return worker->connected(); });
+  std::sort(lost.begin(), lost.end(), [](auto* a, auto* b) { return a->last_heard > b->last_heard; });
+  for (size_t i = kMaxLost; i < lost.size(); ++i) workers_.erase(lost[i]->name());
+}
+
+std::vector<WorkerEntry*> WorkerRegistry::All() {
+  std::vector<WorkerEntry*> all;
+  for (auto& [name, worker] : workers_) all.push_back(&worker);
+  return all;
+}
+
+std::vector<WorkerEntry*> WorkerRegistry::Idle(v1::Device device) {
+  std::vector<WorkerEntry*> idle = All();
+  std::erase_if(idle, [&](const WorkerEntry* worker) {
+    return worker->state != v1::Worker::STATE_IDLE || !Suits(*worker, device);
+  });
+  return idle;
+}
+
+}  // namespace gpipe::orchestrator

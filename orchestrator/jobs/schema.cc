@@ -1,0 +1,115 @@
+#include "orchestrator/jobs/schema.h"
+
+#include <iterator>
+
+#include "absl/strings/str_cat.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+// Step i takes the schema from version i to i + 1. Steps are only ever added: a database out there has run the old
+// ones.
+constexpr const char* kMigrations[] = {
+    // Columns are what is queried on or never changes; `message` is the rest of gpipe.v1.Job.
+    // AUTOINCREMENT: a sequence is never used twice, so page tokens and the queue's order hold for ever.
+    R"sql(
+CREATE TABLE jobs (
+  sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  request_id TEXT UNIQUE,
+  fingerprint TEXT NOT NULL,
+  create_time_nanos INTEGER NOT NULL,
+  state INTEGER NOT NULL,
+  spec BLOB NOT NULL,
+  message BLOB NOT NULL
+);
+CREATE INDEX jobs_by_state ON jobs (state, sequence);
+
+CREATE TABLE job_files (
+  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  path TEXT NOT NULL,
+  sha256 TEXT NOT NULL,
+  size INTEGER NOT NULL,
+  PRIMARY KEY (job, path)
+) WITHOUT ROWID;
+
+CREATE TABLE job_events (
+  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  sequence INTEGER NOT NULL,
+  time_nanos INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  state INTEGER NOT NULL,
+  actor TEXT NOT NULL,
+  message TEXT NOT NULL,
+  PRIMARY KEY (job, sequence)
+) WITHOUT ROWID;
+
+CREATE TABLE step_metrics (
+  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  step INTEGER NOT NULL,
+  message BLOB NOT NULL,
+  PRIMARY KEY (job, step)
+) WITHOUT ROWID;
+
+CREATE TABLE evaluations (
+  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  step INTEGER NOT NULL,
+  message BLOB NOT NULL,
+  PRIMARY KEY (job, step)
+) WITHOUT ROWID;
+
+CREATE TABLE checkpoints (
+  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  step INTEGER NOT NULL,
+  manifest_sha256 TEXT NOT NULL,
+  manifest_size INTEGER NOT NULL,
+  model_sha256 TEXT NOT NULL,
+  model_size INTEGER NOT NULL,
+  optimizer_sha256 TEXT NOT NULL,
+  optimizer_size INTEGER NOT NULL,
+  PRIMARY KEY (job, step)
+) WITHOUT ROWID;
+
+-- The checkpoint of another job, or of a folder, that the job started from.
+CREATE TABLE resumes (
+  job INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+  step INTEGER NOT NULL,
+  manifest_sha256 TEXT NOT NULL,
+  manifest_size INTEGER NOT NULL,
+  model_sha256 TEXT NOT NULL,
+  model_size INTEGER NOT NULL,
+  optimizer_sha256 TEXT NOT NULL,
+  optimizer_size INTEGER NOT NULL
+);
+
+CREATE TABLE results (
+  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  path TEXT NOT NULL,
+  sha256 TEXT NOT NULL,
+  size INTEGER NOT NULL,
+  PRIMARY KEY (job, path)
+) WITHOUT ROWID;
+)sql",
+};
+
+}  // namespace
+
+int SchemaVersion() { return std::size(kMigrations); }
+
+absl::Status Migrate(SQLite::Database& connection) {
+  int version = connection.execAndGet("PRAGMA user_version").getInt();
+  if (version > SchemaVersion()) {
+    return absl::FailedPreconditionError(absl::StrCat(connection.getFilename(), " has schema version ", version,
+                                                      ", written by a newer gpipe-orchestrator; this one knows up to ",
+                                                      SchemaVersion()));
+  }
+  for (; version < SchemaVersion(); ++version) {
+    SQLite::Transaction transaction(connection);
+    connection.exec(kMigrations[version]);
+    connection.exec(absl::StrCat("PRAGMA user_version = ", version + 1));
+    transaction.commit();
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace gpipe::orchestrator

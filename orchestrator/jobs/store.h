@@ -1,0 +1,130 @@
+#ifndef GPIPE_ORCHESTRATOR_JOBS_STORE_H_
+#define GPIPE_ORCHESTRATOR_JOBS_STORE_H_
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "gpipe/v1/job.pb.h"
+#include "orchestrator/jobs/stored_job.h"
+
+namespace gpipe {
+class FileLock;
+}
+
+namespace gpipe::orchestrator {
+
+class Database;
+
+// One page of a list; hand `next_page_token` back for the next. Empty at the end.
+template <typename T>
+struct Page {
+  std::vector<T> items;
+  std::string next_page_token;
+};
+
+// Everything the orchestrator must not forget, in SQLite (STATE_DIR/gpipe.db, write-ahead log, synchronous=FULL): what
+// was committed survives kill -9 and power loss.
+//
+// For one thread, the orchestrator's event loop. One process at a time: STATE_DIR/lock is held while the store is open,
+// and guards the whole folder, the artifacts in it too.
+//
+// Each writing method is one atomic change. Outside a Batch it is committed, with one fsync, before it returns; inside
+// a Batch it is committed with the batch. A method that fails changes nothing, and leaves an open batch usable.
+//
+// Errors of every method: NOT_FOUND names a job that is not there; RESOURCE_EXHAUSTED is a full disk; DATA_LOSS a
+// damaged database; the rest of what SQLite reports is INTERNAL.
+class Store {
+ public:
+  // Opens or creates the database in the folder, which is created too, and brings its schema up to date.
+  // FAILED_PRECONDITION: another process has the folder (the message names the lock file and the process), or the
+  // database was written by a newer version, which is then left as it is.
+  static absl::StatusOr<std::unique_ptr<Store>> Open(const std::filesystem::path& state_dir);
+  ~Store();
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  // Changes that are committed together, with one fsync: how many submissions are acknowledged at the price of one.
+  // Must not outlive the store. Destroyed without Commit, it undoes them.
+  class Batch {
+   public:
+    Batch(Batch&& other) noexcept;
+    Batch& operator=(Batch&&) = delete;
+    ~Batch();
+    // Non-OK: nothing of the batch is stored, and none of it may be acknowledged. The batch is over either way.
+    absl::Status Commit();
+
+   private:
+    friend class Store;
+    explicit Batch(Store* store) : store_(store) {}
+    Store* store_;
+  };
+  // FAILED_PRECONDITION when a batch is open.
+  absl::StatusOr<Batch> Begin();
+
+  struct Inserted {
+    StoredJob job;
+    bool created = false;  // False: the request was known, and `job` is the one it made, as it is now.
+  };
+  // Stores a new job at the end of the queue. REQUIRES: job.job has id, spec, state and create_time.
+  // ALREADY_EXISTS: the request id is known with another fingerprint. ABORTED: the job's id is taken, choose another.
+  absl::StatusOr<Inserted> InsertJob(const StoredJob& job);
+
+  // Replaces what may change of a job: everything but id, spec and create_time, which are ignored here, and results
+  // and checkpoint_step, which follow from AddResult and AddCheckpoint.
+  // FAILED_PRECONDITION: the stored state is terminal and this is another one.
+  absl::Status UpdateJob(const v1::Job& job);
+
+  absl::StatusOr<StoredJob> GetJob(std::string_view id);
+  // The job of an earlier request; nullopt when there is none, or the request id is empty.
+  absl::StatusOr<std::optional<StoredJob>> FindRequest(std::string_view request_id);
+  // Newest first; in one of `states`, or all when empty. At most 1000 a page, 0 means 100.
+  // INVALID_ARGUMENT: negative page_size, a token that no list gave, or an unknown state.
+  absl::StatusOr<Page<v1::Job>> ListJobs(int page_size, std::string_view page_token,
+                                         absl::Span<const v1::Job::State> states);
+  // QUEUED, first come first. A job that was requeued keeps its place.
+  absl::StatusOr<std::vector<StoredJob>> QueuedJobs();
+  // Those in no terminal state, first come first: what a restart has to take up.
+  absl::StatusOr<std::vector<StoredJob>> UnfinishedJobs();
+
+  // Adds to the job's history; `sequence` is given here, from 1 per job, and returned with the event.
+  absl::StatusOr<v1::JobEvent> AppendEvent(std::string_view job_id, v1::JobEvent event);
+  // Oldest first. At most 1000 a page, 0 means 100.
+  absl::StatusOr<Page<v1::JobEvent>> ListEvents(std::string_view job_id, int page_size, std::string_view page_token);
+
+  // One entry per `step`: a step done again replaces its entry.
+  absl::Status AppendSteps(std::string_view job_id, absl::Span<const v1::StepMetrics> steps);
+  // In order of step. At most 10000 a page, 0 means 1000.
+  absl::StatusOr<Page<v1::StepMetrics>> ListSteps(std::string_view job_id, int page_size, std::string_view page_token);
+  absl::Status AppendEvaluation(std::string_view job_id, const v1::EvaluationMetrics& evaluation);
+  // All, in order of step.
+  absl::StatusOr<std::vector<v1::EvaluationMetrics>> ListEvaluations(std::string_view job_id);
+  // Forgets metrics and evaluations with a greater `step`, which a new attempt is going to measure again.
+  absl::Status DropMetricsAfter(std::string_view job_id, int64_t step);
+
+  // Records a complete checkpoint, after its files were stored; its three files become results
+  // (`checkpoints/STEP/manifest.json`, `.../model.safetensors`, `.../optimizer.safetensors`).
+  absl::Status AddCheckpoint(std::string_view job_id, const CheckpointFiles& checkpoint);
+  // The one with the most steps; nullopt when the job has none.
+  absl::StatusOr<std::optional<CheckpointFiles>> LatestCheckpoint(std::string_view job_id);
+
+  // A file to pull. The same path again replaces it.
+  absl::Status AddResult(std::string_view job_id, const v1::ResultFile& result);
+
+ private:
+  Store(std::unique_ptr<FileLock> lock, std::unique_ptr<Database> database);
+
+  std::unique_ptr<FileLock> lock_;  // Outlives the database.
+  std::unique_ptr<Database> database_;
+};
+
+}  // namespace gpipe::orchestrator
+
+#endif  // GPIPE_ORCHESTRATOR_JOBS_STORE_H_

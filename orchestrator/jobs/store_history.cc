@@ -1,0 +1,183 @@
+// The Store's half that keeps what happened to a job: events, metrics, checkpoints, results.
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "google/protobuf/util/time_util.h"
+#include "orchestrator/jobs/database.h"
+#include "orchestrator/jobs/rows.h"
+#include "orchestrator/jobs/store.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+using google::protobuf::util::TimeUtil;
+
+v1::JobEvent EventAt(Database::Query& query) {
+  v1::JobEvent event;
+  event.set_sequence(query->getColumn(0).getInt64());
+  *event.mutable_time() = TimeUtil::NanosecondsToTimestamp(query->getColumn(1).getInt64());
+  event.set_attempt(query->getColumn(2).getInt());
+  event.set_state(static_cast<v1::Job::State>(query->getColumn(3).getInt()));
+  event.set_actor(query->getColumn(4).getString());
+  event.set_message(query->getColumn(5).getString());
+  return event;
+}
+
+int64_t NextEventSequence(Database& database, int64_t job) {
+  auto query = database.Prepare("SELECT COALESCE(MAX(sequence), 0) + 1 FROM job_events WHERE job = ?1");
+  query.Bind(job);
+  query->executeStep();
+  return query->getColumn(0).getInt64();
+}
+
+void PutResult(Database& database, int64_t job, std::string_view path, const v1::ArtifactRef& artifact) {
+  auto query = database.Prepare("INSERT OR REPLACE INTO results (job, path, sha256, size) VALUES (?1, ?2, ?3, ?4)");
+  query.Bind(job, path);
+  BindRef(query, 3, artifact);
+  query->exec();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::JobEvent> Store::AppendEvent(std::string_view job_id, v1::JobEvent event) {
+  GPIPE_RETURN_IF_ERROR(database_->RunAtomically("storing an event", [&]() -> absl::Status {
+    GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
+    event.set_sequence(NextEventSequence(*database_, job));
+    auto query = database_->Prepare("INSERT INTO job_events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)");
+    query.Bind(job, event.sequence(), TimeUtil::TimestampToNanoseconds(event.time()), event.attempt(), event.state(),
+               event.actor(), event.message());
+    query->exec();
+    return absl::OkStatus();
+  }));
+  return event;
+}
+
+absl::StatusOr<Page<v1::JobEvent>> Store::ListEvents(std::string_view job_id, int page_size,
+                                                     std::string_view page_token) {
+  GPIPE_ASSIGN_OR_RETURN(int64_t limit, PageSize(page_size, 100, 1000));
+  GPIPE_ASSIGN_OR_RETURN(int64_t after, PagePosition(page_token, 0));
+  Page<v1::JobEvent> page;
+  GPIPE_RETURN_IF_ERROR(database_->Run("listing events", [&]() -> absl::Status {
+    GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
+    auto query = database_->Prepare(
+        "SELECT sequence, time_nanos, attempt, state, actor, message FROM job_events "
+        "WHERE job = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3");
+    query.Bind(job, after, limit + 1);  // One more tells whether there is a next page.
+    while (query->executeStep()) {
+      if (static_cast<int64_t>(page.items.size()) == limit) {
+        page.next_page_token = absl::StrCat(page.items.back().sequence());
+        break;
+      }
+      page.items.push_back(EventAt(query));
+    }
+    return absl::OkStatus();
+  }));
+  return page;
+}
+
+absl::Status Store::AppendSteps(std::string_view job_id, absl::Span<const v1::StepMetrics> steps) {
+  return database_->RunAtomically("storing step metrics", [&]() -> absl::Status {
+    GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
+    for (const v1::StepMetrics& step : steps) {
+      auto query = database_->Prepare("INSERT OR REPLACE INTO step_metrics VALUES (?1, ?2, ?3)");
+      query.Bind(job, step.step());
+      BindBlob(query, 3, step);
+      query->exec();
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<Page<v1::StepMetrics>> Store::ListSteps(std::string_view job_id, int page_size,
+                                                       std::string_view page_token) {
+  GPIPE_ASSIGN_OR_RETURN(int64_t limit, PageSize(page_size, 1000, 10000));
+  GPIPE_ASSIGN_OR_RETURN(int64_t after, PagePosition(page_token, -1));
+  Page<v1::StepMetrics> page;
+  GPIPE_RETURN_IF_ERROR(database_->Run("listing step metrics", [&]() -> absl::Status {
+    GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
+    auto query =
+        database_->Prepare("SELECT message FROM step_metrics WHERE job = ?1 AND step > ?2 ORDER BY step LIMIT ?3");
+    query.Bind(job, after, limit + 1);
+    while (query->executeStep()) {
+      if (static_cast<int64_t>(page.items.size()) == limit) {
+        page.next_page_token = absl::StrCat(page.items.back().step());
+        break;
+      }
+      GPIPE_RETURN_IF_ERROR(ParseBlob(query, 0, page.items.emplace_back()));
+    }
+    return absl::OkStatus();
+  }));
+  return page;
+}
+
+absl::Status Store::AppendEvaluation(std::string_view job_id, const v1::EvaluationMetrics& evaluation) {
+  return database_->RunAtomically("storing an evaluation", [&]() -> absl::Status {
+    GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
+    auto query = database_->Prepare("INSERT OR REPLACE INTO evaluations VALUES (?1, ?2, ?3)");
+    query.Bind(job, evaluation.step());
+    BindBlob(query, 3, evaluation);
+    query->exec();
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::vector<v1::EvaluationMetrics>> Store::ListEvaluations(std::string_view job_id) {
+  std::vector<v1::EvaluationMetrics> evaluations;
+  GPIPE_RETURN_IF_ERROR(database_->Run("listing evaluations", [&]() -> absl::Status {
+    GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
+    auto query = database_->Prepare("SELECT message FROM evaluations WHERE job = ?1 ORDER BY step");
+    query.Bind(job);
+    while (query->executeStep()) GPIPE_RETURN_IF_ERROR(ParseBlob(query, 0, evaluations.emplace_back()));
+    return absl::OkStatus();
+  }));
+  return evaluations;
+}
+
+absl::Status Store::DropMetricsAfter(std::string_view job_id, int64_t step) {
+  return database_->RunAtomically("forgetting metrics", [&]() -> absl::Status {
+    GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
+    auto steps = database_->Prepare("DELETE FROM step_metrics WHERE job = ?1 AND step > ?2");
+    steps.Bind(job, step)->exec();
+    auto evaluations = database_->Prepare("DELETE FROM evaluations WHERE job = ?1 AND step > ?2");
+    evaluations.Bind(job, step)->exec();
+    return absl::OkStatus();
+  });
+}
+
+absl::Status Store::AddCheckpoint(std::string_view job_id, const CheckpointFiles& checkpoint) {
+  return database_->RunAtomically("storing a checkpoint", [&]() -> absl::Status {
+    GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
+    auto query = database_->Prepare("INSERT OR REPLACE INTO checkpoints VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
+    query.Bind(job);
+    BindCheckpoint(query, 2, checkpoint);
+    query->exec();
+    std::string folder = absl::StrCat("checkpoints/", checkpoint.step, "/");
+    PutResult(*database_, job, folder + "manifest.json", checkpoint.manifest);
+    PutResult(*database_, job, folder + "model.safetensors", checkpoint.model);
+    PutResult(*database_, job, folder + "optimizer.safetensors", checkpoint.optimizer);
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::optional<CheckpointFiles>> Store::LatestCheckpoint(std::string_view job_id) {
+  std::optional<CheckpointFiles> latest;
+  GPIPE_RETURN_IF_ERROR(database_->Run("looking for the latest checkpoint", [&]() -> absl::Status {
+    GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
+    auto query = database_->Prepare("SELECT " GPIPE_CHECKPOINT_COLUMNS
+                                    " FROM checkpoints WHERE job = ?1 ORDER BY step DESC LIMIT 1");
+    query.Bind(job);
+    if (query->executeStep()) latest = CheckpointAt(query, 0);
+    return absl::OkStatus();
+  }));
+  return latest;
+}
+
+absl::Status Store::AddResult(std::string_view job_id, const v1::ResultFile& result) {
+  return database_->RunAtomically("storing a result", [&]() -> absl::Status {
+    GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
+    PutResult(*database_, job, result.path(), result.artifact());
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace gpipe::orchestrator

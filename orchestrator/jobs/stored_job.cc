@@ -1,0 +1,22 @@
+#include "orchestrator/jobs/stored_job.h"
+
+#include "common/sha256.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+
+namespace gpipe::orchestrator {
+
+std::string Fingerprint(const v1::SubmitJobRequest& request) {
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    coded.SetSerializationDeterministic(true);  // Maps in order of key.
+    request.SerializeToCodedStream(&coded);
+  }
+  Sha256 hash;
+  hash.Update(bytes);
+  return hash.HexDigest();
+}
+
+}  // namespace gpipe::orchestrator

@@ -1,0 +1,44 @@
+#ifndef GPIPE_ORCHESTRATOR_JOBS_STORED_JOB_H_
+#define GPIPE_ORCHESTRATOR_JOBS_STORED_JOB_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "gpipe/v1/job.pb.h"
+#include "gpipe/v1/pipeline_service.pb.h"
+
+namespace gpipe::orchestrator {
+
+// Content of each file that a spec names, by path as in the spec.
+using FileMap = std::map<std::string, v1::ArtifactRef>;
+
+// The files of one complete checkpoint, and where training goes on from it.
+struct CheckpointFiles {
+  int64_t step = 0;  // Optimizer steps done.
+  v1::ArtifactRef manifest;
+  v1::ArtifactRef model;
+  v1::ArtifactRef optimizer;
+};
+
+// All that is kept of a job, besides its events, metrics and checkpoints.
+struct StoredJob {
+  v1::Job job;
+  // Position in the queue: ascending in order of submission. Given by the store.
+  int64_t sequence = 0;
+  // The client's; empty when it gave none, and then every submission is a new job.
+  std::string request_id;
+  // Fingerprint() of the client's request: tells a repeated request from another one under the same id.
+  std::string fingerprint;
+  FileMap files;
+  // The checkpoint of another job that the first attempt starts from.
+  std::optional<CheckpointFiles> resume;
+};
+
+// A digest of everything in the request.
+std::string Fingerprint(const v1::SubmitJobRequest& request);
+
+}  // namespace gpipe::orchestrator
+
+#endif  // GPIPE_ORCHESTRATOR_JOBS_STORED_JOB_H_

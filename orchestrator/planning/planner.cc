@@ -1,0 +1,188 @@
+#include "orchestrator/planning/planner.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "common/field_error.h"
+#include "common/plan/convert.h"
+#include "common/status_macros.h"
+#include "orchestrator/planning/edges.h"
+#include "orchestrator/planning/layer_costs.h"
+#include "orchestrator/planning/programs.h"
+#include "pipeline/partitioner.h"
+#include "pipeline/schedule.h"
+#include "pipeline/simulator.h"
+#include "pipeline/timeline.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+// So that the number of rounds, evaluations after each step included, stays within its type.
+constexpr int64_t kMaxSteps = 1'000'000'000;
+
+int64_t BatchSize(const v1::JobSpec& spec) {
+  return spec.has_train() ? spec.train().batch_size() : spec.infer().batch_size();
+}
+
+v1::Timeline TimelineOf(const PlanRequest& request) {
+  v1::Timeline timeline;
+  timeline.set_samples(request.facts.samples);
+  timeline.set_batch_size(BatchSize(request.spec));
+  if (!request.spec.has_train()) return timeline;
+  const v1::Train& train = request.spec.train();
+  timeline.set_steps(TotalSteps(request.spec, request.facts));
+  timeline.set_drop_last(train.drop_last());
+  timeline.set_evaluate_every(train.evaluate().every_steps());
+  timeline.set_evaluation_samples(request.facts.evaluation_samples);
+  timeline.set_checkpoint_every(train.checkpoint_every());
+  timeline.set_first_step(request.first_step);
+  return timeline;
+}
+
+// Neighbouring stages share a worker, as evenly as can be.
+void AddStages(const PlanRequest& request, v1::Plan& plan) {
+  const int stages = static_cast<int>(request.balance.size());
+  int first_layer = 0;
+  for (int stage = 0; stage < stages; ++stage) {
+    v1::Stage& added = *plan.add_stages();
+    added.set_first_layer(first_layer);
+    added.set_layer_count(static_cast<int>(request.balance[stage]));
+    first_layer += added.layer_count();
+    plan.add_stage_worker(static_cast<int>(int64_t{stage} * request.workers / stages));
+  }
+}
+
+void AddShapes(const PlanRequest& request, v1::Plan& plan) {
+  const InputFacts& facts = request.facts;
+  plan.mutable_input_shape()->Assign(facts.input_shape.begin(), facts.input_shape.end());
+  plan.set_input_dtype(facts.input_dtype);
+  if (!request.spec.has_train()) return;
+  plan.mutable_target_shape()->Assign(facts.target_shape.begin(), facts.target_shape.end());
+  plan.set_target_dtype(facts.target_dtype);
+}
+
+std::vector<pipeline::StageCost> StageCosts(const v1::JobSpec& spec, const v1::Plan& plan) {
+  std::vector<pipeline::StageCost> costs;
+  for (const v1::Stage& stage : plan.stages()) {
+    pipeline::StageCost cost{.forward = 0, .backward = 0, .recompute = 0};
+    for (int i = 0; i < stage.layer_count(); ++i) {
+      const PassSeconds seconds = SecondsOf(spec, plan.layers(stage.first_layer() + i));
+      cost.forward += seconds.forward;
+      cost.backward += seconds.backward;
+    }
+    cost.recompute = cost.forward;
+    costs.push_back(cost);
+  }
+  return costs;
+}
+
+}  // namespace
+
+absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts) {
+  const int balance = spec.pipeline().balance_size();
+  const int64_t stages = balance > 0 ? balance : spec.model().sequential_size();
+  const int64_t micro_batches = std::min({BatchSize(spec), facts.samples, spec.pipeline().chunks()});
+  FieldErrors errors;
+  if (micro_batches > kMaxCells / stages) {
+    errors.Add("pipeline.chunks", absl::StrCat("makes ", micro_batches, " micro-batches on up to ", stages,
+                                               " stages; together at most ", kMaxCells, " are possible"));
+  }
+  if (!spec.has_train()) return errors.ToStatus();
+  const int64_t steps = TotalSteps(spec, facts);
+  if (steps > kMaxSteps) {
+    errors.Add(spec.train().epochs() > 0 ? "train.epochs" : "train.steps",
+               absl::StrCat("makes ", steps, " steps; at most ", kMaxSteps, " are possible"));
+  }
+  if (facts.evaluation_samples > kMaxSteps) {
+    errors.Add("train.evaluate.dataset", absl::StrCat("has more than ", kMaxSteps, " samples"));
+  }
+  return errors.ToStatus();
+}
+
+absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request) {
+  v1::Plan plan;
+  plan.mutable_layers()->Assign(request.layers.begin(), request.layers.end());
+  AddStages(request, plan);
+  AddEdges(request.spec, plan);
+  *plan.mutable_timeline() = TimelineOf(request);
+  AddShapes(request, plan);
+  GPIPE_RETURN_IF_ERROR(AddPrograms(request.spec, plan));
+  return plan;
+}
+
+absl::StatusOr<std::vector<int64_t>> Balance(const v1::JobSpec& spec, const InputFacts& facts,
+                                             const std::vector<v1::LayerInfo>& layers, int workers,
+                                             int64_t memory_bytes) {
+  if (spec.pipeline().balance_size() > 0) {
+    return std::vector<int64_t>(spec.pipeline().balance().begin(), spec.pipeline().balance().end());
+  }
+  absl::StatusOr<std::vector<int64_t>> balance =
+      pipeline::Partition(LayerCosts(spec, facts, layers), workers, memory_bytes);
+  if (absl::IsResourceExhausted(balance.status())) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("out of memory: no cut into ", workers, " stages fits the workers: ", balance.status().message()));
+  }
+  return balance;
+}
+
+bool NeedsMeasuring(const v1::JobSpec& spec, int workers) {
+  return spec.pipeline().balance_size() == 0 && workers > 1 && workers < spec.model().sequential_size();
+}
+
+int WorkersFor(const v1::JobSpec& spec, int idle) {
+  const int balance = spec.pipeline().balance_size();
+  const int64_t stages = balance > 0 ? balance : spec.model().sequential_size();
+  if (spec.pipeline().workers() > 0) {
+    const int64_t wanted = std::min<int64_t>(spec.pipeline().workers(), stages);
+    return wanted <= idle ? static_cast<int>(wanted) : 0;
+  }
+  if (balance > 0) return balance <= idle ? balance : 0;
+  return static_cast<int>(std::min<int64_t>(idle, stages));
+}
+
+int64_t TotalSteps(const v1::JobSpec& spec, const InputFacts& facts) {
+  if (!spec.has_train()) return 0;
+  const v1::Train& train = spec.train();
+  if (train.epochs() == 0) return train.steps();
+  const int64_t per_epoch = pipeline::StepsPerEpoch(facts.samples, train.batch_size(), train.drop_last());
+  // Beyond the type's range it is for ever, all the same.
+  if (train.epochs() > std::numeric_limits<int64_t>::max() / per_epoch) return std::numeric_limits<int64_t>::max();
+  return train.epochs() * per_epoch;
+}
+
+int64_t LargestMicroBatch(const v1::JobSpec& spec, const InputFacts& facts) {
+  const int64_t batch = std::min(BatchSize(spec), facts.samples);
+  const int64_t chunks = std::min(batch, spec.pipeline().chunks());
+  return (batch + chunks - 1) / chunks;
+}
+
+v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, bool measure) {
+  v1::Inspect inspect;
+  *inspect.mutable_model() = spec.model();
+  inspect.mutable_input_shape()->Assign(facts.input_shape.begin(), facts.input_shape.end());
+  inspect.set_input_dtype(facts.input_dtype);
+  if (measure) inspect.set_profile_micro_batch(LargestMicroBatch(spec, facts));
+  if (!spec.has_train()) return inspect;
+  *inspect.mutable_freeze() = spec.train().freeze();
+  inspect.mutable_target_shape()->Assign(facts.target_shape.begin(), facts.target_shape.end());
+  inspect.set_target_dtype(facts.target_dtype);
+  *inspect.mutable_loss() = spec.train().loss();
+  return inspect;
+}
+
+int64_t ClassesOf(const std::vector<v1::LayerInfo>& layers) {
+  if (layers.empty() || layers.back().output_shape().empty()) return 0;
+  return layers.back().output_shape(0);
+}
+
+double PredictStepSeconds(const v1::JobSpec& spec, const v1::Plan& plan) {
+  if (plan.programs().empty()) return 0;
+  std::vector<pipeline::StageCost> costs = StageCosts(spec, plan);
+  const std::vector<double> edges(plan.edges_size(), 0.0);
+  absl::StatusOr<pipeline::SimulatedTimeline> timeline =
+      pipeline::Simulate(ScheduleOf(plan, plan.programs(0)), EdgesOf(plan), costs, edges);
+  return timeline.ok() ? timeline->seconds : 0;
+}
+
+}  // namespace gpipe::orchestrator

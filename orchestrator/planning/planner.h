@@ -1,0 +1,63 @@
+#ifndef GPIPE_ORCHESTRATOR_PLANNING_PLANNER_H_
+#define GPIPE_ORCHESTRATOR_PLANNING_PLANNER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "gpipe/v1/job_spec.pb.h"
+#include "gpipe/v1/plan.pb.h"
+#include "gpipe/v1/worker_session.pb.h"
+#include "orchestrator/artifacts/input_check.h"
+
+namespace gpipe::orchestrator {
+
+// From a spec, its data's shapes and its layers to everything that is decided before a job starts. Pure functions; any
+// thread. `spec` is valid and has its defaults everywhere here; `layers` are one per layer of the spec.
+
+struct PlanRequest {
+  const v1::JobSpec& spec;
+  const InputFacts& facts;
+  const std::vector<v1::LayerInfo>& layers;
+  std::vector<int64_t> balance;  // Layers per stage.
+  int workers = 1;               // At most as many as stages.
+  int64_t first_step = 0;        // Steps done by the checkpoint to start from.
+};
+
+// Whether the job can be laid out at all, before its layers are known. INVALID_ARGUMENT, by field path: too many steps,
+// or too many micro-batches.
+absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts);
+
+// REQUIRES: CheckSize is OK; the balance fits the layers.
+absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request);
+
+// The cut for `workers` stages from measured layers: the spec's balance, or an exact partition by time within
+// `memory_bytes` per worker (0: no limit). RESOURCE_EXHAUSTED ("out of memory") when nothing fits.
+absl::StatusOr<std::vector<int64_t>> Balance(const v1::JobSpec& spec, const InputFacts& facts,
+                                             const std::vector<v1::LayerInfo>& layers, int workers,
+                                             int64_t memory_bytes);
+
+// Whether Balance needs measured times: there is no balance and more than one way to cut.
+bool NeedsMeasuring(const v1::JobSpec& spec, int workers);
+
+// Workers for the spec, when `idle` suitable ones are free; 0 when they are too few.
+int WorkersFor(const v1::JobSpec& spec, int idle);
+
+// Optimizer steps of the whole job; 0 in inference.
+int64_t TotalSteps(const v1::JobSpec& spec, const InputFacts& facts);
+
+// Samples of the largest micro-batch.
+int64_t LargestMicroBatch(const v1::JobSpec& spec, const InputFacts& facts);
+
+// The question to a worker about this spec's layers; with `measure`, their costs too.
+v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, bool measure);
+
+// Dimension 1 of the model's output, the batch being 0; 0 when it has no such dimension.
+int64_t ClassesOf(const std::vector<v1::LayerInfo>& layers);
+
+// Time of one mini-batch from measured layers, by simulation; 0 when they were not measured.
+double PredictStepSeconds(const v1::JobSpec& spec, const v1::Plan& plan);
+
+}  // namespace gpipe::orchestrator
+
+#endif  // GPIPE_ORCHESTRATOR_PLANNING_PLANNER_H_

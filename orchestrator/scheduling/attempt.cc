@@ -1,0 +1,227 @@
+#include "orchestrator/scheduling/attempt.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/string_view.h"
+#include "orchestrator/scheduling/failure.h"
+#include "spdlog/spdlog.h"
+
+namespace gpipe::orchestrator {
+
+Attempt::Attempt(EventLoop* loop, Cluster* cluster, AttemptHost* host, AttemptSetup setup)
+    : loop_(loop),
+      cluster_(cluster),
+      host_(host),
+      setup_(std::move(setup)),
+      window_(setup_.plan, static_cast<int>(setup_.workers.size()), setup_.spec.pipeline().clock_window()),
+      steps_(setup_.plan, static_cast<int>(setup_.workers.size())) {
+  for (const std::string& name : setup_.workers) members_.push_back({.name = name});
+}
+
+Attempt::~Attempt() { CancelTimers(); }
+
+void Attempt::Start() {
+  SendAssignments();
+  deadline_timer_ = loop_->PostAfter(kPrepareTimeout, [this] {
+    std::vector<std::string> late;
+    for (const Member& member : members_) {
+      if (!member.prepared) late.push_back(member.name);
+    }
+    Fail(PlainFailure(absl::DeadlineExceededError(
+        absl::StrCat("not prepared within ", absl::FormatDuration(kPrepareTimeout), ": ", absl::StrJoin(late, ", ")))));
+  });
+}
+
+void Attempt::SendAssignments() {
+  v1::Assignment assignment;
+  *assignment.mutable_attempt() = setup_.id;
+  *assignment.mutable_spec() = setup_.spec;
+  *assignment.mutable_plan() = setup_.plan;
+  assignment.mutable_files()->insert(setup_.files.begin(), setup_.files.end());
+  if (setup_.resume.has_value()) {
+    *assignment.mutable_resume_model() = setup_.resume->model;
+    *assignment.mutable_resume_optimizer() = setup_.resume->optimizer;
+  }
+  for (const std::string& name : setup_.workers) {
+    const v1::Hello& hello = cluster_->registry().Find(name)->hello;
+    v1::Peer& peer = *assignment.add_peers();
+    peer.set_name(name);
+    peer.set_data_address(hello.data_address());
+    peer.set_device(hello.device());
+  }
+  for (size_t i = 0; i < setup_.workers.size(); ++i) {
+    assignment.set_worker_index(static_cast<int>(i));
+    cluster_->Assign(*cluster_->registry().Find(setup_.workers[i]), assignment);
+  }
+}
+
+int Attempt::IndexOf(std::string_view worker) const {
+  auto found = std::find(setup_.workers.begin(), setup_.workers.end(), worker);
+  return static_cast<int>(found - setup_.workers.begin());
+}
+
+void Attempt::OnMessage(WorkerEntry& worker, const v1::WorkerMessage& message) {
+  const int index = IndexOf(worker.name());
+  if (message.has_failed()) return OnFailed(index, message.failed());
+  if (message.has_released()) return OnReleased(index);
+  if (phase_ != Phase::kPreparing && phase_ != Phase::kRunning) return;
+  switch (message.message_case()) {
+    case v1::WorkerMessage::kPrepared:
+      return OnPrepared(index);
+    case v1::WorkerMessage::kProgress:
+      return OnProgress(index, message.progress());
+    case v1::WorkerMessage::kRendezvousPut:
+      return OnRendezvousPut(index, message.rendezvous_put());
+    case v1::WorkerMessage::kRendezvousGet:
+      return OnRendezvousGet(index, message.rendezvous_get());
+    case v1::WorkerMessage::kCheckpointShard:
+      return OnCheckpointShard(index, message.checkpoint_shard());
+    case v1::WorkerMessage::kFinished:
+      return OnFinished(index, message.finished());
+    case v1::WorkerMessage::kEvaluation: {
+      const v1::Evaluation& evaluation = message.evaluation();
+      v1::EvaluationMetrics metrics;
+      metrics.set_step(evaluation.step());
+      metrics.set_loss(evaluation.loss());
+      if (evaluation.has_accuracy()) metrics.set_accuracy(evaluation.accuracy());
+      metrics.set_samples(evaluation.samples());
+      return host_->OnEvaluation(*this, metrics);
+    }
+    default:
+      return;
+  }
+}
+
+void Attempt::OnPrepared(int index) {
+  members_[index].prepared = true;
+  const bool all = std::all_of(members_.begin(), members_.end(), [](const Member& m) { return m.prepared; });
+  if (phase_ != Phase::kPreparing || !all) return;
+  phase_ = Phase::kRunning;
+  // A consequence that came before is being judged: its timer stays.
+  if (!suspect_.has_value()) loop_->CancelTimer(deadline_timer_);
+  WatchForStall();
+  host_->OnRunning(*this);
+  SendGrants();
+}
+
+void Attempt::OnProgress(int index, const v1::Progress& progress) {
+  if (phase_ != Phase::kRunning) return;
+  CollectCycles(progress);  // Before the window forgets their rounds.
+  const absl::Status completed = window_.Complete(index, {progress.round(), progress.cycle()});
+  if (!completed.ok()) spdlog::warn("worker {}: {}", members_[index].name, StdView(completed.message()));
+  for (const v1::CycleDone& cycle : cycles_.Take(window_.ticks_done())) host_->OnCycle(*this, cycle);
+  CollectRounds(index, progress);
+  SendGrants();
+}
+
+void Attempt::CollectCycles(const v1::Progress& progress) {
+  if (!cycles_.started()) return;
+  for (const v1::ActionDone& action : progress.actions()) {
+    std::optional<int64_t> tick = window_.TickOf({action.round(), action.cycle()});
+    if (tick.has_value()) cycles_.Add(*tick, action);
+  }
+}
+
+void Attempt::CollectRounds(int index, const v1::Progress& progress) {
+  for (const v1::RoundDone& round : progress.rounds()) {
+    absl::StatusOr<std::optional<v1::StepMetrics>> step = steps_.Add(index, round);
+    if (!step.ok()) {
+      spdlog::warn("worker {}: {}", members_[index].name, StdView(step.status().message()));
+    } else if (step->has_value()) {
+      window_.set_round_seconds((*step)->step_seconds());
+      host_->OnStep(*this, **step);
+    }
+  }
+}
+
+void Attempt::OnCheckpointShard(int index, const v1::CheckpointShard& shard) {
+  if (shards_.size() >= kMaxOpenCheckpoints && !shards_.contains(shard.step())) return;
+  auto& parts = shards_[shard.step()];
+  parts.emplace(index, shard);
+  if (parts.size() < members_.size()) return;
+  std::vector<v1::CheckpointShard> all;
+  for (auto& [worker, part] : parts) all.push_back(std::move(part));
+  shards_.erase(shard.step());
+  host_->OnCheckpoint(*this, all);
+}
+
+void Attempt::OnFinished(int index, const v1::Finished& finished) {
+  if (phase_ != Phase::kRunning) return;
+  members_[index].result = finished;
+  std::vector<v1::Finished> results;
+  for (const Member& member : members_) {
+    if (!member.result.has_value()) return;
+    results.push_back(*member.result);
+  }
+  phase_ = Phase::kFinished;
+  CancelTimers();
+  host_->OnFinished(*this, results);
+}
+
+void Attempt::OnRendezvousPut(int index, const v1::RendezvousPut& put) {
+  std::vector<int> waiting;
+  absl::Status status = rendezvous_.Put(put.key(), put.value(), waiting);
+  if (!status.ok()) return Fail(FailureOf(index, "INTERNAL", "failed", StdView(status.message())));
+  for (int worker : waiting) SendValue(worker, put.key(), put.value());
+}
+
+void Attempt::OnRendezvousGet(int index, const v1::RendezvousGet& get) {
+  const std::string* value = rendezvous_.Get(get.key(), index);
+  if (value != nullptr) SendValue(index, get.key(), *value);
+}
+
+void Attempt::SendValue(int index, const std::string& key, const std::string& value) {
+  v1::OrchestratorMessage message;
+  v1::RendezvousValue& sent = *message.mutable_rendezvous_value();
+  *sent.mutable_attempt() = setup_.id;
+  sent.set_key(key);
+  sent.set_value(value);
+  SendTo(index, std::move(message));
+}
+
+void Attempt::SendTo(int index, v1::OrchestratorMessage message) {
+  const WorkerEntry* worker = cluster_->registry().Find(members_[index].name);
+  if (worker != nullptr && !members_[index].gone) cluster_->Send(*worker, std::move(message));
+}
+
+void Attempt::SendGrants() {
+  if (phase_ != Phase::kRunning || paused_) return;
+  std::optional<Position> position = window_.NextGrant();
+  if (!position.has_value()) return;
+  v1::OrchestratorMessage message;
+  *message.mutable_grant()->mutable_attempt() = setup_.id;
+  message.mutable_grant()->set_round(position->round);
+  message.mutable_grant()->set_cycle(position->cycle);
+  for (size_t i = 0; i < members_.size(); ++i) SendTo(static_cast<int>(i), message);
+}
+
+void Attempt::Pause() { paused_ = true; }
+
+void Attempt::Resume() {
+  paused_ = false;
+  SendGrants();
+}
+
+void Attempt::WatchCycles(bool wanted) {
+  if (!wanted) return cycles_.Stop();
+  if (!cycles_.started()) cycles_.Start(window_.most_ticks_done());
+}
+
+void Attempt::Release() {
+  phase_ = Phase::kOver;
+  CancelTimers();
+  for (const Member& member : members_) {
+    if (!member.gone) cluster_->Release(*cluster_->registry().Find(member.name), setup_.id);
+  }
+}
+
+std::vector<v1::Activity> Attempt::Activities() const {
+  std::vector<v1::Activity> activities;
+  for (size_t i = 0; i < members_.size(); ++i) activities.push_back(ActivityOf(static_cast<int>(i)));
+  return activities;
+}
+
+}  // namespace gpipe::orchestrator

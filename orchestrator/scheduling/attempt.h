@@ -1,0 +1,161 @@
+#ifndef GPIPE_ORCHESTRATOR_SCHEDULING_ATTEMPT_H_
+#define GPIPE_ORCHESTRATOR_SCHEDULING_ATTEMPT_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gpipe/v1/job.pb.h"
+#include "gpipe/v1/plan.pb.h"
+#include "gpipe/v1/worker_session.pb.h"
+#include "orchestrator/cluster/cluster.h"
+#include "orchestrator/cluster/event_loop.h"
+#include "orchestrator/jobs/stored_job.h"
+#include "orchestrator/scheduling/clock_window.h"
+#include "orchestrator/scheduling/cycle_collector.h"
+#include "orchestrator/scheduling/rendezvous_board.h"
+#include "orchestrator/scheduling/step_collector.h"
+
+namespace gpipe::orchestrator {
+
+class Attempt;
+
+// Who keeps the job that an attempt runs. Called on the loop's thread.
+class AttemptHost {
+ public:
+  virtual ~AttemptHost() = default;
+  // All workers are prepared; grants begin.
+  virtual void OnRunning(Attempt& attempt) = 0;
+  virtual void OnStep(Attempt& attempt, const v1::StepMetrics& step) = 0;
+  virtual void OnEvaluation(Attempt& attempt, const v1::EvaluationMetrics& evaluation) = 0;
+  virtual void OnCycle(Attempt& attempt, const v1::CycleDone& cycle) = 0;
+  // Every worker's part of one checkpoint is uploaded.
+  virtual void OnCheckpoint(Attempt& attempt, const std::vector<v1::CheckpointShard>& shards) = 0;
+  // Every worker has finished, in the order of workers. Release or Abort comes next.
+  virtual void OnFinished(Attempt& attempt, const std::vector<v1::Finished>& results) = 0;
+  // The attempt is over; its workers have been told.
+  virtual void OnFailed(Attempt& attempt, const v1::Failure& failure) = 0;
+};
+
+struct AttemptSetup {
+  v1::AttemptId id;
+  v1::JobSpec spec;
+  v1::Plan plan;
+  std::vector<std::string> workers;  // By index, as in the plan.
+  FileMap files;
+  std::optional<CheckpointFiles> resume;
+};
+
+// One run of a job on its workers: prepares them, grants clock cycles, collects what they report, and decides what the
+// first failure was. For the loop's thread.
+//
+// preparing -> running -> finished, until Release or Abort; or failing, while consequences are collected -> over.
+// The host may keep an attempt that is over for as long as it likes; it must not destroy it inside a callback.
+class Attempt {
+ public:
+  static constexpr absl::Duration kPrepareTimeout = absl::Seconds(300);
+  // How long consequences are waited for once the cause is known.
+  static constexpr absl::Duration kConsequenceTimeout = absl::Seconds(1);
+  static constexpr size_t kMaxOpenCheckpoints = 1024;
+
+  // `loop`, `cluster` and `host` must outlive the attempt.
+  Attempt(EventLoop* loop, Cluster* cluster, AttemptHost* host, AttemptSetup setup);
+  ~Attempt();
+  Attempt(const Attempt&) = delete;
+  Attempt& operator=(const Attempt&) = delete;
+
+  // Assigns the workers. REQUIRES: all are IDLE.
+  void Start();
+
+  // What a worker of this attempt says, or what becomes of it.
+  void OnMessage(WorkerEntry& worker, const v1::WorkerMessage& message);
+  void OnLost(WorkerEntry& worker, std::string_view why);
+  void OnLeaving(WorkerEntry& worker, std::string_view reason);
+
+  // No more grants, until Resume. What is granted is still worked off.
+  void Pause();
+  void Resume();
+  // Ends the attempt without a callback.
+  void Abort(std::string_view reason);
+  void Release();
+  // Fails it for a reason outside of the workers.
+  void Fail(const v1::Failure& cause);
+
+  void WatchCycles(bool wanted);
+
+  const v1::AttemptId& id() const { return setup_.id; }
+  const v1::Plan& plan() const { return setup_.plan; }
+  const std::vector<std::string>& workers() const { return setup_.workers; }
+  int64_t rounds_done() const { return window_.rounds_done(); }
+  // By worker; of this attempt only.
+  std::vector<v1::Activity> Activities() const;
+
+ private:
+  enum class Phase { kPreparing, kRunning, kFinished, kFailing, kOver };
+
+  struct Member {
+    std::string name;
+    bool prepared = false;
+    std::optional<v1::Finished> result;
+    bool gone = false;  // Lost, or left when it was done.
+    bool released = false;
+  };
+
+  // attempt.cc
+  void SendAssignments();
+  int IndexOf(std::string_view worker) const;
+  void OnPrepared(int index);
+  void OnProgress(int index, const v1::Progress& progress);
+  void CollectRounds(int index, const v1::Progress& progress);
+  void CollectCycles(const v1::Progress& progress);
+  void OnCheckpointShard(int index, const v1::CheckpointShard& shard);
+  void OnFinished(int index, const v1::Finished& finished);
+  void OnRendezvousPut(int index, const v1::RendezvousPut& put);
+  void OnRendezvousGet(int index, const v1::RendezvousGet& get);
+  void SendValue(int index, const std::string& key, const std::string& value);
+  void SendTo(int index, v1::OrchestratorMessage message);
+  void SendGrants();
+
+  // attempt_failure.cc
+  void OnFailed(int index, const v1::Failed& failed);
+  void OnReleased(int index);
+  void Suspect(const v1::Failure& consequence);
+  void Conclude();
+  void ConcludeIfSettled();
+  void AbortAll(std::string_view reason);
+  v1::Activity ActivityOf(int index) const;
+  v1::Failure FailureOf(int index, std::string_view code, std::string_view what, std::string_view why) const;
+  void WatchForStall();
+  void LogStall() const;
+  void CancelTimers();
+
+  EventLoop* const loop_;
+  Cluster* const cluster_;
+  AttemptHost* const host_;
+  const AttemptSetup setup_;
+
+  Phase phase_ = Phase::kPreparing;
+  bool paused_ = false;
+  std::vector<Member> members_;
+  ClockWindow window_;
+  StepCollector steps_;
+  CycleCollector cycles_;
+  RendezvousBoard rendezvous_;
+  std::map<int64_t, std::map<int, v1::CheckpointShard>> shards_;  // By step and worker.
+
+  // The first consequence, while no cause is known; then the cause, with its consequences.
+  std::optional<v1::Failure> suspect_;
+  v1::Failure cause_;
+
+  int64_t stall_ticks_ = -1;  // Progress of all workers at the last look.
+  bool stall_logged_ = false;
+  EventLoop::TimerId deadline_timer_ = 0;  // Of preparing, then of waiting for causes or consequences.
+  EventLoop::TimerId stall_timer_ = 0;
+};
+
+}  // namespace gpipe::orchestrator
+
+#endif  // GPIPE_ORCHESTRATOR_SCHEDULING_ATTEMPT_H_

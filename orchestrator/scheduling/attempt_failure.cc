@@ -1,0 +1,165 @@
+// The half of an attempt that decides what failed first, and watches for stalls.
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/grpc_status.h"
+#include "common/string_view.h"
+#include "orchestrator/scheduling/attempt.h"
+#include "orchestrator/scheduling/failure.h"
+#include "spdlog/spdlog.h"
+
+namespace gpipe::orchestrator {
+
+// What the worker last said it was doing, unless that was about another attempt.
+v1::Activity Attempt::ActivityOf(int index) const {
+  const WorkerEntry* worker = cluster_->registry().Find(members_[index].name);
+  if (worker != nullptr && SameAttempt(worker->activity.attempt(), setup_.id)) return worker->activity;
+  v1::Activity unknown;
+  *unknown.mutable_attempt() = setup_.id;
+  unknown.set_phase(v1::PHASE_PREPARING);
+  unknown.set_stage(-1);
+  unknown.set_step(-1);
+  unknown.set_micro_batch(-1);
+  return unknown;
+}
+
+v1::Failure Attempt::FailureOf(int index, std::string_view code, std::string_view what, std::string_view why) const {
+  const v1::Activity activity = ActivityOf(index);
+  const auto& hosts = setup_.plan.stage_worker();
+  const int named = activity.stage();
+  const bool own = named >= 0 && named < hosts.size() && hosts.Get(named) == index;
+  const int first = static_cast<int>(std::find(hosts.begin(), hosts.end(), index) - hosts.begin());
+  return WorkerFailure(code, members_[index].name, own ? named : first, activity, what, why);
+}
+
+void Attempt::OnFailed(int index, const v1::Failed& failed) {
+  const absl::Status status = FromProto(failed.status());
+  const v1::Failure failure = FailureOf(index, FailureCode(status), "failed", StdView(status.message()));
+  if (failed.consequence()) return Suspect(failure);
+  Fail(failure);
+}
+
+// A broken connection is somebody else's failure: that one is waited for, until its lease must have run out.
+void Attempt::Suspect(const v1::Failure& consequence) {
+  if (phase_ == Phase::kFailing) {
+    cause_.add_consequences(consequence.message());
+    return;
+  }
+  if (phase_ == Phase::kOver || phase_ == Phase::kFinished) return;
+  if (suspect_.has_value()) {
+    suspect_->add_consequences(consequence.message());
+    return;
+  }
+  suspect_ = consequence;
+  loop_->CancelTimer(deadline_timer_);
+  deadline_timer_ = loop_->PostAfter(cluster_->options().lease + absl::Seconds(1), [this] {
+    const v1::Failure cause = *suspect_;
+    suspect_.reset();
+    Fail(cause);
+  });
+}
+
+void Attempt::OnLost(WorkerEntry& worker, std::string_view why) {
+  const int index = IndexOf(worker.name());
+  const bool needed = !members_[index].result.has_value();
+  members_[index].gone = true;
+  if (needed) Fail(FailureOf(index, "WORKER_LOST", "was lost", why));
+  ConcludeIfSettled();
+}
+
+// A worker that has done its part may go at once.
+void Attempt::OnLeaving(WorkerEntry& worker, std::string_view reason) {
+  const int index = IndexOf(worker.name());
+  if (members_[index].result.has_value()) {
+    members_[index].gone = true;
+    return cluster_->GrantLeave(worker);
+  }
+  Fail(FailureOf(index, "WORKER_LEFT", "left", reason));
+}
+
+void Attempt::OnReleased(int index) {
+  const bool expected = phase_ == Phase::kFailing || phase_ == Phase::kOver || suspect_.has_value();
+  if (!expected) Fail(FailureOf(index, "INTERNAL", "failed", "it let go of the job by itself"));
+  members_[index].released = true;
+  ConcludeIfSettled();
+}
+
+void Attempt::Fail(const v1::Failure& cause) {
+  if (phase_ == Phase::kOver) return;
+  if (phase_ == Phase::kFailing) {
+    cause_.add_consequences(cause.message());
+    return;
+  }
+  phase_ = Phase::kFailing;
+  CancelTimers();
+  cause_ = cause;
+  if (suspect_.has_value()) {
+    cause_.add_consequences(suspect_->message());
+    cause_.mutable_consequences()->MergeFrom(suspect_->consequences());
+  }
+  AbortAll(cause.message());
+  deadline_timer_ = loop_->PostAfter(kConsequenceTimeout, [this] { Conclude(); });
+}
+
+void Attempt::AbortAll(std::string_view reason) {
+  for (const Member& member : members_) {
+    WorkerEntry* worker = cluster_->registry().Find(member.name);
+    if (worker != nullptr && !member.gone) cluster_->Abort(*worker, setup_.id, reason);
+  }
+}
+
+void Attempt::ConcludeIfSettled() {
+  const bool settled =
+      std::all_of(members_.begin(), members_.end(), [](const Member& m) { return m.gone || m.released; });
+  if (phase_ == Phase::kFailing && settled) Conclude();
+}
+
+void Attempt::Conclude() {
+  phase_ = Phase::kOver;
+  CancelTimers();
+  host_->OnFailed(*this, cause_);
+}
+
+void Attempt::Abort(std::string_view reason) {
+  phase_ = Phase::kOver;
+  CancelTimers();
+  AbortAll(reason);
+}
+
+void Attempt::CancelTimers() {
+  loop_->CancelTimer(deadline_timer_);
+  loop_->CancelTimer(stall_timer_);
+}
+
+void Attempt::WatchForStall() {
+  int64_t ticks = 0;
+  for (size_t i = 0; i < members_.size(); ++i) {
+    std::optional<Position> done = window_.done(static_cast<int>(i));
+    if (done.has_value()) ticks += window_.TickOf(*done).value_or(0) + 1;
+  }
+  if (ticks != stall_ticks_ || paused_) {
+    stall_logged_ = false;
+  } else if (!stall_logged_) {
+    stall_logged_ = true;
+    LogStall();
+  }
+  stall_ticks_ = ticks;
+  stall_timer_ = loop_->PostAfter(cluster_->options().lease, [this] { WatchForStall(); });
+}
+
+void Attempt::LogStall() const {
+  const Position granted = window_.granted().value_or(Position{.round = -1, .cycle = -1});
+  std::string table = absl::StrFormat("nothing moved in %s for %s; granted up to round %d cycle %d\n", setup_.id.job(),
+                                      absl::FormatDuration(cluster_->options().lease), granted.round, granted.cycle);
+  absl::StrAppendFormat(&table, "%-20s %10s %6s  %s", "worker", "round", "cycle", "doing");
+  for (size_t i = 0; i < members_.size(); ++i) {
+    const Position done = window_.done(static_cast<int>(i)).value_or(Position{.round = -1, .cycle = -1});
+    absl::StrAppendFormat(&table, "\n%-20s %10d %6d  %s", members_[i].name, done.round, done.cycle,
+                          Doing(ActivityOf(static_cast<int>(i))));
+  }
+  spdlog::warn("{}", table);
+}
+
+}  // namespace gpipe::orchestrator

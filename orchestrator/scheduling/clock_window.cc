@@ -1,0 +1,123 @@
+#include "orchestrator/scheduling/clock_window.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "common/plan/convert.h"
+
+namespace gpipe::orchestrator {
+
+ClockWindow::ClockWindow(const v1::Plan& plan, int workers, int64_t window)
+    : plan_(plan), window_(window), cursor_(FromProto(plan.timeline())), done_(workers, 0), positions_(workers) {
+  ExtendByOne();
+}
+
+int32_t ClockWindow::CyclesOf(const pipeline::Round& round) const {
+  if (round.kind == pipeline::RoundKind::kCheckpoint) return 1;
+  for (const v1::Program& program : plan_.programs()) {
+    if (program.kind() == ProgramKindOf(round.kind) && program.batch_size() == round.batch_size) return program.cycles();
+  }
+  return 1;  // Excluded by REQUIRES.
+}
+
+// Lays out one round more; false at the end of the job or of the lookahead.
+bool ClockWindow::ExtendByOne() {
+  if (exhausted_ || static_cast<int64_t>(spans_.size()) >= kMaxLookahead) return false;
+  std::optional<pipeline::Round> round = cursor_.Next();
+  if (!round.has_value()) {
+    exhausted_ = true;
+    return false;
+  }
+  spans_.push_back({round->index, next_tick_, CyclesOf(*round)});
+  next_tick_ += spans_.back().cycles;
+  return true;
+}
+
+// The tick behind the round, or behind the last one there is.
+int64_t ClockWindow::EndOfRound(int64_t round) {
+  while ((spans_.empty() || spans_.back().round < round) && ExtendByOne()) {
+  }
+  if (spans_.empty()) return next_tick_;
+  const int64_t index = std::min<int64_t>(round - spans_.front().round, spans_.size() - 1);
+  return spans_[index].first_tick + spans_[index].cycles;
+}
+
+int64_t ClockWindow::TargetTick() {
+  if (window_ > 0) {
+    // Saturates, because a window may be as large as the type holds.
+    while (next_tick_ - ticks_done() < window_ && ExtendByOne()) {
+    }
+    return next_tick_ - ticks_done() <= window_ ? next_tick_ : ticks_done() + window_;
+  }
+  int64_t rounds = kMinRounds;
+  if (round_seconds_ > 0) {
+    rounds = std::clamp<int64_t>(std::llround(std::min(kAheadSeconds / round_seconds_, 1e6)), kMinRounds, kMaxRounds);
+  }
+  return EndOfRound(rounds_done() + rounds);
+}
+
+std::optional<Position> ClockWindow::NextGrant() {
+  const int64_t target = TargetTick();
+  if (target <= granted_) return std::nullopt;
+  // A large window moves on by a quarter of itself, so that not every report costs a message to every worker.
+  const bool at_the_end = exhausted_ && target == next_tick_;
+  if (!at_the_end && target - granted_ < (target - ticks_done()) / 4) return std::nullopt;
+  granted_ = target;
+  return granted();
+}
+
+std::optional<Position> ClockWindow::granted() const {
+  if (granted_ == 0) return std::nullopt;
+  return PositionOf(granted_ - 1);
+}
+
+Position ClockWindow::PositionOf(int64_t tick) const {
+  auto after = std::upper_bound(spans_.begin(), spans_.end(), tick,
+                                [](int64_t value, const Span& span) { return value < span.first_tick; });
+  const Span& span = *std::prev(after);
+  return {span.round, static_cast<int32_t>(tick - span.first_tick)};
+}
+
+const ClockWindow::Span* ClockWindow::SpanOf(int64_t round) const {
+  if (spans_.empty() || round < spans_.front().round || round > spans_.back().round) return nullptr;
+  return &spans_[round - spans_.front().round];
+}
+
+std::optional<int64_t> ClockWindow::TickOf(Position position) const {
+  const Span* span = SpanOf(position.round);
+  if (span == nullptr || position.cycle < 0 || position.cycle >= span->cycles) return std::nullopt;
+  return span->first_tick + position.cycle;
+}
+
+absl::Status ClockWindow::Complete(int worker, Position position) {
+  const std::string text = absl::StrCat("cycle ", position.cycle, " of round ", position.round);
+  std::optional<int64_t> tick = TickOf(position);
+  if (!tick.has_value()) return absl::InvalidArgumentError(absl::StrCat(text, " is not under way"));
+  const int64_t done = *tick + 1;
+  if (done > granted_) return absl::InvalidArgumentError(absl::StrCat(text, " was not granted"));
+  if (done < done_[worker]) return absl::InvalidArgumentError(absl::StrCat(text, " was completed before"));
+  done_[worker] = done;
+  positions_[worker] = position;
+  Forget();
+  return absl::OkStatus();
+}
+
+// Rounds that all workers completed are not needed again, but for the last one, so that there is always one to look at.
+void ClockWindow::Forget() {
+  const int64_t done = ticks_done();
+  while (spans_.size() > 1 && spans_[1].first_tick < done) spans_.pop_front();
+}
+
+int64_t ClockWindow::ticks_done() const { return *std::min_element(done_.begin(), done_.end()); }
+
+int64_t ClockWindow::most_ticks_done() const { return *std::max_element(done_.begin(), done_.end()); }
+
+int64_t ClockWindow::rounds_done() const {
+  const int64_t done = ticks_done();
+  if (done == 0) return 0;
+  const Position last = PositionOf(done - 1);
+  return last.cycle == SpanOf(last.round)->cycles - 1 ? last.round + 1 : last.round;
+}
+
+}  // namespace gpipe::orchestrator

@@ -1,0 +1,88 @@
+#ifndef GPIPE_ORCHESTRATOR_SCHEDULING_CLOCK_WINDOW_H_
+#define GPIPE_ORCHESTRATOR_SCHEDULING_CLOCK_WINDOW_H_
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "gpipe/v1/plan.pb.h"
+#include "pipeline/timeline.h"
+
+namespace gpipe::orchestrator {
+
+// A clock cycle of a job: (round, cycle).
+struct Position {
+  int64_t round = 0;
+  int32_t cycle = 0;
+
+  bool operator==(const Position&) const = default;
+};
+
+// The arithmetic of grants: what the workers of an attempt have completed, and up to where they may go. Rounds have
+// different numbers of cycles, so all is counted in ticks, cycles from the beginning of the attempt. Pure; one thread.
+class ClockWindow {
+ public:
+  // `window` as Pipeline.clock_window: cycles ahead of the slowest worker, or 0 for whole rounds, at least kMinRounds.
+  // REQUIRES: the plan has a program for every round of its timeline.
+  ClockWindow(const v1::Plan& plan, int workers, int64_t window);
+
+  // The next grant to send to all workers; nullopt when it would be no news. Counts as sent.
+  std::optional<Position> NextGrant();
+  std::optional<Position> granted() const;
+
+  // Everything up to `position` is completed by `worker`. INVALID_ARGUMENT, and nothing changes, when that was not
+  // granted, is no cycle of the round, or lies before what it reported earlier.
+  absl::Status Complete(int worker, Position position);
+
+  // With window 0: grant ahead for kAheadSeconds of rounds that take so long, so that short ones do not wait for the
+  // network either.
+  void set_round_seconds(double seconds) { round_seconds_ = seconds; }
+
+  // Rounds and ticks completed by all workers.
+  int64_t rounds_done() const;
+  int64_t ticks_done() const;
+  // Of any worker, the most.
+  int64_t most_ticks_done() const;
+  std::optional<Position> done(int worker) const { return positions_[worker]; }
+  // nullopt when there is no such cycle among the rounds that are laid out and not completed by all workers.
+  std::optional<int64_t> TickOf(Position position) const;
+  bool all_done() const { return exhausted_ && ticks_done() == next_tick_; }
+
+  static constexpr int64_t kMinRounds = 5;
+  static constexpr int64_t kMaxRounds = 256;
+  static constexpr double kAheadSeconds = 0.25;
+  // However large the spec's window is, no more rounds than this are laid out ahead.
+  static constexpr int64_t kMaxLookahead = 65536;
+
+ private:
+  struct Span {
+    int64_t round = 0;
+    int64_t first_tick = 0;
+    int32_t cycles = 0;
+  };
+
+  int32_t CyclesOf(const pipeline::Round& round) const;
+  bool ExtendByOne();
+  int64_t TargetTick();
+  int64_t EndOfRound(int64_t round);
+  Position PositionOf(int64_t tick) const;
+  const Span* SpanOf(int64_t round) const;
+  void Forget();
+
+  const v1::Plan& plan_;
+  const int64_t window_;
+  pipeline::RoundCursor cursor_;
+  bool exhausted_ = false;     // The cursor is at its end.
+  std::deque<Span> spans_;     // From the slowest worker's round to the last one laid out.
+  int64_t next_tick_ = 0;      // Behind the last span.
+  int64_t granted_ = 0;        // Ticks granted so far.
+  std::vector<int64_t> done_;  // Ticks completed, by worker.
+  std::vector<std::optional<Position>> positions_;
+  double round_seconds_ = 0;
+};
+
+}  // namespace gpipe::orchestrator
+
+#endif  // GPIPE_ORCHESTRATOR_SCHEDULING_CLOCK_WINDOW_H_

@@ -1,0 +1,101 @@
+#include "orchestrator/scheduling/failure.h"
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/string_view.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+std::string MicroBatchOf(std::string_view pass, const v1::Activity& activity) {
+  std::string text(pass);
+  if (activity.micro_batch() >= 0) absl::StrAppend(&text, " of micro-batch ", activity.micro_batch());
+  if (activity.step() >= 0) absl::StrAppend(&text, " in step ", activity.step());
+  return text;
+}
+
+std::string AfterStep(std::string_view what, const v1::Activity& activity) {
+  return activity.step() >= 0 ? absl::StrCat(AbslView(what), " after step ", activity.step()) : std::string(what);
+}
+
+// `during the forward ...`, but `while preparing`.
+std::string_view Connector(v1::Phase phase) {
+  switch (phase) {
+    case v1::PHASE_FORWARD:
+    case v1::PHASE_BACKWARD:
+    case v1::PHASE_OPTIMIZER:
+    case v1::PHASE_CHECKPOINT:
+    case v1::PHASE_EVALUATION:
+      return "during the ";
+    default:
+      return "while ";
+  }
+}
+
+}  // namespace
+
+std::string Doing(const v1::Activity& activity) {
+  switch (activity.phase()) {
+    case v1::PHASE_IDLE:
+      return "idle";
+    case v1::PHASE_JOINING:
+      return "joining its peers";
+    case v1::PHASE_FORWARD:
+      return MicroBatchOf("forward", activity);
+    case v1::PHASE_BACKWARD:
+      return MicroBatchOf("backward", activity);
+    case v1::PHASE_OPTIMIZER:
+      return activity.step() >= 0 ? absl::StrCat("optimizer update of step ", activity.step()) : "optimizer update";
+    case v1::PHASE_CHECKPOINT:
+      return AfterStep("checkpoint", activity);
+    case v1::PHASE_EVALUATION:
+      return AfterStep("evaluation", activity);
+    case v1::PHASE_FINISHING:
+      return "finishing";
+    default:
+      return "preparing";
+  }
+}
+
+std::string_view FailureCode(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kResourceExhausted:
+      if (absl::StrContains(status.message(), "disk full")) return "DISK_FULL";
+      if (absl::StrContains(status.message(), "out of memory")) return "OUT_OF_MEMORY";
+      return "INTERNAL";
+    case absl::StatusCode::kNotFound:
+      return "MISSING_FILE";
+    case absl::StatusCode::kInvalidArgument:
+      return "INVALID_SPEC";
+    case absl::StatusCode::kOutOfRange:
+      return "NOT_FINITE";
+    case absl::StatusCode::kDataLoss:
+      return absl::StrContains(status.message(), "not finite") ? "NOT_FINITE" : "INTERNAL";
+    case absl::StatusCode::kDeadlineExceeded:
+      return "STALLED";
+    default:
+      return "INTERNAL";
+  }
+}
+
+v1::Failure WorkerFailure(std::string_view code, std::string_view worker, int stage, const v1::Activity& activity,
+                          std::string_view what, std::string_view why) {
+  v1::Failure failure;
+  failure.set_code(std::string(code));
+  failure.set_worker(std::string(worker));
+  failure.set_stage(stage);
+  failure.set_doing(Doing(activity));
+  failure.set_message(absl::StrCat("worker ", AbslView(worker), " (stage ", stage, ") ", AbslView(what), " ",
+                                   AbslView(Connector(activity.phase())), failure.doing(), ": ", AbslView(why)));
+  return failure;
+}
+
+v1::Failure PlainFailure(const absl::Status& status) {
+  v1::Failure failure;
+  failure.set_code(std::string(FailureCode(status)));
+  failure.set_stage(-1);
+  failure.set_message(std::string(status.message()));
+  return failure;
+}
+
+}  // namespace gpipe::orchestrator

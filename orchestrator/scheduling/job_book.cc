@@ -1,0 +1,274 @@
+#include "orchestrator/scheduling/job_book.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "common/string_view.h"
+#include "google/protobuf/util/time_util.h"
+#include "spdlog/spdlog.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+google::protobuf::Timestamp ToProto(absl::Time time) {
+  return google::protobuf::util::TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(time));
+}
+
+std::string NewId(std::string_view name) {
+  constexpr std::string_view kDigits = "abcdefghijklmnopqrstuvwxyz0123456789";
+  std::random_device random;
+  std::uniform_int_distribution<size_t> digit(0, kDigits.size() - 1);
+  std::string id = absl::StrCat(AbslView(name), "-");
+  for (int i = 0; i < 6; ++i) id.push_back(kDigits[digit(random)]);
+  return id;
+}
+
+// A store that fails here cannot fail silently: the batch's commit will fail too, or the database is damaged.
+void LogIfError(const absl::Status& status) {
+  if (!status.ok()) spdlog::error("storing a job: {}", StdView(status.message()));
+}
+
+}  // namespace
+
+absl::Status JobBook::Recover() {
+  GPIPE_ASSIGN_OR_RETURN(std::vector<StoredJob> jobs, store_->UnfinishedJobs());
+  for (StoredJob& stored : jobs) {
+    const std::string id = stored.job.id();
+    auto job = std::make_shared<LiveJob>();
+    job->stored = std::move(stored);
+    by_sequence_[job->stored.sequence] = job.get();
+    live_[id] = job;
+    if (job->job().state() != v1::Job::STATE_QUEUED) GPIPE_RETURN_IF_ERROR(Requeue(*job));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status JobBook::Requeue(LiveJob& job) {
+  GPIPE_ASSIGN_OR_RETURN(std::optional<CheckpointFiles> checkpoint, store_->LatestCheckpoint(job.id()));
+  const std::string from =
+      checkpoint.has_value() ? absl::StrCat("the checkpoint of step ", checkpoint->step) : std::string("the beginning");
+  return Change(job, JobEvent::kRequeue, "orchestrator", absl::StrCat("orchestrator restarted; goes on from ", from));
+}
+
+absl::StatusOr<Store::Inserted> JobBook::Add(StoredJob stored) {
+  stored.job.set_state(v1::Job::STATE_QUEUED);
+  stored.job.set_reason("submitted");
+  *stored.job.mutable_create_time() = ToProto(loop_->Now());
+  absl::StatusOr<Store::Inserted> inserted = absl::AbortedError("no id was free");
+  for (int tries = 0; tries < 10 && absl::IsAborted(inserted.status()); ++tries) {
+    stored.job.set_id(NewId(stored.job.spec().name()));
+    inserted = store_->InsertJob(stored);
+  }
+  if (!inserted.ok() || !inserted->created) return inserted;
+  auto job = std::make_shared<LiveJob>();
+  job->stored = inserted->job;
+  by_sequence_[job->stored.sequence] = job.get();
+  live_[job->id()] = job;
+  spdlog::info("job {} is QUEUED: submitted", job->id());
+  Record(*job, "client", "submitted");
+  return inserted;
+}
+
+LiveJob* JobBook::Find(std::string_view id) {
+  auto found = live_.find(id);
+  return found == live_.end() ? nullptr : found->second.get();
+}
+
+LiveJob* JobBook::Head() {
+  for (auto& [sequence, job] : by_sequence_) {
+    if (job->job().state() == v1::Job::STATE_QUEUED) return job;
+  }
+  return nullptr;
+}
+
+std::vector<LiveJob*> JobBook::All() {
+  std::vector<LiveJob*> all;
+  for (auto& [sequence, job] : by_sequence_) all.push_back(job);
+  return all;
+}
+
+absl::Status JobBook::Change(LiveJob& job, JobEvent event, std::string_view actor, std::string_view message) {
+  GPIPE_ASSIGN_OR_RETURN(v1::Job::State next, Transition(job.job().state(), event));
+  if (next == job.job().state()) return absl::OkStatus();
+  spdlog::info("job {} is {}: {}", job.id(), StateName(next), message);
+  job.job().set_state(next);
+  job.job().set_reason(std::string(message));
+  if (next == v1::Job::STATE_STARTING && !job.job().has_start_time())
+    *job.job().mutable_start_time() = ToProto(loop_->Now());
+  if (IsTerminal(next)) *job.job().mutable_end_time() = ToProto(loop_->Now());
+  job.dirty = true;
+  Save(job);
+  Record(job, actor, message);
+  AnnounceJob(job);
+  if (IsTerminal(next)) Forget(job);
+  return absl::OkStatus();
+}
+
+void JobBook::Note(LiveJob& job, std::string_view actor, std::string_view message) {
+  spdlog::info("job {}: {}", job.id(), message);
+  Record(job, actor, message);
+  AnnounceJob(job);
+}
+
+void JobBook::Record(LiveJob& job, std::string_view actor, std::string_view message) {
+  v1::JobEvent event;
+  *event.mutable_time() = ToProto(loop_->Now());
+  event.set_attempt(job.job().attempt());
+  event.set_state(job.job().state());
+  event.set_actor(std::string(actor));
+  event.set_message(std::string(message));
+  absl::StatusOr<v1::JobEvent> stored = store_->AppendEvent(job.id(), event);
+  if (!stored.ok()) return LogIfError(stored.status());
+  v1::WatchJobResponse update;
+  *update.mutable_event() = *std::move(stored);
+  Announce(job, std::move(update));
+}
+
+void JobBook::AddStep(LiveJob& job, const v1::StepMetrics& step) {
+  job.unsaved.push_back(step);
+  if (job.unsaved.size() >= kMaxUnsaved) Save(job);
+  Touch(job);
+  v1::WatchJobResponse update;
+  *update.mutable_step() = step;
+  Announce(job, std::move(update));
+}
+
+void JobBook::AddEvaluation(LiveJob& job, const v1::EvaluationMetrics& evaluation) {
+  LogIfError(store_->AppendEvaluation(job.id(), evaluation));
+  v1::WatchJobResponse update;
+  *update.mutable_evaluation() = evaluation;
+  Announce(job, std::move(update));
+}
+
+void JobBook::AnnounceCycle(LiveJob& job, const v1::CycleDone& cycle) {
+  v1::WatchJobResponse update;
+  *update.mutable_cycle() = cycle;
+  Announce(job, std::move(update));
+}
+
+// Metrics are stored a few times a second: a commit per step would cost more than the step.
+void JobBook::Touch(LiveJob& job) {
+  job.dirty = true;
+  if (flush_scheduled_) return;
+  flush_scheduled_ = true;
+  loop_->PostAfter(kFlushInterval, [this] {
+    flush_scheduled_ = false;
+    Flush();
+  });
+}
+
+void JobBook::Flush() {
+  for (auto& [sequence, job] : by_sequence_) Save(*job);
+}
+
+void JobBook::Save(LiveJob& job) {
+  if (!job.unsaved.empty()) LogIfError(store_->AppendSteps(job.id(), job.unsaved));
+  job.unsaved.clear();
+  if (job.dirty) LogIfError(store_->UpdateJob(job.job()));
+  job.dirty = false;
+}
+
+void JobBook::Announce(const LiveJob& job, v1::WatchJobResponse update) {
+  if (job.watchers.empty()) return;
+  loop_->AfterCommit([watchers = job.watchers, update = std::move(update)](const absl::Status& stored) {
+    if (!stored.ok()) return;
+    for (const auto& watcher : watchers) {
+      if (!update.has_cycle() || watcher->wants_cycles()) watcher->Push(update);
+    }
+  });
+}
+
+void JobBook::AnnounceJob(LiveJob& job) {
+  if (job.watchers.empty()) return;
+  absl::StatusOr<v1::Job> now = Get(job.id());
+  if (!now.ok()) return LogIfError(now.status());
+  v1::WatchJobResponse update;
+  *update.mutable_job() = *std::move(now);
+  Announce(job, std::move(update));
+}
+
+void JobBook::Forget(LiveJob& job) {
+  by_sequence_.erase(job.stored.sequence);
+  auto node = live_.extract(job.id());
+  loop_->AfterCommit([last = std::move(node.mapped())](const absl::Status& stored) {
+    for (const auto& watcher : last->watchers) watcher->Close(stored);
+  });
+}
+
+absl::StatusOr<v1::Job> JobBook::Get(std::string_view id) {
+  LiveJob* live = Find(id);
+  if (live != nullptr) Save(*live);
+  GPIPE_ASSIGN_OR_RETURN(StoredJob stored, store_->GetJob(id));
+  if (live == nullptr || live->attempt == nullptr) return std::move(stored.job);
+  // Rounds that are no steps are not stored one by one.
+  if (!IsTerminal(stored.job.state())) stored.job.set_rounds_done(live->attempt->rounds_done());
+  for (v1::Activity& activity : live->attempt->Activities()) *stored.job.add_activities() = std::move(activity);
+  return std::move(stored.job);
+}
+
+absl::StatusOr<Page<v1::Job>> JobBook::List(int page_size, std::string_view page_token,
+                                            const std::vector<v1::Job::State>& states) {
+  Flush();
+  return store_->ListJobs(page_size, page_token, states);
+}
+
+absl::StatusOr<Page<v1::JobEvent>> JobBook::ListEvents(std::string_view id, int page_size,
+                                                       std::string_view page_token) {
+  return store_->ListEvents(id, page_size, page_token);
+}
+
+absl::StatusOr<v1::ListJobMetricsResponse> JobBook::ListMetrics(std::string_view id, int page_size,
+                                                                std::string_view page_token) {
+  if (LiveJob* live = Find(id); live != nullptr) Save(*live);
+  GPIPE_ASSIGN_OR_RETURN(Page<v1::StepMetrics> page, store_->ListSteps(id, page_size, page_token));
+  v1::ListJobMetricsResponse response;
+  response.mutable_steps()->Assign(page.items.begin(), page.items.end());
+  response.set_next_page_token(page.next_page_token);
+  if (!page_token.empty()) return response;
+  GPIPE_ASSIGN_OR_RETURN(std::vector<v1::EvaluationMetrics> evaluations, store_->ListEvaluations(id));
+  response.mutable_evaluations()->Assign(evaluations.begin(), evaluations.end());
+  return response;
+}
+
+absl::Status JobBook::Watch(std::string_view id, std::shared_ptr<WatchQueue> queue) {
+  GPIPE_ASSIGN_OR_RETURN(v1::Job now, Get(id));
+  LiveJob* live = Find(id);
+  if (live != nullptr && live->watchers.size() >= kMaxWatchers) {
+    return absl::ResourceExhaustedError(absl::StrCat("job ", AbslView(id), " has ", kMaxWatchers, " watchers already"));
+  }
+  v1::WatchJobResponse update;
+  *update.mutable_job() = std::move(now);
+  loop_->AfterCommit([queue, over = live == nullptr, update = std::move(update)](const absl::Status& stored) {
+    if (stored.ok()) queue->Push(update);
+    if (over || !stored.ok()) queue->Close(stored);
+  });
+  if (live == nullptr) return absl::OkStatus();
+  live->watchers.push_back(std::move(queue));
+  UpdateCycleWatch(*live);
+  return absl::OkStatus();
+}
+
+void JobBook::Unwatch(std::string_view id, const std::shared_ptr<WatchQueue>& queue) {
+  LiveJob* live = Find(id);
+  if (live == nullptr) return;
+  std::erase(live->watchers, queue);
+  UpdateCycleWatch(*live);
+}
+
+void JobBook::UpdateCycleWatch(LiveJob& job) {
+  if (job.attempt == nullptr) return;
+  job.attempt->WatchCycles(
+      std::any_of(job.watchers.begin(), job.watchers.end(), [](const auto& w) { return w->wants_cycles(); }));
+}
+
+void JobBook::CloseWatches(const absl::Status& why) {
+  for (auto& [sequence, job] : by_sequence_) {
+    for (const auto& watcher : job->watchers) watcher->Close(why);
+    job->watchers.clear();
+  }
+}
+
+}  // namespace gpipe::orchestrator

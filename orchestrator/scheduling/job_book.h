@@ -1,0 +1,114 @@
+#ifndef GPIPE_ORCHESTRATOR_SCHEDULING_JOB_BOOK_H_
+#define GPIPE_ORCHESTRATOR_SCHEDULING_JOB_BOOK_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "orchestrator/cluster/event_loop.h"
+#include "orchestrator/jobs/job_state.h"
+#include "orchestrator/jobs/store.h"
+#include "orchestrator/scheduling/attempt.h"
+#include "orchestrator/scheduling/spec_checker.h"
+#include "orchestrator/scheduling/watch_queue.h"
+
+namespace gpipe::orchestrator {
+
+// A job in no terminal state, as memory has it; the store has the same, metrics a moment later.
+struct LiveJob {
+  StoredJob stored;
+  std::optional<CheckedSpec> checked;
+  std::map<v1::Device, LayerInfos> measured;  // By kind of device.
+  bool busy = false;                          // Something that placing waits for is under way.
+  std::unique_ptr<Attempt> attempt;           // While it is placed.
+  std::vector<std::shared_ptr<WatchQueue>> watchers;
+  std::vector<v1::StepMetrics> unsaved;  // Steps that are not stored yet.
+  bool dirty = false;                    // The job's progress is not stored yet.
+
+  const std::string& id() const { return stored.job.id(); }
+  v1::Job& job() { return stored.job; }
+  const v1::Job& job() const { return stored.job; }
+};
+
+// All jobs: what the store keeps, the unfinished ones in memory, who watches them. Every change of a job goes through
+// here: it is stored, logged, and announced when it is stored. For the loop's thread.
+class JobBook {
+ public:
+  static constexpr size_t kMaxUnfinished = 10000;
+  static constexpr size_t kMaxWatchers = 1000;  // Of one job.
+
+  // Both must outlive the book.
+  JobBook(EventLoop* loop, Store* store) : loop_(loop), store_(store) {}
+  JobBook(const JobBook&) = delete;
+  JobBook& operator=(const JobBook&) = delete;
+
+  // Takes up what an earlier process left: queued jobs, and those that were running, which queue again.
+  absl::Status Recover();
+
+  // Stores a new job under a new id. As Store::InsertJob.
+  absl::StatusOr<Store::Inserted> Add(StoredJob job);
+  size_t unfinished() const { return live_.size(); }
+
+  // Null when the job is not there or is over.
+  LiveJob* Find(std::string_view id);
+  // The QUEUED job that came first; null when there is none.
+  LiveJob* Head();
+  std::vector<LiveJob*> All();
+
+  // Moves a job on by the transition table. FAILED_PRECONDITION when it is not allowed. A job that is over is forgotten
+  // with its attempt after the batch: `job` stays valid until then.
+  absl::Status Change(LiveJob& job, JobEvent event, std::string_view actor, std::string_view message);
+  // Something happened to it without a change of state.
+  void Note(LiveJob& job, std::string_view actor, std::string_view message);
+  void AddStep(LiveJob& job, const v1::StepMetrics& step);
+  void AddEvaluation(LiveJob& job, const v1::EvaluationMetrics& evaluation);
+  void AnnounceCycle(LiveJob& job, const v1::CycleDone& cycle);
+  // The job's progress changed; it is stored soon.
+  void Touch(LiveJob& job);
+
+  // NOT_FOUND names the job.
+  absl::StatusOr<v1::Job> Get(std::string_view id);
+  absl::StatusOr<Page<v1::Job>> List(int page_size, std::string_view page_token,
+                                     const std::vector<v1::Job::State>& states);
+  absl::StatusOr<Page<v1::JobEvent>> ListEvents(std::string_view id, int page_size, std::string_view page_token);
+  absl::StatusOr<v1::ListJobMetricsResponse> ListMetrics(std::string_view id, int page_size,
+                                                         std::string_view page_token);
+
+  // The job now goes to `queue` first; after its last state the queue is closed. NOT_FOUND; RESOURCE_EXHAUSTED.
+  absl::Status Watch(std::string_view id, std::shared_ptr<WatchQueue> queue);
+  void Unwatch(std::string_view id, const std::shared_ptr<WatchQueue>& queue);
+  // Tells the job's attempt whether anybody watches its cycles.
+  void UpdateCycleWatch(LiveJob& job);
+  // Ends all watches.
+  void CloseWatches(const absl::Status& why);
+
+  // Stores what is not stored yet.
+  void Flush();
+  Store& store() { return *store_; }
+
+ private:
+  static constexpr absl::Duration kFlushInterval = absl::Milliseconds(250);
+  static constexpr size_t kMaxUnsaved = 1024;
+
+  void Save(LiveJob& job);
+  void Record(LiveJob& job, std::string_view actor, std::string_view message);
+  void Announce(const LiveJob& job, v1::WatchJobResponse update);
+  void AnnounceJob(LiveJob& job);
+  void Forget(LiveJob& job);
+  absl::Status Requeue(LiveJob& job);
+
+  EventLoop* const loop_;
+  Store* const store_;
+  std::map<std::string, std::shared_ptr<LiveJob>, std::less<>> live_;
+  std::map<int64_t, LiveJob*> by_sequence_;
+  bool flush_scheduled_ = false;
+};
+
+}  // namespace gpipe::orchestrator
+
+#endif  // GPIPE_ORCHESTRATOR_SCHEDULING_JOB_BOOK_H_

@@ -1,0 +1,165 @@
+// The half of the scheduler that brings the head of the queue onto workers.
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/plan/convert.h"
+#include "common/status_macros.h"
+#include "orchestrator/planning/planner.h"
+#include "orchestrator/scheduling/failure.h"
+#include "orchestrator/scheduling/scheduler.h"
+#include "pipeline/timeline.h"
+#include "spdlog/spdlog.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+// What a stage may use of the smallest worker; the rest is for the runtime. 0: not known.
+int64_t UsableMemory(const std::vector<WorkerEntry*>& workers) {
+  int64_t smallest = 0;
+  for (const WorkerEntry* worker : workers) {
+    const int64_t bytes = worker->hello.memory_bytes();
+    if (bytes > 0 && (smallest == 0 || bytes < smallest)) smallest = bytes;
+  }
+  return smallest / 10 * 9;
+}
+
+}  // namespace
+
+void Scheduler::ScheduleSoon() {
+  if (scheduled_ || closed_) return;
+  scheduled_ = true;
+  loop_->PostAfter(absl::ZeroDuration(), [this] {
+    scheduled_ = false;
+    while (TryHead()) {
+    }
+  });
+}
+
+// True when the head was dealt with, and the next job may be looked at.
+bool Scheduler::TryHead() {
+  LiveJob* head = book_->Head();
+  if (closed_ || head == nullptr || head->busy) return false;
+  const Slots slots = FindSlots(head->job().spec());
+  if (slots.workers.empty()) return false;
+  if (!head->checked.has_value() || !head->checked->layers.has_value()) {
+    BeginCheck(*head);
+    return false;
+  }
+  const bool measure = NeedsMeasuring(head->job().spec(), static_cast<int>(slots.workers.size()));
+  if (measure && !head->measured.contains(slots.device)) {
+    BeginMeasuring(*head, slots.device);
+    return false;
+  }
+  Place(*head, slots);
+  return true;
+}
+
+// All workers of one kind of device; GPUs first where the job takes any.
+Scheduler::Slots Scheduler::FindSlots(const v1::JobSpec& spec) {
+  for (v1::Device device : {v1::DEVICE_CUDA, v1::DEVICE_CPU}) {
+    const v1::Device wanted = spec.pipeline().device();
+    if ((wanted == v1::DEVICE_CPU || wanted == v1::DEVICE_CUDA) && wanted != device) continue;
+    std::vector<WorkerEntry*> idle = cluster_->registry().Idle(device);
+    const int count = WorkersFor(spec, static_cast<int>(idle.size()));
+    if (count == 0) continue;
+    idle.resize(count);
+    return {device, std::move(idle)};
+  }
+  return {};
+}
+
+void Scheduler::BeginCheck(LiveJob& job) {
+  job.busy = true;
+  checker_->Check(job.job().spec(), job.stored.files,
+                  [this, id = job.id()](absl::StatusOr<CheckedSpec> checked) { OnChecked(id, std::move(checked)); });
+}
+
+void Scheduler::OnChecked(const std::string& id, absl::StatusOr<CheckedSpec> checked) {
+  LiveJob* job = book_->Find(id);
+  if (job == nullptr) return;
+  job->busy = false;
+  if (absl::IsResourceExhausted(checked.status())) return RetryLater();
+  if (!checked.ok()) {
+    Fail(*job, PlainFailure(checked.status()));
+  } else {
+    const bool complete = checked->layers.has_value();
+    job->checked = *std::move(checked);
+    if (!complete) return RetryLater();
+  }
+  ScheduleSoon();
+}
+
+void Scheduler::BeginMeasuring(LiveJob& job, v1::Device device) {
+  job.busy = true;
+  spdlog::info("job {}: measuring its layers", job.id());
+  cluster_->inspector().Inspect(
+      MakeInspect(job.job().spec(), job.checked->facts, /*measure=*/true), device, kMeasureTimeout,
+      [this, id = job.id(), device](absl::StatusOr<LayerInfos> layers) { OnMeasured(id, device, std::move(layers)); });
+}
+
+void Scheduler::OnMeasured(const std::string& id, v1::Device device, absl::StatusOr<LayerInfos> layers) {
+  LiveJob* job = book_->Find(id);
+  if (job == nullptr) return;
+  job->busy = false;
+  if (absl::IsUnavailable(layers.status())) return RetryLater();
+  if (layers.ok()) {
+    job->measured[device] = *std::move(layers);
+  } else {
+    Fail(*job, PlainFailure(layers.status()));
+  }
+  ScheduleSoon();
+}
+
+void Scheduler::RetryLater() {
+  loop_->PostAfter(kRetry, [this] { ScheduleSoon(); });
+}
+
+void Scheduler::Place(LiveJob& job, const Slots& slots) {
+  absl::StatusOr<AttemptSetup> setup = Setup(job, slots);
+  if (!setup.ok()) return Fail(job, PlainFailure(setup.status()));
+  FillJob(job, *setup);
+  std::string message = absl::StrCat("attempt ", setup->id.attempt(), " on ", absl::StrJoin(setup->workers, ", "));
+  if (setup->resume.has_value()) absl::StrAppend(&message, ", from the checkpoint of step ", setup->resume->step);
+  if (!Apply(job, JobEvent::kPlaced, "orchestrator", message).ok()) return;
+  job.attempt = std::make_unique<Attempt>(loop_, cluster_, this, *std::move(setup));
+  book_->UpdateCycleWatch(job);
+  job.attempt->Start();
+}
+
+absl::StatusOr<AttemptSetup> Scheduler::Setup(LiveJob& job, const Slots& slots) {
+  const v1::JobSpec& spec = job.job().spec();
+  const int workers = static_cast<int>(slots.workers.size());
+  AttemptSetup setup{.id = {}, .spec = spec, .plan = {}, .workers = {}, .files = job.stored.files, .resume = {}};
+  setup.id.set_job(job.id());
+  setup.id.set_attempt(job.job().attempt() + 1);
+  for (const WorkerEntry* worker : slots.workers) setup.workers.push_back(worker->name());
+
+  GPIPE_ASSIGN_OR_RETURN(setup.resume, book_->store().LatestCheckpoint(job.id()));
+  if (!setup.resume.has_value()) setup.resume = job.stored.resume;
+  auto measured = job.measured.find(slots.device);
+  const LayerInfos& layers = measured != job.measured.end() ? measured->second : *job.checked->layers;
+  PlanRequest request{.spec = spec, .facts = job.checked->facts, .layers = layers, .balance = {}, .workers = workers};
+  request.first_step = setup.resume.has_value() ? setup.resume->step : 0;
+  GPIPE_ASSIGN_OR_RETURN(request.balance, Balance(spec, request.facts, layers, workers, UsableMemory(slots.workers)));
+  GPIPE_ASSIGN_OR_RETURN(setup.plan, MakePlan(request));
+  // What the attempt measures again must not be there twice.
+  GPIPE_RETURN_IF_ERROR(book_->store().DropMetricsAfter(job.id(), request.first_step));
+  return setup;
+}
+
+void Scheduler::FillJob(LiveJob& job, const AttemptSetup& setup) {
+  v1::Job& filled = job.job();
+  filled.set_attempt(setup.id.attempt());
+  filled.mutable_workers()->Assign(setup.workers.begin(), setup.workers.end());
+  *filled.mutable_stage_worker() = setup.plan.stage_worker();
+  filled.clear_balance();
+  for (const v1::Stage& stage : setup.plan.stages()) filled.add_balance(stage.layer_count());
+  filled.set_rounds_done(0);
+  filled.set_rounds_total(pipeline::CountRounds(FromProto(setup.plan.timeline())));
+  filled.set_steps_done(setup.plan.timeline().first_step());
+  filled.set_steps_total(setup.plan.timeline().steps());
+}
+
+}  // namespace gpipe::orchestrator

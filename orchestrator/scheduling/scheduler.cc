@@ -1,0 +1,206 @@
+#include "orchestrator/scheduling/scheduler.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "common/string_view.h"
+#include "orchestrator/artifacts/checkpoint_assembler.h"
+#include "orchestrator/scheduling/failure.h"
+#include "spdlog/spdlog.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+v1::ResultFile Result(std::string_view path, const v1::ArtifactRef& artifact) {
+  v1::ResultFile file;
+  file.set_path(std::string(path));
+  *file.mutable_artifact() = artifact;
+  return file;
+}
+
+// In the background: the whole model out of the workers' parts, and the outputs as the last stage's worker wrote them.
+absl::StatusOr<std::vector<v1::ResultFile>> JoinResults(ArtifactStore& artifacts,
+                                                        const std::vector<v1::Finished>& finished) {
+  std::vector<v1::ResultFile> results;
+  std::vector<v1::ArtifactRef> parts;
+  for (const v1::Finished& worker : finished) {
+    if (worker.has_model()) parts.push_back(worker.model());
+    if (!worker.has_outputs()) continue;
+    GPIPE_RETURN_IF_ERROR(artifacts.Path(worker.outputs()).status());
+    results.push_back(Result("outputs.safetensors", worker.outputs()));
+  }
+  if (parts.empty()) return results;
+  GPIPE_ASSIGN_OR_RETURN(v1::ArtifactRef model, MergeModel(artifacts, parts));
+  results.push_back(Result("model.safetensors", model));
+  return results;
+}
+
+absl::Status TooMuch() { return absl::ResourceExhaustedError("too many models and checkpoints wait to be joined"); }
+
+}  // namespace
+
+Scheduler::Scheduler(const Parts& parts)
+    : loop_(parts.loop),
+      cluster_(parts.cluster),
+      book_(parts.book),
+      checker_(parts.checker),
+      artifacts_(parts.artifacts),
+      merges_(parts.merges) {
+  cluster_->set_listener(this);
+}
+
+// Null when the attempt is not the job's current one.
+LiveJob* Scheduler::JobOf(const v1::AttemptId& attempt) {
+  LiveJob* job = book_->Find(attempt.job());
+  return job != nullptr && job->attempt != nullptr && SameAttempt(job->attempt->id(), attempt) ? job : nullptr;
+}
+
+void Scheduler::OnAttemptMessage(WorkerEntry& worker, const v1::WorkerMessage& message) {
+  if (LiveJob* job = JobOf(worker.attempt); job != nullptr) job->attempt->OnMessage(worker, message);
+}
+
+void Scheduler::OnWorkerLost(WorkerEntry& worker, std::string_view why) {
+  if (LiveJob* job = JobOf(worker.attempt); job != nullptr) job->attempt->OnLost(worker, why);
+}
+
+void Scheduler::OnWorkerLeaving(WorkerEntry& worker, std::string_view reason) {
+  LiveJob* job = JobOf(worker.attempt);
+  if (job == nullptr) return cluster_->GrantLeave(worker);
+  job->attempt->OnLeaving(worker, reason);
+}
+
+void Scheduler::OnRunning(Attempt& attempt) {
+  LiveJob* job = JobOf(attempt.id());
+  if (job != nullptr) Apply(*job, JobEvent::kPrepared, "orchestrator", "all workers are prepared").IgnoreError();
+}
+
+void Scheduler::OnStep(Attempt& attempt, const v1::StepMetrics& step) {
+  LiveJob* job = JobOf(attempt.id());
+  if (job == nullptr) return;
+  job->job().set_rounds_done(attempt.rounds_done());
+  if (step.has_loss()) job->job().set_steps_done(step.step() + 1);
+  book_->AddStep(*job, step);
+}
+
+void Scheduler::OnEvaluation(Attempt& attempt, const v1::EvaluationMetrics& evaluation) {
+  if (LiveJob* job = JobOf(attempt.id()); job != nullptr) book_->AddEvaluation(*job, evaluation);
+}
+
+void Scheduler::OnCycle(Attempt& attempt, const v1::CycleDone& cycle) {
+  if (LiveJob* job = JobOf(attempt.id()); job != nullptr) book_->AnnounceCycle(*job, cycle);
+}
+
+void Scheduler::OnCheckpoint(Attempt& attempt, const std::vector<v1::CheckpointShard>& shards) {
+  const bool taken = merges_->Run([this, id = attempt.id(), shards] {
+    auto files = AssembleCheckpoint(*artifacts_, id.job(), shards);
+    loop_->Post([this, id, files = std::move(files)] { OnAssembled(id, files); });
+  });
+  if (!taken) attempt.Fail(PlainFailure(TooMuch()));
+}
+
+// A checkpoint of a job that has failed meanwhile is as good as any.
+void Scheduler::OnAssembled(const v1::AttemptId& attempt, absl::StatusOr<CheckpointFiles> files) {
+  absl::Status stored = files.status();
+  if (files.ok()) stored = book_->store().AddCheckpoint(attempt.job(), *files);
+  LiveJob* job = JobOf(attempt);
+  if (job == nullptr) return;
+  if (stored.ok()) return book_->Note(*job, "orchestrator", absl::StrCat("checkpoint of step ", files->step));
+  job->attempt->Fail(PlainFailure(stored));
+}
+
+void Scheduler::OnFinished(Attempt& attempt, const std::vector<v1::Finished>& results) {
+  const bool taken = merges_->Run([this, id = attempt.id(), results] {
+    auto files = JoinResults(*artifacts_, results);
+    loop_->Post([this, id, files = std::move(files)] { OnResults(id, files); });
+  });
+  if (!taken) attempt.Fail(PlainFailure(TooMuch()));
+}
+
+void Scheduler::OnResults(const v1::AttemptId& attempt, absl::StatusOr<std::vector<v1::ResultFile>> results) {
+  LiveJob* job = JobOf(attempt);
+  if (job == nullptr) return;
+  absl::Status stored = results.status();
+  if (results.ok()) {
+    for (const v1::ResultFile& result : *results) stored.Update(book_->store().AddResult(job->id(), result));
+  }
+  if (!stored.ok()) return job->attempt->Fail(PlainFailure(stored));
+  job->job().set_rounds_done(job->job().rounds_total());
+  job->job().set_steps_done(job->job().steps_total());
+  job->attempt->Release();
+  LetLeave(*job);
+  Apply(*job, JobEvent::kFinish, "orchestrator", "all rounds are done").IgnoreError();
+}
+
+void Scheduler::OnFailed(Attempt& attempt, const v1::Failure& failure) {
+  if (LiveJob* job = JobOf(attempt.id()); job != nullptr) Fail(*job, failure);
+}
+
+void Scheduler::Fail(LiveJob& job, const v1::Failure& failure) {
+  *job.job().mutable_failure() = failure;
+  LetLeave(job);
+  const std::string actor = failure.worker().empty() ? "orchestrator" : failure.worker();
+  Apply(job, JobEvent::kFail, actor, failure.message()).IgnoreError();
+}
+
+// The batch that stores the end of the job also sends the leave that workers wait for.
+void Scheduler::LetLeave(const LiveJob& job) {
+  if (job.attempt == nullptr) return;
+  for (const std::string& name : job.attempt->workers()) {
+    WorkerEntry* worker = cluster_->registry().Find(name);
+    const bool leaving = worker != nullptr && worker->state == v1::Worker::STATE_LEAVING;
+    if (leaving && SameAttempt(worker->attempt, job.attempt->id())) cluster_->GrantLeave(*worker);
+  }
+}
+
+// A change that the transition table refuses here is a fault of this program; the job stays as it is.
+absl::Status Scheduler::Apply(LiveJob& job, JobEvent event, std::string_view actor, std::string_view message) {
+  absl::Status changed = book_->Change(job, event, actor, message);
+  if (!changed.ok()) spdlog::error("job {}: {}", job.id(), StdView(changed.message()));
+  ScheduleSoon();
+  return changed;
+}
+
+absl::StatusOr<LiveJob*> Scheduler::FindForClient(std::string_view id, JobEvent event) {
+  if (closed_) return absl::UnavailableError("the orchestrator is shutting down");
+  LiveJob* job = book_->Find(id);
+  if (job == nullptr) {
+    GPIPE_ASSIGN_OR_RETURN(v1::Job over, book_->Get(id));
+    GPIPE_RETURN_IF_ERROR(Transition(over.state(), event).status());
+    return absl::InternalError(absl::StrCat("job ", over.id(), " is not in memory"));
+  }
+  GPIPE_RETURN_IF_ERROR(Transition(job->job().state(), event).status());
+  return job;
+}
+
+absl::StatusOr<v1::Job> Scheduler::Cancel(std::string_view id) {
+  GPIPE_ASSIGN_OR_RETURN(LiveJob * job, FindForClient(id, JobEvent::kCancel));
+  if (job->attempt != nullptr) job->attempt->Abort("the job was cancelled");
+  LetLeave(*job);
+  GPIPE_RETURN_IF_ERROR(Apply(*job, JobEvent::kCancel, "client", "cancelled"));
+  return book_->Get(id);
+}
+
+absl::StatusOr<v1::Job> Scheduler::Pause(std::string_view id) {
+  GPIPE_ASSIGN_OR_RETURN(LiveJob * job, FindForClient(id, JobEvent::kPause));
+  job->attempt->Pause();
+  GPIPE_RETURN_IF_ERROR(Apply(*job, JobEvent::kPause, "client", "paused"));
+  return book_->Get(id);
+}
+
+absl::StatusOr<v1::Job> Scheduler::Resume(std::string_view id) {
+  GPIPE_ASSIGN_OR_RETURN(LiveJob * job, FindForClient(id, JobEvent::kResume));
+  GPIPE_RETURN_IF_ERROR(Apply(*job, JobEvent::kResume, "client", "resumed"));
+  job->attempt->Resume();
+  return book_->Get(id);
+}
+
+void Scheduler::Shutdown(std::string_view reason) {
+  closed_ = true;
+  book_->Flush();
+  for (LiveJob* job : book_->All()) {
+    if (job->attempt != nullptr) job->attempt->Abort(reason);
+  }
+}
+
+}  // namespace gpipe::orchestrator

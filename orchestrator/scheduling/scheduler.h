@@ -1,0 +1,103 @@
+#ifndef GPIPE_ORCHESTRATOR_SCHEDULING_SCHEDULER_H_
+#define GPIPE_ORCHESTRATOR_SCHEDULING_SCHEDULER_H_
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "orchestrator/artifacts/artifact_store.h"
+#include "orchestrator/cluster/background.h"
+#include "orchestrator/cluster/cluster.h"
+#include "orchestrator/cluster/event_loop.h"
+#include "orchestrator/scheduling/attempt.h"
+#include "orchestrator/scheduling/job_book.h"
+#include "orchestrator/scheduling/spec_checker.h"
+
+namespace gpipe::orchestrator {
+
+// Brings queued jobs, first come first, onto idle workers, and sees their attempts to the end. For the loop's thread.
+// A job at the head of the queue that cannot be placed yet holds back the others.
+class Scheduler final : public ClusterListener, public AttemptHost {
+ public:
+  static constexpr absl::Duration kMeasureTimeout = absl::Seconds(120);
+  static constexpr absl::Duration kRetry = absl::Seconds(1);
+
+  struct Parts {
+    EventLoop* loop;
+    Cluster* cluster;
+    JobBook* book;
+    SpecChecker* checker;
+    ArtifactStore* artifacts;
+    Background* merges;  // For joining what workers uploaded.
+  };
+  // All parts must outlive the scheduler. It makes itself the cluster's listener.
+  explicit Scheduler(const Parts& parts);
+
+  // Looks at the queue, after what is under way.
+  void ScheduleSoon();
+
+  // What clients ask of a job. NOT_FOUND; FAILED_PRECONDITION names the state that does not allow it.
+  absl::StatusOr<v1::Job> Cancel(std::string_view id);
+  absl::StatusOr<v1::Job> Pause(std::string_view id);
+  absl::StatusOr<v1::Job> Resume(std::string_view id);
+
+  // Places nothing any more. Attempts that run are aborted; their jobs stay as they are stored, and go on after the
+  // next start.
+  void Shutdown(std::string_view reason);
+
+  // ClusterListener
+  void OnAttemptMessage(WorkerEntry& worker, const v1::WorkerMessage& message) override;
+  void OnWorkerLost(WorkerEntry& worker, std::string_view why) override;
+  void OnWorkerLeaving(WorkerEntry& worker, std::string_view reason) override;
+  void OnWorkersChanged() override { ScheduleSoon(); }
+
+  // AttemptHost
+  void OnRunning(Attempt& attempt) override;
+  void OnStep(Attempt& attempt, const v1::StepMetrics& step) override;
+  void OnEvaluation(Attempt& attempt, const v1::EvaluationMetrics& evaluation) override;
+  void OnCycle(Attempt& attempt, const v1::CycleDone& cycle) override;
+  void OnCheckpoint(Attempt& attempt, const std::vector<v1::CheckpointShard>& shards) override;
+  void OnFinished(Attempt& attempt, const std::vector<v1::Finished>& results) override;
+  void OnFailed(Attempt& attempt, const v1::Failure& failure) override;
+
+ private:
+  struct Slots {
+    v1::Device device = v1::DEVICE_UNSPECIFIED;
+    std::vector<WorkerEntry*> workers;
+  };
+
+  // placement.cc
+  bool TryHead();
+  Slots FindSlots(const v1::JobSpec& spec);
+  void BeginCheck(LiveJob& job);
+  void OnChecked(const std::string& id, absl::StatusOr<CheckedSpec> checked);
+  void BeginMeasuring(LiveJob& job, v1::Device device);
+  void OnMeasured(const std::string& id, v1::Device device, absl::StatusOr<LayerInfos> layers);
+  void RetryLater();
+  void Place(LiveJob& job, const Slots& slots);
+  absl::StatusOr<AttemptSetup> Setup(LiveJob& job, const Slots& slots);
+  void FillJob(LiveJob& job, const AttemptSetup& setup);
+
+  // scheduler.cc
+  LiveJob* JobOf(const v1::AttemptId& attempt);
+  absl::StatusOr<LiveJob*> FindForClient(std::string_view id, JobEvent event);
+  absl::Status Apply(LiveJob& job, JobEvent event, std::string_view actor, std::string_view message);
+  void Fail(LiveJob& job, const v1::Failure& failure);
+  void LetLeave(const LiveJob& job);
+  void OnAssembled(const v1::AttemptId& attempt, absl::StatusOr<CheckpointFiles> files);
+  void OnResults(const v1::AttemptId& attempt, absl::StatusOr<std::vector<v1::ResultFile>> results);
+
+  EventLoop* const loop_;
+  Cluster* const cluster_;
+  JobBook* const book_;
+  SpecChecker* const checker_;
+  ArtifactStore* const artifacts_;
+  Background* const merges_;
+  bool scheduled_ = false;
+  bool closed_ = false;
+};
+
+}  // namespace gpipe::orchestrator
+
+#endif  // GPIPE_ORCHESTRATOR_SCHEDULING_SCHEDULER_H_

@@ -1,0 +1,47 @@
+#include "orchestrator/scheduling/spec_checker.h"
+
+#include <utility>
+
+#include "orchestrator/planning/planner.h"
+
+namespace gpipe::orchestrator {
+
+void SpecChecker::Check(const v1::JobSpec& spec, const FileMap& files, Callback done) {
+  auto check = std::make_shared<Pending>(Pending{.spec = spec, .files = files, .done = std::move(done), .checked = {}});
+  InBackground<absl::StatusOr<InputFacts>>(
+      [check, artifacts = artifacts_] { return CheckInputs(check->spec, check->files, *artifacts); },
+      [this, check](absl::StatusOr<InputFacts> facts) {
+        if (!facts.ok()) return check->done(facts.status());
+        check->checked.facts = *std::move(facts);
+        if (absl::Status size = CheckSize(check->spec, check->checked.facts); !size.ok()) return check->done(size);
+        Inspect(check);
+      });
+}
+
+void SpecChecker::Inspect(std::shared_ptr<Pending> check) {
+  inspector_->Inspect(
+      MakeInspect(check->spec, check->checked.facts, /*measure=*/false), check->spec.pipeline().device(),
+      kInspectTimeout, [this, check](absl::StatusOr<LayerInfos> layers) {
+        const absl::StatusCode code = layers.status().code();
+        const bool nobody = code == absl::StatusCode::kUnavailable || code == absl::StatusCode::kDeadlineExceeded;
+        if (nobody) return check->done(check->checked);
+        if (!layers.ok()) return check->done(layers.status());
+        check->checked.layers = *std::move(layers);
+        CheckClasses(check);
+      });
+}
+
+void SpecChecker::CheckClasses(std::shared_ptr<Pending> check) {
+  const bool has_classes = check->spec.has_train() && check->spec.train().loss().has_cross_entropy();
+  if (!has_classes) return check->done(check->checked);
+  InBackground<absl::Status>(
+      [check, artifacts = artifacts_] {
+        return CheckTargets(check->spec, check->files, *artifacts, ClassesOf(*check->checked.layers));
+      },
+      [check](absl::Status targets) {
+        if (!targets.ok()) return check->done(targets);
+        check->done(check->checked);
+      });
+}
+
+}  // namespace gpipe::orchestrator

@@ -1,0 +1,69 @@
+#ifndef GPIPE_ORCHESTRATOR_SCHEDULING_SPEC_CHECKER_H_
+#define GPIPE_ORCHESTRATOR_SCHEDULING_SPEC_CHECKER_H_
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "orchestrator/artifacts/artifact_store.h"
+#include "orchestrator/artifacts/input_check.h"
+#include "orchestrator/cluster/background.h"
+#include "orchestrator/cluster/event_loop.h"
+#include "orchestrator/cluster/inspector.h"
+#include "orchestrator/jobs/stored_job.h"
+
+namespace gpipe::orchestrator {
+
+// What is known of a spec that was checked with everything it names.
+struct CheckedSpec {
+  InputFacts facts;
+  // nullopt: no worker could look at the model yet, so shapes and targets are not checked.
+  std::optional<LayerInfos> layers;
+};
+
+// Checks a spec against its data files and, on a worker, its shapes; then the targets against the number of classes.
+// For the loop's thread; files are read in the background.
+class SpecChecker {
+ public:
+  static constexpr absl::Duration kInspectTimeout = absl::Seconds(20);
+
+  using Callback = std::function<void(absl::StatusOr<CheckedSpec>)>;
+
+  // All must outlive the checker, and the background's work the loop.
+  SpecChecker(EventLoop* loop, Inspector* inspector, Background* background, const ArtifactStore* artifacts)
+      : loop_(loop), inspector_(inspector), background_(background), artifacts_(artifacts) {}
+
+  // Calls `done` once, now or later, unless the loop stops before. INVALID_ARGUMENT, by field path: a bad spec.
+  // RESOURCE_EXHAUSTED: too many checks are waiting.
+  // REQUIRES: `spec` is valid and has its defaults.
+  void Check(const v1::JobSpec& spec, const FileMap& files, Callback done);
+
+  // Runs `work` in the background and then `then` on the loop with its result.
+  // RESOURCE_EXHAUSTED goes to `then` at once.
+  template <typename T>
+  void InBackground(std::function<T()> work, std::function<void(T)> then) {
+    auto run = [loop = loop_, work = std::move(work), then] { loop->Post([then, result = work()] { then(result); }); };
+    if (!background_->Run(std::move(run))) then(absl::ResourceExhaustedError("too many checks are waiting; try later"));
+  }
+
+ private:
+  struct Pending {
+    v1::JobSpec spec;
+    FileMap files;
+    Callback done;
+    CheckedSpec checked;
+  };
+  void Inspect(std::shared_ptr<Pending> check);
+  void CheckClasses(std::shared_ptr<Pending> check);
+
+  EventLoop* const loop_;
+  Inspector* const inspector_;
+  Background* const background_;
+  const ArtifactStore* const artifacts_;
+};
+
+}  // namespace gpipe::orchestrator
+
+#endif  // GPIPE_ORCHESTRATOR_SCHEDULING_SPEC_CHECKER_H_

@@ -1,0 +1,79 @@
+#include "orchestrator/scheduling/step_collector.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+
+namespace gpipe::orchestrator {
+
+StepCollector::StepCollector(const v1::Plan& plan, int workers)
+    : plan_(plan), workers_(workers), last_round_(workers, -1) {}
+
+absl::StatusOr<std::optional<v1::StepMetrics>> StepCollector::Add(int worker, const v1::RoundDone& round) {
+  GPIPE_RETURN_IF_ERROR(Check(worker, round));
+  last_round_[worker] = round.round();
+  Partial& partial = PartialOf(round.round());
+  Merge(round, partial);
+  if (++partial.reports < workers_) return std::nullopt;
+  v1::StepMetrics metrics = Finish(partial);
+  partials_.erase(round.round());
+  // Checkpoint and evaluation rounds are no steps; they have neither a loss nor, in training, samples of their own.
+  const bool training = plan_.timeline().steps() > 0;
+  if (training && !metrics.has_loss()) return std::nullopt;
+  if (!training) metrics.set_step(round.round());
+  return metrics;
+}
+
+absl::Status StepCollector::Check(int worker, const v1::RoundDone& round) const {
+  if (round.round() <= last_round_[worker]) {
+    return absl::InvalidArgumentError(absl::StrCat("round ", round.round(), " was reported before"));
+  }
+  for (const v1::StageTime& time : round.stages()) {
+    if (time.stage() < 0 || time.stage() >= plan_.stages_size() || plan_.stage_worker(time.stage()) != worker) {
+      return absl::InvalidArgumentError(absl::StrCat("stage ", time.stage(), " is not this worker's"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+StepCollector::Partial& StepCollector::PartialOf(int64_t round) {
+  auto [found, inserted] = partials_.try_emplace(round);
+  if (inserted) {
+    found->second.busy_nanos.resize(plan_.stages_size());
+    found->second.metrics.mutable_stage_peak_saved_bytes()->Resize(plan_.stages_size(), 0);
+  }
+  return found->second;
+}
+
+void StepCollector::Merge(const v1::RoundDone& round, Partial& partial) {
+  v1::StepMetrics& metrics = partial.metrics;
+  metrics.set_step(round.step());
+  metrics.set_epoch(round.epoch());
+  partial.samples = std::max(partial.samples, round.samples());
+  partial.wall_nanos = std::max(partial.wall_nanos, round.wall_nanos());
+  for (const v1::StageTime& time : round.stages()) {
+    partial.busy_nanos[time.stage()] = time.busy_nanos();
+    metrics.set_stage_peak_saved_bytes(time.stage(), time.peak_saved_bytes());
+  }
+  if (round.has_loss()) metrics.set_loss(round.loss());
+  if (round.has_lr()) metrics.set_lr(round.lr());
+  if (round.has_grad_norm()) metrics.set_grad_norm(round.grad_norm());
+}
+
+v1::StepMetrics StepCollector::Finish(Partial& partial) const {
+  v1::StepMetrics metrics = std::move(partial.metrics);
+  const double wall = std::max<int64_t>(partial.wall_nanos, 1);
+  metrics.set_step_seconds(wall * 1e-9);
+  metrics.set_samples_per_second(partial.samples / metrics.step_seconds());
+  double busy = 0;
+  for (int64_t nanos : partial.busy_nanos) {
+    metrics.add_stage_busy(nanos / wall);
+    busy += nanos / wall;
+  }
+  metrics.set_bubble_share(std::max(0.0, 1.0 - busy / workers_));
+  return metrics;
+}
+
+}  // namespace gpipe::orchestrator

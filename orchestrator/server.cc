@@ -1,0 +1,194 @@
+#include "orchestrator/server.h"
+
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "common/logging.h"
+#include "common/status_macros.h"
+#include "common/string_view.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/grpcpp.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "orchestrator/api/cluster_service.h"
+#include "orchestrator/api/job_service.h"
+#include "orchestrator/artifacts/artifact_service.h"
+#include "orchestrator/artifacts/artifact_store.h"
+#include "orchestrator/cluster/background.h"
+#include "orchestrator/cluster/session_service.h"
+#include "orchestrator/jobs/store.h"
+#include "orchestrator/scheduling/admission.h"
+#include "spdlog/spdlog.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+constexpr size_t kQueuedRequests = 4096;
+constexpr size_t kQueuedChecks = 4096;
+constexpr size_t kQueuedMerges = 256;
+
+// One SQLite transaction per batch of the loop. A failure to store is the end of the process: see ServerOptions.
+class Transactions {
+ public:
+  Transactions(Store* store, std::function<void(const absl::Status&)> on_broken)
+      : store_(store), on_broken_(std::move(on_broken)) {}
+
+  EventLoop::Transaction AsTransaction() {
+    return {.begin = [this] { return Begin(); }, .commit = [this] { return Commit(); }};
+  }
+
+ private:
+  absl::Status Begin() {
+    absl::StatusOr<Store::Batch> batch = store_->Begin();
+    if (!batch.ok()) return Broken(batch.status());
+    batch_.emplace(*std::move(batch));
+    return absl::OkStatus();
+  }
+
+  absl::Status Commit() {
+    absl::Status committed = batch_->Commit();
+    batch_.reset();
+    return committed.ok() ? committed : Broken(committed);
+  }
+
+  absl::Status Broken(const absl::Status& why) {
+    if (!std::exchange(broken_, true)) {
+      spdlog::critical("the state cannot be stored: {}", StdView(why.message()));
+      on_broken_(why);
+    }
+    return why;
+  }
+
+  Store* const store_;
+  const std::function<void(const absl::Status&)> on_broken_;
+  std::optional<Store::Batch> batch_;
+  bool broken_ = false;
+};
+
+}  // namespace
+
+// In order of construction; destroyed in reverse, after the server and the loop have stopped.
+struct Server::State {
+  State(const ServerOptions& options, std::unique_ptr<Store> opened, std::unique_ptr<ArtifactStore> artifact_store)
+      : store(std::move(opened)),
+        artifacts(std::move(artifact_store)),
+        transactions(store.get(), options.on_broken),
+        loop(&clock, kQueuedRequests, transactions.AsTransaction()),
+        cluster(&loop, options.cluster),
+        checker(&loop, &cluster.inspector(), &checks, artifacts.get()),
+        book(&loop, store.get()),
+        scheduler({&loop, &cluster, &book, &checker, artifacts.get(), &merges}),
+        admission({&loop, &cluster, &book, &scheduler, &checker, artifacts.get()}),
+        job_service({&loop, &book, &scheduler, &admission}),
+        cluster_service(&loop, &cluster),
+        session_service(&loop, &cluster),
+        artifact_service(artifacts.get()) {}
+
+  SteadyClock clock;
+  std::unique_ptr<Store> store;
+  std::unique_ptr<ArtifactStore> artifacts;
+  Transactions transactions;
+  EventLoop loop;
+  Cluster cluster;
+  // Their work posts to the loop and reads what stands before them; what stands behind them is only called by the loop.
+  BackgroundThread checks{"checks", kQueuedChecks};
+  BackgroundThread merges{"merges", kQueuedMerges};
+  SpecChecker checker;
+  JobBook book;
+  Scheduler scheduler;
+  Admission admission;
+  JobService job_service;
+  ClusterService cluster_service;
+  SessionService session_service;
+  ArtifactService artifact_service;
+  std::unique_ptr<grpc::Server> server;
+  std::thread loop_thread;
+
+  absl::Status Serve(const std::string& listen, int* port);
+  void CloseOnLoop(const absl::Status& reason);
+};
+
+absl::Status Server::State::Serve(const std::string& listen, int* port) {
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), port);
+  builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
+  // Two orchestrators must not share an address.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.RegisterService(&job_service);
+  builder.RegisterService(&cluster_service);
+  builder.RegisterService(&session_service);
+  builder.RegisterService(&artifact_service);
+  server = builder.BuildAndStart();
+  if (server == nullptr || *port == 0) return absl::UnavailableError(absl::StrCat("cannot listen on ", listen));
+  return absl::OkStatus();
+}
+
+void Server::State::CloseOnLoop(const absl::Status& reason) {
+  absl::Notification closed;
+  const bool posted = loop.Post([&] {
+    admission.Shutdown(reason);
+    scheduler.Shutdown(StdView(reason.message()));
+    cluster.Shutdown(reason);
+    loop.AfterCommit([&](const absl::Status&) {
+      book.CloseWatches(reason);
+      closed.Notify();
+    });
+  });
+  if (posted) closed.WaitForNotification();
+}
+
+Server::Server(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
+  GPIPE_RETURN_IF_ERROR(CheckListenAddress(options.listen, options.insecure));
+  GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, Store::Open(options.state_dir));
+  GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<ArtifactStore> artifacts,
+                         ArtifactStore::Open(options.state_dir / "artifacts", {}));
+  auto state = std::make_unique<State>(options, std::move(store), std::move(artifacts));
+  GPIPE_RETURN_IF_ERROR(state->book.Recover());
+  int port = 0;
+  GPIPE_RETURN_IF_ERROR(state->Serve(options.listen, &port));
+  state->scheduler.ScheduleSoon();
+  state->loop_thread = std::thread([loop = &state->loop] {
+    SetThreadName("loop");
+    loop->Run();
+  });
+  std::unique_ptr<Server> server(new Server(std::move(state)));
+  server->address_ = absl::StrCat(options.listen.substr(0, options.listen.rfind(':')), ":", port);
+  return server;
+}
+
+Server::~Server() { Shutdown(); }
+
+void Server::Shutdown() {
+  if (state_ == nullptr) return;
+  state_->server->GetHealthCheckService()->SetServingStatus(false);
+  state_->CloseOnLoop(absl::UnavailableError("the orchestrator is shutting down"));
+  state_->server->Shutdown(absl::ToChronoTime(absl::Now() + kShutdownDeadline));
+  state_->server->Wait();
+  state_->loop.Stop();
+  state_->loop_thread.join();
+  state_.reset();
+}
+
+absl::Status CheckListenAddress(const std::string& listen, bool insecure) {
+  const size_t colon = listen.rfind(':');
+  int port = -1;
+  if (colon == std::string::npos || colon == 0 || !absl::SimpleAtoi(listen.substr(colon + 1), &port) || port < 0 ||
+      port > 65535) {
+    return absl::InvalidArgumentError(absl::StrCat("--listen ", listen, ": must be HOST:PORT"));
+  }
+  const std::string host = listen.substr(0, colon);
+  const bool loopback = host == "localhost" || host == "[::1]" || host.starts_with("127.");
+  if (loopback || insecure) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--listen ", listen,
+                                                 ": other machines could reach it, and nothing is encrypted or "
+                                                 "authenticated; say --insecure if that is what you want"));
+}
+
+}  // namespace gpipe::orchestrator

@@ -1,0 +1,136 @@
+#include "pipeline/simulator.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "pipeline/replay.h"
+#include "pipeline/transfers.h"
+
+namespace gpipe::pipeline {
+namespace {
+
+double DurationOf(const Action& action, const StageCost& cost) {
+  switch (action.kind) {
+    case ActionKind::kForward:
+      return cost.forward;
+    case ActionKind::kBackward:
+      return cost.backward;
+    case ActionKind::kRecompute:
+      return cost.recompute;
+    case ActionKind::kOptimizer:
+      return cost.optimizer;
+    default:
+      return 0;
+  }
+}
+
+// Bytes each stage keeps, from action to action. A stage without a backward keeps nothing.
+class Memory {
+ public:
+  Memory(const std::vector<StageCost>& stages, const Transfers& transfers)
+      : stages_(stages), transfers_(transfers), bytes_(stages.size()), peak_(stages.size()) {}
+
+  void Apply(const Action& action) {
+    if (!transfers_.HasBackward(action.stage)) return;
+    const StageCost& cost = stages_[action.stage];
+    int64_t& bytes = bytes_[action.stage];
+    const std::pair micro_batch(action.stage, action.micro_batch);
+    if (action.kind == ActionKind::kForward) {
+      bytes += action.checkpointed ? cost.input_bytes : cost.saved_bytes;
+    } else if (action.kind == ActionKind::kRecompute) {
+      bytes += cost.saved_bytes;
+      recomputed_.insert(micro_batch);
+    } else if (action.kind == ActionKind::kBackward) {
+      bytes -= cost.saved_bytes + (recomputed_.count(micro_batch) > 0 ? cost.input_bytes : 0);
+    }
+    peak_[action.stage] = std::max(peak_[action.stage], bytes);
+  }
+
+  const std::vector<int64_t>& peak() const { return peak_; }
+
+ private:
+  const std::vector<StageCost>& stages_;
+  const Transfers& transfers_;
+  std::vector<int64_t> bytes_, peak_;
+  std::set<std::pair<int, int>> recomputed_;  // Stage, micro-batch.
+};
+
+class Simulation {
+ public:
+  Simulation(const Schedule& schedule, const std::vector<Edge>& edges, const std::vector<StageCost>& stages,
+             const std::vector<double>& edge_seconds)
+      : stages_(stages),
+        edge_seconds_(edge_seconds),
+        replay_(schedule),
+        transfers_(edges, schedule),
+        memory_(stages, transfers_),
+        now_(schedule.rows.size(), 0) {}
+
+  absl::StatusOr<SimulatedTimeline> Run() && {
+    for (bool progress = true; progress;) {
+      progress = false;
+      for (int worker = 0; worker < replay_.workers(); ++worker) {
+        for (; replay_.Ready(worker); progress = true) Step(worker);
+      }
+    }
+    for (int worker = 0; worker < replay_.workers(); ++worker) {
+      if (!replay_.Done(worker)) return absl::FailedPreconditionError(replay_.Standstill());
+    }
+    return Finish();
+  }
+
+ private:
+  void Step(int worker) {
+    const Action& action = replay_.Next(worker);
+    if (action.kind == ActionKind::kReduceGrad) WaitForAll(worker);
+    const double start = now_[worker];
+    now_[worker] += DurationOf(action, stages_[action.stage]);
+    busy_ += now_[worker] - start;
+    const double sent_at = IsSend(action.kind) ? now_[worker] + edge_seconds_[action.edge] : 0;
+    now_[worker] = std::max(now_[worker], replay_.Take(worker, sent_at));
+    memory_.Apply(action);
+    if (IsCompute(action.kind)) timeline_.actions.push_back({action, worker, start, now_[worker]});
+  }
+
+  // The first worker to pass finds all others at their REDUCE_GRAD too.
+  void WaitForAll(int worker) {
+    for (int other = 0; other < replay_.workers(); ++other) {
+      const bool waits = !replay_.Done(other) && replay_.Next(other).kind == ActionKind::kReduceGrad;
+      if (waits) gradients_complete_ = std::max(gradients_complete_, now_[other]);
+    }
+    now_[worker] = std::max(now_[worker], gradients_complete_);
+  }
+
+  SimulatedTimeline Finish() {
+    std::stable_sort(timeline_.actions.begin(), timeline_.actions.end(),
+                     [](const auto& a, const auto& b) { return a.start < b.start; });
+    timeline_.seconds = *std::max_element(now_.begin(), now_.end());
+    if (timeline_.seconds > 0) timeline_.bubble_share = 1 - busy_ / (replay_.workers() * timeline_.seconds);
+    timeline_.peak_bytes = memory_.peak();
+    return std::move(timeline_);
+  }
+
+  const std::vector<StageCost>& stages_;
+  const std::vector<double>& edge_seconds_;
+  Replay replay_;
+  const Transfers transfers_;
+  Memory memory_;
+  std::vector<double> now_;  // By worker.
+  double gradients_complete_ = 0;
+  double busy_ = 0;
+  SimulatedTimeline timeline_;
+};
+
+}  // namespace
+
+absl::StatusOr<SimulatedTimeline> Simulate(const Schedule& schedule, const std::vector<Edge>& edges,
+                                           const std::vector<StageCost>& stages,
+                                           const std::vector<double>& edge_seconds) {
+  if (static_cast<int>(stages.size()) != schedule.stages || edge_seconds.size() != edges.size()) {
+    return absl::InvalidArgumentError("costs must be given for every stage and edge");
+  }
+  return Simulation(schedule, edges, stages, edge_seconds).Run();
+}
+
+}  // namespace gpipe::pipeline

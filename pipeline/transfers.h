@@ -1,0 +1,48 @@
+#ifndef GPIPE_PIPELINE_TRANSFERS_H_
+#define GPIPE_PIPELINE_TRANSFERS_H_
+
+#include <vector>
+
+#include "absl/status/status.h"
+#include "pipeline/schedule.h"
+
+namespace gpipe::pipeline {
+
+// Whether a SEND or RECV belongs to the forward pass.
+bool IsForwardTransfer(ActionKind kind);
+
+// The stage that does this SEND or RECV for the edge: a gradient goes from the consumer back to the producer.
+int StageOfTransfer(const Edge& edge, ActionKind kind);
+
+// INVALID_ARGUMENT unless every edge goes from a stage to a later one of the `stages`.
+absl::Status CheckEdges(const std::vector<Edge>& edges, int stages);
+
+// Which values become messages between workers: the one rule that the lowering follows and the validator checks.
+class Transfers {
+ public:
+  // Keeps references to both; looks once at which stages have a backward.
+  // REQUIRES: CheckEdges accepts the edges, and every action of the schedule names one of its stages.
+  Transfers(const std::vector<Edge>& edges, const Schedule& schedule);
+
+  bool HasBackward(int stage) const { return has_backward_[stage]; }
+
+  // Whether both ends of the edge are on one worker, so that nothing is sent.
+  bool IsLocal(const Edge& edge) const;
+
+  // Whether a gradient comes back over the edge.
+  bool HasGradient(const Edge& edge) const;
+
+  // Whether the edge means one message per micro-batch for this kind of SEND or RECV.
+  bool Crosses(const Edge& edge, ActionKind kind) const;
+
+  const std::vector<Edge>& edges() const { return edges_; }
+
+ private:
+  const std::vector<Edge>& edges_;
+  const Schedule& schedule_;
+  std::vector<bool> has_backward_;
+};
+
+}  // namespace gpipe::pipeline
+
+#endif  // GPIPE_PIPELINE_TRANSFERS_H_

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# What needs a GPU: gpu_checks.sh FOLDER [STEP...], where FOLDER is the unpacked archive of
+#   deploy/package.sh --with-tests comm_conformance_test stage_cuda_test plain_loop
+# Steps: units equality random failures step bound one_worker control. Needs python3 with the archive's version of torch,
+# and with numpy, safetensors, PyYAML and pytest.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+archive=$(realpath "$1")
+export GPIPE_BIN_DIR=$archive/bin
+shift
+steps=("$@")
+[ "${#steps[@]}" -gt 0 ] || steps=(units equality random failures step bound one_worker control)
+
+units() {
+  "$archive/libexec/with-torch" "$archive/tests/comm_conformance_test" --gtest_brief=1 --gtest_filter='*NcclProcesses' &&
+    "$archive/libexec/with-torch" "$archive/tests/stage_cuda_test" --gtest_brief=1
+}
+
+failed=0
+for step in "${steps[@]}"; do
+  printf '\n== %s\n' "$step"
+  case $step in
+    units) units ;;
+    equality) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_equality.py ;;
+    random) python3 tests/python/random_specs.py --device cuda --count 10 ;;
+    failures) python3 tests/python/failure_table.py --device cuda:0 ;;
+    step) python3 bench/gpu_step.py ;;
+    bound) python3 bench/pipeline_bound.py --workers 2 4 8 --runs 5 --steps 6 ;;
+    one_worker) python3 bench/one_worker.py --runs 3 ;;
+    control) python3 bench/control_plane.py --runs 3 ;;
+    *) echo "no such step: $step" >&2; exit 2 ;;
+  esac || { echo "FAILED: $step"; failed=1; }
+done
+exit "$failed"

@@ -1,0 +1,29 @@
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts"))
+
+from cluster import Cluster
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """A standing cluster of four workers with one thread each."""
+    running = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        running.start_workers(4)
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def fresh_cluster(tmp_path):
+    """A cluster of the test's own, without workers, to break."""
+    running = Cluster(tmp_path / "cluster")
+    try:
+        yield running
+    finally:
+        running.stop()

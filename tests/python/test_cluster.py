@@ -1,0 +1,115 @@
+"""What users see of a running cluster: automatic cuts, the clock, plans, results."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import make_data
+from cluster import ROOT, gpipe, read_jsonl, write_spec
+from failure_table import training_spec
+
+
+def test_an_absent_balance_is_cut_by_measured_cost(cluster, tmp_path):
+    spec = training_spec("automatic")
+    wide = {"linear": {"in_features": 1024, "out_features": 1024}}
+    # Four cheap layers, then two that cost nearly everything: neither stage may hold both.
+    spec["model"]["sequential"] = [{"relu": {}}, {"tanh": {}}, {"relu": {}}, {"linear": {"in_features": 16, "out_features": 1024}},
+                                   wide, wide, {"linear": {"in_features": 1024, "out_features": 16}}]
+    spec["pipeline"] = {"workers": 2, "chunks": 2, "checkpoint": "always"}
+    job = cluster.wait(cluster.submit(write_spec(tmp_path, spec)))
+    assert job["state"] == "STATE_SUCCEEDED", job
+    balance = [int(count) for count in job["balance"]]
+    assert sum(balance) == 7 and balance[0] == 5, balance
+
+
+def test_without_balance_and_workers_every_idle_worker_is_used(cluster, tmp_path):
+    spec = training_spec("everyone")
+    spec["pipeline"] = {"chunks": 2}
+    job = cluster.wait(cluster.submit(write_spec(tmp_path, spec)))
+    assert job["state"] == "STATE_SUCCEEDED", job
+    assert len(job["workers"]) == 4 and len(job["balance"]) == 4
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_the_clock_window_does_not_change_the_curve(cluster, tmp_path, window):
+    curves = []
+    for name, granted in (("free", 0), ("windowed", window)):
+        spec = training_spec(name)
+        spec["pipeline"]["clock_window"] = granted
+        out = cluster.run(write_spec(tmp_path, spec), tmp_path / name)
+        curves.append([step["loss"] for step in read_jsonl(out / "metrics.jsonl")])
+    assert curves[0] == curves[1]
+
+
+def test_watch_shows_each_clock_cycle_of_lock_step(cluster, tmp_path):
+    spec = training_spec("cycles", steps=3)
+    del spec["train"]["evaluate"], spec["train"]["checkpoint_every"]
+    spec["pipeline"]["clock_window"] = 1
+    job = cluster.submit(write_spec(tmp_path, spec))
+    lines = gpipe("job", "watch", job, "--cycles", "-o", "json", address=cluster.address).stdout.splitlines()
+    cycles = [update["cycle"] for update in map(json.loads, lines) if "cycle" in update]
+    # 3 stages and 4 micro-batches: 2 * (4 + 3 - 1) + 1 cycles in each of 3 steps, in order.
+    seen = [(int(c.get("round", 0)), int(c.get("cycle", 0))) for c in cycles]
+    assert seen == sorted(seen)
+    assert set(seen) <= {(r, c) for r in range(3) for c in range(13)}
+    assert {(2, c) for c in range(13)} <= set(seen)
+    for cycle in cycles:
+        for action in cycle.get("actions", []):
+            if action["kind"] == "ACTION_KIND_FORWARD":
+                assert action.get("micro_batch", 0) + action.get("stage", 0) == cycle.get("cycle", 0)
+
+
+def test_plan_prints_stages_boundaries_grid_and_bubble(cluster, tmp_path):
+    text = gpipe("plan", write_spec(tmp_path, training_spec("plan")), address=cluster.address).stdout
+    assert "w0 | F0 F1 F2 F3" in text
+    assert "layer.1" in text and "float32" in text
+    assert "bubble 33%" in text
+
+
+def test_results_are_whole_and_load_into_pytorch(cluster, tmp_path):
+    out = cluster.run(write_spec(tmp_path, training_spec("results")), tmp_path / "out")
+    model = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 16), torch.nn.ReLU(),
+                                torch.nn.Linear(16, 16))
+    model.load_state_dict(load_file(out / "model.safetensors"), strict=True)
+    steps = read_jsonl(out / "metrics.jsonl")
+    assert [step["step"] for step in steps] == list(range(20))
+    wanted = {"step", "epoch", "loss", "lr", "step_seconds", "samples_per_second", "bubble_share"}
+    assert wanted <= set(steps[0])
+    assert all(0 <= step["bubble_share"] <= 1 for step in steps)
+    assert json.loads((out / "job.json").read_text())["state"] == "STATE_SUCCEEDED"
+
+
+def test_inference_streams_many_mini_batches(cluster, tmp_path):
+    inputs = torch.randn(1000, 16)
+    save_file({"input": inputs}, tmp_path / "x.safetensors")
+    spec = {"name": "stream", "model": {"sequential": [{"relu": {}}, {"tanh": {}}, {"sigmoid": {}}]},
+            "pipeline": {"balance": [1, 1, 1], "chunks": 2}, "infer": {"inputs": "x.safetensors", "batch_size": 7}}
+    out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
+    torch.testing.assert_close(load_file(out / "outputs.safetensors")["output"], inputs.relu().tanh().sigmoid())
+
+
+def test_random_inputs_are_torch_randn(cluster, tmp_path):
+    spec = {"name": "random", "model": {"sequential": [{"relu": {}}]}, "pipeline": {"balance": [1]},
+            "infer": {"random_inputs": {"shape": [10, 4], "seed": 3}}}
+    out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
+    expected = torch.randn(10, 4, generator=torch.Generator().manual_seed(3)).relu()
+    assert torch.equal(load_file(out / "outputs.safetensors")["output"], expected)
+
+
+@pytest.mark.parametrize("example", ["simple_infer", "skip_train", "digits_train"])
+def test_the_examples_run_as_they_are(tmp_path, example):
+    make_data.write_digits(tmp_path)
+    make_data.write_regression(tmp_path)
+    shutil.copy(ROOT / "examples" / f"{example}.yaml", tmp_path)
+    gpipe("run", tmp_path / f"{example}.yaml", "--output", tmp_path / "out", "-q")
+    if example == "digits_train":
+        assert read_jsonl(tmp_path / "out" / "evaluation.jsonl")[-1]["accuracy"] >= 0.95
+
+
+def test_unreachable_and_unknown_have_their_exit_codes(cluster, tmp_path):
+    assert gpipe("job", "list", address="127.0.0.1:1", check=False).returncode == 3
+    assert gpipe("job", "get", "nothing-abcdef", address=cluster.address, check=False).returncode == 4
+    assert gpipe("job", "frobnicate", address=cluster.address, check=False).returncode == 2

@@ -1,0 +1,265 @@
+"""What happens when something dies: real processes, real signals, a bound on the time until the job says so."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cluster import BIN, gpipe, read_jsonl, wait_until, write_spec
+from failure_table import PHASES, failpoint, lose_worker, training_spec, wait_for_phase
+
+BOUND_SECONDS = 10
+
+
+def check_survivors_run_the_next_job(cluster, folder):
+    cluster.wait_idle(2)
+    cluster.run(write_spec(folder, training_spec("next", workers=2)), folder / "next")
+
+
+@pytest.mark.parametrize("point", PHASES, ids=lambda p: p.partition("@")[0])
+def test_a_killed_worker_fails_the_job_with_its_name_stage_and_work(fresh_cluster, tmp_path, point):
+    seconds, job = lose_worker(fresh_cluster, tmp_path, point)
+    assert seconds < BOUND_SECONDS
+    assert job["state"] == "STATE_FAILED"
+    failure = job["failure"]
+    assert failure["code"] == "WORKER_LOST"
+    assert failure["worker"] == "w1" and failure["stage"] == 1
+    assert PHASES[point].removeprefix("PHASE_").lower()[:5] in failure["doing"].lower(), failure
+    check_survivors_run_the_next_job(fresh_cluster, tmp_path)
+
+
+def test_a_hung_worker_counts_as_lost_after_its_lease(fresh_cluster, tmp_path):
+    seconds, job = lose_worker(fresh_cluster, tmp_path, "worker.forward@40", signal.SIGSTOP)
+    assert seconds < BOUND_SECONDS
+    assert job["state"] == "STATE_FAILED" and job["failure"]["worker"] == "w1"
+    check_survivors_run_the_next_job(fresh_cluster, tmp_path)
+
+
+def test_an_uncontrolled_kill_fails_the_job_too(fresh_cluster, tmp_path):
+    fresh_cluster.start_workers(3)
+    job = fresh_cluster.submit(write_spec(tmp_path, training_spec("long", steps=1000000)))
+    wait_until(lambda: int(fresh_cluster.job(job).get("steps_done", 0)) > 3, what="steps done")
+    fresh_cluster.workers["w2"].kill()
+    done = fresh_cluster.wait(job, BOUND_SECONDS)
+    assert done["state"] == "STATE_FAILED" and done["failure"]["worker"] == "w2" and done["failure"]["stage"] == 2
+    check_survivors_run_the_next_job(fresh_cluster, tmp_path)
+
+
+@pytest.mark.parametrize("action,code", [("nan", "NOT_FINITE"), ("oom", "OUT_OF_MEMORY")])
+def test_a_failing_stage_is_named_and_its_peers_are_consequences(fresh_cluster, tmp_path, action, code):
+    fresh_cluster.start_worker("w0")
+    fresh_cluster.start_worker("w1")
+    fresh_cluster.start_worker("w2", environment=failpoint("worker.forward@20", action))
+    fresh_cluster.wait_idle(3)
+    done = fresh_cluster.wait(fresh_cluster.submit(write_spec(tmp_path, training_spec("bad"))), BOUND_SECONDS)
+    assert done["state"] == "STATE_FAILED"
+    assert done["failure"]["code"] == code and done["failure"]["worker"] == "w2", done["failure"]
+    fresh_cluster.wait_idle(3)
+
+
+def test_a_diverging_loss_fails_the_job(cluster, tmp_path):
+    spec = training_spec("diverge", steps=200)
+    spec["train"]["optimizer"] = {"sgd": {"lr": 1e30}}
+    done = cluster.wait(cluster.submit(write_spec(tmp_path, spec)))
+    assert done["state"] == "STATE_FAILED" and done["failure"]["code"] == "NOT_FINITE"
+    assert "step" in done["reason"]
+
+
+def test_sigterm_to_a_worker_leaves_in_order(fresh_cluster, tmp_path):
+    fresh_cluster.start_workers(3)
+    job = fresh_cluster.submit(write_spec(tmp_path, training_spec("leave", steps=1000000)))
+    wait_until(lambda: int(fresh_cluster.job(job).get("steps_done", 0)) > 3, what="steps done")
+    leaving = fresh_cluster.workers["w1"]
+    leaving.terminate()
+    assert leaving.wait(BOUND_SECONDS) == 0
+    done = fresh_cluster.wait(job, BOUND_SECONDS)
+    assert done["state"] == "STATE_FAILED" and done["failure"]["code"] == "WORKER_LEFT"
+    assert done["failure"]["worker"] == "w1"
+
+
+def test_acknowledged_jobs_survive_kill_9_of_the_orchestrator_and_run(fresh_cluster, tmp_path):
+    jobs = [fresh_cluster.submit(write_spec(tmp_path, training_spec(f"queued{i}", workers=2))) for i in range(5)]
+    fresh_cluster.orchestrator.kill()
+    fresh_cluster.orchestrator.wait()
+    fresh_cluster.start_orchestrator(port=fresh_cluster.address.rpartition(":")[2])
+    fresh_cluster.start_workers(2)
+    for job in jobs:
+        assert fresh_cluster.wait(job)["state"] == "STATE_SUCCEEDED"
+
+
+def test_a_running_job_restarts_from_its_checkpoint_after_kill_9_of_the_orchestrator(fresh_cluster, tmp_path):
+    fresh_cluster.start_workers(2)
+    spec = training_spec("restart", workers=2, steps=2000)
+    spec["train"]["checkpoint_every"] = 100
+    expected = fresh_cluster.run(write_spec(tmp_path, dict(spec, name="straight")), tmp_path / "straight")
+    job = fresh_cluster.submit(write_spec(tmp_path, spec))
+    wait_until(lambda: int(fresh_cluster.job(job).get("checkpoint_step", 0)) > 0, what="a checkpoint")
+    fresh_cluster.orchestrator.kill()
+    fresh_cluster.orchestrator.wait()
+    fresh_cluster.start_orchestrator(port=fresh_cluster.address.rpartition(":")[2])
+    done = fresh_cluster.wait(job)
+    assert done["state"] == "STATE_SUCCEEDED" and done["attempt"] == 2, done
+    gpipe("job", "pull", job, "--output", tmp_path / "restarted", address=fresh_cluster.address)
+    curve = [(s["step"], s["loss"]) for s in read_jsonl(tmp_path / "restarted" / "metrics.jsonl")]
+    assert curve == [(s["step"], s["loss"]) for s in read_jsonl(expected / "metrics.jsonl")]
+
+
+def test_sigterm_to_the_orchestrator_ends_it_in_order(fresh_cluster):
+    fresh_cluster.start_workers(1)
+    fresh_cluster.orchestrator.terminate()
+    assert fresh_cluster.orchestrator.wait(BOUND_SECONDS) == 0
+
+
+def test_cancel_pause_and_resume(fresh_cluster, tmp_path):
+    fresh_cluster.start_workers(2)
+    address = fresh_cluster.address
+    job = fresh_cluster.submit(write_spec(tmp_path, training_spec("pause", workers=2, steps=1000000)))
+
+    def steps():
+        return int(fresh_cluster.job(job).get("steps_done", 0))
+
+    wait_until(lambda: steps() > 3, what="steps done")
+    gpipe("job", "pause", job, address=address)
+    assert fresh_cluster.job(job)["state"] == "STATE_PAUSED"
+    # Everything granted is worked off; then the count stands still.
+    settled = wait_until(lambda: [steps()] if steps() == steps() else None, what="a standstill")[0]
+    gpipe("job", "resume", job, address=address)
+    wait_until(lambda: steps() > settled, what="more steps")
+    gpipe("job", "cancel", job, address=address)
+    assert fresh_cluster.wait(job)["state"] == "STATE_CANCELLED"
+    assert gpipe("job", "wait", job, address=address, check=False).returncode == 5
+    assert gpipe("job", "resume", job, address=address, check=False).returncode != 0
+    fresh_cluster.wait_idle(2)
+
+
+def processes_of(marker: str) -> list[str]:
+    """Command lines of running processes that mention marker."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if marker in line and "pytest" not in line:
+                found.append(line)
+    return found
+
+
+@pytest.mark.parametrize("how", [None, signal.SIGINT, signal.SIGTERM], ids=["success", "ctrl-c", "sigterm"])
+def test_gpipe_run_leaves_nothing_behind(tmp_path, how):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    spec = training_spec("private", workers=2, steps=20 if how is None else 1000000)
+    process = subprocess.Popen([str(BIN / "gpipe"), "run", str(write_spec(tmp_path, spec)), "--output",
+                                str(tmp_path / "out")], env=dict(os.environ, TMPDIR=str(scratch), NO_COLOR="1"),
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if how is not None:
+        wait_until(lambda: "step" in process.stdout.readline(), what="progress")
+        process.send_signal(how)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == (0 if how is None else 5), output
+    assert list(scratch.iterdir()) == []
+    assert processes_of(str(scratch)) == []
+
+
+def test_a_worker_killed_under_gpipe_run_fails_it(tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    spec = training_spec("private", workers=2, steps=1000000)
+    process = subprocess.Popen([str(BIN / "gpipe"), "run", str(write_spec(tmp_path, spec)), "--output",
+                                str(tmp_path / "out")], env=dict(os.environ, TMPDIR=str(scratch), NO_COLOR="1"),
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_until(lambda: "step" in process.stdout.readline(), what="progress")
+    children = [int(c) for t in pathlib.Path(f"/proc/{process.pid}/task").iterdir()
+                for c in (t / "children").read_text().split()]
+    workers = [c for c in children if "gpipe-worker" in pathlib.Path(f"/proc/{c}/cmdline").read_text()]
+    os.kill(workers[0], signal.SIGKILL)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 1, output
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_full_disk_fails_the_job_with_that_reason(fresh_cluster, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], capture_output=True).returncode:
+        # Without the right to mount, a limit on the size of files does the same to every write.
+        pytest.fail("this test needs the right to mount a tmpfs")
+    try:
+        log = open(tmp_path / "w0.log", "wb")
+        fresh_cluster.workers["w0"] = subprocess.Popen(
+            [str(BIN / "gpipe-worker"), "--orchestrator", fresh_cluster.address, "--name", "w0", "--threads", "1",
+             "--work-dir", str(small)], stdout=log, stderr=log)
+        fresh_cluster.wait_idle(1)
+        spec = training_spec("full", workers=1)
+        spec["model"]["sequential"][0] = {"linear": {"in_features": 16, "out_features": 4096}}
+        spec["model"]["sequential"][2] = {"linear": {"in_features": 4096, "out_features": 16}}
+        done = fresh_cluster.wait(fresh_cluster.submit(write_spec(tmp_path, spec)))
+        assert done["state"] == "STATE_FAILED" and done["failure"]["code"] == "DISK_FULL", done
+    finally:
+        fresh_cluster.stop()
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_workers_may_start_before_the_orchestrator_and_join_later(fresh_cluster, tmp_path):
+    port = fresh_cluster.address.rpartition(":")[2]
+    fresh_cluster.orchestrator.terminate()
+    fresh_cluster.orchestrator.wait()
+    fresh_cluster.start_worker("w0")
+    fresh_cluster.start_orchestrator(port=port)
+    fresh_cluster.wait_idle(1)
+    job = fresh_cluster.submit(write_spec(tmp_path, training_spec("later", workers=2)))
+    assert fresh_cluster.job(job)["state"] == "STATE_QUEUED"
+    fresh_cluster.start_worker("w1")
+    assert fresh_cluster.wait(job)["state"] == "STATE_SUCCEEDED"
+
+
+def test_a_submission_is_idempotent_by_request_id(cluster, tmp_path):
+    path = write_spec(tmp_path, training_spec("twice", workers=2))
+    first = cluster.submit(path, "--request-id", "the-same-request")
+    assert cluster.submit(path, "--request-id", "the-same-request") == first
+    listed = json.loads(gpipe("job", "list", "-o", "json", address=cluster.address).stdout)["jobs"]
+    assert [job["id"] for job in listed].count(first) == 1
+
+
+def test_a_missing_file_is_refused_with_its_line(cluster, tmp_path):
+    spec = training_spec("missing", workers=2)
+    spec["train"]["dataset"] = {"path": "nowhere.safetensors", "inputs": ["x"], "target": "y"}
+    path = write_spec(tmp_path, spec)
+    refused = gpipe("job", "submit", path, address=cluster.address, check=False)
+    line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "nowhere" in text)
+    assert refused.returncode == 2
+    assert f"missing.yaml:{line}: train.dataset.path" in refused.stderr
+
+
+@pytest.mark.parametrize("change,field", [
+    (lambda s: s["model"]["sequential"].__setitem__(2, {"linear": {"in_features": 7, "out_features": 16}}),
+     "model.sequential[2].linear"),
+    (lambda s: s["pipeline"].__setitem__("balance", [2, 2]), "pipeline.balance"),
+    (lambda s: s["pipeline"].__setitem__("chunks", 0), "pipeline.chunks"),
+    (lambda s: s["model"]["sequential"].__setitem__(1, {"pop_add": {"name": "nothing"}}), "model.sequential[1].pop_add"),
+    (lambda s: s["train"].__setitem__("batch", 3), "train.batch"),
+    (lambda s: s["train"]["dataset"]["random"].__setitem__("classes", 99), "train.dataset"),
+], ids=["shapes", "balance", "chunks", "pop", "unknown", "classes"])
+def test_bad_specs_are_refused_with_field_and_line(cluster, tmp_path, change, field):
+    spec = training_spec("bad", workers=2)
+    change(spec)
+    refused = gpipe("job", "submit", write_spec(tmp_path, spec), address=cluster.address, check=False)
+    assert refused.returncode == 2, refused
+    assert f": {field}" in refused.stderr, refused.stderr
+    assert "bad.yaml:" in refused.stderr
+
+
+def test_a_target_outside_the_classes_is_refused(cluster, tmp_path):
+    spec = training_spec("classes", workers=2)
+    save_file({"x": torch.randn(20, 16), "y": torch.arange(20)}, tmp_path / "data.safetensors")
+    spec["train"]["dataset"] = {"path": "data.safetensors", "inputs": ["x"], "target": "y"}
+    refused = gpipe("job", "submit", write_spec(tmp_path, spec), address=cluster.address, check=False)
+    assert refused.returncode == 2
+    assert "train.dataset.target" in refused.stderr and "16" in refused.stderr

@@ -1,0 +1,281 @@
+// The program `gpipe` itself, against a command line or a scripted orchestrator.
+
+#include <fstream>
+
+#include "client/api/follow.h"
+#include "client/api/submission.h"
+#include "client/cli/completion.h"
+#include "client/cli/run_command.h"
+#include "common/field_error.h"
+#include "common/file.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/unit/client/fake_orchestrator.h"
+#include "tests/unit/client/program_runner.h"
+
+namespace gpipe::client {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+using testing::Not;
+
+v1::WatchJobResponse JobIn(v1::Job::State state) {
+  v1::WatchJobResponse update;
+  update.mutable_job()->set_id("job-1");
+  update.mutable_job()->set_state(state);
+  return update;
+}
+
+constexpr char kSpec[] =
+    "name: tiny\n"
+    "model:\n"
+    "  sequential:\n"
+    "    - linear: {in_features: 4, out_features: 4}\n"
+    "    - relu: {}\n"
+    "pipeline: {balance: [1, 1], chunks: 2}\n"
+    "infer:\n"
+    "  random_inputs: {shape: [8, 4]}\n"
+    "  batch_size: 4\n";
+
+class CliTest : public testing::Test {
+ protected:
+  CliTest() : folder_(TemporaryFolder::Create("gpipe-cli-test").value()) {}
+  std::string Write(const std::string& name, const std::string& text) const {
+    std::ofstream(folder_.path() / name) << text;
+    return folder_.path() / name;
+  }
+  ProgramResult OnFake(const std::string& arguments) {
+    return RunGpipe("--orchestrator " + fake_.address() + " " + arguments);
+  }
+
+  TemporaryFolder folder_;
+  FakeOrchestrator fake_;
+};
+
+TEST_F(CliTest, HelpNamesEveryCommandAndExitCode) {
+  const ProgramResult help = RunGpipe("--help");
+  EXPECT_EQ(help.exit_code, 0);
+  for (const char* command : {"run", "plan", "validate", "job", "worker", "health", "version", "completion"}) {
+    EXPECT_THAT(help.output, HasSubstr(absl::StrCat("\n  ", command, " ")));
+  }
+  EXPECT_THAT(help.output, HasSubstr("EXIT CODES"));
+  const ProgramResult job = RunGpipe("job --help");
+  for (const char* verb : {"submit", "list", "get", "watch", "wait", "pause", "resume", "cancel", "pull", "logs"}) {
+    EXPECT_THAT(job.output, HasSubstr(absl::StrCat("\n  ", verb, " ")));
+  }
+}
+
+TEST_F(CliTest, CompletionScriptsNameEveryCommandAndParse) {
+  for (const char* shell : {"bash", "zsh"}) {
+    const ProgramResult script = RunGpipe(absl::StrCat("completion ", shell));
+    EXPECT_EQ(script.exit_code, 0);
+    for (const char* command :
+         {"run", "plan", "validate", "health", "version", "completion", "job submit", "job list", "job get",
+          "job watch", "job wait", "job pause", "job resume", "job cancel", "job pull", "job logs", "worker list"}) {
+      EXPECT_THAT(script.output, HasSubstr(absl::StrCat("\"", command, "\")"))) << shell;
+    }
+  }
+  const std::string file = Write("completion", RunGpipe("completion bash").output);
+  EXPECT_EQ(std::system(("bash -c '. " + file +
+                         "; COMP_WORDS=(gpipe job wa); COMP_CWORD=2; _gpipe; [ \"${COMPREPLY[*]}\" = \"watch wait\" ]'")
+                            .c_str()),
+            0);
+}
+
+TEST_F(CliTest, MistakesInTheCommandLineExitWith2AndSayWhat) {
+  const std::string spec = Write("tiny.yaml", kSpec);
+  for (const std::string& arguments :
+       {std::string(), std::string("nope"), std::string("job"), std::string("job nope"), std::string("job get"),
+        std::string("run"), std::string("run /nowhere.yaml"), std::string("completion fish"), "run --workers 0 " + spec,
+        "run --device tpu " + spec, std::string("job get a b"), std::string("-o xml job list"),
+        "run --resume some-job " + spec}) {
+    const ProgramResult result = RunGpipe(arguments);
+    EXPECT_EQ(result.exit_code, 2) << arguments;
+    EXPECT_FALSE(result.output.empty()) << arguments;
+  }
+  EXPECT_THAT(RunGpipe("nope").output, HasSubstr("nope"));
+}
+
+TEST_F(CliTest, ABadSpecIsRefusedWithFileLineAndFieldBeforeAnythingStarts) {
+  std::string text = kSpec;
+  const std::string spec = Write("bad.yaml", text.replace(text.find("chunks: 2"), 9, "chunkz: 2"));
+  const ProgramResult result = RunGpipe("run " + spec, "GPIPE_BIN_DIR=/nowhere");
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.output, HasSubstr(spec + ":6: pipeline.chunkz: "));
+}
+
+TEST_F(CliTest, AMissingFileIsRefusedAtTheLineThatNamesIt) {
+  std::string text = kSpec;
+  const std::string spec = Write(
+      "missing.yaml", text.replace(text.find("random_inputs: {shape: [8, 4]}"), 30, "inputs: nowhere.safetensors"));
+  const ProgramResult result = RunGpipe("run " + spec, "GPIPE_BIN_DIR=/nowhere");
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.output, HasSubstr(spec + ":8: infer.inputs: there is no file " + folder_.path().string()));
+}
+
+TEST_F(CliTest, WhatTheOrchestratorRefusesHasLinesToo) {
+  fake_.AddSubmitError(FieldError("model.sequential[1].relu", "does not fit"));
+  const std::string spec = Write("tiny.yaml", kSpec);
+  const ProgramResult result = OnFake("job submit " + spec);
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.output, HasSubstr(spec + ":5: model.sequential[1].relu: does not fit"));
+}
+
+TEST_F(CliTest, AnUnreachableOrchestratorExitsWith3AndItsAddress) {
+  const ProgramResult result = RunGpipe("job list", "GPIPE_ORCHESTRATOR=127.0.0.1:1");
+  EXPECT_EQ(result.exit_code, 3);
+  EXPECT_THAT(result.output, HasSubstr("127.0.0.1:1"));
+}
+
+TEST_F(CliTest, WaitAndWatchEndOnAnyTerminalStateAndExitByIt) {
+  const std::pair<v1::Job::State, int> ends[] = {
+      {v1::Job::STATE_SUCCEEDED, 0}, {v1::Job::STATE_FAILED, 1}, {v1::Job::STATE_CANCELLED, 5}};
+  for (const char* verb : {"wait", "watch", "watch --cycles", "-o json wait", "-o json watch"}) {
+    for (const auto& [state, code] : ends) {
+      fake_.AddStream({{JobIn(v1::Job::STATE_RUNNING), JobIn(state)}, absl::OkStatus()});
+      EXPECT_EQ(OnFake(absl::StrCat("job ", verb, " job-1")).exit_code, code) << verb << " " << state;
+    }
+  }
+}
+
+TEST_F(CliTest, ErrorsOfTheApiHaveExitCodes) {
+  EXPECT_EQ(OnFake("job wait unknown").exit_code, 4);
+  EXPECT_EQ(OnFake("job cancel unknown").exit_code, 4);
+  EXPECT_EQ(OnFake("job cancel done").exit_code, 2);
+  EXPECT_EQ(OnFake("job cancel denied").exit_code, 7);
+  EXPECT_EQ(OnFake("job get unknown").exit_code, 1);  // The fake does not implement it.
+}
+
+TEST_F(CliTest, WaitTimesOutWith6) {
+  fake_.AddStream({{JobIn(v1::Job::STATE_RUNNING)}, absl::OkStatus(), /*hangs=*/true});
+  const ProgramResult result = OnFake("job wait --timeout 0.2 job-1");
+  EXPECT_EQ(result.exit_code, 6);
+  EXPECT_THAT(result.output, HasSubstr("job-1 did not end within 200ms; it is RUNNING"));
+}
+
+TEST_F(CliTest, ABrokenStreamIsOpenedAgain) {
+  fake_.AddStream({{JobIn(v1::Job::STATE_RUNNING)}, absl::UnavailableError("restarting")});
+  fake_.AddStream({{JobIn(v1::Job::STATE_RUNNING)}, absl::OkStatus()});
+  fake_.AddStream({{JobIn(v1::Job::STATE_SUCCEEDED)}, absl::OkStatus()});
+  EXPECT_EQ(OnFake("job wait job-1").exit_code, 0);
+}
+
+TEST_F(CliTest, ASubmissionIsRepeatedWithTheSameRequestId) {
+  fake_.AddSubmitError(absl::UnavailableError("restarting"));
+  const ProgramResult result = OnFake("-q job submit " + Write("tiny.yaml", kSpec));
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_EQ(result.output, "job-1\n");
+  ASSERT_EQ(fake_.request_ids().size(), 2u);
+  EXPECT_EQ(fake_.request_ids()[0], fake_.request_ids()[1]);
+  EXPECT_GE(fake_.request_ids()[0].size(), 32u);
+}
+
+TEST_F(CliTest, SubmitAndWaitExitsByTheJob) {
+  fake_.AddStream({{JobIn(v1::Job::STATE_FAILED)}, absl::OkStatus()});
+  EXPECT_EQ(OnFake("job submit --wait " + Write("tiny.yaml", kSpec)).exit_code, 1);
+}
+
+TEST_F(CliTest, ListReadsAllPagesAndJsonIsOneDocument) {
+  const ProgramResult table = OnFake("job list --limit 0");
+  for (const char* id : {"new-1", "new-2", "old-1", "old-2"}) EXPECT_THAT(table.output, HasSubstr(id));
+  const ProgramResult limited = OnFake("job list --limit 2");
+  EXPECT_THAT(limited.output, Not(HasSubstr("old-1")));
+  const ProgramResult json = OnFake("job list --limit 0 -o json");
+  EXPECT_EQ(json.output.substr(0, 2), "{\n");
+  EXPECT_THAT(json.output, HasSubstr("\"id\": \"old-2\""));
+}
+
+TEST_F(CliTest, VersionNamesBothPrograms) {
+  EXPECT_THAT(OnFake("version").output, HasSubstr("orchestrator 1.2.3"));
+  EXPECT_EQ(RunGpipe("version").exit_code, 0);
+}
+
+TEST_F(CliTest, ADaemonThatDoesNotStartFailsTheRunWithItsLog) {
+  Write("gpipe-orchestrator", "#!/bin/sh\necho cannot lock the state; exit 1\n");
+  fs::permissions(folder_.path() / "gpipe-orchestrator", fs::perms::owner_all);
+  const ProgramResult result = RunGpipe("run " + Write("tiny.yaml", kSpec), "GPIPE_BIN_DIR=" + folder_.path().string());
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, HasSubstr("cannot lock the state"));
+}
+
+TEST(FollowJob, GivesUpWhenTheOrchestratorStaysAway) {
+  auto fake = std::make_unique<FakeOrchestrator>();
+  fake->AddStream({{JobIn(v1::Job::STATE_RUNNING)}, absl::UnavailableError("going")});
+  ClusterClient client({fake->address(), absl::ZeroDuration(), {}});
+  FollowOptions options;
+  options.patience = absl::Milliseconds(300);
+  const auto on_update = [&](const v1::WatchJobResponse&) {};
+  std::thread stop([&] {
+    while (client.last_heard() == absl::InfinitePast()) absl::SleepFor(absl::Milliseconds(1));
+    fake.reset();
+  });
+  const absl::Status status = FollowJob(client, "job-1", options, on_update).status();
+  stop.join();
+  EXPECT_TRUE(absl::IsUnavailable(status) || absl::IsNotFound(status)) << status;
+}
+
+TEST(FollowJob, EndsWhenItsTokenIsStopped) {
+  FakeOrchestrator fake;
+  fake.AddStream({{JobIn(v1::Job::STATE_RUNNING)}, absl::OkStatus(), /*hangs=*/true});
+  std::stop_source stop;
+  ClusterClient client({fake.address(), absl::ZeroDuration(), stop.get_token()});
+  const auto on_update = [&](const v1::WatchJobResponse&) { stop.request_stop(); };
+  EXPECT_TRUE(absl::IsCancelled(FollowJob(client, "job-1", {}, on_update).status()));
+}
+
+TEST(NewestCheckpoint, IsTheHighestStepWithAManifest) {
+  const TemporaryFolder folder = TemporaryFolder::Create("gpipe-checkpoints").value();
+  for (const char* step : {"9", "20", "100"}) fs::create_directories(folder.path() / "checkpoints" / step);
+  EXPECT_TRUE(absl::IsInvalidArgument(NewestCheckpoint(folder.path()).status()));
+  for (const char* step : {"9", "20"}) std::ofstream(folder.path() / "checkpoints" / step / "manifest.json") << "{}";
+  EXPECT_EQ(NewestCheckpoint(folder.path()).value(), folder.path() / "checkpoints" / "20");
+  EXPECT_EQ(NewestCheckpoint(folder.path() / "checkpoints" / "9").value(), folder.path() / "checkpoints" / "9");
+}
+
+struct Fit {
+  std::vector<int> balance;
+  int layers;
+  int spec_workers;
+  int flag_workers;
+  int expected_workers;
+  int expected_pipeline_workers;
+};
+
+TEST(FitCluster, StartsOneWorkerPerStageUnlessToldOtherwise) {
+  const Fit fits[] = {
+      {{2, 3}, 5, 0, 0, 2, 0},                          // One per stage.
+      {{2, 3}, 5, 0, 1, 1, 1},                          // Fewer: neighbouring stages share.
+      {{2, 3}, 5, 0, 8, 2, 0},                          // More than stages are of no use.
+      {{1, 1, 1}, 3, 2, 0, 2, 2},                       // As the spec says.
+      {{}, 5, 0, 0, 2, 2},                              // An automatic cut.
+      {{}, 5, 3, 0, 3, 3},        {{}, 5, 3, 4, 4, 4},  // The flag wins.
+      {{}, 1, 0, 0, 1, 1},                              // No more than layers.
+  };
+  for (const Fit& fit : fits) {
+    v1::JobSpec spec;
+    for (const int layers : fit.balance) spec.mutable_pipeline()->add_balance(layers);
+    for (int i = 0; i < fit.layers; ++i) spec.mutable_model()->add_sequential()->mutable_relu();
+    spec.mutable_pipeline()->set_workers(fit.spec_workers);
+    RunOptions options;
+    options.workers = fit.flag_workers;
+    const LocalClusterOptions cluster = FitCluster(options, 7, 0, spec).value();
+    EXPECT_EQ(cluster.workers, fit.expected_workers);
+    EXPECT_EQ(spec.pipeline().workers(), fit.expected_pipeline_workers);
+    EXPECT_EQ(cluster.threads, std::max(1, 7 / fit.expected_workers));
+  }
+}
+
+TEST(FitCluster, OnCudaItNeedsAGpu) {
+  v1::JobSpec spec;
+  spec.mutable_pipeline()->set_device(v1::DEVICE_CUDA);
+  EXPECT_TRUE(absl::IsInvalidArgument(FitCluster({}, 4, 0, spec).status()));
+  EXPECT_EQ(FitCluster({}, 4, 2, spec).value().gpus, 2);
+  RunOptions on_cpu;
+  on_cpu.device = "cpu";
+  EXPECT_EQ(FitCluster(on_cpu, 4, 0, spec).value().gpus, 0);
+  EXPECT_EQ(spec.pipeline().device(), v1::DEVICE_CPU);
+}
+
+}  // namespace
+}  // namespace gpipe::client

@@ -1,0 +1,94 @@
+#include "common/plan/convert.h"
+
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace gpipe {
+namespace {
+
+using pipeline::Action;
+using pipeline::ActionKind;
+
+TEST(ConvertTest, RowsThereAndBackWithEveryKind) {
+  std::vector<Action> row;
+  for (int kind = 0; v1::ActionKind_IsValid(kind + 1); ++kind) {
+    row.push_back({.stage = kind + 1,
+                   .kind = static_cast<ActionKind>(kind),
+                   .micro_batch = kind + 2,
+                   .cycle = kind + 3,
+                   .edge = kind - 1,
+                   .checkpointed = kind % 2 == 0});
+  }
+  const v1::Row proto = ToProto(row);
+  ASSERT_EQ(proto.actions_size(), static_cast<int>(row.size()));
+  EXPECT_EQ(proto.actions(0).kind(), v1::ACTION_KIND_FORWARD);
+  EXPECT_EQ(proto.actions(5).kind(), v1::ACTION_KIND_SEND_BACKWARD);
+  const std::vector<Action> back = FromProto(proto);
+  ASSERT_EQ(back.size(), row.size());
+  for (size_t i = 0; i < row.size(); ++i) {
+    EXPECT_EQ(back[i].stage, row[i].stage);
+    EXPECT_EQ(back[i].kind, row[i].kind);
+    EXPECT_EQ(back[i].micro_batch, row[i].micro_batch);
+    EXPECT_EQ(back[i].cycle, row[i].cycle);
+    EXPECT_EQ(back[i].edge, row[i].edge);
+    EXPECT_EQ(back[i].checkpointed, row[i].checkpointed);
+  }
+}
+
+TEST(ConvertTest, TimelinesThereAndBack) {
+  const pipeline::TimelineSpec timeline = {.samples = 1,
+                                           .batch_size = 2,
+                                           .steps = 3,
+                                           .drop_last = true,
+                                           .evaluate_every = 4,
+                                           .evaluation_samples = 5,
+                                           .checkpoint_every = 6,
+                                           .first_step = 7};
+  const pipeline::TimelineSpec back = FromProto(ToProto(timeline));
+  EXPECT_EQ(back.samples, 1);
+  EXPECT_EQ(back.batch_size, 2);
+  EXPECT_EQ(back.steps, 3);
+  EXPECT_TRUE(back.drop_last);
+  EXPECT_EQ(back.evaluate_every, 4);
+  EXPECT_EQ(back.evaluation_samples, 5);
+  EXPECT_EQ(back.checkpoint_every, 6);
+  EXPECT_EQ(back.first_step, 7);
+}
+
+TEST(ConvertTest, EdgesAndScheduleOfAPlan) {
+  v1::Plan plan;
+  plan.add_stages();
+  plan.add_stages();
+  plan.add_stage_worker(0);
+  plan.add_stage_worker(1);
+  v1::Edge* edge = plan.add_edges();
+  edge->set_value("x0");
+  edge->set_from_stage(0);
+  edge->set_to_stage(1);
+  edge->set_requires_grad(true);
+  v1::Program* program = plan.add_programs();
+  program->set_cycles(5);
+  for (const int size : {3, 3, 2}) program->add_micro_batch_sizes(size);
+  program->add_rows()->add_actions()->set_kind(v1::ACTION_KIND_FORWARD);
+  program->add_rows();
+
+  const auto edges = EdgesOf(plan);
+  ASSERT_EQ(edges.size(), 1u);
+  EXPECT_EQ(edges[0].value, "x0");
+  EXPECT_EQ(edges[0].from_stage, 0);
+  EXPECT_EQ(edges[0].to_stage, 1);
+  EXPECT_TRUE(edges[0].requires_grad);
+
+  const pipeline::Schedule schedule = ScheduleOf(plan, *program);
+  EXPECT_EQ(schedule.stages, 2);
+  EXPECT_EQ(schedule.micro_batches, 3);
+  EXPECT_EQ(schedule.cycles, 5);
+  EXPECT_THAT(schedule.stage_worker, testing::ElementsAre(0, 1));
+  ASSERT_EQ(schedule.rows.size(), 2u);
+  EXPECT_EQ(schedule.rows[0].at(0).kind, ActionKind::kForward);
+}
+
+}  // namespace
+}  // namespace gpipe

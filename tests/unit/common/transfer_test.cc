@@ -1,0 +1,158 @@
+// Transfers against a server in this process that keeps files in memory and can be told to misbehave.
+
+#include "common/artifacts/transfer.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "common/file.h"
+#include "common/sha256.h"
+#include "gmock/gmock.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/server_builder.h"
+#include "gtest/gtest.h"
+
+namespace gpipe {
+namespace {
+
+// The tests use it from one call at a time.
+class MemoryArtifacts : public v1::ArtifactService::Service {
+ public:
+  grpc::Status FindMissingArtifacts(grpc::ServerContext*, const v1::FindMissingArtifactsRequest* request,
+                                    v1::FindMissingArtifactsResponse* response) override {
+    for (const v1::ArtifactRef& ref : request->refs()) {
+      if (!files.contains(ref.sha256())) *response->add_missing() = ref;
+    }
+    return grpc::Status::OK;
+  }
+
+  grpc::Status UploadArtifact(grpc::ServerContext*, grpc::ServerReader<v1::UploadArtifactRequest>* reader,
+                              v1::UploadArtifactResponse* response) override {
+    ++uploads;
+    if (!upload_answer.ok()) return upload_answer;
+    v1::UploadArtifactRequest request;
+    if (!reader->Read(&request) || !request.has_ref()) return {grpc::INVALID_ARGUMENT, "no ref"};
+    const v1::ArtifactRef ref = request.ref();
+    std::string content;
+    while (reader->Read(&request)) {
+      largest_piece = std::max(largest_piece, request.data().size());
+      content += request.data();
+    }
+    files[ref.sha256()] = content;
+    *response->mutable_ref() = ref;
+    return grpc::Status::OK;
+  }
+
+  grpc::Status DownloadArtifact(grpc::ServerContext*, const v1::DownloadArtifactRequest* request,
+                                grpc::ServerWriter<v1::DownloadArtifactResponse>* writer) override {
+    const auto found = files.find(request->ref().sha256());
+    if (found == files.end()) return {grpc::NOT_FOUND, "no such artifact"};
+    v1::DownloadArtifactResponse piece;
+    for (size_t i = 0; i < found->second.size(); i += 100'000) {
+      piece.set_data(found->second.substr(i, 100'000));
+      writer->Write(piece);
+    }
+    return download_answer;
+  }
+
+  std::map<std::string, std::string> files;
+  int uploads = 0;
+  size_t largest_piece = 0;
+  grpc::Status upload_answer;
+  grpc::Status download_answer;
+};
+
+class TransferTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto folder = TemporaryFolder::Create("transfer_test");
+    ASSERT_TRUE(folder.ok()) << folder.status();
+    folder_.emplace(*std::move(folder));
+    int port = 0;
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+    builder.RegisterService(&service_);
+    server_ = builder.BuildAndStart();
+    ASSERT_NE(server_, nullptr);
+    stub_ = v1::ArtifactService::NewStub(
+        grpc::CreateChannel("127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials()));
+  }
+  void TearDown() override {
+    if (server_) server_->Shutdown();
+  }
+
+  std::filesystem::path At(const char* name) const { return folder_->path() / name; }
+  std::filesystem::path Write(const std::string& content) const {
+    EXPECT_TRUE(WriteFileAtomically(At("source"), content).ok());
+    return At("source");
+  }
+
+  std::optional<TemporaryFolder> folder_;
+  MemoryArtifacts service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<v1::ArtifactService::Stub> stub_;
+};
+
+TEST_F(TransferTest, FilesArriveWholeInBoundedPieces) {
+  for (const size_t size : {size_t{0}, size_t{1}, size_t{1} << 20, (size_t{3} << 20) + 17}) {
+    const std::string content(size, static_cast<char>('a' + size % 7));
+    const auto ref = UploadFile(*stub_, Write(content));
+    ASSERT_TRUE(ref.ok()) << ref.status();
+    EXPECT_EQ(ref->size(), static_cast<int64_t>(size));
+    EXPECT_EQ(service_.files.at(ref->sha256()), content);
+    ASSERT_TRUE(DownloadFile(*stub_, *ref, At("copy")).ok());
+    EXPECT_EQ(*ReadFile(At("copy")), content);
+  }
+  EXPECT_EQ(service_.largest_piece, size_t{1} << 20);
+}
+
+TEST_F(TransferTest, WhatIsThereIsNotSentAgain) {
+  const auto path = Write("content");
+  ASSERT_TRUE(UploadFile(*stub_, path).ok());
+  ASSERT_TRUE(UploadFile(*stub_, path).ok());
+  EXPECT_EQ(service_.uploads, 1);
+}
+
+// The server ends the call while most of the file is still unsent.
+TEST_F(TransferTest, AnEarlyRefusalIsReportedAsTheServerSaidIt) {
+  service_.upload_answer = grpc::Status(grpc::RESOURCE_EXHAUSTED, "cannot write x: disk full");
+  const auto ref = UploadFile(*stub_, Write(std::string(20 << 20, 'x')));
+  EXPECT_EQ(ref.status(), absl::ResourceExhaustedError("cannot write x: disk full"));
+}
+
+TEST_F(TransferTest, MissingFilesAndFoldersAreNamed) {
+  EXPECT_EQ(UploadFile(*stub_, At("none")).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(RefOfFile(At("none")).status().message()), testing::HasSubstr(At("none").string()));
+  EXPECT_EQ(RefOfFile(folder_->path()).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(service_.uploads, 0);
+}
+
+TEST_F(TransferTest, OtherContentIsDataLossAndLeavesNoFile) {
+  const auto ref = UploadFile(*stub_, Write("content"));
+  ASSERT_TRUE(ref.ok());
+  service_.files[ref->sha256()] = "CONTENT";
+  EXPECT_EQ(DownloadFile(*stub_, *ref, At("copy")).code(), absl::StatusCode::kDataLoss);
+  EXPECT_FALSE(std::filesystem::exists(At("copy")));
+}
+
+TEST_F(TransferTest, AFailedDownloadLeavesNoFile) {
+  v1::ArtifactRef absent;
+  absent.set_sha256(std::string(64, 'a'));
+  EXPECT_EQ(DownloadFile(*stub_, absent, At("copy")), absl::NotFoundError("no such artifact"));
+  const auto ref = UploadFile(*stub_, Write("content"));
+  service_.download_answer = grpc::Status(grpc::UNAVAILABLE, "going away");
+  EXPECT_EQ(DownloadFile(*stub_, *ref, At("copy")), absl::UnavailableError("going away"));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_->path()), {}), 1);
+}
+
+TEST_F(TransferTest, AServerThatIsAwayIsUnavailable) {
+  server_->Shutdown();
+  EXPECT_EQ(UploadFile(*stub_, Write("content")).status().code(), absl::StatusCode::kUnavailable);
+}
+
+}  // namespace
+}  // namespace gpipe

@@ -1,0 +1,269 @@
+#include "common/field_error.h"
+#include "google/protobuf/text_format.h"
+#include "orchestrator/artifacts/input_check.h"
+#include "tests/unit/orchestrator/artifact_testing.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+using absl::StatusCode;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+constexpr char kTrain[] = R"(
+  train {
+    dataset { path: "train.safetensors" inputs: "x" target: "y" }
+    batch_size: 4
+    loss { cross_entropy { ignore_index: -100 } }
+  })";
+
+class ArtifactInputTest : public ArtifactTest {
+ protected:
+  ArtifactInputTest() { Read(kTrain); }
+
+  void Read(const std::string& text) { ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &spec_)); }
+
+  void AddFile(const std::string& path, const std::vector<TestTensor>& tensors) {
+    files_[path] = Put(SafetensorsBytes(tensors));
+  }
+
+  v1::Dataset& UseEvaluation() {
+    v1::Dataset& dataset = *spec_.mutable_train()->mutable_evaluate()->mutable_dataset();
+    dataset = spec_.train().dataset();
+    dataset.set_path("test.safetensors");
+    return dataset;
+  }
+
+  InputFacts Facts() {
+    auto facts = CheckInputs(spec_, files_, *store_);
+    EXPECT_TRUE(facts.ok()) << facts.status();
+    return facts.ok() ? *facts : InputFacts();
+  }
+
+  void ExpectRefused(const std::string& field, const std::string& description) {
+    ExpectViolation(CheckInputs(spec_, files_, *store_).status(), field, description);
+  }
+
+  void ExpectViolation(const absl::Status& status, const std::string& field, const std::string& description) {
+    EXPECT_THAT(status, HasCode(StatusCode::kInvalidArgument)) << status;
+    std::vector<FieldViolation> violations = FieldViolations(status);
+    ASSERT_EQ(violations.size(), 1u) << status;
+    EXPECT_EQ(violations[0].field, field);
+    EXPECT_THAT(violations[0].description, HasSubstr(description));
+  }
+
+  v1::JobSpec spec_;
+  FileMap files_;
+};
+
+TEST_F(ArtifactInputTest, FactsOfATrainingFile) {
+  AddFile("train.safetensors", {Floats("x", {10, 1, 8, 8}), Ints("y", {10})});
+  AddFile("test.safetensors", {Floats("x", {3, 1, 8, 8}), Ints("y", {3})});
+  UseEvaluation();
+  InputFacts facts = Facts();
+  EXPECT_EQ(facts.samples, 10);
+  EXPECT_THAT(facts.input_shape, ElementsAre(1, 8, 8));
+  EXPECT_EQ(facts.input_dtype, v1::DATA_TYPE_FLOAT32);
+  EXPECT_THAT(facts.target_shape, IsEmpty());
+  EXPECT_EQ(facts.target_dtype, v1::DATA_TYPE_INT64);
+  EXPECT_EQ(facts.evaluation_samples, 3);
+}
+
+TEST_F(ArtifactInputTest, FactsOfTokensWithATargetPerPosition) {
+  AddFile("train.safetensors", {Ints("x", {10, 16}), Ints("y", {10, 16})});
+  InputFacts facts = Facts();
+  EXPECT_EQ(facts.input_dtype, v1::DATA_TYPE_INT64);
+  EXPECT_THAT(facts.target_shape, ElementsAre(16));
+  EXPECT_EQ(facts.evaluation_samples, 0);
+}
+
+TEST_F(ArtifactInputTest, FactsOfMadeUpData) {
+  Read(R"(train { dataset { random { samples: 7 input_shape: [ 2, 3 ] classes: 5 } }
+                  batch_size: 4 loss { cross_entropy {} } })");
+  InputFacts facts = Facts();
+  EXPECT_EQ(facts.samples, 7);
+  EXPECT_THAT(facts.input_shape, ElementsAre(2, 3));
+  EXPECT_EQ(facts.target_dtype, v1::DATA_TYPE_INT64);
+}
+
+TEST_F(ArtifactInputTest, MadeUpClassesNeedCrossEntropy) {
+  Read(R"(train { dataset { random { samples: 7 input_shape: 2 classes: 5 } } batch_size: 4 loss { mse {} } })");
+  ExpectRefused("train.dataset.random", "mse needs a target that is F32, this is I64");
+}
+
+TEST_F(ArtifactInputTest, AFileThatIsNotInTheRequest) {
+  ExpectRefused("train.dataset.path", "'train.safetensors' is not among");
+}
+
+TEST_F(ArtifactInputTest, AFileThatWasNotUploaded) {
+  files_["train.safetensors"] = RefOf("elsewhere");
+  ExpectRefused("train.dataset.path", "'train.safetensors' was not uploaded");
+  files_["train.safetensors"].set_sha256("nonsense");
+  ExpectRefused("train.dataset.path", "was not uploaded");
+}
+
+TEST_F(ArtifactInputTest, CorruptFiles) {
+  const std::string good = SafetensorsBytes({Floats("x", {10, 2}), Ints("y", {10})});
+  for (const std::string& content : {std::string(), std::string("garbage"), good.substr(0, 20),
+                                     good.substr(0, good.size() - 1), std::string(8, '\xff') + good.substr(8)}) {
+    files_["train.safetensors"] = Put(content);
+    ExpectRefused("train.dataset.path", "'train.safetensors' cannot be used");
+  }
+}
+
+TEST_F(ArtifactInputTest, CorruptWeights) {
+  AddFile("train.safetensors", {Floats("x", {10, 2}), Ints("y", {10})});
+  spec_.mutable_model()->set_weights("weights.safetensors");
+  files_["weights.safetensors"] = Put("garbage");
+  ExpectRefused("model.weights", "cannot be used");
+}
+
+TEST_F(ArtifactInputTest, ATensorThatIsNotInTheFileListsThoseThatAre) {
+  AddFile("train.safetensors", {Floats("image", {10, 2}), Ints("y", {10})});
+  ExpectRefused("train.dataset.inputs[0]", "no tensor 'x' in the file, which has: image, y");
+}
+
+TEST_F(ArtifactInputTest, TensorsOfUnequalBatchSize) {
+  AddFile("train.safetensors", {Floats("x", {10, 2}), Ints("y", {9})});
+  ExpectRefused("train.dataset.target", "unequal batch size: 'y' has 9 samples, the input has 10");
+}
+
+TEST_F(ArtifactInputTest, ASingleNumberHasNoSamples) {
+  AddFile("train.safetensors", {Floats("x", {10, 2}), Ints("y", {})});
+  ExpectRefused("train.dataset.target", "a single number");
+}
+
+TEST_F(ArtifactInputTest, AnEmptyDataSet) {
+  AddFile("train.safetensors", {Floats("x", {0, 2}), Ints("y", {0})});
+  ExpectRefused("train.dataset.path", "empty");
+}
+
+TEST_F(ArtifactInputTest, TypesThatTheLossCannotUse) {
+  AddFile("train.safetensors", {Floats("x", {10, 2}), Floats("y", {10})});
+  ExpectRefused("train.dataset.target", "cross_entropy needs a target that is I64, this is F32");
+  AddFile("train.safetensors", {Floats("x", {10, 2}), Ints("y", {10})});
+  spec_.mutable_train()->mutable_loss()->mutable_bce_with_logits();
+  ExpectRefused("train.dataset.target", "bce_with_logits needs a target that is F32, this is I64");
+}
+
+TEST_F(ArtifactInputTest, AnInputOfATypeThatNoLayerTakes) {
+  AddFile("train.safetensors", {MakeTensor<double>("x", v1::DATA_TYPE_FLOAT64, {10, 2}), Ints("y", {10})});
+  ExpectRefused("train.dataset.inputs[0]", "must be F32 or I64, is F64");
+}
+
+TEST_F(ArtifactInputTest, EvaluationDataShapedUnlikeTrainingData) {
+  AddFile("train.safetensors", {Floats("x", {10, 2}), Ints("y", {10})});
+  AddFile("test.safetensors", {Floats("x", {3, 4}), Ints("y", {3})});
+  UseEvaluation();
+  ExpectRefused("train.evaluate.dataset.inputs[0]", "samples of shape [4] differ from training's [2]");
+  AddFile("test.safetensors", {Ints("x", {3, 2}), Ints("y", {3})});
+  ExpectRefused("train.evaluate.dataset.inputs[0]", "type I64 differs from training's F32");
+  AddFile("test.safetensors", {Floats("x", {3, 2}), Ints("y", {3, 5})});
+  ExpectRefused("train.evaluate.dataset.target", "samples of shape [5] differ from training's []");
+}
+
+TEST_F(ArtifactInputTest, DropLastThatLeavesNothing) {
+  AddFile("train.safetensors", {Floats("x", {3, 2}), Ints("y", {3})});
+  spec_.mutable_train()->set_drop_last(true);
+  ExpectRefused("train.drop_last", "leaves nothing: the data set has 3 samples, a batch 4");
+  spec_.mutable_train()->set_batch_size(3);
+  EXPECT_EQ(Facts().samples, 3);
+}
+
+TEST_F(ArtifactInputTest, AllThatIsWrongIsListed) {
+  AddFile("train.safetensors", {Ints("y", {10})});
+  UseEvaluation().clear_inputs();
+  spec_.mutable_model()->set_weights("weights.safetensors");
+  absl::Status status = CheckInputs(spec_, files_, *store_).status();
+  std::vector<std::string> fields;
+  for (const FieldViolation& violation : FieldViolations(status)) fields.push_back(violation.field);
+  EXPECT_THAT(fields, ElementsAre("model.weights", "train.dataset.inputs[0]", "train.evaluate.dataset.path"));
+}
+
+TEST_F(ArtifactInputTest, InferenceInputs) {
+  Read(R"(infer { inputs: "in.safetensors" batch_size: 64 })");
+  AddFile("in.safetensors", {Floats("input", {10, 3})});
+  InputFacts facts = Facts();
+  EXPECT_EQ(facts.samples, 10);
+  EXPECT_THAT(facts.input_shape, ElementsAre(3));
+  EXPECT_EQ(facts.target_dtype, v1::DATA_TYPE_UNSPECIFIED);
+
+  AddFile("in.safetensors", {Floats("x", {10, 3})});
+  ExpectRefused("infer.inputs", "no tensor 'input'");
+  AddFile("in.safetensors", {Floats("input", {0, 3})});
+  ExpectRefused("infer.inputs", "empty");
+}
+
+TEST_F(ArtifactInputTest, MadeUpInferenceInputs) {
+  Read(R"(infer { random_inputs { shape: [ 64, 1024 ] } batch_size: 64 })");
+  InputFacts facts = Facts();
+  EXPECT_EQ(facts.samples, 64);
+  EXPECT_THAT(facts.input_shape, ElementsAre(1024));
+}
+
+class TargetCheckTest : public ArtifactInputTest {
+ protected:
+  void UseTargets(const std::vector<int64_t>& shape, const std::vector<int64_t>& values) {
+    AddFile("train.safetensors", {Floats("x", {shape[0], 2}), Ints("y", shape, values)});
+  }
+  absl::Status Check(int64_t classes) { return CheckTargets(spec_, files_, *store_, classes); }
+};
+
+TEST_F(TargetCheckTest, ClassesInRangeAndIgnoredOnesAreGood) {
+  UseTargets({4}, {0, 9, -100, 5});
+  EXPECT_TRUE(Check(10).ok()) << Check(10);
+}
+
+TEST_F(TargetCheckTest, TheFirstBadSampleIsNamed) {
+  UseTargets({4}, {0, 9, 10, -1});
+  ExpectViolation(Check(10), "train.dataset.target", "sample 2 has class 10, which is not in [0, 10)");
+  UseTargets({4}, {0, -1, 10, 0});
+  ExpectViolation(Check(10), "train.dataset.target", "sample 1 has class -1");
+}
+
+TEST_F(TargetCheckTest, WithTargetsPerPositionTheSampleIsNamed) {
+  UseTargets({3, 2}, {0, 1, 2, 3, 4, 99});
+  ExpectViolation(Check(10), "train.dataset.target", "sample 2 has class 99");
+}
+
+TEST_F(TargetCheckTest, IgnoreIndexIsTheSpecs) {
+  UseTargets({2}, {-100, -1});
+  spec_.mutable_train()->mutable_loss()->mutable_cross_entropy()->set_ignore_index(-1);
+  ExpectViolation(Check(10), "train.dataset.target", "sample 0 has class -100");
+}
+
+TEST_F(TargetCheckTest, ABadClassBehindTheFirstPieceIsFound) {
+  constexpr int64_t kSamples = 300000;  // More than two pieces of 1 MiB.
+  std::vector<int64_t> values(kSamples, 1);
+  values[kSamples - 1] = 10;
+  AddFile("train.safetensors", {Floats("x", {kSamples}), Ints("y", {kSamples}, values)});
+  ExpectViolation(Check(10), "train.dataset.target", "sample 299999 has class 10");
+  values[kSamples - 1] = 9;
+  AddFile("train.safetensors", {Floats("x", {kSamples}), Ints("y", {kSamples}, values)});
+  EXPECT_TRUE(Check(10).ok());
+}
+
+TEST_F(TargetCheckTest, EvaluationTargetsAreCheckedToo) {
+  UseTargets({2}, {0, 1});
+  AddFile("test.safetensors", {Floats("x", {1, 2}), Ints("y", {1}, {2})});
+  UseEvaluation();
+  ExpectViolation(Check(2), "train.evaluate.dataset.target", "sample 0 has class 2");
+}
+
+TEST_F(TargetCheckTest, MadeUpClassesMustFitTheOutput) {
+  Read(R"(train { dataset { random { samples: 7 input_shape: 2 classes: 5 } }
+                  batch_size: 4 loss { cross_entropy {} } })");
+  EXPECT_TRUE(Check(5).ok());
+  ExpectViolation(Check(4), "train.dataset.random.classes", "is 5, but the model's output has 4");
+}
+
+TEST_F(TargetCheckTest, OtherLossesAndInferenceHaveNoClasses) {
+  spec_.mutable_train()->mutable_loss()->mutable_mse();
+  EXPECT_TRUE(Check(1).ok());
+  Read(R"(infer { inputs: "in.safetensors" })");
+  EXPECT_TRUE(Check(1).ok());
+}
+
+}  // namespace
+}  // namespace gpipe::orchestrator

@@ -1,0 +1,196 @@
+#include "orchestrator/artifacts/artifact_service.h"
+
+#include <thread>
+
+#include "common/artifacts/transfer.h"
+#include "common/grpc_status.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/security/credentials.h"
+#include "grpcpp/security/server_credentials.h"
+#include "grpcpp/server_builder.h"
+#include "tests/unit/orchestrator/artifact_testing.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+using grpc::StatusCode;
+using testing::HasSubstr;
+
+class ArtifactServiceTest : public ArtifactTest {
+ protected:
+  ArtifactServiceTest() : service_(store_.get()) {
+    int port = 0;
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+    builder.RegisterService(&service_);
+    server_ = builder.BuildAndStart();
+    stub_ = v1::ArtifactService::NewStub(
+        grpc::CreateChannel("127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials()));
+  }
+  ~ArtifactServiceTest() override { server_->Shutdown(); }
+
+  static v1::UploadArtifactRequest RefPart(const v1::ArtifactRef& ref) {
+    v1::UploadArtifactRequest request;
+    *request.mutable_ref() = ref;
+    return request;
+  }
+  static v1::UploadArtifactRequest DataPart(std::string data) {
+    v1::UploadArtifactRequest request;
+    request.set_data(std::move(data));
+    return request;
+  }
+
+  grpc::Status Upload(const std::vector<v1::UploadArtifactRequest>& parts) {
+    grpc::ClientContext context;
+    v1::UploadArtifactResponse response;
+    auto writer = stub_->UploadArtifact(&context, &response);
+    for (const v1::UploadArtifactRequest& part : parts) {
+      if (!writer->Write(part)) break;
+    }
+    writer->WritesDone();
+    return writer->Finish();
+  }
+
+  grpc::Status Download(const v1::ArtifactRef& ref, int64_t offset, std::string& content) {
+    grpc::ClientContext context;
+    v1::DownloadArtifactRequest request;
+    *request.mutable_ref() = ref;
+    request.set_offset(offset);
+    auto reader = stub_->DownloadArtifact(&context, request);
+    v1::DownloadArtifactResponse piece;
+    while (reader->Read(&piece)) {
+      EXPECT_LE(piece.data().size(), static_cast<size_t>(ArtifactService::kPieceBytes));
+      content += piece.data();
+    }
+    return reader->Finish();
+  }
+
+  ArtifactService service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<v1::ArtifactService::Stub> stub_;
+};
+
+std::string Patterned(size_t size) {
+  std::string content(size, '\0');
+  for (size_t i = 0; i < size; ++i) content[i] = static_cast<char>(i * 31 + i / 4096);
+  return content;
+}
+
+TEST_F(ArtifactServiceTest, AFileOfManyPiecesGoesUpAndComesDown) {
+  const std::string content = Patterned((5 << 20) + 17);
+  std::filesystem::path path = folder_.path() / "file";
+  ASSERT_TRUE(WriteFileAtomically(path, content).ok());
+  auto ref = UploadFile(*stub_, path);
+  ASSERT_TRUE(ref.ok()) << ref.status();
+  EXPECT_EQ(Content(*ref), content);
+
+  std::string got;
+  ASSERT_TRUE(Download(*ref, 0, got).ok());
+  EXPECT_EQ(got, content);
+  ASSERT_TRUE(DownloadFile(*stub_, *ref, folder_.path() / "back").ok());
+}
+
+TEST_F(ArtifactServiceTest, DownloadsFromAnOffset) {
+  v1::ArtifactRef ref = Put("0123456789");
+  std::string got;
+  ASSERT_TRUE(Download(ref, 7, got).ok());
+  EXPECT_EQ(got, "789");
+  got.clear();
+  ASSERT_TRUE(Download(ref, 10, got).ok());
+  EXPECT_EQ(got, "");
+}
+
+TEST_F(ArtifactServiceTest, BadDownloadsAreRefused) {
+  v1::ArtifactRef ref = Put("0123456789");
+  std::string got;
+  EXPECT_EQ(Download(ref, 11, got).error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Download(ref, -1, got).error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Download(RefOf("nothing"), 0, got).error_code(), StatusCode::NOT_FOUND);
+  ref.set_sha256("../" + std::string(61, 'a'));
+  EXPECT_EQ(Download(ref, 0, got).error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Download({}, 0, got).error_code(), StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(ArtifactServiceTest, UploadsThatBreakTheProtocolAreRefused) {
+  const v1::UploadArtifactRequest ref = RefPart(RefOf("hello"));
+  EXPECT_EQ(Upload({}).error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Upload({v1::UploadArtifactRequest()}).error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Upload({DataPart("hello")}).error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Upload({ref, ref}).error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Upload({RefPart({})}).error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(CountFiles(), 0);
+}
+
+TEST_F(ArtifactServiceTest, UploadsOfOtherBytesAreDataLoss) {
+  const v1::UploadArtifactRequest ref = RefPart(RefOf("hello"));
+  EXPECT_EQ(Upload({ref}).error_code(), StatusCode::DATA_LOSS);
+  EXPECT_EQ(Upload({ref, DataPart("hell0")}).error_code(), StatusCode::DATA_LOSS);
+  EXPECT_EQ(Upload({ref, DataPart("hello"), DataPart("!")}).error_code(), StatusCode::DATA_LOSS);
+  EXPECT_EQ(CountFiles(), 0);
+  EXPECT_TRUE(Upload({ref, DataPart("hel"), DataPart(""), DataPart("lo")}).ok());
+  EXPECT_TRUE(store_->Has(RefOf("hello")));
+}
+
+TEST_F(ArtifactServiceTest, AnEmptyFileGoesUp) {
+  EXPECT_TRUE(Upload({RefPart(RefOf(""))}).ok());
+  EXPECT_TRUE(store_->Has(RefOf("")));
+}
+
+TEST_F(ArtifactServiceTest, ACancelledUploadLeavesNothing) {
+  {
+    grpc::ClientContext context;
+    v1::UploadArtifactResponse response;
+    auto writer = stub_->UploadArtifact(&context, &response);
+    ASSERT_TRUE(writer->Write(RefPart(RefOf("hello"))));
+    context.TryCancel();
+    EXPECT_EQ(writer->Finish().error_code(), StatusCode::CANCELLED);
+  }
+  server_->Shutdown();  // Waits for the call's end on this side.
+  EXPECT_EQ(CountFiles(), 0);
+}
+
+TEST_F(ArtifactServiceTest, FindsWhatIsMissing) {
+  v1::FindMissingArtifactsRequest request;
+  *request.add_refs() = Put("here");
+  *request.add_refs() = RefOf("missing");
+  grpc::ClientContext context;
+  v1::FindMissingArtifactsResponse response;
+  ASSERT_TRUE(stub_->FindMissingArtifacts(&context, request, &response).ok());
+  ASSERT_EQ(response.missing_size(), 1);
+  EXPECT_EQ(response.missing(0).sha256(), RefOf("missing").sha256());
+}
+
+TEST_F(ArtifactServiceTest, BadRefsAreNamedByField) {
+  v1::FindMissingArtifactsRequest request;
+  *request.add_refs() = RefOf("fine");
+  request.add_refs()->set_sha256("nonsense");
+  grpc::ClientContext context;
+  v1::FindMissingArtifactsResponse response;
+  grpc::Status status = stub_->FindMissingArtifacts(&context, request, &response);
+  EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("refs[1]"));
+}
+
+TEST_F(ArtifactServiceTest, TooManyRefsAreRefused) {
+  v1::FindMissingArtifactsRequest request;
+  for (int i = 0; i <= ArtifactService::kMaxRefs; ++i) request.add_refs();
+  grpc::ClientContext context;
+  v1::FindMissingArtifactsResponse response;
+  EXPECT_EQ(stub_->FindMissingArtifacts(&context, request, &response).error_code(), StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(ArtifactServiceTest, ManyClientsAtOnce) {
+  std::vector<std::jthread> clients;
+  for (int i = 0; i < 8; ++i) {
+    clients.emplace_back([this, i] {
+      const std::string content = std::to_string(i) + Patterned(2 << 20);
+      EXPECT_TRUE(Upload({RefPart(RefOf(content)), DataPart(content)}).ok());
+      std::string got;
+      EXPECT_TRUE(Download(RefOf(content), 0, got).ok());
+      EXPECT_EQ(got, content);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace gpipe::orchestrator

@@ -1,0 +1,158 @@
+#include <thread>
+
+#include "tests/unit/orchestrator/artifact_testing.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+using absl::StatusCode;
+using testing::HasSubstr;
+
+class ArtifactStoreTest : public ArtifactTest {};
+
+TEST_F(ArtifactStoreTest, WhatWasCommittedInPiecesIsThereAfterReopening) {
+  v1::ArtifactRef ref = RefOf("hello world");
+  auto writer = store_->Begin(ref);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  ASSERT_TRUE(writer->Append("hello ").ok());
+  ASSERT_TRUE(writer->Append("world").ok());
+  EXPECT_FALSE(store_->Has(ref));
+  ASSERT_TRUE(writer->Commit().ok());
+  Reopen({});
+  EXPECT_TRUE(store_->Has(ref));
+  EXPECT_EQ(Content(ref), "hello world");
+  EXPECT_EQ(*store_->Path(ref), folder_.path() / "artifacts" / ref.sha256().substr(0, 2) / ref.sha256());
+}
+
+TEST_F(ArtifactStoreTest, AnEmptyFileIsAFile) {
+  v1::ArtifactRef ref = Put("");
+  EXPECT_TRUE(store_->Has(ref));
+  EXPECT_EQ(Content(ref), "");
+}
+
+TEST_F(ArtifactStoreTest, UnknownContentIsNotFound) {
+  EXPECT_FALSE(store_->Has(RefOf("x")));
+  EXPECT_THAT(store_->Path(RefOf("x")).status(), HasCode(StatusCode::kNotFound));
+}
+
+TEST_F(ArtifactStoreTest, AKnownDigestWithAnotherSizeIsNotFound) {
+  v1::ArtifactRef ref = Put("hello");
+  ref.set_size(4);
+  EXPECT_FALSE(store_->Has(ref));
+}
+
+TEST_F(ArtifactStoreTest, DigestsThatCouldLeaveTheFolderAreRefused) {
+  for (std::string digest : {std::string(), std::string("../../../etc/passwd"), std::string(64, 'A'),
+                             "../" + std::string(61, 'a'), std::string(65, 'a'), std::string(63, 'a') + "/"}) {
+    v1::ArtifactRef ref;
+    ref.set_sha256(digest);
+    EXPECT_FALSE(store_->Has(ref));
+    EXPECT_THAT(store_->Path(ref).status(), HasCode(StatusCode::kInvalidArgument)) << digest;
+    EXPECT_THAT(store_->Begin(ref).status(), HasCode(StatusCode::kInvalidArgument)) << digest;
+  }
+}
+
+TEST_F(ArtifactStoreTest, ANegativeSizeIsRefused) {
+  v1::ArtifactRef ref = RefOf("x");
+  ref.set_size(-1);
+  EXPECT_THAT(store_->Begin(ref).status(), HasCode(StatusCode::kInvalidArgument));
+}
+
+TEST_F(ArtifactStoreTest, OtherBytesThanAnnouncedAreDataLossAndLeaveNothing) {
+  v1::ArtifactRef ref = RefOf("hello");
+  {
+    auto writer = store_->Begin(ref);
+    ASSERT_TRUE(writer->Append("hell0").ok());
+    EXPECT_THAT(writer->Commit(), HasCode(StatusCode::kDataLoss));
+  }
+  EXPECT_FALSE(store_->Has(ref));
+  EXPECT_EQ(CountFiles(), 0);
+}
+
+TEST_F(ArtifactStoreTest, FewerBytesThanAnnouncedAreDataLoss) {
+  auto writer = store_->Begin(RefOf("hello"));
+  ASSERT_TRUE(writer->Append("hell").ok());
+  absl::Status status = writer->Commit();
+  EXPECT_THAT(status, HasCode(StatusCode::kDataLoss));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("4 bytes instead of the 5"));
+}
+
+TEST_F(ArtifactStoreTest, MoreBytesThanAnnouncedAreNotWritten) {
+  auto writer = store_->Begin(RefOf("hello"));
+  ASSERT_TRUE(writer->Append("hello").ok());
+  EXPECT_THAT(writer->Append("!"), HasCode(StatusCode::kDataLoss));
+}
+
+TEST_F(ArtifactStoreTest, AnAbandonedUploadLeavesNothing) {
+  {
+    ASSERT_TRUE(store_->Begin(RefOf("hello"))->Append("hel").ok());
+  }
+  EXPECT_EQ(CountFiles(), 0);
+}
+
+TEST_F(ArtifactStoreTest, AFileOverTheLimitIsRefusedBeforeItIsSent) {
+  Reopen({.max_artifact_bytes = 4});
+  EXPECT_THAT(store_->Begin(RefOf("hello")).status(), HasCode(StatusCode::kResourceExhausted));
+  EXPECT_THAT(store_->Put("hello").status(), HasCode(StatusCode::kResourceExhausted));
+  EXPECT_TRUE(store_->Put("hell").ok());
+}
+
+TEST_F(ArtifactStoreTest, LeftoversAreRemovedAtTheStartAndContentIsKept) {
+  v1::ArtifactRef ref = Put("kept");
+  std::filesystem::path half_written = store_->Path(ref)->string() + ".tmp-abcdef";
+  ASSERT_TRUE(WriteFileAtomically(half_written, "half").ok());
+  ASSERT_TRUE(WriteFileAtomically(store_->TemporaryPath(), "forgotten").ok());
+  EXPECT_EQ(CountFiles(), 3);
+  Reopen({});
+  EXPECT_EQ(CountFiles(), 1);
+  EXPECT_EQ(Content(ref), "kept");
+}
+
+TEST_F(ArtifactStoreTest, AdoptMovesAFileIn) {
+  std::filesystem::path path = store_->TemporaryPath();
+  ASSERT_TRUE(WriteFileAtomically(path, "made here").ok());
+  auto ref = store_->Adopt(path);
+  ASSERT_TRUE(ref.ok()) << ref.status();
+  EXPECT_EQ(ref->sha256(), RefOf("made here").sha256());
+  EXPECT_EQ(Content(*ref), "made here");
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+TEST_F(ArtifactStoreTest, AdoptOfKnownContentKeepsOne) {
+  v1::ArtifactRef known = Put("twice");
+  std::filesystem::path path = store_->TemporaryPath();
+  ASSERT_TRUE(WriteFileAtomically(path, "twice").ok());
+  ASSERT_TRUE(store_->Adopt(path).ok());
+  EXPECT_EQ(CountFiles(), 1);
+  EXPECT_EQ(Content(known), "twice");
+}
+
+TEST_F(ArtifactStoreTest, AdoptAcrossFileSystemsCopies) {
+  std::filesystem::path path = std::filesystem::path("/dev/shm") / folder_.path().filename();
+  ASSERT_TRUE(WriteFileAtomically(path, std::string(3 << 20, 'x')).ok());
+  auto ref = store_->Adopt(path);
+  ASSERT_TRUE(ref.ok()) << ref.status();
+  EXPECT_EQ(Content(*ref).size(), size_t{3} << 20);
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+TEST_F(ArtifactStoreTest, AdoptOfNoFileIsNotFound) {
+  EXPECT_THAT(store_->Adopt(folder_.path() / "none").status(), HasCode(StatusCode::kNotFound));
+}
+
+TEST_F(ArtifactStoreTest, ManyThreadsMayStoreTheSameContent) {
+  const std::string content(100000, 'x');
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&, i] {
+      EXPECT_TRUE(store_->Put(content).ok());
+      EXPECT_TRUE(store_->Put("own " + std::to_string(i)).ok());
+    });
+  }
+  threads.clear();
+  EXPECT_EQ(Content(RefOf(content)), content);
+  EXPECT_EQ(CountFiles(), 9);
+}
+
+}  // namespace
+}  // namespace gpipe::orchestrator

@@ -1,0 +1,128 @@
+#include "tests/unit/orchestrator/scheduling_testing.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+using v1::OrchestratorMessage;
+using v1::Worker;
+
+using ClusterTest = SchedulingTest;
+
+TEST_F(ClusterTest, HelloIsAnsweredByWelcome) {
+  FakeWorker& worker = Connect("w0");
+  auto welcome = worker.Take(OrchestratorMessage::kWelcome);
+  ASSERT_TRUE(welcome.has_value());
+  EXPECT_EQ(welcome->welcome().heartbeat_millis(), 1000);
+  EXPECT_EQ(welcome->welcome().lease_millis(), 5000);
+  EXPECT_EQ(StateOf("w0"), Worker::STATE_IDLE);
+}
+
+TEST_F(ClusterTest, ANameIsFreeAgainWhenItsWorkerIsLost) {
+  FakeWorker& first = Connect("w0");
+  FakeWorker& second = Connect("w0");
+  ASSERT_TRUE(second.closed.has_value());
+  EXPECT_TRUE(absl::IsAlreadyExists(*second.closed));
+  Disconnect(second);
+  EXPECT_EQ(StateOf("w0"), Worker::STATE_IDLE);
+  Disconnect(first);
+  EXPECT_EQ(StateOf("w0"), Worker::STATE_LOST);
+  EXPECT_FALSE(Connect("w0").closed.has_value());
+  EXPECT_EQ(StateOf("w0"), Worker::STATE_IDLE);
+}
+
+TEST_F(ClusterTest, BadHellosAreRefusedByField) {
+  for (const char* name : {"", "a b", "../x"}) {
+    FakeWorker& worker = Connect(name);
+    ASSERT_TRUE(worker.closed.has_value()) << name;
+    EXPECT_TRUE(absl::IsInvalidArgument(*worker.closed));
+  }
+  for (const char* device : {"", "tpu", "cuda:", "cuda:x", "cuda:12345"}) {
+    EXPECT_TRUE(Connect("w", device).closed.has_value()) << device;
+  }
+  EXPECT_FALSE(Connect("w", "cuda:7").closed.has_value());
+}
+
+TEST_F(ClusterTest, TheFirstMessageMustBeHello) {
+  auto worker = std::make_shared<FakeWorker>();
+  worker->session = next_session_++;
+  workers_.push_back(worker);
+  parts_->cluster.OnOpened(worker->session, worker);
+  Say(*worker, v1::WorkerMessage());
+  ASSERT_TRUE(worker->closed.has_value());
+  EXPECT_TRUE(absl::IsInvalidArgument(*worker->closed));
+}
+
+TEST_F(ClusterTest, ASessionWithoutHelloIsEnded) {
+  auto worker = std::make_shared<FakeWorker>();
+  worker->session = next_session_++;
+  workers_.push_back(worker);
+  parts_->cluster.OnOpened(worker->session, worker);
+  Pass(absl::Seconds(7), {});
+  EXPECT_TRUE(worker->closed.has_value());
+}
+
+TEST_F(ClusterTest, HeartbeatsAreAnsweredAndRenewTheLease) {
+  FakeWorker& worker = Connect("w0");
+  Pass(absl::Seconds(20), {&worker});
+  EXPECT_EQ(StateOf("w0"), Worker::STATE_IDLE);
+  EXPECT_TRUE(worker.Has(OrchestratorMessage::kAlive));
+}
+
+TEST_F(ClusterTest, ASilentWorkerIsLostAfterItsLease) {
+  FakeWorker& silent = Connect("silent");
+  FakeWorker& alive = Connect("alive");
+  Pass(absl::Seconds(4), {&alive});
+  EXPECT_EQ(StateOf("silent"), Worker::STATE_IDLE);
+  Pass(absl::Seconds(4), {&alive});
+  EXPECT_EQ(StateOf("silent"), Worker::STATE_LOST);
+  EXPECT_TRUE(silent.closed.has_value());
+  EXPECT_EQ(StateOf("alive"), Worker::STATE_IDLE);
+}
+
+TEST_F(ClusterTest, WhenTheOrchestratorItselfWasStoppedNobodyIsLost) {
+  Connect("w0");
+  clock_.Advance(absl::Hours(1));
+  Settle();
+  EXPECT_EQ(StateOf("w0"), Worker::STATE_IDLE);
+}
+
+TEST_F(ClusterTest, AnIdleWorkerMayLeaveAtOnce) {
+  FakeWorker& worker = Connect("w0");
+  SayLeaving(worker);
+  EXPECT_TRUE(worker.Has(OrchestratorMessage::kLeaveGranted));
+  EXPECT_EQ(StateOf("w0"), Worker::STATE_LEAVING);
+  Disconnect(worker);
+  EXPECT_EQ(StateOf("w0"), Worker::STATE_LOST);
+}
+
+TEST_F(ClusterTest, MessagesThatMeanNothingAreIgnored) {
+  FakeWorker& worker = Connect("w0");
+  Say(worker, v1::WorkerMessage());
+  v1::WorkerMessage message;
+  message.mutable_progress();
+  Say(worker, message);
+  message.mutable_released()->mutable_attempt()->set_job("nobody");
+  Say(worker, message);
+  message.mutable_inspected()->set_id(77);
+  Say(worker, message);
+  message.mutable_hello()->set_name("other");
+  Say(worker, message);
+  EXPECT_EQ(StateOf("w0"), Worker::STATE_IDLE);
+}
+
+TEST_F(ClusterTest, OnlySoManyLostWorkersAreKept) {
+  for (int i = 0; i < 150; ++i) Disconnect(Connect("w" + std::to_string(i)));
+  Connect("last");
+  EXPECT_EQ(parts_->cluster.registry().All().size(), WorkerRegistry::kMaxLost + 1);
+}
+
+TEST_F(ClusterTest, AfterShutdownSessionsEnd) {
+  FakeWorker& worker = Connect("w0");
+  Do([&] { return parts_->cluster.Shutdown(absl::UnavailableError("bye")), 0; });
+  ASSERT_TRUE(worker.closed.has_value());
+  EXPECT_TRUE(absl::IsUnavailable(*worker.closed));
+  EXPECT_TRUE(Connect("w1").closed.has_value());
+}
+
+}  // namespace
+}  // namespace gpipe::orchestrator

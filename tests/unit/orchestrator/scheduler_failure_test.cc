@@ -1,0 +1,301 @@
+#include "tests/unit/orchestrator/scheduling_testing.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using v1::Job;
+using v1::OrchestratorMessage;
+using v1::Worker;
+
+class AttemptFailureTest : public SchedulingTest {
+ protected:
+  void SetUp() override {
+    SchedulingTest::SetUp();
+    w0_ = &Connect("w0");
+    w1_ = &Connect("w1");
+    id_ = Submit(ParseSpec(kTrainYaml))->id();
+  }
+  void Run() {
+    SayPrepared(*w0_);
+    SayPrepared(*w1_);
+  }
+  v1::Failure FailureOfJob() {
+    const Job job = Get(id_);
+    EXPECT_EQ(job.state(), Job::STATE_FAILED);
+    return job.failure();
+  }
+  FakeWorker* w0_ = nullptr;
+  FakeWorker* w1_ = nullptr;
+  std::string id_;
+};
+
+TEST_F(AttemptFailureTest, ALostWorkerFailsTheJobInEveryPhase) {
+  const std::pair<v1::Phase, std::string> kPhases[] = {
+      {v1::PHASE_PREPARING, "preparing"},
+      {v1::PHASE_JOINING, "joining its peers"},
+      {v1::PHASE_FORWARD, "forward of micro-batch 3 in step 17"},
+      {v1::PHASE_BACKWARD, "backward of micro-batch 3 in step 17"},
+      {v1::PHASE_OPTIMIZER, "optimizer update of step 17"},
+      {v1::PHASE_CHECKPOINT, "checkpoint after step 17"},
+      {v1::PHASE_EVALUATION, "evaluation after step 17"},
+  };
+  for (const auto& [phase, doing] : kPhases) {
+    if (phase >= v1::PHASE_FORWARD) Run();
+    Work(*w1_, phase, 1, 17, 3);
+    Pass(absl::Seconds(1), {w0_, w1_});
+    Disconnect(*w1_);
+    SayReleased(*w0_);
+    const v1::Failure failure = FailureOfJob();
+    EXPECT_EQ(failure.code(), "WORKER_LOST");
+    EXPECT_EQ(failure.worker(), "w1");
+    EXPECT_EQ(failure.stage(), 1);
+    EXPECT_EQ(failure.doing(), doing);
+    EXPECT_THAT(failure.message(), HasSubstr("connection closed"));
+    EXPECT_EQ(StateOf("w0"), Worker::STATE_IDLE);
+    w1_ = &Connect("w1");
+    id_ = Submit(ParseSpec(kTrainYaml))->id();
+    ASSERT_EQ(Get(id_).state(), Job::STATE_STARTING);
+  }
+}
+
+TEST_F(AttemptFailureTest, AWorkersOwnErrorIsTheCause) {
+  Run();
+  Work(*w1_, v1::PHASE_FORWARD, 1, 2, 0);
+  SayFailed(*w1_, absl::OutOfRangeError("the loss of step 2 is not finite"), false);
+  EXPECT_TRUE(w0_->Has(OrchestratorMessage::kAbort));
+  SayFailed(*w0_, absl::UnavailableError("peer w1 is gone"), true);
+  SayReleased(*w0_);
+  SayReleased(*w1_);
+  const v1::Failure failure = FailureOfJob();
+  EXPECT_EQ(failure.code(), "NOT_FINITE");
+  EXPECT_EQ(failure.worker(), "w1");
+  EXPECT_THAT(failure.message(), HasSubstr("during the forward of micro-batch 0 in step 2"));
+  EXPECT_THAT(failure.consequences(), ElementsAre(HasSubstr("peer w1 is gone")));
+  EXPECT_EQ(Get(id_).reason(), failure.message());
+}
+
+TEST_F(AttemptFailureTest, AConsequenceWaitsForItsCause) {
+  Run();
+  SayFailed(*w0_, absl::UnavailableError("peer w1 is gone"), true);
+  EXPECT_EQ(Get(id_).state(), Job::STATE_RUNNING);
+  Disconnect(*w1_);
+  SayReleased(*w0_);
+  const v1::Failure failure = FailureOfJob();
+  EXPECT_EQ(failure.code(), "WORKER_LOST");
+  EXPECT_EQ(failure.worker(), "w1");
+  EXPECT_THAT(failure.consequences(), ElementsAre(HasSubstr("peer w1 is gone")));
+}
+
+TEST_F(AttemptFailureTest, AHungWorkerIsTheCauseOfItsPeersConsequences) {
+  Run();
+  SayFailed(*w0_, absl::UnavailableError("peer w1 does not answer"), true);
+  Pass(absl::Seconds(8), {w0_});
+  const v1::Failure failure = FailureOfJob();
+  EXPECT_EQ(failure.worker(), "w1");
+  EXPECT_THAT(failure.message(), HasSubstr("silent for 5s"));
+  EXPECT_THAT(failure.consequences(), Contains(HasSubstr("does not answer")));
+}
+
+TEST_F(AttemptFailureTest, AConsequenceWithoutACauseIsTheCauseInTheEnd) {
+  Run();
+  SayFailed(*w0_, absl::UnavailableError("peer w1 is gone"), true);
+  SayFailed(*w1_, absl::UnavailableError("peer w0 is gone"), true);
+  Pass(absl::Seconds(5), {w0_, w1_});
+  EXPECT_EQ(Get(id_).state(), Job::STATE_RUNNING);
+  Pass(absl::Seconds(3), {w0_, w1_});
+  const v1::Failure failure = FailureOfJob();
+  EXPECT_EQ(failure.worker(), "w0");
+  EXPECT_THAT(failure.consequences(), Contains(HasSubstr("peer w0 is gone")));
+}
+
+TEST_F(AttemptFailureTest, TheFirstOfTwoCausesWins) {
+  Run();
+  SayFailed(*w0_, absl::ResourceExhaustedError("out of memory"), false);
+  SayFailed(*w1_, absl::InternalError("later"), false);
+  SayReleased(*w0_);
+  SayReleased(*w1_);
+  EXPECT_EQ(FailureOfJob().code(), "OUT_OF_MEMORY");
+  EXPECT_EQ(FailureOfJob().worker(), "w0");
+}
+
+TEST_F(AttemptFailureTest, ConsequencesAreNotWaitedForLongerThanASecond) {
+  Run();
+  SayFailed(*w0_, absl::InternalError("broken"), false);
+  EXPECT_EQ(Get(id_).state(), Job::STATE_RUNNING);
+  Pass(absl::Seconds(1), {w0_, w1_});
+  EXPECT_EQ(FailureOfJob().worker(), "w0");
+}
+
+TEST_F(AttemptFailureTest, AWorkerThatDoesNotLetGoIsLostInTheEnd) {
+  Run();
+  Do([&] { return parts_->scheduler.Cancel(id_); });
+  SayReleased(*w0_);
+  Pass(absl::Seconds(8), {w0_, w1_});
+  EXPECT_EQ(StateOf("w1"), Worker::STATE_RELEASING);
+  Pass(absl::Seconds(4), {w0_, w1_});
+  EXPECT_EQ(StateOf("w1"), Worker::STATE_LOST);
+  EXPECT_TRUE(w1_->closed.has_value());
+  EXPECT_EQ(StateOf("w0"), Worker::STATE_IDLE);
+}
+
+TEST_F(AttemptFailureTest, AWorkerThatLetsGoByItselfFailsTheJob) {
+  Run();
+  SayReleased(*w1_);
+  SayReleased(*w0_);
+  EXPECT_EQ(FailureOfJob().worker(), "w1");
+  EXPECT_EQ(StateOf("w1"), Worker::STATE_IDLE);
+}
+
+TEST_F(AttemptFailureTest, ALeavingWorkerEndsItsJobBeforeItMayGo) {
+  Run();
+  SayLeaving(*w1_);
+  EXPECT_FALSE(w1_->Has(OrchestratorMessage::kLeaveGranted));
+  SayReleased(*w0_);
+  SayReleased(*w1_);
+  EXPECT_EQ(FailureOfJob().code(), "WORKER_LEFT");
+  EXPECT_TRUE(w1_->Has(OrchestratorMessage::kLeaveGranted));
+  EXPECT_EQ(StateOf("w1"), Worker::STATE_LEAVING);
+}
+
+TEST_F(AttemptFailureTest, AWorkerThatHasDoneItsPartMayGoOrBeLost) {
+  Run();
+  SayFinished(*w1_);
+  SayLeaving(*w1_);
+  EXPECT_TRUE(w1_->Has(OrchestratorMessage::kLeaveGranted));
+  Disconnect(*w1_);
+  SayFinished(*w0_);
+  EXPECT_EQ(Get(id_).state(), Job::STATE_SUCCEEDED);
+}
+
+TEST_F(AttemptFailureTest, MessagesOfAnOlderAttemptAreIgnored) {
+  Run();
+  const v1::AttemptId old = w0_->attempt;
+  Do([&] { return parts_->scheduler.Cancel(id_); });
+  SayReleased(*w0_);
+  SayReleased(*w1_);
+  id_ = Submit(ParseSpec(kTrainYaml))->id();
+  ASSERT_EQ(Get(id_).state(), Job::STATE_STARTING);
+  v1::WorkerMessage message;
+  *message.mutable_failed()->mutable_attempt() = old;
+  Say(*w0_, message);
+  *message.mutable_released()->mutable_attempt() = old;
+  Say(*w0_, message);
+  EXPECT_EQ(Get(id_).state(), Job::STATE_STARTING);
+  EXPECT_EQ(StateOf("w0"), Worker::STATE_ASSIGNED);
+}
+
+TEST_F(AttemptFailureTest, WorkersThatNeverPrepareFailTheJob) {
+  SayPrepared(*w0_);
+  Pass(Attempt::kPrepareTimeout + absl::Seconds(2), {w0_, w1_});
+  EXPECT_EQ(FailureOfJob().code(), "STALLED");
+  EXPECT_THAT(FailureOfJob().message(), HasSubstr("w1"));
+}
+
+TEST_F(AttemptFailureTest, NonsenseFromAWorkerChangesNothing) {
+  Run();
+  v1::WorkerMessage message;
+  v1::Progress& progress = *message.mutable_progress();
+  *progress.mutable_attempt() = w0_->attempt;
+  progress.set_round(1 << 30);
+  progress.set_cycle(-5);
+  progress.add_rounds()->add_stages()->set_stage(99);
+  progress.add_actions()->set_round(-7);
+  Say(*w0_, message);
+  EXPECT_EQ(Get(id_).state(), Job::STATE_RUNNING);
+  EXPECT_EQ(Get(id_).rounds_done(), 0);
+}
+
+class RestartTest : public AttemptFailureTest {
+ protected:
+  v1::ArtifactRef Put(const std::string& content) { return *parts_->artifacts->Put(content); }
+  void AddCheckpoint(int64_t step) {
+    ASSERT_TRUE(parts_->store->AddCheckpoint(id_, {step, Put("manifest"), Put("model"), Put("optimizer")}).ok());
+  }
+};
+
+TEST_F(RestartTest, QueuedJobsStayInOrder) {
+  const std::string second = Submit(ParseSpec(kTrainYaml))->id();
+  Restart();
+  EXPECT_EQ(Get(id_).state(), Job::STATE_QUEUED);
+  Connect("w0");
+  Connect("w1");
+  EXPECT_EQ(Get(id_).state(), Job::STATE_STARTING);
+  EXPECT_EQ(Get(second).state(), Job::STATE_QUEUED);
+}
+
+TEST_F(RestartTest, ARunningJobStartsAgainFromItsBeginning) {
+  Run();
+  Restart();
+  EXPECT_THAT(Get(id_).reason(), HasSubstr("orchestrator restarted"));
+  Connect("w0");
+  Connect("w1");
+  EXPECT_EQ(Get(id_).attempt(), 2);
+  EXPECT_EQ(workers_[0]->plan.timeline().first_step(), 0);
+}
+
+TEST_F(RestartTest, ARunningJobGoesOnFromItsCheckpointAndNoStepAppearsTwice) {
+  Run();
+  for (int64_t step = 0; step < 3; ++step) {
+    SayRound(*w0_, 0, step, step);
+    SayRound(*w1_, 1, step, step);
+  }
+  Get(id_);  // Stores the steps.
+  AddCheckpoint(2);
+  Restart();
+  w0_ = &Connect("w0");
+  w1_ = &Connect("w1");
+  EXPECT_EQ(w0_->plan.timeline().first_step(), 2);
+  auto prepare = w0_->Take(OrchestratorMessage::kPrepare);
+  ASSERT_TRUE(prepare.has_value());
+  EXPECT_TRUE(prepare->prepare().has_resume_optimizer());
+  EXPECT_EQ(Get(id_).steps_done(), 2);
+  Run();
+  SayRound(*w0_, 0, 0, 2);
+  SayRound(*w1_, 1, 0, 2);
+  auto metrics = Do([&] { return parts_->book.ListMetrics(id_, 0, ""); });
+  std::vector<int64_t> steps;
+  for (const auto& step : metrics->steps()) steps.push_back(step.step());
+  EXPECT_THAT(steps, ElementsAre(0, 1, 2));
+}
+
+TEST_F(RestartTest, AShutdownLeavesTheJobToTheNextStart) {
+  Run();
+  Do([&] { return parts_->scheduler.Shutdown("shutting down"), 0; });
+  EXPECT_TRUE(w0_->Has(OrchestratorMessage::kAbort));
+  Disconnect(*w0_);
+  Disconnect(*w1_);
+  EXPECT_EQ(Get(id_).state(), Job::STATE_RUNNING);
+  Restart();
+  EXPECT_EQ(Get(id_).state(), Job::STATE_QUEUED);
+}
+
+TEST_F(RestartTest, ACheckpointIsAssembledAndNoted) {
+  Run();
+  for (FakeWorker* worker : {w0_, w1_}) {
+    v1::WorkerMessage message;
+    *message.mutable_checkpoint_shard()->mutable_attempt() = worker->attempt;
+    message.mutable_checkpoint_shard()->set_step(4);
+    Say(*worker, message);
+  }
+  EXPECT_EQ(Get(id_).checkpoint_step(), 4);
+  EXPECT_EQ(Get(id_).results_size(), 3);
+}
+
+TEST_F(RestartTest, ACheckpointThatCannotBeJoinedFailsTheJob) {
+  Run();
+  parts_->merges.full = true;
+  for (FakeWorker* worker : {w0_, w1_}) {
+    v1::WorkerMessage message;
+    *message.mutable_checkpoint_shard()->mutable_attempt() = worker->attempt;
+    Say(*worker, message);
+  }
+  SayReleased(*w0_);
+  SayReleased(*w1_);
+  EXPECT_THAT(FailureOfJob().message(), HasSubstr("wait to be joined"));
+}
+
+}  // namespace
+}  // namespace gpipe::orchestrator

@@ -1,0 +1,265 @@
+#include "orchestrator/scheduling/scheduler.h"
+
+#include "tests/unit/orchestrator/scheduling_testing.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using v1::Job;
+using v1::OrchestratorMessage;
+using v1::Worker;
+
+class SchedulerTest : public SchedulingTest {
+ protected:
+  // A job of two stages on w0 and w1.
+  void StartJob(const v1::JobSpec& spec = ParseSpec(kTrainYaml)) {
+    w0_ = &Connect("w0");
+    w1_ = &Connect("w1");
+    id_ = Submit(spec)->id();
+  }
+  void RunJob(const v1::JobSpec& spec = ParseSpec(kTrainYaml)) {
+    StartJob(spec);
+    SayPrepared(*w0_);
+    SayPrepared(*w1_);
+    ASSERT_EQ(Get(id_).state(), Job::STATE_RUNNING);
+  }
+  void RoundOfBoth(int64_t round, int64_t step) {
+    SayRound(*w0_, 0, round, step);
+    SayRound(*w1_, 1, round, step);
+  }
+  std::vector<v1::JobEvent> Events() {
+    return Do([&] { return parts_->book.ListEvents(id_, 0, ""); })->items;
+  }
+  FakeWorker* w0_ = nullptr;
+  FakeWorker* w1_ = nullptr;
+  std::string id_;
+};
+
+TEST_F(SchedulerTest, AJobWaitsForEnoughWorkers) {
+  id_ = Submit(ParseSpec(kTrainYaml))->id();
+  Connect("w0");
+  EXPECT_EQ(Get(id_).state(), Job::STATE_QUEUED);
+  FakeWorker& other = Connect("w1");
+  const Job job = Get(id_);
+  EXPECT_EQ(job.state(), Job::STATE_STARTING);
+  EXPECT_EQ(job.attempt(), 1);
+  EXPECT_THAT(job.workers(), ElementsAre("w0", "w1"));
+  EXPECT_THAT(job.balance(), ElementsAre(2, 1));
+  EXPECT_EQ(job.steps_total(), 10);
+  auto prepare = other.Take(OrchestratorMessage::kPrepare);
+  ASSERT_TRUE(prepare.has_value());
+  EXPECT_EQ(prepare->prepare().worker_index(), 1);
+  EXPECT_EQ(prepare->prepare().peers(0).name(), "w0");
+}
+
+TEST_F(SchedulerTest, TheHeadOfTheQueueHoldsBackTheRest) {
+  v1::JobSpec small = ParseSpec(kTrainYaml);
+  small.mutable_pipeline()->set_workers(1);
+  const std::string large = Submit(ParseSpec(kTrainYaml))->id();
+  const std::string second = Submit(small)->id();
+  Connect("w0");
+  EXPECT_EQ(Get(second).state(), Job::STATE_QUEUED);
+  Do([&] { return parts_->scheduler.Cancel(large); });
+  EXPECT_EQ(Get(second).state(), Job::STATE_STARTING);
+}
+
+TEST_F(SchedulerTest, AllWorkersOfAJobHaveOneKindOfDevice) {
+  v1::JobSpec spec = ParseSpec(kTrainYaml);
+  Connect("c0");
+  Connect("g0", "cuda:0");
+  id_ = Submit(spec)->id();
+  EXPECT_EQ(Get(id_).state(), Job::STATE_QUEUED);
+  Connect("g1", "cuda:1");
+  EXPECT_THAT(Get(id_).workers(), ElementsAre("g0", "g1"));
+}
+
+TEST_F(SchedulerTest, FromSubmissionToSuccess) {
+  RunJob();
+  EXPECT_TRUE(w0_->Has(OrchestratorMessage::kGrant));
+  for (int64_t step = 0; step < 2; ++step) RoundOfBoth(step, step);
+  EXPECT_EQ(Get(id_).steps_done(), 2);
+  EXPECT_EQ(Get(id_).rounds_done(), 2);
+  auto metrics = Do([&] { return parts_->book.ListMetrics(id_, 0, ""); });
+  ASSERT_EQ(metrics->steps_size(), 2);
+  EXPECT_EQ(metrics->steps(1).step(), 1);
+  EXPECT_EQ(metrics->steps(1).loss(), 2.5);
+
+  SayFinished(*w0_);
+  EXPECT_EQ(Get(id_).state(), Job::STATE_RUNNING);
+  SayFinished(*w1_);
+  EXPECT_EQ(Get(id_).state(), Job::STATE_SUCCEEDED);
+  EXPECT_EQ(StateOf("w0"), Worker::STATE_RELEASING);
+  EXPECT_TRUE(w0_->Has(OrchestratorMessage::kRelease));
+  SayReleased(*w0_);
+  SayReleased(*w1_);
+  EXPECT_EQ(StateOf("w0"), Worker::STATE_IDLE);
+  std::vector<Job::State> states;
+  for (const v1::JobEvent& event : Events()) states.push_back(event.state());
+  EXPECT_THAT(states, ElementsAre(Job::STATE_QUEUED, Job::STATE_STARTING, Job::STATE_RUNNING, Job::STATE_SUCCEEDED));
+}
+
+TEST_F(SchedulerTest, SuccessIsAnnouncedAfterResultsAreStored) {
+  RunJob();
+  parts_->merges.held = true;
+  SayFinished(*w0_);
+  SayFinished(*w1_);
+  EXPECT_EQ(Get(id_).state(), Job::STATE_RUNNING);
+  EXPECT_FALSE(w0_->Has(OrchestratorMessage::kRelease));
+  parts_->merges.RunHeld();
+  Settle();
+  EXPECT_EQ(Get(id_).state(), Job::STATE_SUCCEEDED);
+}
+
+TEST_F(SchedulerTest, AResultThatIsNotThereFailsTheJob) {
+  RunJob();
+  v1::WorkerMessage message;
+  *message.mutable_finished()->mutable_attempt() = w0_->attempt;
+  message.mutable_finished()->mutable_model()->set_sha256(std::string(64, 'a'));
+  Say(*w0_, message);
+  SayFinished(*w1_);
+  SayReleased(*w0_);
+  SayReleased(*w1_);
+  EXPECT_EQ(Get(id_).state(), Job::STATE_FAILED);
+  EXPECT_EQ(StateOf("w1"), Worker::STATE_IDLE);
+}
+
+TEST_F(SchedulerTest, NothingIsGrantedBeforeAllArePrepared) {
+  StartJob();
+  SayPrepared(*w0_);
+  EXPECT_FALSE(w0_->Has(OrchestratorMessage::kGrant));
+  EXPECT_EQ(Get(id_).state(), Job::STATE_STARTING);
+}
+
+TEST_F(SchedulerTest, PauseStopsGrantsAndResumeContinues) {
+  RunJob();
+  EXPECT_EQ(Do([&] { return parts_->scheduler.Pause(id_); })->state(), Job::STATE_PAUSED);
+  w0_->inbox.clear();
+  for (int64_t step = 0; step < 4; ++step) RoundOfBoth(step, step);
+  EXPECT_FALSE(w0_->Has(OrchestratorMessage::kGrant));
+  EXPECT_EQ(Do([&] { return parts_->scheduler.Resume(id_); })->state(), Job::STATE_RUNNING);
+  EXPECT_TRUE(w0_->Has(OrchestratorMessage::kGrant));
+}
+
+TEST_F(SchedulerTest, WhatAStateDoesNotAllowIsRefused) {
+  id_ = Submit(ParseSpec(kTrainYaml))->id();
+  EXPECT_TRUE(absl::IsFailedPrecondition(Do([&] { return parts_->scheduler.Pause(id_); }).status()));
+  EXPECT_TRUE(absl::IsFailedPrecondition(Do([&] { return parts_->scheduler.Resume(id_); }).status()));
+  EXPECT_EQ(Do([&] { return parts_->scheduler.Cancel(id_); })->state(), Job::STATE_CANCELLED);
+  auto again = Do([&] { return parts_->scheduler.Cancel(id_); });
+  EXPECT_TRUE(absl::IsFailedPrecondition(again.status()));
+  EXPECT_THAT(std::string(again.status().message()), HasSubstr("CANCELLED"));
+  EXPECT_TRUE(absl::IsNotFound(Do([&] { return parts_->scheduler.Cancel("nobody"); }).status()));
+}
+
+TEST_F(SchedulerTest, CancelEndsAnAttemptInEveryState) {
+  for (int state = 0; state < 3; ++state) {
+    Restart();
+    StartJob();
+    if (state > 0) SayPrepared(*w0_);
+    if (state > 0) SayPrepared(*w1_);
+    if (state > 1) Do([&] { return parts_->scheduler.Pause(id_); });
+    EXPECT_EQ(Do([&] { return parts_->scheduler.Cancel(id_); })->state(), Job::STATE_CANCELLED);
+    EXPECT_TRUE(w1_->Has(OrchestratorMessage::kAbort));
+    EXPECT_EQ(StateOf("w1"), Worker::STATE_RELEASING);
+    SayReleased(*w0_);
+    SayReleased(*w1_);
+    EXPECT_EQ(StateOf("w1"), Worker::STATE_IDLE);
+  }
+}
+
+TEST_F(SchedulerTest, LockStepGrantsOneCycleAtATime) {
+  v1::JobSpec spec = ParseSpec(kTrainYaml);
+  spec.mutable_pipeline()->set_clock_window(1);
+  RunJob(spec);
+  auto grant = w1_->Take(OrchestratorMessage::kGrant);
+  ASSERT_TRUE(grant.has_value());
+  EXPECT_EQ(grant->grant().cycle(), 0);
+  v1::WorkerMessage message;
+  *message.mutable_progress()->mutable_attempt() = w0_->attempt;
+  Say(*w0_, message);
+  EXPECT_FALSE(w1_->Has(OrchestratorMessage::kGrant));
+  Say(*w1_, message);
+  EXPECT_EQ(w1_->Take(OrchestratorMessage::kGrant)->grant().cycle(), 1);
+}
+
+TEST_F(SchedulerTest, WorkersExchangeKeysOfTheirAttemptOnly) {
+  StartJob();
+  v1::WorkerMessage get;
+  *get.mutable_rendezvous_get()->mutable_attempt() = w1_->attempt;
+  get.mutable_rendezvous_get()->set_key("k");
+  Say(*w1_, get);
+  v1::WorkerMessage put;
+  *put.mutable_rendezvous_put()->mutable_attempt() = w0_->attempt;
+  put.mutable_rendezvous_put()->mutable_attempt()->set_attempt(7);
+  put.mutable_rendezvous_put()->set_key("k");
+  put.mutable_rendezvous_put()->set_value("v");
+  Say(*w0_, put);
+  EXPECT_FALSE(w1_->Has(OrchestratorMessage::kRendezvousValue));
+  put.mutable_rendezvous_put()->mutable_attempt()->set_attempt(1);
+  Say(*w0_, put);
+  auto value = w1_->Take(OrchestratorMessage::kRendezvousValue);
+  ASSERT_TRUE(value.has_value());
+  EXPECT_EQ(value->rendezvous_value().value(), "v");
+}
+
+TEST_F(SchedulerTest, TheCutIsMeasuredWhenThereIsNoBalance) {
+  v1::JobSpec spec = ParseSpec(kTrainYaml);
+  spec.mutable_pipeline()->clear_balance();
+  StartJob(spec);
+  EXPECT_EQ(Get(id_).state(), Job::STATE_STARTING);
+  EXPECT_EQ(Get(id_).balance_size(), 2);
+  EXPECT_EQ(inspections_, 2);
+}
+
+TEST_F(SchedulerTest, AJobFoundBadBeforePlacingFails) {
+  id_ = Submit(ParseSpec(kTrainYaml))->id();
+  inspect_status_ = absl::InvalidArgumentError("model.sequential[2].linear: does not fit");
+  Connect("w0");
+  Connect("w1");
+  const Job job = Get(id_);
+  EXPECT_EQ(job.state(), Job::STATE_FAILED);
+  EXPECT_EQ(job.failure().code(), "INVALID_SPEC");
+  EXPECT_THAT(job.reason(), HasSubstr("sequential[2]"));
+}
+
+TEST_F(SchedulerTest, EvaluationsAreKept) {
+  RunJob();
+  v1::WorkerMessage message;
+  v1::Evaluation& evaluation = *message.mutable_evaluation();
+  *evaluation.mutable_attempt() = w1_->attempt;
+  evaluation.set_step(2);
+  evaluation.set_accuracy(0.5);
+  Say(*w1_, message);
+  auto metrics = Do([&] { return parts_->book.ListMetrics(id_, 0, ""); });
+  ASSERT_EQ(metrics->evaluations_size(), 1);
+  EXPECT_EQ(metrics->evaluations(0).accuracy(), 0.5);
+}
+
+TEST_F(SchedulerTest, WatchersSeeStatesStepsAndCycles) {
+  RunJob();
+  auto queue = std::make_shared<WatchQueue>(/*cycles=*/true);
+  ASSERT_TRUE(Do([&] { return parts_->book.Watch(id_, queue); }).ok());
+  v1::WorkerMessage message;
+  *message.mutable_progress()->mutable_attempt() = w0_->attempt;
+  message.mutable_progress()->add_actions()->set_stage(0);
+  Say(*w0_, message);
+  message.mutable_progress()->clear_actions();
+  Say(*w1_, message);
+  RoundOfBoth(0, 0);
+  Do([&] { return parts_->scheduler.Cancel(id_); });
+  std::vector<v1::WatchJobResponse::UpdateCase> seen;
+  bool ended = false;
+  while (!ended) {
+    queue->Next([&](std::optional<v1::WatchJobResponse> update, const absl::Status&) {
+      ended = !update.has_value();
+      if (!ended) seen.push_back(update->update_case());
+    });
+  }
+  using R = v1::WatchJobResponse;
+  EXPECT_THAT(seen, ElementsAre(R::kJob, R::kCycle, R::kStep, R::kEvent, R::kJob));
+}
+
+}  // namespace
+}  // namespace gpipe::orchestrator

@@ -1,0 +1,359 @@
+#ifndef GPIPE_TESTS_UNIT_ORCHESTRATOR_SCHEDULING_TESTING_H_
+#define GPIPE_TESTS_UNIT_ORCHESTRATOR_SCHEDULING_TESTING_H_
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/file.h"
+#include "common/grpc_status.h"
+#include "common/spec/reader.h"
+#include "common/spec/validator.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "orchestrator/scheduling/admission.h"
+
+namespace gpipe::orchestrator {
+
+class FakeClock final : public Clock {
+ public:
+  absl::Time Now() const override { return now_; }
+  void Advance(absl::Duration duration) { now_ += duration; }
+
+ private:
+  absl::Time now_ = absl::FromUnixSeconds(1'700'000'000);
+};
+
+inline v1::JobSpec ParseSpec(const std::string& yaml) {
+  v1::JobSpec spec;
+  spec::SourceMap lines;
+  absl::Status status = spec::ReadYaml(yaml, spec, lines);
+  if (status.ok()) status = spec::Validate(spec);
+  EXPECT_TRUE(status.ok()) << status;
+  return spec::WithDefaults(spec);
+}
+
+inline const char* const kTrainYaml = R"(
+name: t
+model:
+  sequential:
+    - linear: {in_features: 4, out_features: 8}
+    - relu: {}
+    - linear: {in_features: 8, out_features: 3}
+pipeline: {balance: [2, 1], chunks: 4}
+train:
+  dataset: {random: {samples: 20, input_shape: [4], classes: 3, seed: 1}}
+  batch_size: 8
+  steps: 10
+  loss: {cross_entropy: {}}
+  optimizer: {sgd: {lr: 0.1}}
+)";
+
+// Made-up layers for a spec: linear layers have parameters, all keep the shape of the last linear one.
+inline LayerInfos LayersFor(const v1::Model& model, std::vector<int64_t> shape) {
+  LayerInfos layers;
+  for (int i = 0; i < model.sequential_size(); ++i) {
+    v1::LayerInfo layer;
+    layer.set_kind(spec::LayerKind(model.sequential(i)));
+    if (model.sequential(i).has_linear()) {
+      shape.back() = model.sequential(i).linear().out_features();
+      layer.set_parameter_count(model.sequential(i).linear().in_features() * shape.back());
+      layer.set_parameter_bytes(4 * layer.parameter_count());
+      layer.set_trainable_count(layer.parameter_count());
+    }
+    for (int64_t size : shape) layer.add_output_shape(size);
+    layer.set_output_dtype(v1::DATA_TYPE_FLOAT32);
+    layers.push_back(layer);
+  }
+  return layers;
+}
+
+// A worker without a process: keeps what it is told until the test looks.
+class FakeWorker final : public WorkerChannel {
+ public:
+  void Send(const v1::OrchestratorMessage& message) override { inbox.push_back(message); }
+  void Close(const absl::Status& status) override { closed = status; }
+  void Cancel(const absl::Status& status) override { closed = status; }
+
+  // The oldest message of that kind, with all before it dropped; nullopt when there is none.
+  std::optional<v1::OrchestratorMessage> Take(v1::OrchestratorMessage::MessageCase kind) {
+    while (!inbox.empty()) {
+      v1::OrchestratorMessage message = std::move(inbox.front());
+      inbox.pop_front();
+      if (message.message_case() == kind) return message;
+    }
+    return std::nullopt;
+  }
+  bool Has(v1::OrchestratorMessage::MessageCase kind) const {
+    for (const auto& message : inbox) {
+      if (message.message_case() == kind) return true;
+    }
+    return false;
+  }
+
+  std::string name;
+  Cluster::SessionId session = 0;
+  std::deque<v1::OrchestratorMessage> inbox;
+  std::optional<absl::Status> closed;
+  v1::AttemptId attempt;  // Of the last assignment seen by SchedulingTest::Settle.
+  v1::Plan plan;
+};
+
+// Runs work at once or, when held, when the test says so.
+class FakeBackground final : public Background {
+ public:
+  bool Run(std::function<void()> work) override {
+    if (full) return false;
+    held ? work_.push_back(std::move(work)) : work();
+    return true;
+  }
+  void RunHeld() {
+    while (!work_.empty()) {
+      auto work = std::move(work_.front());
+      work_.pop_front();
+      work();
+    }
+  }
+  bool held = false;
+  bool full = false;
+
+ private:
+  std::deque<std::function<void()>> work_;
+};
+
+// All of the orchestrator but its threads and its server.
+class SchedulingTest : public testing::Test {
+ protected:
+  struct Parts {
+    Parts(Clock* clock, const std::filesystem::path& folder)
+        : store(*Store::Open(folder)),
+          artifacts(*ArtifactStore::Open(folder / "artifacts", {})),
+          loop(clock, 1000, {.begin = [this] { return Begin(); }, .commit = [this] { return Commit(); }}),
+          cluster(&loop, {.heartbeat = absl::Seconds(1), .lease = absl::Seconds(5)}),
+          checker(&loop, &cluster.inspector(), &checks, artifacts.get()),
+          book(&loop, store.get()),
+          scheduler({&loop, &cluster, &book, &checker, artifacts.get(), &merges}),
+          admission({&loop, &cluster, &book, &scheduler, &checker, artifacts.get()}) {}
+    absl::Status Begin() {
+      batch.emplace(*store->Begin());
+      return absl::OkStatus();
+    }
+    absl::Status Commit() {
+      absl::Status committed = commit_error.ok() ? batch->Commit() : commit_error;
+      batch.reset();
+      return committed;
+    }
+
+    std::unique_ptr<Store> store;
+    std::unique_ptr<ArtifactStore> artifacts;
+    std::optional<Store::Batch> batch;
+    absl::Status commit_error;
+    EventLoop loop;
+    Cluster cluster;
+    FakeBackground checks;
+    FakeBackground merges;
+    SpecChecker checker;
+    JobBook book;
+    Scheduler scheduler;
+    Admission admission;
+  };
+
+  void SetUp() override { Restart(); }
+
+  // As if the process had been killed: sessions are gone, and what is not stored.
+  void Restart() {
+    workers_.clear();
+    parts_.reset();
+    parts_ = std::make_unique<Parts>(&clock_, folder_.path() / "state");
+    ASSERT_TRUE(parts_->book.Recover().ok());
+    parts_->scheduler.ScheduleSoon();
+    Settle();
+  }
+
+  FakeWorker& Connect(const std::string& name, const std::string& device = "cpu") {
+    auto worker = std::make_shared<FakeWorker>();
+    worker->name = name;
+    worker->session = next_session_++;
+    workers_.push_back(worker);
+    parts_->cluster.OnOpened(worker->session, worker);
+    v1::WorkerMessage message;
+    v1::Hello& hello = *message.mutable_hello();
+    hello.set_name(name);
+    hello.set_device(device);
+    hello.set_data_address("127.0.0.1");
+    hello.set_incarnation(std::to_string(worker->session));
+    Say(*worker, message);
+    return *worker;
+  }
+
+  void Say(FakeWorker& worker, const v1::WorkerMessage& message) {
+    ASSERT_TRUE(parts_->loop.Post([this, id = worker.session, message] { parts_->cluster.OnMessage(id, message); }));
+    Settle();
+  }
+  void Disconnect(FakeWorker& worker) {
+    parts_->loop.Post([this, id = worker.session] { parts_->cluster.OnEnded(id); });
+    Settle();
+  }
+
+  // Runs the loop until nothing happens any more; workers answer inspections.
+  void Settle() {
+    bool answered = true;
+    while (answered) {
+      parts_->loop.RunPending();
+      answered = false;
+      for (auto& worker : workers_) answered |= AnswerInspections(*worker);
+    }
+  }
+
+  bool AnswerInspections(FakeWorker& worker) {
+    bool answered = false;
+    for (auto message = worker.inbox.begin(); message != worker.inbox.end();) {
+      if (message->has_prepare()) {
+        worker.attempt = message->prepare().attempt();
+        worker.plan = message->prepare().plan();
+      }
+      if (!message->has_inspect() || !answer_inspections_) {
+        ++message;
+        continue;
+      }
+      v1::WorkerMessage answer;
+      *answer.mutable_inspected() = Inspect(message->inspect());
+      message = worker.inbox.erase(message);
+      ++inspections_;
+      parts_->loop.Post([this, id = worker.session, answer] { parts_->cluster.OnMessage(id, answer); });
+      answered = true;
+    }
+    return answered;
+  }
+
+  v1::Inspected Inspect(const v1::Inspect& inspect) {
+    v1::Inspected inspected;
+    inspected.set_id(inspect.id());
+    *inspected.mutable_status() = ToProto(inspect_status_);
+    if (!inspect_status_.ok()) return inspected;
+    LayerInfos layers = LayersFor(inspect.model(), {inspect.input_shape().begin(), inspect.input_shape().end()});
+    for (v1::LayerInfo& layer : layers) {
+      if (inspect.profile_micro_batch() > 0) layer.set_forward_nanos(layer.parameter_count() > 0 ? 1000 : 10);
+      *inspected.add_layers() = layer;
+    }
+    return inspected;
+  }
+
+  // Advances in small steps, so that the loop never looks as if it had been stopped; `alive` send heartbeats.
+  void Pass(absl::Duration duration, const std::vector<FakeWorker*>& alive) {
+    for (absl::Duration passed; passed < duration; passed += absl::Milliseconds(500)) {
+      clock_.Advance(absl::Milliseconds(500));
+      for (FakeWorker* worker : alive) {
+        v1::WorkerMessage message;
+        *message.mutable_heartbeat()->mutable_activity() = activity_of_[worker->name];
+        Say(*worker, message);
+      }
+      Settle();
+    }
+  }
+
+  absl::StatusOr<v1::Job> Submit(const v1::JobSpec& spec, const std::string& request_id = "") {
+    v1::SubmitJobRequest request;
+    *request.mutable_spec() = spec;
+    request.set_request_id(request_id);
+    return Submit(request);
+  }
+  absl::StatusOr<v1::Job> Submit(const v1::SubmitJobRequest& request) {
+    auto result = std::make_shared<absl::StatusOr<v1::Job>>(absl::UnknownError("no answer"));
+    parts_->loop.Post([this, request, result] {
+      parts_->admission.Submit(request, request.spec(), [result](absl::StatusOr<v1::Job> job) { *result = job; });
+    });
+    Settle();
+    return *result;
+  }
+
+  // Runs something on the loop, as a client's request does.
+  template <typename Body>
+  auto Do(Body body) {
+    std::optional<decltype(body())> result;
+    parts_->loop.Post([&] { result = body(); });
+    Settle();
+    return *std::move(result);
+  }
+  v1::Job Get(const std::string& id) {
+    return *Do([&] { return parts_->book.Get(id); });
+  }
+  v1::Worker::State StateOf(const std::string& name) { return parts_->cluster.registry().Find(name)->state; }
+
+  // What a worker of an attempt says.
+  void SayPrepared(FakeWorker& worker) {
+    v1::WorkerMessage message;
+    *message.mutable_prepared()->mutable_attempt() = worker.attempt;
+    Say(worker, message);
+  }
+  void SayReleased(FakeWorker& worker) {
+    v1::WorkerMessage message;
+    *message.mutable_released()->mutable_attempt() = worker.attempt;
+    Say(worker, message);
+  }
+  void SayFailed(FakeWorker& worker, const absl::Status& status, bool consequence) {
+    v1::WorkerMessage message;
+    v1::Failed& failed = *message.mutable_failed();
+    *failed.mutable_attempt() = worker.attempt;
+    *failed.mutable_status() = ToProto(status);
+    failed.set_consequence(consequence);
+    if (activity_of_.contains(worker.name)) *failed.mutable_activity() = activity_of_[worker.name];
+    Say(worker, message);
+  }
+  void SayFinished(FakeWorker& worker) {
+    v1::WorkerMessage message;
+    *message.mutable_finished()->mutable_attempt() = worker.attempt;
+    Say(worker, message);
+  }
+  void SayLeaving(FakeWorker& worker) {
+    v1::WorkerMessage message;
+    message.mutable_leaving()->set_reason("SIGTERM");
+    Say(worker, message);
+  }
+  // A whole round, with the loss when it hosts the last stage.
+  void SayRound(FakeWorker& worker, int index, int64_t round, int64_t step) {
+    v1::WorkerMessage message;
+    v1::Progress& progress = *message.mutable_progress();
+    *progress.mutable_attempt() = worker.attempt;
+    progress.set_round(round);
+    progress.set_cycle(worker.plan.programs(0).cycles() - 1);
+    v1::RoundDone& done = *progress.add_rounds();
+    done.set_round(round);
+    done.set_step(step);
+    done.set_samples(8);
+    done.set_wall_nanos(1'000'000'000);
+    for (int stage = 0; stage < worker.plan.stages_size(); ++stage) {
+      if (worker.plan.stage_worker(stage) != index) continue;
+      v1::StageTime& time = *done.add_stages();
+      time.set_stage(stage);
+      time.set_busy_nanos(250'000'000);
+      if (stage == worker.plan.stages_size() - 1) done.set_loss(2.5);
+    }
+    Say(worker, message);
+  }
+  // What it does from its next heartbeat on.
+  void Work(const FakeWorker& worker, v1::Phase phase, int stage, int64_t step, int micro_batch) {
+    v1::Activity& activity = activity_of_[worker.name];
+    *activity.mutable_attempt() = worker.attempt;
+    activity.set_phase(phase);
+    activity.set_stage(stage);
+    activity.set_step(step);
+    activity.set_micro_batch(micro_batch);
+  }
+
+  TemporaryFolder folder_ = *TemporaryFolder::Create("scheduling");
+  FakeClock clock_;
+  std::unique_ptr<Parts> parts_;
+  std::vector<std::shared_ptr<FakeWorker>> workers_;
+  Cluster::SessionId next_session_ = 1;
+  bool answer_inspections_ = true;
+  absl::Status inspect_status_;
+  int inspections_ = 0;
+  std::map<std::string, v1::Activity> activity_of_;
+};
+
+}  // namespace gpipe::orchestrator
+
+#endif  // GPIPE_TESTS_UNIT_ORCHESTRATOR_SCHEDULING_TESTING_H_

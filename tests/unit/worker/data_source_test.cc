@@ -1,0 +1,136 @@
+#include "worker/data/data_source.h"
+
+#include <ATen/ATen.h>
+
+#include "common/file.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "worker/data/output_file.h"
+#include "worker/data/tensor_file.h"
+
+namespace gpipe::worker {
+namespace {
+
+using pipeline::Round;
+using pipeline::RoundKind;
+
+v1::JobSpec RandomSpec(int64_t samples, bool shuffle) {
+  v1::JobSpec spec;
+  v1::RandomDataset& random = *spec.mutable_train()->mutable_dataset()->mutable_random();
+  random.set_samples(samples);
+  random.add_input_shape(3);
+  random.add_input_shape(2);
+  random.set_classes(7);
+  random.set_seed(41);
+  spec.mutable_train()->set_shuffle(shuffle);
+  spec.mutable_train()->set_seed(4);
+  return spec;
+}
+
+absl::StatusOr<std::filesystem::path> NoFiles(const std::string& path) { return absl::NotFoundError(path); }
+
+std::unique_ptr<DataSource> Make(const v1::JobSpec& spec, DataRole role = {.inputs = true, .targets = true}) {
+  return *DataSource::Create(spec, NoFiles, role, c10::kCPU);
+}
+
+Round TrainRound(int64_t epoch, int64_t first, int64_t size) {
+  Round round;
+  round.epoch = epoch;
+  round.first_sample = first;
+  round.batch_size = size;
+  return round;
+}
+
+TEST(DataSource, MadeUpSamplesAreTorchsFromTheSameGenerators) {
+  auto source = Make(RandomSpec(10, false));
+  const Batch batch = *source->Read(TrainRound(0, 0, 10));
+  const at::Tensor inputs = at::randn({10, 3, 2}, at::detail::createCPUGenerator(41), at::kFloat);
+  const at::Tensor targets = at::randint(7, {10}, at::detail::createCPUGenerator(42), at::kLong);
+  EXPECT_TRUE(at::equal(batch.input, inputs));
+  EXPECT_TRUE(at::equal(batch.target, targets));
+}
+
+TEST(DataSource, WithoutShuffleSamplesComeInOrderAndTheLastBatchMayBeSmaller) {
+  auto source = Make(RandomSpec(10, false));
+  const Batch all = *source->Read(TrainRound(0, 0, 10));
+  const Batch last = *source->Read(TrainRound(3, 8, 2));
+  EXPECT_TRUE(at::equal(last.input, all.input.narrow(0, 8, 2)));
+  EXPECT_TRUE(at::equal(last.target, all.target.narrow(0, 8, 2)));
+}
+
+TEST(DataSource, AnEpochVisitsEachSampleOnceInAnOrderOfItsOwn) {
+  const at::Tensor order = EpochOrder(100, 4, 0);
+  EXPECT_TRUE(at::equal(std::get<0>(order.sort()), at::arange(100)));
+  EXPECT_FALSE(at::equal(order, at::arange(100)));
+  EXPECT_FALSE(at::equal(order, EpochOrder(100, 4, 1)));
+  EXPECT_FALSE(at::equal(order, EpochOrder(100, 5, 0)));
+  EXPECT_TRUE(at::equal(order, EpochOrder(100, 4, 0)));
+}
+
+TEST(DataSource, WorkersOfFirstAndLastStageShuffleAlike) {
+  auto first = Make(RandomSpec(10, true), {.inputs = true, .targets = false});
+  auto last = Make(RandomSpec(10, true), {.inputs = false, .targets = true});
+  auto both = Make(RandomSpec(10, true));
+  for (int64_t epoch : {0, 1, 0}) {
+    const Round round = TrainRound(epoch, 4, 4);
+    const Batch input = *first->Read(round), target = *last->Read(round), batch = *both->Read(round);
+    EXPECT_FALSE(input.target.defined() || target.input.defined());
+    EXPECT_TRUE(at::equal(input.input, batch.input));
+    EXPECT_TRUE(at::equal(target.target, batch.target));
+  }
+}
+
+TEST(DataSource, EvaluationIsNeverShuffled) {
+  v1::JobSpec spec = RandomSpec(10, true);
+  *spec.mutable_train()->mutable_evaluate()->mutable_dataset() = spec.train().dataset();
+  auto source = Make(spec);
+  Round round = TrainRound(0, 0, 10);
+  round.kind = RoundKind::kEvaluate;
+  EXPECT_TRUE(
+      at::equal(source->Read(round)->input, at::randn({10, 3, 2}, at::detail::createCPUGenerator(41), at::kFloat)));
+}
+
+TEST(DataSource, MoreSamplesThanThereAreIsOutOfRange) {
+  auto source = Make(RandomSpec(10, false));
+  EXPECT_EQ(source->Read(TrainRound(0, 8, 3)).status().code(), absl::StatusCode::kOutOfRange);
+}
+
+TEST(DataSource, ReadsNamedTensorsOfAFile) {
+  const TemporaryFolder folder = *TemporaryFolder::Create("data-source-test");
+  const std::filesystem::path path = folder.path() / "d.safetensors";
+  const at::Tensor x = at::arange(12, at::kFloat).reshape({6, 2}), y = at::arange(6);
+  ASSERT_TRUE(WriteTensorFile(path, {{"x", 0, x, false}, {"y", 0, y, false}}).ok());
+  v1::JobSpec spec;
+  v1::Dataset& dataset = *spec.mutable_train()->mutable_dataset();
+  dataset.set_path("d.safetensors");
+  dataset.add_inputs("x");
+  dataset.set_target("y");
+  auto files = [&](const std::string& name) -> absl::StatusOr<std::filesystem::path> { return folder.path() / name; };
+  auto source = *DataSource::Create(spec, files, {.inputs = true, .targets = true}, c10::kCPU);
+  const Batch batch = *source->Read(TrainRound(0, 4, 2));
+  EXPECT_TRUE(at::equal(batch.input, x.narrow(0, 4, 2)));
+  EXPECT_TRUE(at::equal(batch.target, y.narrow(0, 4, 2)));
+
+  dataset.set_target("nothing");
+  const absl::Status missing = DataSource::Create(spec, files, {.inputs = true, .targets = true}, c10::kCPU).status();
+  EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(missing.message()), testing::HasSubstr("nothing"));
+}
+
+TEST(OutputFile, HoldsAllRowsInOrderOnceCommitted) {
+  const TemporaryFolder folder = *TemporaryFolder::Create("output-file-test");
+  const std::filesystem::path path = folder.path() / "outputs.safetensors";
+  absl::StatusOr<OutputFile> file = OutputFile::Create(path, v1::DATA_TYPE_FLOAT32, {5, 2});
+  ASSERT_TRUE(file.ok()) << file.status();
+  const at::Tensor rows = at::arange(10, at::kFloat).reshape({5, 2});
+  ASSERT_TRUE(file->Append(rows.narrow(0, 0, 3)).ok());
+  EXPECT_EQ(file->Append(at::zeros({1, 3})).code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(file->Commit().code(), absl::StatusCode::kInternal) << "two rows are missing";
+  ASSERT_TRUE(file->Append(rows.narrow(0, 3, 2)).ok());
+  EXPECT_FALSE(std::filesystem::exists(path));
+  ASSERT_TRUE(file->Commit().ok());
+  EXPECT_TRUE(at::equal(*(*TensorFile::Open(path))->Get("output"), rows));
+}
+
+}  // namespace
+}  // namespace gpipe::worker

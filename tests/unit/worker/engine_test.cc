@@ -1,0 +1,313 @@
+#include "worker/engine/engine.h"
+
+#include <cmath>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/unit/worker/test_cluster.h"
+
+namespace gpipe::worker {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+const Cut kWhole = {{7}, {0}};
+const Cut kTwo = {{3, 4}, {0, 1}};
+const Cut kThree = {{2, 2, 3}, {0, 1, 2}};
+
+std::vector<Cut> AllCuts() {
+  return {kTwo,
+          kThree,
+          {{1, 2, 2, 2}, {0, 1, 2, 3}},
+          {{2, 2, 3}, {0, 0, 1}},
+          {{1, 2, 2, 2}, {0, 0, 1, 1}},
+          {{2, 5}, {0, 0}}};
+}
+
+class EngineCuts : public testing::TestWithParam<v1::Checkpoint> {};
+
+TEST_P(EngineCuts, LossCurveAndParametersAreTheSameBits) {
+  const v1::JobSpec spec = TrainingSpec(/*steps=*/10, GetParam());
+  const TrainingResult whole = Train(spec, kWhole);
+  ASSERT_EQ(whole.losses.size(), 10u);
+  EXPECT_EQ(whole.evaluations.size(), 3u) << "after steps 4, 8 and 10";
+  EXPECT_EQ(whole.parameters.size(), 6u);
+  for (const Cut& cut : AllCuts()) {
+    const TrainingResult result = Train(spec, cut);
+    EXPECT_EQ(result.losses, whole.losses);
+    EXPECT_EQ(result.norms, whole.norms);
+    EXPECT_EQ(result.rates, whole.rates);
+    EXPECT_EQ(result.evaluations, whole.evaluations);
+    EXPECT_EQ(result.parameters, whole.parameters);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Checkpoints, EngineCuts,
+                         testing::Values(v1::CHECKPOINT_ALWAYS, v1::CHECKPOINT_EXCEPT_LAST, v1::CHECKPOINT_NEVER));
+
+TEST(Engine, TheThreeCheckpointModesGiveTheSameBits) {
+  const TrainingResult never = Train(TrainingSpec(6, v1::CHECKPOINT_NEVER), kThree);
+  for (v1::Checkpoint mode : {v1::CHECKPOINT_ALWAYS, v1::CHECKPOINT_EXCEPT_LAST}) {
+    const TrainingResult result = Train(TrainingSpec(6, mode), kThree);
+    EXPECT_EQ(result.losses, never.losses);
+    EXPECT_EQ(result.parameters, never.parameters);
+  }
+}
+
+TEST(Engine, ReportsTimesAndMemoryOfEachRound) {
+  TestCluster cluster(2);
+  cluster.Prepare(TrainingSpec(2, v1::CHECKPOINT_NEVER), kTwo);
+  cluster.GrantAll();
+  cluster.Finish();
+  const std::vector<v1::RoundDone> rounds = cluster.Rounds(0);
+  ASSERT_EQ(rounds.size(), 4u) << "two steps and an evaluation of two mini-batches";
+  for (const v1::RoundDone& round : rounds) {
+    ASSERT_EQ(round.stages_size(), 1);
+    EXPECT_FALSE(round.has_loss());
+    EXPECT_GT(round.stages(0).busy_nanos(), 0);
+    EXPECT_GE(round.wall_nanos(), round.stages(0).busy_nanos());
+  }
+  EXPECT_GT(rounds[0].stages(0).peak_saved_bytes(), 0);
+}
+
+TEST(Engine, LockStepDoesNothingBeyondTheGrant) {
+  const v1::JobSpec spec = TrainingSpec(1, v1::CHECKPOINT_ALWAYS);
+  const v1::Plan plan = MakePlan(spec, kTwo);
+  TestCluster cluster(2);
+  cluster.Prepare(spec, kTwo);
+  std::vector<size_t> read(2, 0);
+  for (int cycle = 0; cycle < plan.programs(0).cycles(); ++cycle) {
+    cluster.Grant(0, cycle);
+    for (int worker = 0; worker < 2; ++worker) {
+      auto reached = cluster.sink(worker).WaitFor([&](const v1::WorkerMessage& message) {
+        return message.has_progress() && message.progress().round() == 0 && message.progress().cycle() == cycle;
+      });
+      ASSERT_TRUE(reached) << "worker " << worker << ", cycle " << cycle;
+      for (const v1::WorkerMessage& message : cluster.sink(worker).messages()) {
+        for (const v1::ActionDone& action : message.progress().actions()) EXPECT_LE(action.cycle(), cycle);
+      }
+    }
+  }
+  cluster.GrantAll();
+  cluster.Finish();
+}
+
+TEST(Engine, LockStepGivesTheSameBits) {
+  const v1::JobSpec spec = TrainingSpec(2, v1::CHECKPOINT_ALWAYS);
+  const v1::Plan plan = MakePlan(spec, kTwo);
+  TestCluster cluster(2);
+  cluster.Prepare(spec, kTwo);
+  for (int64_t round = 0; round < 4; ++round) {
+    for (int cycle = 0; cycle < 32; ++cycle) cluster.Grant(round, cycle);
+  }
+  cluster.Finish();
+  std::vector<double> losses;
+  for (const v1::RoundDone& round : cluster.Rounds(1)) {
+    if (round.has_loss()) losses.push_back(round.loss());
+  }
+  EXPECT_EQ(losses, Train(spec, kWhole).losses);
+}
+
+TEST(Engine, InferenceKeepsTheOrderOfSamplesWhateverTheCut) {
+  const v1::JobSpec spec = InferenceSpec(/*samples=*/23, /*batch_size=*/5);
+  std::map<std::string, std::string> whole;
+  std::vector<Cut> cuts = AllCuts();
+  cuts.insert(cuts.begin(), kWhole);
+  for (const Cut& cut : cuts) {
+    TestCluster cluster(cut.workers());
+    cluster.Prepare(spec, cut);
+    cluster.GrantAll();
+    const auto outputs = cluster.Tensors({cluster.Finish().back().outputs()});
+    ASSERT_EQ(outputs.at("output").size(), 23u * 4 * sizeof(float));
+    if (whole.empty()) whole = outputs;
+    EXPECT_EQ(outputs, whole);
+  }
+}
+
+TEST(Engine, ResumesWithTheCurveOfAnUninterruptedRunOnAnotherCut) {
+  v1::JobSpec spec = TrainingSpec(10, v1::CHECKPOINT_ALWAYS);
+  spec.mutable_train()->set_checkpoint_every(4);
+  const TrainingResult straight = Train(spec, kWhole);
+
+  TestCluster cluster(3);
+  cluster.Prepare(spec, kThree);
+  cluster.GrantAll();
+  cluster.Finish();
+  std::vector<v1::ArtifactRef> models, optimizers;
+  for (const v1::CheckpointShard& shard : cluster.Shards(4)) {
+    models.push_back(shard.model());
+    optimizers.push_back(shard.optimizer());
+  }
+  ASSERT_EQ(models.size(), 3u);
+  v1::Assignment resume;
+  *resume.mutable_resume_model() = cluster.Merge(models);
+  *resume.mutable_resume_optimizer() = cluster.Merge(optimizers);
+  v1::Plan plan = MakePlan(spec, kTwo);
+  plan.mutable_timeline()->set_first_step(4);
+  cluster.Prepare(spec, plan, 2, resume);
+  cluster.GrantAll();
+  cluster.Finish();
+  std::vector<double> losses;
+  for (const v1::RoundDone& round : cluster.Rounds(1)) {
+    if (round.has_loss()) losses.push_back(round.loss());
+  }
+  EXPECT_EQ(losses, std::vector<double>(straight.losses.begin() + 4, straight.losses.end()));
+}
+
+TEST(Engine, AbortWakesItWhereverItWaitsAndTheNextAttemptRuns) {
+  TestCluster cluster(2);
+  const v1::JobSpec spec = TrainingSpec(3, v1::CHECKPOINT_ALWAYS);
+  cluster.Prepare(spec, kTwo);  // Waits for a grant.
+  for (int worker = 0; worker < 2; ++worker) {
+    ASSERT_TRUE(cluster.sink(worker).WaitFor([](const v1::WorkerMessage& m) { return m.has_prepared(); }));
+  }
+  cluster.Abort("cancelled");
+  for (int worker = 0; worker < 2; ++worker) cluster.WaitForReleased(worker);
+  for (int worker = 0; worker < 2; ++worker) {
+    for (const v1::WorkerMessage& message : cluster.sink(worker).messages()) EXPECT_FALSE(message.has_failed());
+    EXPECT_EQ(cluster.engine(worker).state(), AttemptState::kIdle);
+  }
+  cluster.Prepare(spec, kTwo);
+  cluster.GrantAll();
+  cluster.Finish();
+}
+
+TEST(Engine, AbortWakesAWorkerThatWaitsForItsPeer) {
+  TestCluster cluster(2, {{0, "worker.forward=stop@2"}});  // Worker 1 waits to receive.
+  cluster.Prepare(TrainingSpec(3, v1::CHECKPOINT_ALWAYS), kTwo);
+  cluster.GrantAll();
+  ASSERT_TRUE(cluster.sink(1).WaitFor([](const v1::WorkerMessage& m) { return m.has_prepared(); }));
+  cluster.Abort("worker 0 was lost");
+  cluster.WaitForReleased(0);
+  cluster.WaitForReleased(1);
+}
+
+TEST(Engine, EveryFailpointNamesItsPhaseAndWakesOnAbort) {
+  const std::map<std::string, v1::Phase> phases = {
+      {"worker.preparing", v1::PHASE_PREPARING},   {"worker.joining", v1::PHASE_JOINING},
+      {"worker.forward", v1::PHASE_FORWARD},       {"worker.backward", v1::PHASE_BACKWARD},
+      {"worker.optimizer", v1::PHASE_OPTIMIZER},   {"worker.checkpoint", v1::PHASE_CHECKPOINT},
+      {"worker.evaluation", v1::PHASE_EVALUATION}, {"worker.finishing", v1::PHASE_FINISHING}};
+  ASSERT_EQ(phases.size(), std::size(failpoint::kAll));
+  v1::JobSpec spec = TrainingSpec(3, v1::CHECKPOINT_ALWAYS);
+  spec.mutable_train()->set_checkpoint_every(2);
+  for (const auto& [name, phase] : phases) {
+    TestCluster failing(2, {{1, name + "=error"}});
+    failing.Prepare(spec, kTwo);
+    failing.GrantAll();
+    const v1::Failed failed = failing.WaitForFailure(1);
+    EXPECT_EQ(failed.activity().phase(), phase) << name;
+    EXPECT_EQ(failed.activity().stage(), 1);
+    EXPECT_FALSE(failed.consequence());
+    EXPECT_THAT(failed.status().message(), HasSubstr(name));
+    failing.Abort("worker 1 failed");
+    failing.WaitForReleased(0);
+    failing.WaitForReleased(1);
+  }
+}
+
+TEST(Engine, APeersFailureIsAConsequence) {
+  TestCluster cluster(2, {{0, "worker.forward=error@2"}});
+  cluster.Prepare(TrainingSpec(3, v1::CHECKPOINT_ALWAYS), kTwo);
+  cluster.GrantAll();
+  EXPECT_FALSE(cluster.WaitForFailure(0).consequence());
+  EXPECT_TRUE(cluster.WaitForFailure(1).consequence());
+  cluster.Abort("worker 0 failed");
+  cluster.WaitForReleased(0);
+  cluster.WaitForReleased(1);
+}
+
+TEST(Engine, ALossThatIsNotFiniteFailsTheStep) {
+  TestCluster cluster(2, {{0, "worker.forward=nan@8"}});  // The second micro-batch of step 2.
+  cluster.Prepare(TrainingSpec(5, v1::CHECKPOINT_NEVER), kTwo);
+  cluster.GrantAll();
+  const v1::Failed failed = cluster.WaitForFailure(1);
+  EXPECT_EQ(failed.status().code(), static_cast<int>(absl::StatusCode::kOutOfRange));
+  EXPECT_EQ(failed.status().message(), "loss is not finite (nan) in step 2");
+  EXPECT_FALSE(failed.consequence());
+  cluster.Abort("nan");
+  cluster.WaitForReleased(0);
+  cluster.WaitForReleased(1);
+}
+
+TEST(Engine, RefusesASecondAttemptAndMessagesOfAnotherOne) {
+  TestCluster cluster(1);
+  const v1::JobSpec spec = TrainingSpec(1, v1::CHECKPOINT_ALWAYS);
+  cluster.Prepare(spec, kWhole);
+  ASSERT_TRUE(cluster.sink(0).WaitFor([](const v1::WorkerMessage& m) { return m.has_prepared(); }));
+
+  v1::AttemptId stale;
+  stale.set_job("stale");
+  v1::Assignment assignment;
+  *assignment.mutable_attempt() = stale;
+  cluster.engine(0).Prepare(assignment);
+  auto refused = cluster.sink(0).WaitFor([](const v1::WorkerMessage& m) { return m.has_failed(); });
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(refused->failed().attempt().job(), "stale");
+  EXPECT_EQ(refused->failed().status().code(), static_cast<int>(absl::StatusCode::kFailedPrecondition));
+
+  v1::Grant grant;
+  *grant.mutable_attempt() = stale;
+  grant.set_round(1000);
+  cluster.engine(0).Grant(grant);
+  cluster.engine(0).Abort(stale, absl::CancelledError("stale"));
+  EXPECT_EQ(cluster.engine(0).state(), AttemptState::kRunning);
+  EXPECT_TRUE(cluster.Rounds(0).empty());
+  cluster.GrantAll();
+  EXPECT_EQ(
+      cluster.sink(0).WaitFor([](const v1::WorkerMessage& m) { return m.has_released(); })->released().attempt().job(),
+      "stale");
+  ASSERT_TRUE(cluster.sink(0).WaitFor([](const v1::WorkerMessage& m) { return m.has_finished(); }));
+  cluster.engine(0).Release(cluster.attempt());
+}
+
+TEST(Engine, StopsBetweenClockCycles) {
+  TestCluster cluster(1);
+  cluster.Prepare(TrainingSpec(1000000, v1::CHECKPOINT_NEVER), MakePlan(TrainingSpec(3, v1::CHECKPOINT_NEVER), kWhole),
+                  1, {});
+  ASSERT_TRUE(cluster.sink(0).WaitFor([](const v1::WorkerMessage& m) { return m.has_prepared(); }));
+  cluster.Grant(0, 2);
+  EXPECT_TRUE(cluster.engine(0).StopAtCycle(absl::Seconds(30)));
+  cluster.GrantAll();
+  EXPECT_EQ(cluster.engine(0).state(), AttemptState::kRunning);
+  EXPECT_TRUE(cluster.Rounds(0).empty());
+  cluster.Abort("left");
+  cluster.WaitForReleased(0);
+}
+
+TEST(Engine, RefusesAPlanThatCannotBeExecuted) {
+  const v1::JobSpec spec = TrainingSpec(1, v1::CHECKPOINT_NEVER);
+  const v1::Plan good = MakePlan(spec, kTwo);
+  std::vector<v1::Plan> bad(5, good);
+  bad[0].clear_stage_worker();
+  bad[1].mutable_edges(0)->set_to_stage(7);
+  bad[2].clear_layers();
+  bad[3].mutable_programs(0)->mutable_rows(0)->mutable_actions(0)->set_micro_batch(99);
+  bad[4].mutable_programs(0)->set_batch_size(11);
+  for (const v1::Plan& plan : bad) {
+    TestCluster cluster(1);
+    v1::Assignment assignment;
+    assignment.mutable_attempt()->set_job("bad");
+    *assignment.mutable_spec() = spec;
+    *assignment.mutable_plan() = plan;
+    cluster.engine(0).Prepare(assignment);
+    EXPECT_EQ(cluster.WaitForFailure(0).status().code(), static_cast<int>(absl::StatusCode::kInvalidArgument));
+  }
+}
+
+TEST(Engine, AMissingFileFailsThePreparationByName) {
+  v1::JobSpec spec = TrainingSpec(1, v1::CHECKPOINT_NEVER);
+  spec.mutable_model()->set_weights("weights.safetensors");
+  TestCluster cluster(1);
+  cluster.Prepare(spec, kWhole);
+  const v1::Failed failed = cluster.WaitForFailure(0);
+  EXPECT_EQ(failed.status().code(), static_cast<int>(absl::StatusCode::kNotFound));
+  EXPECT_THAT(failed.status().message(), HasSubstr("weights.safetensors"));
+  EXPECT_EQ(failed.activity().phase(), v1::PHASE_PREPARING);
+  cluster.Abort("missing file");
+  cluster.WaitForReleased(0);
+}
+
+}  // namespace
+}  // namespace gpipe::worker

@@ -1,0 +1,57 @@
+#ifndef GPIPE_TESTS_UNIT_WORKER_MEMORY_ARTIFACTS_H_
+#define GPIPE_TESTS_UNIT_WORKER_MEMORY_ARTIFACTS_H_
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "common/file.h"
+#include "common/sha256.h"
+#include "common/status_macros.h"
+#include "worker/data/artifacts.h"
+
+namespace gpipe::worker {
+
+// Files by content, in memory. Any thread may call any method.
+class MemoryArtifacts : public Artifacts {
+ public:
+  v1::ArtifactRef Add(const std::string& content) {
+    Sha256 hash;
+    hash.Update(content);
+    v1::ArtifactRef ref;
+    ref.set_sha256(hash.HexDigest());
+    ref.set_size(static_cast<int64_t>(content.size()));
+    absl::MutexLock lock(&mutex_);
+    contents_[ref.sha256()] = content;
+    return ref;
+  }
+
+  absl::StatusOr<v1::ArtifactRef> Upload(const std::filesystem::path& path) override {
+    GPIPE_ASSIGN_OR_RETURN(const std::string content, ReadFile(path));
+    return Add(content);
+  }
+
+  absl::Status Download(const v1::ArtifactRef& ref, const std::filesystem::path& path) override {
+    absl::MutexLock lock(&mutex_);
+    ++downloads_;
+    const auto found = contents_.find(ref.sha256());
+    if (found == contents_.end()) return absl::NotFoundError("no such content");
+    return WriteFileAtomically(path, found->second);
+  }
+
+  int downloads() const {
+    absl::MutexLock lock(&mutex_);
+    return downloads_;
+  }
+
+ private:
+  mutable absl::Mutex mutex_;
+  std::map<std::string, std::string> contents_ ABSL_GUARDED_BY(mutex_);
+  int downloads_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_TESTS_UNIT_WORKER_MEMORY_ARTIFACTS_H_

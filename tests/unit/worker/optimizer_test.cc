@@ -1,0 +1,170 @@
+#include "worker/stage/optimizer.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/unit/worker/local_pipeline.h"
+#include "worker/stage/lr_schedule.h"
+
+namespace gpipe::worker {
+namespace {
+
+using ::testing::HasSubstr;
+
+v1::Train TrainOf(const std::string& train) { return ParseSpec("name: test\ntrain: {" + train + "}").train(); }
+
+// Two parameters of different layers, with gradients that depend on the step.
+struct Parameters {
+  Parameters() {
+    list.push_back({"0.weight", 0, at::linspace(-1, 1, 6).reshape({2, 3}), true});
+    list.push_back({"2.bias", 2, at::linspace(0, 2, 3), true});
+    for (NamedTensor& named : list) named.tensor.set_requires_grad(true);
+  }
+  void SetGradients(int step) {
+    for (NamedTensor& named : list) named.tensor.mutable_grad() = at::sin(named.tensor.detach() * 3 + step);
+  }
+  std::vector<NamedTensor> list;
+};
+
+void Steps(Optimizer& optimizer, Parameters& parameters, int from, int to) {
+  for (int step = from; step < to; ++step) {
+    parameters.SetGradients(step);
+    ASSERT_TRUE(optimizer.Step(0.1 / (step + 1)).ok());
+  }
+}
+
+class OptimizerStateTest : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(OptimizerStateTest, ContinuingFromSavedStateIsBitIdentical) {
+  const v1::Optimizer spec = TrainOf("optimizer: {" + GetParam() + "}").optimizer();
+  Parameters through, stopped;
+  auto one = Optimizer::Create(spec, through.list).value();
+  auto other = Optimizer::Create(spec, stopped.list).value();
+  EXPECT_TRUE(one->State().empty());
+  Steps(*one, through, 0, 7);
+  Steps(*other, stopped, 0, 3);
+
+  Values saved;
+  for (const NamedTensor& entry : other->State()) saved[entry.name] = entry.tensor.clone();
+  EXPECT_EQ(saved.size(), other->StateNames().size());
+  for (const std::string& name : other->StateNames()) EXPECT_TRUE(saved.contains(name)) << name;
+  auto resumed = Optimizer::Create(spec, stopped.list).value();
+  ASSERT_TRUE(resumed->LoadState(saved).ok());
+  Steps(*resumed, stopped, 3, 7);
+  for (size_t i = 0; i < through.list.size(); ++i) {
+    EXPECT_TRUE(at::equal(through.list[i].tensor, stopped.list[i].tensor)) << through.list[i].name;
+  }
+  if (saved.empty()) return;
+  saved.erase(saved.begin());
+  EXPECT_EQ(resumed->LoadState(saved).code(), absl::StatusCode::kNotFound);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, OptimizerStateTest,
+                         ::testing::Values("sgd: {lr: 1}", "sgd: {lr: 1, momentum: 0.9, dampening: 0.3}",
+                                           "sgd: {lr: 1, momentum: 0.9, nesterov: true, weight_decay: 0.1}",
+                                           "adam: {weight_decay: 0.1}", "adamw: {betas: [0.8, 0.9]}"));
+
+// One step of each kind, by torch's formulas.
+TEST(OptimizerTest, TakesTorchsSteps) {
+  const auto step_once = [](const std::string& kind) {
+    Parameters parameters;
+    auto optimizer = Optimizer::Create(TrainOf("optimizer: {" + kind + "}").optimizer(), parameters.list).value();
+    Steps(*optimizer, parameters, 0, 1);
+    return parameters.list[0].tensor.detach();
+  };
+  const at::Tensor w = Parameters().list[0].tensor.detach(), g = at::sin(w * 3);
+  EXPECT_TRUE(at::allclose(step_once("sgd: {lr: 5, weight_decay: 0.2}"), w - 0.1 * (g + 0.2 * w)));
+  EXPECT_TRUE(at::allclose(step_once("sgd: {lr: 5, momentum: 0.5, nesterov: true}"), w - 0.1 * 1.5 * g));
+  EXPECT_TRUE(at::allclose(step_once("adam: {}"), w - 0.1 * g / (g.abs() + 1e-8)));
+  EXPECT_TRUE(at::allclose(step_once("adamw: {}"), w * (1 - 0.1 * 0.01) - 0.1 * g / (g.abs() + 1e-8)));
+}
+
+TEST(OptimizerTest, SlotsAreNamedByParameter) {
+  Parameters parameters;
+  auto optimizer = Optimizer::Create(TrainOf("optimizer: {adam: {}}").optimizer(), parameters.list).value();
+  EXPECT_THAT(optimizer->StateNames(),
+              ::testing::ElementsAre("0.weight/exp_avg", "0.weight/exp_avg_sq", "0.weight/step", "2.bias/exp_avg",
+                                     "2.bias/exp_avg_sq", "2.bias/step"));
+}
+
+TEST(OptimizerTest, AParameterWithoutGradientOrFrozenIsLeftAlone) {
+  Parameters parameters;
+  parameters.SetGradients(0);
+  parameters.list[0].trainable = false;
+  parameters.list[1].tensor.mutable_grad().reset();
+  auto optimizer = Optimizer::Create(TrainOf("optimizer: {adamw: {}}").optimizer(), parameters.list).value();
+  ASSERT_TRUE(optimizer->Step(0.1).ok());
+  const Parameters fresh;
+  for (int i : {0, 1}) EXPECT_TRUE(at::equal(parameters.list[i].tensor, fresh.list[i].tensor));
+  EXPECT_TRUE(optimizer->State().empty());
+}
+
+TEST(OptimizerTest, ClipsByTheNormOverAllLayers) {
+  Parameters parameters;
+  parameters.SetGradients(1);
+  auto optimizer = Optimizer::Create(TrainOf("optimizer: {sgd: {lr: 1}}").optimizer(), parameters.list).value();
+  const at::Tensor squares = optimizer->SquaredGradientNorms(4);
+  ASSERT_EQ(squares.scalar_type(), at::kDouble);
+  ASSERT_EQ(squares.sizes(), at::IntArrayRef({4}));
+  const at::Tensor first = parameters.list[0].tensor.grad().clone(), second = parameters.list[1].tensor.grad().clone();
+  EXPECT_NEAR(squares[0].item<double>(), first.square().sum().item<double>(), 1e-6);
+  EXPECT_EQ(squares[1].item<double>(), 0);
+  EXPECT_NEAR(squares[2].item<double>(), second.square().sum().item<double>(), 1e-6);
+
+  const at::Tensor norm = squares.sum().sqrt();
+  ASSERT_TRUE(optimizer->ClipGradients(norm, 1e9).ok());
+  EXPECT_TRUE(at::equal(parameters.list[0].tensor.grad(), first));
+  ASSERT_TRUE(optimizer->ClipGradients(norm, 0.5).ok());
+  EXPECT_TRUE(at::allclose(parameters.list[0].tensor.grad(), first * (0.5 / (norm.item<double>() + 1e-6))));
+  EXPECT_NEAR(optimizer->SquaredGradientNorms(4).sum().sqrt().item<double>(), 0.5, 1e-5);
+}
+
+TEST(OptimizerTest, AWorkerWithoutParametersHasAnOptimizerToo) {
+  auto optimizer = Optimizer::Create(TrainOf("optimizer: {adam: {}}").optimizer(), {}).value();
+  EXPECT_EQ(optimizer->SquaredGradientNorms(2).sum().item<double>(), 0);
+  EXPECT_TRUE(optimizer->Step(0.1).ok());
+  EXPECT_TRUE(optimizer->LoadState({}).ok());
+}
+
+TEST(OptimizerTest, RefusesStateThatDoesNotFit) {
+  Parameters parameters;
+  auto optimizer =
+      Optimizer::Create(TrainOf("optimizer: {sgd: {lr: 1, momentum: 0.9}}").optimizer(), parameters.list).value();
+  const absl::Status status =
+      optimizer->LoadState({{"0.weight/momentum_buffer", at::ones({3, 2})}, {"2.bias/momentum_buffer", at::ones({3})}});
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("0.weight/momentum_buffer"));
+}
+
+double Rate(const std::string& schedule, int64_t step, int64_t total) {
+  const v1::Train train = TrainOf("optimizer: {sgd: {lr: 0.8}}, lr_schedule: {" + schedule + "}");
+  return LearningRate(train, train.lr_schedule(), step, total);
+}
+
+TEST(LearningRateTest, FollowsEachSchedule) {
+  EXPECT_DOUBLE_EQ(Rate("constant: {}", 5, 10), 0.8);
+  EXPECT_DOUBLE_EQ(Rate("step: {step_size: 3}", 2, 10), 0.8);
+  EXPECT_DOUBLE_EQ(Rate("step: {step_size: 3, gamma: 0.5}", 7, 10), 0.2);
+  for (const std::string kind : {"warmup_linear", "warmup_cosine"}) {
+    const std::string schedule = kind + ": {warmup_steps: 4, final_lr: 0.1}";
+    EXPECT_DOUBLE_EQ(Rate(schedule, 0, 13), 0.2);
+    EXPECT_DOUBLE_EQ(Rate(schedule, 3, 13), 0.8);
+    EXPECT_DOUBLE_EQ(Rate(schedule, 4, 13), 0.8);
+    EXPECT_DOUBLE_EQ(Rate(schedule, 8, 13), 0.45) << "half way down";
+    EXPECT_DOUBLE_EQ(Rate(schedule, 12, 13), 0.1);
+  }
+  EXPECT_DOUBLE_EQ(Rate("warmup_linear: {warmup_steps: 4, final_lr: 0.1}", 6, 13), 0.8 - 0.7 / 4);
+  EXPECT_DOUBLE_EQ(Rate("warmup_cosine: {warmup_steps: 4, final_lr: 0.1}", 6, 13),
+                   0.1 + 0.7 * (1 + std::cos(std::acos(-1) / 4)) / 2);
+}
+
+TEST(LearningRateTest, SurvivesSchedulesLongerThanTheJob) {
+  EXPECT_DOUBLE_EQ(Rate("warmup_cosine: {warmup_steps: 8}", 1, 2), 0.2);
+  EXPECT_DOUBLE_EQ(Rate("warmup_linear: {warmup_steps: 0, final_lr: 0.3}", 0, 1), 0.8);
+}
+
+}  // namespace
+}  // namespace gpipe::worker

@@ -1,0 +1,145 @@
+// The stage on a GPU against the stage on the CPU. Needs a CUDA device.
+#include <ATen/ATen.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <gtest/gtest.h>
+
+#include "tests/unit/worker/local_pipeline.h"
+#include "worker/model/inspect.h"
+#include "worker/stage/optimizer.h"
+
+namespace gpipe::worker {
+namespace {
+
+const c10::Device kGpu(c10::kCUDA, 0);
+
+std::string Network(const std::string& dropout) {
+  return R"(
+name: test
+model:
+  sequential:
+    - conv_2d: {in_channels: 2, out_channels: 8, kernel_size: 3, padding: 1}
+    - batch_norm_2d: {num_features: 8}
+    - stash: {name: a}
+    - gelu: {}
+    - pop_cat: {name: a}
+    - max_pool_2d: {kernel_size: 2}
+    - flatten: {start_dim: 2}
+    - linear: {in_features: 16, out_features: 32}
+    - transformer_encoder_layer: {d_model: 32, nhead: 4, dim_feedforward: 64, dropout: )" +
+         dropout + R"(}
+    - dropout: {p: )" + dropout + R"(}
+    - flatten: {}
+    - linear: {in_features: 512, out_features: 5}
+pipeline: {deferred_batch_norm: true}
+train: {loss: {cross_entropy: {label_smoothing: 0.1}}, optimizer: {adamw: {}}}
+)";
+}
+
+const std::vector<int64_t> kSizes = {4, 4, 2};
+
+// Counts as an error every time the host waits for the device.
+class NoWaiting {
+ public:
+  NoWaiting() { c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_ERROR); }
+  ~NoWaiting() { c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_DISABLED); }
+};
+
+class StageCudaTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (c10::cuda::device_count() == 0) GTEST_SKIP() << "no CUDA device";
+    at::globalContext().setAllowTF32CuBLAS(false);
+    at::globalContext().setAllowTF32CuDNN(false);
+    at::globalContext().setDeterministicCuDNN(true);
+  }
+
+  const at::Tensor input_ = at::sin(at::arange(10 * 2 * 64, at::kFloat)).reshape({10, 2, 8, 8});
+  const at::Tensor target_ = at::arange(10, at::kLong).remainder(5);
+};
+
+TEST_F(StageCudaTest, StartsAndTrainsAsOnTheCpu) {
+  const v1::JobSpec spec = ParseSpec(Network("0.0"));
+  LocalPipeline cpu(spec, {12}), gpu(spec, {5, 3, 4}, kGpu);
+  for (const auto& [name, tensor] : gpu.State()) EXPECT_TRUE(at::equal(tensor.cpu(), cpu.State().at(name))) << name;
+  for (const int checkpointed : {0, 2, 3}) {
+    const at::Tensor expected = cpu.Train(input_, target_, kSizes, checkpointed);
+    const at::Tensor loss = gpu.Train(input_.to(kGpu), target_.to(kGpu), kSizes, checkpointed);
+    EXPECT_NEAR(loss.item<double>(), expected.item<double>(), 1e-5);
+    const Values gradients = cpu.Gradients();
+    for (const auto& [name, gradient] : gpu.Gradients()) {
+      EXPECT_TRUE(at::allclose(gradient.cpu(), gradients.at(name), 1e-4, 1e-5)) << name;
+    }
+  }
+  for (const auto& [name, tensor] : gpu.State()) {
+    EXPECT_TRUE(at::allclose(tensor.cpu(), cpu.State().at(name), 1e-4, 1e-6)) << name;
+  }
+}
+
+TEST_F(StageCudaTest, RecomputationRepeatsDropoutForEveryCut) {
+  const v1::JobSpec spec = ParseSpec(Network("0.3"));
+  LocalPipeline whole(spec, {12}, kGpu);
+  const at::Tensor input = input_.to(kGpu), target = target_.to(kGpu);
+  const at::Tensor loss = whole.Train(input, target, kSizes);
+  const Values gradients = whole.Gradients();
+  for (const std::vector<int>& balance : {std::vector<int>{12}, {3, 6, 3}, {9, 1, 2}}) {
+    LocalPipeline cut(spec, balance, kGpu);
+    EXPECT_TRUE(at::equal(cut.Train(input, target, kSizes, 3), loss));
+    for (const auto& [name, gradient] : cut.Gradients()) {
+      EXPECT_TRUE(at::allclose(gradient, gradients.at(name), 1e-5, 1e-7)) << name;
+    }
+  }
+}
+
+TEST_F(StageCudaTest, NothingWaitsForTheDevice) {
+  const v1::JobSpec spec = ParseSpec(Network("0.3"));
+  LocalPipeline pipeline(spec, {5, 7}, kGpu);
+  const at::Tensor input = input_.to(kGpu), target = target_.to(kGpu);
+  std::vector<NamedTensor> parameters;
+  for (const auto& stage : pipeline.stages()) {
+    for (const NamedTensor& named : stage->state()) parameters.push_back(named);
+  }
+  auto optimizer = Optimizer::Create(spec.train().optimizer(), parameters, kGpu).value();
+  pipeline.Train(input, target, kSizes, 2);  // What is loaded at first use may wait.
+  ASSERT_TRUE(optimizer->Step(0.01).ok());
+  const NoWaiting guard;
+  for (int step = 0; step < 3; ++step) {
+    pipeline.Train(input, target, kSizes, 2, step);
+    ASSERT_TRUE(optimizer->ClipGradients(optimizer->SquaredGradientNorms(12).sum().sqrt(), 1.0).ok());
+    const absl::Status stepped = optimizer->Step(0.01);
+    ASSERT_TRUE(stepped.ok()) << stepped;
+  }
+  EXPECT_GT(pipeline.stages()[0]->peak_saved_bytes(), 0);
+}
+
+TEST_F(StageCudaTest, OptimizerStateReturnsToTheDevice) {
+  const v1::JobSpec spec = ParseSpec(Network("0.0"));
+  LocalPipeline pipeline(spec, {12}, kGpu);
+  const auto& parameters = pipeline.stages()[0]->state();
+  auto optimizer = Optimizer::Create(spec.train().optimizer(), parameters, kGpu).value();
+  pipeline.Train(input_.to(kGpu), target_.to(kGpu), kSizes);
+  ASSERT_TRUE(optimizer->Step(0.01).ok());
+  Values state;
+  for (const NamedTensor& entry : optimizer->State()) {
+    EXPECT_TRUE(entry.tensor.is_cpu()) << entry.name;
+    state[entry.name] = entry.tensor;
+  }
+  auto resumed = Optimizer::Create(spec.train().optimizer(), parameters, kGpu).value();
+  ASSERT_TRUE(resumed->LoadState(state).ok());
+  EXPECT_TRUE(resumed->Step(0.01).ok());
+}
+
+TEST_F(StageCudaTest, MeasuresLayers) {
+  v1::Inspect request;
+  *request.mutable_model() = ParseSpec(Network("0.1")).model();
+  for (const int64_t size : {2, 8, 8}) request.add_input_shape(size);
+  request.set_input_dtype(v1::DATA_TYPE_FLOAT32);
+  *request.mutable_loss() = ParseSpec(Network("0.1")).train().loss();
+  request.set_profile_micro_batch(16);
+  const v1::Inspected result = InspectModel(request, kGpu);
+  ASSERT_EQ(result.status().code(), 0) << result.status().message();
+  for (const v1::LayerInfo& layer : result.layers()) EXPECT_GT(layer.forward_nanos(), 0) << layer.kind();
+  EXPECT_GE(result.layers(0).activation_bytes_per_sample(), 4 * 8 * 8 * 8);
+}
+
+}  // namespace
+}  // namespace gpipe::worker

@@ -1,0 +1,168 @@
+#include "tests/unit/worker/test_cluster.h"
+
+#include <utility>
+
+#include "common/safetensors/header.h"
+#include "gtest/gtest.h"
+#include "worker/comm/in_process_communicator.h"
+#include "worker/engine/channels.h"
+
+namespace gpipe::worker {
+
+TestCluster::TestCluster(int workers, const std::map<int, std::string>& failpoints)
+    : folder_(*TemporaryFolder::Create("engine-test")), first_message_(workers, 0) {
+  attempt_.set_job("test");
+  for (int i = 0; i < workers; ++i) {
+    sinks_.push_back(std::make_unique<RecordingSink>());
+    EngineOptions options;
+    options.work_dir = folder_.path() / std::to_string(i);
+    options.connect = [this, i](const CommOptions&, Rendezvous&) { return Connect(i); };
+    if (failpoints.contains(i)) options.failpoint = *Failpoint::Parse(failpoints.at(i));
+    engines_.push_back(*Engine::Create(std::move(options), artifacts_, *sinks_[i]));
+  }
+}
+
+TestCluster::~TestCluster() {
+  for (auto& engine : engines_) engine->AbortAndWait(absl::CancelledError("the test is over"));
+}
+
+absl::StatusOr<std::unique_ptr<Communicator>> TestCluster::Connect(int worker) {
+  absl::MutexLock lock(&mutex_);
+  return std::move(communicators_[worker]);
+}
+
+void TestCluster::Prepare(const v1::JobSpec& spec, const v1::Plan& plan, int workers, const v1::Assignment& resume) {
+  workers_ = workers;
+  attempt_.set_attempt(attempt_.attempt() + 1);
+  {
+    absl::MutexLock lock(&mutex_);
+    communicators_ = *MakeInProcessCommunicators(workers, ChannelsOf(plan).channels);
+  }
+  for (int i = 0; i < workers; ++i) {
+    first_message_[i] = sinks_[i]->messages().size();
+    v1::Assignment assignment = resume;
+    *assignment.mutable_attempt() = attempt_;
+    *assignment.mutable_spec() = spec;
+    *assignment.mutable_plan() = plan;
+    assignment.set_worker_index(i);
+    for (int peer = 0; peer < workers; ++peer) assignment.add_peers();
+    engines_[i]->Prepare(std::move(assignment));
+  }
+}
+
+void TestCluster::Grant(int64_t round, int cycle) {
+  v1::Grant grant;
+  *grant.mutable_attempt() = attempt_;
+  grant.set_round(round);
+  grant.set_cycle(cycle);
+  for (int i = 0; i < workers_; ++i) engines_[i]->Grant(grant);
+}
+
+void TestCluster::Abort(const std::string& reason) {
+  for (int i = 0; i < workers_; ++i) engines_[i]->Abort(attempt_, absl::CancelledError(reason));
+}
+
+void TestCluster::Release() {
+  for (int i = 0; i < workers_; ++i) engines_[i]->Release(attempt_);
+}
+
+std::vector<v1::Finished> TestCluster::Finish() {
+  std::vector<v1::Finished> finished;
+  for (int i = 0; i < workers_; ++i) {
+    auto message = sinks_[i]->WaitFor([](const v1::WorkerMessage& m) { return m.has_finished() || m.has_failed(); },
+                                      first_message_[i]);
+    EXPECT_TRUE(message && message->has_finished()) << (message ? message->ShortDebugString() : "nothing");
+    if (message) finished.push_back(message->finished());
+  }
+  Release();
+  for (int i = 0; i < workers_; ++i) WaitForReleased(i);
+  return finished;
+}
+
+v1::Failed TestCluster::WaitForFailure(int worker) {
+  auto message =
+      sinks_[worker]->WaitFor([](const v1::WorkerMessage& m) { return m.has_failed(); }, first_message_[worker]);
+  EXPECT_TRUE(message) << "worker " << worker << " does not fail";
+  return message ? message->failed() : v1::Failed();
+}
+
+void TestCluster::WaitForReleased(int worker) {
+  EXPECT_TRUE(
+      sinks_[worker]->WaitFor([](const v1::WorkerMessage& m) { return m.has_released(); }, first_message_[worker]))
+      << "worker " << worker << " is not released";
+}
+
+std::vector<v1::RoundDone> TestCluster::Rounds(int worker) {
+  std::vector<v1::RoundDone> rounds;
+  const std::vector<v1::WorkerMessage> messages = sinks_[worker]->messages();
+  for (size_t i = first_message_[worker]; i < messages.size(); ++i) {
+    for (const v1::RoundDone& round : messages[i].progress().rounds()) rounds.push_back(round);
+  }
+  return rounds;
+}
+
+std::vector<v1::Evaluation> TestCluster::Evaluations() {
+  std::vector<v1::Evaluation> evaluations;
+  const std::vector<v1::WorkerMessage> messages = sinks_[workers_ - 1]->messages();
+  for (size_t i = first_message_[workers_ - 1]; i < messages.size(); ++i) {
+    if (messages[i].has_evaluation()) evaluations.push_back(messages[i].evaluation());
+  }
+  return evaluations;
+}
+
+std::vector<v1::CheckpointShard> TestCluster::Shards(int64_t step) {
+  std::vector<v1::CheckpointShard> shards;
+  for (int i = 0; i < workers_; ++i) {
+    for (const v1::WorkerMessage& message : sinks_[i]->messages()) {
+      const v1::CheckpointShard& shard = message.checkpoint_shard();
+      if (message.has_checkpoint_shard() && shard.attempt().attempt() == attempt_.attempt() && shard.step() == step) {
+        shards.push_back(shard);
+      }
+    }
+  }
+  return shards;
+}
+
+std::map<std::string, std::string> TestCluster::Tensors(const std::vector<v1::ArtifactRef>& files) {
+  std::map<std::string, std::string> tensors;
+  for (const v1::ArtifactRef& ref : files) {
+    const std::filesystem::path path = folder_.path() / "tensors.safetensors";
+    EXPECT_TRUE(artifacts_.Download(ref, path).ok());
+    const std::string content = *ReadFile(path);
+    const safetensors::Header header = *safetensors::ReadHeader(path);
+    for (const auto& [name, info] : header.tensors) {
+      EXPECT_TRUE(tensors.emplace(name, content.substr(info.begin, info.end - info.begin)).second) << name;
+    }
+  }
+  return tensors;
+}
+
+v1::ArtifactRef TestCluster::Merge(const std::vector<v1::ArtifactRef>& files) {
+  std::vector<std::filesystem::path> parts;
+  for (const v1::ArtifactRef& ref : files) {
+    parts.push_back(folder_.path() / ("part" + std::to_string(parts.size())));
+    EXPECT_TRUE(artifacts_.Download(ref, parts.back()).ok());
+  }
+  EXPECT_TRUE(safetensors::Merge(parts, folder_.path() / "merged").ok());
+  return *artifacts_.Upload(folder_.path() / "merged");
+}
+
+TrainingResult Train(const v1::JobSpec& spec, const Cut& cut) {
+  TestCluster cluster(cut.workers());
+  cluster.Prepare(spec, cut);
+  cluster.GrantAll();
+  std::vector<v1::ArtifactRef> models;
+  for (const v1::Finished& finished : cluster.Finish()) models.push_back(finished.model());
+  TrainingResult result;
+  for (const v1::RoundDone& round : cluster.Rounds(cut.workers() - 1)) {
+    if (!round.has_loss()) continue;
+    result.losses.push_back(round.loss());
+    result.norms.push_back(round.grad_norm());
+    result.rates.push_back(round.lr());
+  }
+  for (const v1::Evaluation& e : cluster.Evaluations()) result.evaluations.push_back({e.loss(), e.accuracy()});
+  result.parameters = cluster.Tensors(models);
+  return result;
+}
+
+}  // namespace gpipe::worker

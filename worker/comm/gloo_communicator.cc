@@ -1,0 +1,203 @@
+#include "worker/comm/gloo_communicator.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <csignal>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/status_macros.h"
+#include "spdlog/spdlog.h"
+#include "worker/comm/gloo_store.h"
+#include "worker/comm/transfer_check.h"
+#include "worker/torch_status.h"
+
+namespace gpipe::worker {
+namespace {
+
+// When every worker has joined, connecting takes milliseconds; one that dies just then is not waited for longer.
+constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
+
+absl::Status Gone(int peer) {
+  return absl::UnavailableError(absl::StrCat("the connection with worker ", peer, " is lost"));
+}
+
+// May throw.
+c10::intrusive_ptr<c10d::ProcessGroupGloo> MakeGroup(const CommOptions& options,
+                                                     const c10::intrusive_ptr<GlooStore>& store, absl::Time deadline) {
+  const absl::Duration left = std::clamp(deadline - absl::Now(), absl::Milliseconds(1), kConnectTimeout);
+  auto group_options = c10d::ProcessGroupGloo::Options::create(absl::ToChronoMilliseconds(left));
+  group_options->threads = 0;  // They run c10d's collectives, which are not used.
+  group_options->devices.push_back(options.data_address.empty()
+                                       ? c10d::ProcessGroupGloo::createDefaultDevice()
+                                       : c10d::ProcessGroupGloo::createDeviceForHostname(options.data_address));
+  return c10::make_intrusive<c10d::ProcessGroupGloo>(store, options.rank, options.size, std::move(group_options));
+}
+
+}  // namespace
+
+// One c10d transfer. The owner's thread waits; any thread interrupts.
+class GlooWork final : public Work {
+ public:
+  GlooWork(GlooCommunicator* owner, int peer, c10::intrusive_ptr<c10d::Work> work)
+      : owner_(owner), peer_(peer), work_(std::move(work)) {
+    owner_->Register(this);
+  }
+  ~GlooWork() override {
+    Wait().IgnoreError();
+    owner_->Unregister(this);
+  }
+
+  absl::Status Wait() override {
+    if (!result_) result_ = WaitUntilDone();
+    return *result_;
+  }
+
+  int peer() const { return peer_; }
+
+  // Makes the wait under way, or the next, return at once.
+  void Interrupt() { work_->abort(); }
+
+ private:
+  absl::Status WaitUntilDone() {
+    while (true) {
+      const std::optional<absl::Status> done = WaitOnce(kGlooForever);
+      if (done) return *done;
+      const absl::Status broken = owner_->Broken(peer_);
+      if (broken.ok()) continue;
+      if (owner_->aborted()) return broken;
+      // The peer is gone, but what it sent before may have arrived.
+      return WaitOnce(std::chrono::milliseconds(1)).value_or(broken);
+    }
+  }
+
+  // nullopt when interrupted.
+  std::optional<absl::Status> WaitOnce(std::chrono::milliseconds timeout) {
+    try {
+      if (work_->wait(timeout)) return absl::OkStatus();
+      return std::nullopt;
+    } catch (const std::exception& error) {
+      spdlog::debug("Gloo: {}", error.what());
+      const absl::Status broken = owner_->Broken(peer_);
+      return broken.ok() ? Gone(peer_) : broken;
+    }
+  }
+
+  GlooCommunicator* const owner_;
+  const int peer_;
+  const c10::intrusive_ptr<c10d::Work> work_;
+  std::optional<absl::Status> result_;
+};
+
+absl::StatusOr<std::unique_ptr<Communicator>> GlooCommunicator::Connect(const CommOptions& options,
+                                                                        Rendezvous& rendezvous, absl::Time deadline) {
+  // Gloo writes to sockets whose other end may be closed, and leaves the signal to the program.
+  std::signal(SIGPIPE, SIG_IGN);
+  auto store = c10::make_intrusive<GlooStore>(&rendezvous, deadline);
+  absl::StatusOr<std::unique_ptr<Communicator>> result =
+      CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<Communicator>> {
+        return std::unique_ptr<Communicator>(new GlooCommunicator(options, MakeGroup(options, store, deadline)));
+      });
+  if (result.ok()) return result;
+  GPIPE_RETURN_IF_ERROR(store->status());
+  return absl::UnavailableError(absl::StrCat("cannot connect with the other workers from data address '",
+                                             options.data_address, "': ", result.status().message()));
+}
+
+GlooCommunicator::GlooCommunicator(const CommOptions& options, c10::intrusive_ptr<c10d::ProcessGroupGloo> group)
+    : rank_(options.rank),
+      size_(options.size),
+      channels_(options.channels),
+      group_(std::move(group)),
+      gone_(options.size, false),
+      monitor_(group_.get(), rank_, size_, static_cast<int>(channels_.size()) + 1,
+               [this](int peer) { OnPeerGone(peer); }) {}
+
+GlooCommunicator::~GlooCommunicator() = default;
+
+absl::StatusOr<std::unique_ptr<Work>> GlooCommunicator::Send(int channel, const at::Tensor& tensor) {
+  GPIPE_RETURN_IF_ERROR(CheckSend(channels_, rank_, channel, tensor, c10::kCPU));
+  return Start(true, channels_[channel].receiver, channel, tensor);
+}
+
+absl::StatusOr<std::unique_ptr<Work>> GlooCommunicator::Receive(int channel, const at::Tensor& tensor) {
+  GPIPE_RETURN_IF_ERROR(CheckReceive(channels_, rank_, channel, tensor, c10::kCPU));
+  return Start(false, channels_[channel].sender, channel, tensor);
+}
+
+absl::Status GlooCommunicator::AllReduceSum(const at::Tensor& tensor) {
+  GPIPE_RETURN_IF_ERROR(CheckTensor(tensor, c10::kCPU));
+  GPIPE_RETURN_IF_ERROR(StarReduceSum(*this, rank_, size_, tensor));
+  return StarBroadcast(*this, rank_, size_, tensor, 0);
+}
+
+absl::Status GlooCommunicator::Broadcast(const at::Tensor& tensor, int root) {
+  GPIPE_RETURN_IF_ERROR(CheckTensor(tensor, c10::kCPU));
+  return StarBroadcast(*this, rank_, size_, tensor, root);
+}
+
+void GlooCommunicator::Abort(const absl::Status& reason) {
+  absl::MutexLock lock(&mutex_);
+  if (!aborted_.ok()) return;
+  aborted_ = reason.ok() ? absl::CancelledError("aborted") : reason;
+  for (GlooWork* work : under_way_) work->Interrupt();
+  monitor_.Disconnect();
+}
+
+absl::StatusOr<std::unique_ptr<Work>> GlooCommunicator::SendTo(int peer, const at::Tensor& tensor) {
+  return Start(true, peer, static_cast<int>(channels_.size()), tensor);
+}
+
+absl::StatusOr<std::unique_ptr<Work>> GlooCommunicator::ReceiveFrom(int peer, const at::Tensor& tensor) {
+  return Start(false, peer, static_cast<int>(channels_.size()), tensor);
+}
+
+absl::StatusOr<std::unique_ptr<Work>> GlooCommunicator::Start(bool sends, int peer, int tag, const at::Tensor& tensor) {
+  GPIPE_RETURN_IF_ERROR(Broken(peer));
+  if (tensor.numel() == 0) return CompletedWork();
+  try {
+    std::vector<at::Tensor> tensors = {tensor};
+    return std::make_unique<GlooWork>(this, peer,
+                                      sends ? group_->send(tensors, peer, tag) : group_->recv(tensors, peer, tag));
+  } catch (const std::exception& error) {
+    // The arguments were checked, so it can only be the connection.
+    spdlog::debug("Gloo: {}", error.what());
+    const absl::Status broken = Broken(peer);
+    return broken.ok() ? Gone(peer) : broken;
+  }
+}
+
+void GlooCommunicator::OnPeerGone(int peer) {
+  absl::MutexLock lock(&mutex_);
+  gone_[peer] = true;
+  for (GlooWork* work : under_way_) {
+    if (work->peer() == peer) work->Interrupt();
+  }
+}
+
+absl::Status GlooCommunicator::Broken(int peer) {
+  absl::MutexLock lock(&mutex_);
+  GPIPE_RETURN_IF_ERROR(aborted_);
+  return gone_[peer] ? Gone(peer) : absl::OkStatus();
+}
+
+bool GlooCommunicator::aborted() {
+  absl::MutexLock lock(&mutex_);
+  return !aborted_.ok();
+}
+
+void GlooCommunicator::Register(GlooWork* work) {
+  absl::MutexLock lock(&mutex_);
+  under_way_.insert(work);
+  if (!aborted_.ok() || gone_[work->peer()]) work->Interrupt();
+}
+
+void GlooCommunicator::Unregister(GlooWork* work) {
+  absl::MutexLock lock(&mutex_);
+  under_way_.erase(work);
+}
+
+}  // namespace gpipe::worker

@@ -1,0 +1,76 @@
+#ifndef GPIPE_WORKER_COMM_NCCL_COMM_H_
+#define GPIPE_WORKER_COMM_NCCL_COMM_H_
+
+#include <ATen/core/Tensor.h>
+#include <c10/cuda/CUDAStream.h>
+#include <nccl.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+
+namespace gpipe::worker {
+
+// Asked again and again while NCCL is busy; the first status that is not OK ends the wait.
+using KeepWaiting = std::function<absl::Status()>;
+
+// One NCCL communicator, non-blocking, and the stream its operations run on.
+//
+// Operations are enqueued by one thread; AsyncError and AbortAll may be called by another meanwhile. No call waits for
+// a peer, but for Create, and for the first operation of its kind between two ranks, which makes the connection.
+class NcclComm {
+ public:
+  // `name` is for messages. Waits until all ranks have called it.
+  static absl::StatusOr<std::unique_ptr<NcclComm>> Create(std::string name, const ncclUniqueId& id, int rank, int size,
+                                                          int device, const KeepWaiting& keep_waiting);
+  NcclComm(const NcclComm&) = delete;
+  NcclComm& operator=(const NcclComm&) = delete;
+  // Aborts what was not closed.
+  ~NcclComm();
+
+  // To end communicators of one device, end them all at once: freeing one waits for the whole device, so for the
+  // operations of the others too.
+
+  // Ends what runs on the streams, and frees the communicators; later operations fail.
+  static void AbortAll(const std::vector<NcclComm*>& comms);
+
+  // The orderly end, once what is under way is done. Not OK: some are still open, and to be aborted.
+  static absl::Status CloseAll(const std::vector<NcclComm*>& comms, const KeepWaiting& keep_waiting);
+
+  const c10::cuda::CUDAStream& stream() const { return stream_; }
+
+  // Enqueue on stream(). The tensor is contiguous; its bytes are sent as they are.
+  absl::Status Send(const at::Tensor& tensor, int peer, const KeepWaiting& keep_waiting);
+  absl::Status Receive(const at::Tensor& tensor, int peer, const KeepWaiting& keep_waiting);
+  absl::Status Broadcast(const at::Tensor& tensor, int root, const KeepWaiting& keep_waiting);
+
+  // OK while nothing is wrong, also after the end.
+  absl::Status AsyncError();
+
+ private:
+  NcclComm(std::string name, int device, cudaStream_t stream);
+
+  absl::Status AwaitReady(ncclResult_t result, const char* doing, const KeepWaiting& keep_waiting)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Abort();
+  void StartFinalizing();
+  absl::Status FinishFinalizing(const KeepWaiting& keep_waiting);
+  void Destroy();
+  absl::Status CheckOpen() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const std::string name_;
+  const int device_;
+  const cudaStream_t raw_stream_;
+  const c10::cuda::CUDAStream stream_;
+  absl::Mutex mutex_;
+  ncclComm_t comm_ ABSL_GUARDED_BY(mutex_) = nullptr;  // Null when aborted or closed.
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_COMM_NCCL_COMM_H_

@@ -1,0 +1,21 @@
+#ifndef GPIPE_WORKER_COMM_NCCL_ENVIRONMENT_H_
+#define GPIPE_WORKER_COMM_NCCL_ENVIRONMENT_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace gpipe::worker {
+
+// The UUID of a GPU: equal for two processes that use the same one.
+absl::StatusOr<std::string> GpuIdentity(int device);
+
+// Sets the variables that NCCL reads when this process first uses it; those that are set already stay.
+// NCCL_HOSTID, when this worker shares its GPU: NCCL refuses two ranks on one GPU of one host, so each process claims
+// to be a host of its own, and traffic goes over sockets. NCCL_SOCKET_IFNAME: the interface of `data_address`. Call
+// before anything else of NCCL, from a thread beside which no other reads the environment through getenv.
+void PrepareNcclEnvironment(bool shares_gpu, const std::string& data_address);
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_COMM_NCCL_ENVIRONMENT_H_

@@ -1,0 +1,71 @@
+#include "worker/comm/transfer_check.h"
+
+#include <set>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+
+namespace gpipe::worker {
+namespace {
+
+class NoWork final : public Work {
+ public:
+  absl::Status Wait() override { return absl::OkStatus(); }
+};
+
+absl::Status CheckIndex(const std::vector<Channel>& channels, int channel) {
+  if (channel >= 0 && channel < static_cast<int>(channels.size())) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("no channel ", channel, ": there are ", channels.size()));
+}
+
+}  // namespace
+
+absl::Status CheckTensor(const at::Tensor& tensor, c10::Device device) {
+  if (!tensor.defined()) return absl::InvalidArgumentError("the tensor is undefined");
+  if (!tensor.is_contiguous()) return absl::InvalidArgumentError("the tensor is not contiguous");
+  const bool same_index = !device.has_index() || tensor.device().index() == device.index();
+  if (tensor.device().type() == device.type() && same_index) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the tensor is on ", tensor.device().str(), ", the communicator on ", device.str()));
+}
+
+absl::Status CheckSend(const std::vector<Channel>& channels, int rank, int channel, const at::Tensor& tensor,
+                       c10::Device device) {
+  GPIPE_RETURN_IF_ERROR(CheckIndex(channels, channel));
+  if (channels[channel].sender != rank) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("worker ", rank, " is not the sender of channel ", channels[channel].name));
+  }
+  return CheckTensor(tensor, device);
+}
+
+absl::Status CheckReceive(const std::vector<Channel>& channels, int rank, int channel, const at::Tensor& tensor,
+                          c10::Device device) {
+  GPIPE_RETURN_IF_ERROR(CheckIndex(channels, channel));
+  if (channels[channel].receiver != rank) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("worker ", rank, " is not the receiver of channel ", channels[channel].name));
+  }
+  return CheckTensor(tensor, device);
+}
+
+absl::Status CheckChannels(const std::vector<Channel>& channels, int size) {
+  std::set<std::string> names;
+  for (const Channel& channel : channels) {
+    const bool ends_exist = channel.sender >= 0 && channel.sender < size && channel.receiver >= 0 &&
+                            channel.receiver < size && channel.sender != channel.receiver;
+    if (!ends_exist) {
+      return absl::InvalidArgumentError(absl::StrCat("channel ", channel.name, " from worker ", channel.sender, " to ",
+                                                     channel.receiver, " of ", size, " workers"));
+    }
+    if (!names.insert(channel.name).second) {
+      return absl::InvalidArgumentError(absl::StrCat("two channels named ", channel.name));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::unique_ptr<Work> CompletedWork() { return std::make_unique<NoWork>(); }
+
+}  // namespace gpipe::worker

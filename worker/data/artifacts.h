@@ -1,0 +1,25 @@
+#ifndef GPIPE_WORKER_DATA_ARTIFACTS_H_
+#define GPIPE_WORKER_DATA_ARTIFACTS_H_
+
+#include <filesystem>
+
+#include "absl/status/statusor.h"
+#include "gpipe/v1/worker_session.pb.h"
+
+namespace gpipe::worker {
+
+// Files by content, at the orchestrator. Blocking; one thread at a time.
+class Artifacts {
+ public:
+  virtual ~Artifacts() = default;
+
+  // Sends the file unless it is there already.
+  virtual absl::StatusOr<v1::ArtifactRef> Upload(const std::filesystem::path& path) = 0;
+
+  // Fetches into `path`, whose folder exists; the content is what `ref` says, or it is DATA_LOSS.
+  virtual absl::Status Download(const v1::ArtifactRef& ref, const std::filesystem::path& path) = 0;
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_DATA_ARTIFACTS_H_

@@ -1,0 +1,220 @@
+#include "worker/engine/action_executor.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "worker/stage/lr_schedule.h"
+#include "worker/torch_status.h"
+
+namespace gpipe::worker {
+namespace {
+
+using pipeline::Action;
+using pipeline::ActionKind;
+
+// The value of an edge among what a stage made.
+absl::StatusOr<at::Tensor> Pick(const Values& values, const std::string& name) {
+  auto found = values.find(name);
+  if (found != values.end()) return found->second;
+  return absl::InternalError(absl::StrCat("the stage made no ", name));
+}
+
+absl::Status Annotate(const absl::Status& status, const Action& action, const pipeline::Round& round) {
+  // What a transfer or an abort says is about the whole attempt, and already says where.
+  if (status.ok() || status.code() == absl::StatusCode::kUnavailable || !pipeline::IsCompute(action.kind)) {
+    return status;
+  }
+  absl::Status result(status.code(), absl::StrCat(status.message(), " (", pipeline::ToString(action), ", stage ",
+                                                  action.stage, ", step ", round.step, ")"));
+  return result;
+}
+
+}  // namespace
+
+// Measures `compute` and books the time on the action.
+template <typename Compute>
+auto ActionExecutor::Timed(const Action& action, Compute compute) {
+  record_->timer->Start();
+  auto result = compute();
+  record_->timer->Stop();
+  record_->timed.push_back(action);
+  return result;
+}
+
+absl::Status ActionExecutor::Begin(const RoundPlan& plan, Batch batch, RoundRecord& record) {
+  round_ = plan;
+  batch_ = std::move(batch);
+  record_ = &record;
+  for (const HostedStage& hosted : parts_.stages.all()) {
+    MiniBatch mini_batch;
+    mini_batch.seed = parts_.spec.train().seed();
+    mini_batch.step = plan.round.step;
+    mini_batch.micro_batch_sizes = plan.program->micro_batch_sizes;
+    mini_batch.training = plan.training();
+    if (hosted.last) mini_batch.target = batch_.target;
+    GPIPE_RETURN_IF_ERROR(hosted.stage->Begin(std::move(mini_batch)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ActionExecutor::Execute(const Action& action) {
+  return Annotate(CatchTorch([&] { return Dispatch(action); }), action, round_.round);
+}
+
+absl::Status ActionExecutor::Dispatch(const Action& action) {
+  switch (action.kind) {
+    case ActionKind::kForward:
+      return Forward(action);
+    case ActionKind::kRecompute:
+      return Recompute(action);
+    case ActionKind::kBackward:
+      return Backward(action);
+    case ActionKind::kSendForward:
+    case ActionKind::kSendBackward:
+      return Send(action);
+    case ActionKind::kRecvForward:
+    case ActionKind::kRecvBackward:
+      return Receive(action);
+    case ActionKind::kReduceGrad:
+      return ReduceGradients(action);
+    case ActionKind::kOptimizer:
+      return Update(action);
+  }
+  return absl::InternalError("unknown action");
+}
+
+absl::Status ActionExecutor::End() {
+  for (const HostedStage& hosted : parts_.stages.all()) {
+    GPIPE_RETURN_IF_ERROR(hosted.stage->End());
+    record_->peak_saved_bytes.push_back(hosted.stage->peak_saved_bytes());
+  }
+  batch_ = {};
+  if (values_.empty()) return absl::OkStatus();
+  return absl::InternalError("the round has ended with a value that no stage used");
+}
+
+absl::Status ActionExecutor::EnterForward(const Action& action) const {
+  const pipeline::Round& round = round_.round;
+  const bool evaluates = round.kind == pipeline::RoundKind::kEvaluate;
+  return parts_.beacon.Enter(evaluates ? v1::PHASE_EVALUATION : v1::PHASE_FORWARD,
+                             evaluates ? failpoint::kEvaluation : failpoint::kForward, action.stage, round.step,
+                             action.micro_batch);
+}
+
+ForwardMode ActionExecutor::ModeOf(const Action& action) const {
+  if (!round_.training()) return ForwardMode::kInference;
+  return action.checkpointed ? ForwardMode::kCheckpointed : ForwardMode::kKeep;
+}
+
+absl::Status ActionExecutor::Forward(const Action& action) {
+  GPIPE_RETURN_IF_ERROR(EnterForward(action));
+  const HostedStage& hosted = parts_.stages.Find(action.stage);
+  GPIPE_ASSIGN_OR_RETURN(Values inputs, ForwardInputs(hosted, action.micro_batch));
+  GPIPE_ASSIGN_OR_RETURN(Values outputs, Timed(action, [&] {
+                           return hosted.stage->Forward(action.micro_batch, std::move(inputs), ModeOf(action));
+                         }));
+  if (parts_.beacon.failpoint.HitNan(failpoint::kForward)) {
+    for (auto& [name, value] : outputs) value = at::full_like(value, NAN);
+  }
+  if (hosted.last) KeepResults(outputs);
+  return KeepOutputs(hosted, action.micro_batch, outputs);
+}
+
+absl::StatusOr<Values> ActionExecutor::ForwardInputs(const HostedStage& hosted, int micro_batch) {
+  Values inputs;
+  if (hosted.first) {
+    const WorkerProgram& program = *round_.program;
+    inputs["input"] = batch_.input.narrow(0, program.offsets[micro_batch], program.micro_batch_sizes[micro_batch]);
+  }
+  for (int edge : hosted.incoming) {
+    GPIPE_ASSIGN_OR_RETURN(inputs[parts_.plan.edges(edge).value()],
+                           values_.Take(edge, Direction::kForward, micro_batch));
+  }
+  return inputs;
+}
+
+absl::Status ActionExecutor::KeepOutputs(const HostedStage& hosted, int micro_batch, const Values& outputs) {
+  for (int edge : hosted.outgoing) {
+    GPIPE_ASSIGN_OR_RETURN(at::Tensor value, Pick(outputs, parts_.plan.edges(edge).value()));
+    values_.Put(edge, Direction::kForward, micro_batch, std::move(value));
+  }
+  return absl::OkStatus();
+}
+
+void ActionExecutor::KeepResults(Values& outputs) {
+  if (auto loss = outputs.find("loss"); loss != outputs.end()) record_->losses.push_back(loss->second);
+  if (auto correct = outputs.find("correct"); correct != outputs.end()) record_->corrects.push_back(correct->second);
+  if (round_.round.kind != pipeline::RoundKind::kInfer) return;
+  if (auto output = outputs.find("output"); output != outputs.end()) record_->outputs.push_back(output->second);
+}
+
+absl::Status ActionExecutor::Recompute(const Action& action) {
+  parts_.beacon.activity.Set(v1::PHASE_BACKWARD, action.stage, round_.round.step, action.micro_batch);
+  return Timed(action, [&] { return parts_.stages.Find(action.stage).stage->Recompute(action.micro_batch); });
+}
+
+absl::Status ActionExecutor::Backward(const Action& action) {
+  GPIPE_RETURN_IF_ERROR(parts_.beacon.Enter(v1::PHASE_BACKWARD, failpoint::kBackward, action.stage, round_.round.step,
+                                            action.micro_batch));
+  const HostedStage& hosted = parts_.stages.Find(action.stage);
+  GPIPE_ASSIGN_OR_RETURN(Values gradients, OutputGradients(hosted, action.micro_batch));
+  GPIPE_ASSIGN_OR_RETURN(
+      Values results, Timed(action, [&] { return hosted.stage->Backward(action.micro_batch, std::move(gradients)); }));
+  return KeepInputGradients(hosted, action.micro_batch, results);
+}
+
+absl::StatusOr<Values> ActionExecutor::OutputGradients(const HostedStage& hosted, int micro_batch) {
+  Values gradients;
+  for (int edge : hosted.outgoing) {
+    if (!parts_.plan.edges(edge).requires_grad()) continue;
+    GPIPE_ASSIGN_OR_RETURN(at::Tensor gradient, values_.Take(edge, Direction::kBackward, micro_batch));
+    at::Tensor& sum = gradients[parts_.plan.edges(edge).value()];
+    sum = sum.defined() ? sum + gradient : std::move(gradient);
+  }
+  return gradients;
+}
+
+absl::Status ActionExecutor::KeepInputGradients(const HostedStage& hosted, int micro_batch, const Values& gradients) {
+  for (int edge : hosted.incoming) {
+    if (!parts_.plan.edges(edge).requires_grad()) continue;
+    GPIPE_ASSIGN_OR_RETURN(at::Tensor gradient, Pick(gradients, parts_.plan.edges(edge).value()));
+    values_.Put(edge, Direction::kBackward, micro_batch, std::move(gradient));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ActionExecutor::Send(const Action& action) {
+  const Direction direction = action.kind == ActionKind::kSendForward ? Direction::kForward : Direction::kBackward;
+  GPIPE_ASSIGN_OR_RETURN(at::Tensor value, values_.Take(action.edge, direction, action.micro_batch));
+  return parts_.transfers.Send(action, std::move(value));
+}
+
+absl::Status ActionExecutor::Receive(const Action& action) {
+  const Direction direction = action.kind == ActionKind::kRecvForward ? Direction::kForward : Direction::kBackward;
+  GPIPE_ASSIGN_OR_RETURN(at::Tensor value, parts_.transfers.CompleteReceive(action));
+  values_.Put(action.edge, direction, action.micro_batch, std::move(value));
+  return absl::OkStatus();
+}
+
+absl::Status ActionExecutor::ReduceGradients(const Action& action) {
+  parts_.beacon.activity.Set(v1::PHASE_OPTIMIZER, action.stage, round_.round.step);
+  const at::Tensor squares = parts_.optimizer->SquaredGradientNorms(parts_.plan.layers_size());
+  GPIPE_RETURN_IF_ERROR(parts_.communicator.AllReduceSum(squares));
+  const at::Tensor norm = squares.sum().sqrt();
+  record_->grad_norm = norm;
+  return parts_.optimizer->ClipGradients(norm, parts_.spec.train().grad_clip_norm());
+}
+
+absl::Status ActionExecutor::Update(const Action& action) {
+  GPIPE_RETURN_IF_ERROR(
+      parts_.beacon.Enter(v1::PHASE_OPTIMIZER, failpoint::kOptimizer, action.stage, round_.round.step));
+  const v1::Train& train = parts_.spec.train();
+  record_->lr = LearningRate(train, train.lr_schedule(), round_.round.step, parts_.plan.timeline().steps());
+  return Timed(action, [&] { return parts_.optimizer->Step(record_->lr); });
+}
+
+}  // namespace gpipe::worker

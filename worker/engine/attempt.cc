@@ -1,0 +1,163 @@
+#include "worker/engine/attempt.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/plan/convert.h"
+#include "common/spec/validator.h"
+#include "common/status_macros.h"
+#include "worker/checkpoint/resume.h"
+#include "worker/checkpoint/shard_writer.h"
+#include "worker/engine/action_executor.h"
+#include "worker/engine/round_ledger.h"
+#include "worker/engine/round_runner.h"
+
+namespace gpipe::worker {
+namespace {
+
+v1::Assignment WithDefaults(v1::Assignment assignment) {
+  *assignment.mutable_spec() = spec::WithDefaults(assignment.spec());
+  return assignment;
+}
+
+int FirstStageOf(const v1::Assignment& assignment) {
+  for (int stage = 0; stage < assignment.plan().stage_worker_size(); ++stage) {
+    if (assignment.plan().stage_worker(stage) == assignment.worker_index()) return stage;
+  }
+  return 0;
+}
+
+std::vector<int> IndicesOf(const HostedStages& stages) {
+  std::vector<int> indices;
+  for (const HostedStage& stage : stages.all()) indices.push_back(stage.index);
+  return indices;
+}
+
+}  // namespace
+
+Attempt::Attempt(const Environment& environment, v1::Assignment assignment, const Beacon& beacon)
+    : environment_(environment),
+      assignment_(WithDefaults(std::move(assignment))),
+      beacon_(beacon),
+      first_stage_(FirstStageOf(assignment_)) {}
+
+Attempt::~Attempt() { beacon_.control.SetCommunicator(nullptr); }
+
+absl::Status Attempt::Prepare() {
+  GPIPE_RETURN_IF_ERROR(beacon_.Enter(v1::PHASE_PREPARING, failpoint::kPreparing, first_stage_));
+  GPIPE_RETURN_IF_ERROR(beacon_.control.status());
+  const v1::Plan& plan = assignment_.plan();
+  GPIPE_ASSIGN_OR_RETURN(programs_, ProgramTable::Create(plan, assignment_.worker_index()));
+  GPIPE_ASSIGN_OR_RETURN(
+      stages_, HostedStages::Create(assignment_.spec(), plan, assignment_.worker_index(), environment_.device));
+  GPIPE_RETURN_IF_ERROR(LoadState());
+  GPIPE_RETURN_IF_ERROR(CreateOptimizer());
+  GPIPE_ASSIGN_OR_RETURN(data_, DataSource::Create(
+                                    assignment_.spec(), [this](const std::string& path) { return LocalPath(path); },
+                                    stages_->role(), environment_.device));
+  return CreateOutput();
+}
+
+absl::Status Attempt::LoadState() {
+  if (assignment_.has_resume_model()) {
+    GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, environment_.cache.Fetch(assignment_.resume_model()));
+    return LoadModel(file, stages_->State());
+  }
+  if (assignment_.spec().model().weights().empty()) return absl::OkStatus();
+  GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, LocalPath(assignment_.spec().model().weights()));
+  return LoadModel(file, stages_->State());
+}
+
+absl::Status Attempt::CreateOptimizer() {
+  if (!assignment_.spec().has_train()) return absl::OkStatus();
+  GPIPE_ASSIGN_OR_RETURN(optimizer_, Optimizer::Create(assignment_.spec().train().optimizer(),
+                                                       stages_->TrainableParameters(), environment_.device));
+  if (!assignment_.has_resume_optimizer()) return absl::OkStatus();
+  GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, environment_.cache.Fetch(assignment_.resume_optimizer()));
+  return LoadOptimizer(file, *optimizer_);
+}
+
+absl::Status Attempt::CreateOutput() {
+  if (!assignment_.spec().has_infer() || !stages_->has_last()) return absl::OkStatus();
+  const v1::LayerInfo& layer = assignment_.plan().layers(assignment_.plan().layers_size() - 1);
+  std::vector<int64_t> shape = {assignment_.plan().timeline().samples()};
+  shape.insert(shape.end(), layer.output_shape().begin(), layer.output_shape().end());
+  GPIPE_ASSIGN_OR_RETURN(output_,
+                         OutputFile::Create(environment_.folder / "outputs.safetensors", layer.output_dtype(), shape));
+  return absl::OkStatus();
+}
+
+absl::Status Attempt::Join() {
+  GPIPE_RETURN_IF_ERROR(beacon_.Enter(v1::PHASE_JOINING, failpoint::kJoining, first_stage_));
+  channels_ = ChannelsOf(assignment_.plan());
+  CommOptions options;
+  options.rank = assignment_.worker_index();
+  options.size = assignment_.peers_size();
+  options.device = environment_.device;
+  options.data_address = environment_.data_address;
+  options.channels = channels_.channels;
+  GPIPE_ASSIGN_OR_RETURN(communicator_, environment_.connect(options, beacon_.control.rendezvous()));
+  beacon_.control.SetCommunicator(communicator_.get());
+  return absl::OkStatus();
+}
+
+absl::Status Attempt::Run() {
+  transfers_.emplace(*communicator_, assignment_.plan(), channels_, environment_.device);
+  RoundLedger ledger({.attempt = assignment_.attempt(),
+                      .device = environment_.device,
+                      .stages = IndicesOf(*stages_),
+                      .reports_loss = stages_->has_last(),
+                      .output = output_ ? &*output_ : nullptr},
+                     environment_.sink);
+  ActionExecutor executor(
+      {assignment_.spec(), assignment_.plan(), *stages_, optimizer_.get(), *communicator_, *transfers_, beacon_});
+  RoundRunner runner({*programs_, *data_, *transfers_, executor, ledger, beacon_.control.gate()},
+                     FromProto(assignment_.plan().timeline()));
+  return runner.Run([this](int64_t step) { return SaveCheckpoint(step); });
+}
+
+absl::Status Attempt::SaveCheckpoint(int64_t step) {
+  GPIPE_RETURN_IF_ERROR(beacon_.Enter(v1::PHASE_CHECKPOINT, failpoint::kCheckpoint, first_stage_, step));
+  v1::WorkerMessage message;
+  v1::CheckpointShard& shard = *message.mutable_checkpoint_shard();
+  *shard.mutable_attempt() = assignment_.attempt();
+  shard.set_step(step);
+  GPIPE_ASSIGN_OR_RETURN(*shard.mutable_model(), UploadShard("model.safetensors", stages_->State(), environment_.folder,
+                                                             environment_.artifacts));
+  GPIPE_ASSIGN_OR_RETURN(*shard.mutable_optimizer(), UploadShard("optimizer.safetensors", optimizer_->State(),
+                                                                 environment_.folder, environment_.artifacts));
+  environment_.sink.Send(std::move(message));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::Finished> Attempt::Finish() {
+  GPIPE_RETURN_IF_ERROR(beacon_.Enter(v1::PHASE_FINISHING, failpoint::kFinishing, first_stage_));
+  v1::Finished finished;
+  *finished.mutable_attempt() = assignment_.attempt();
+  if (output_) {
+    GPIPE_RETURN_IF_ERROR(output_->Commit());
+    GPIPE_ASSIGN_OR_RETURN(*finished.mutable_outputs(),
+                           environment_.artifacts.Upload(environment_.folder / "outputs.safetensors"));
+  }
+  if (assignment_.spec().has_train()) {
+    GPIPE_ASSIGN_OR_RETURN(*finished.mutable_model(), UploadShard("model.safetensors", stages_->State(),
+                                                                  environment_.folder, environment_.artifacts));
+  }
+  return finished;
+}
+
+void Attempt::Abandon(const absl::Status& reason) {
+  // Also lets go of transfers that will not complete any more, whose end would wait for them.
+  if (communicator_ != nullptr) communicator_->Abort(reason);
+}
+
+absl::StatusOr<std::filesystem::path> Attempt::LocalPath(const std::string& path_in_spec) {
+  auto ref = assignment_.files().find(path_in_spec);
+  if (ref == assignment_.files().end()) {
+    return absl::NotFoundError(absl::StrCat("the assignment does not say where ", path_in_spec, " is"));
+  }
+  return environment_.cache.Fetch(ref->second);
+}
+
+}  // namespace gpipe::worker

@@ -1,0 +1,92 @@
+#ifndef GPIPE_WORKER_ENGINE_ATTEMPT_H_
+#define GPIPE_WORKER_ENGINE_ATTEMPT_H_
+
+#include <c10/core/Device.h>
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "gpipe/v1/worker_session.pb.h"
+#include "worker/comm/connect.h"
+#include "worker/data/artifacts.h"
+#include "worker/data/data_source.h"
+#include "worker/data/file_cache.h"
+#include "worker/data/output_file.h"
+#include "worker/engine/beacon.h"
+#include "worker/engine/channels.h"
+#include "worker/engine/hosted_stages.h"
+#include "worker/engine/message_sink.h"
+#include "worker/engine/round_plan.h"
+#include "worker/engine/transfer_queue.h"
+#include "worker/stage/optimizer.h"
+
+namespace gpipe::worker {
+
+// How a worker finds its peers: worker/comm/connect.h, or another one in tests.
+using Connector =
+    std::function<absl::StatusOr<std::unique_ptr<Communicator>>(const CommOptions& options, Rendezvous& rendezvous)>;
+
+// One worker's part of one attempt, from the assignment to the results. The methods are called in the order in which
+// they stand, each at most once, by the engine's thread. Destroying it lets go of everything.
+class Attempt {
+ public:
+  // What the worker lends to every attempt; outlives it.
+  struct Environment {
+    c10::Device device = c10::kCPU;
+    std::string data_address;
+    std::filesystem::path folder;  // For files of this attempt.
+    Connector connect;
+    FileCache& cache;
+    Artifacts& artifacts;
+    MessageSink& sink;
+  };
+
+  Attempt(const Environment& environment, v1::Assignment assignment, const Beacon& beacon);
+  ~Attempt();
+  Attempt(const Attempt&) = delete;
+  Attempt& operator=(const Attempt&) = delete;
+
+  // Fetches files, builds stages with their weights, the optimizer and the data source.
+  absl::Status Prepare();
+
+  // Connects with the peers; blocks until all are there.
+  absl::Status Join();
+
+  // Executes all rounds as they are granted.
+  absl::Status Run();
+
+  // Uploads the results.
+  absl::StatusOr<v1::Finished> Finish();
+
+  // It failed: breaks the connections, so that no peer waits for this worker.
+  void Abandon(const absl::Status& reason);
+
+ private:
+  absl::Status LoadState();
+  absl::Status CreateOptimizer();
+  absl::Status CreateOutput();
+  absl::Status SaveCheckpoint(int64_t step);
+  absl::StatusOr<std::filesystem::path> LocalPath(const std::string& path_in_spec);
+
+  const Environment environment_;
+  const v1::Assignment assignment_;
+  const Beacon beacon_;
+  int first_stage_ = 0;  // Of this worker, for messages.
+
+  std::optional<ProgramTable> programs_;
+  std::optional<HostedStages> stages_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<DataSource> data_;
+  std::optional<OutputFile> output_;
+  ChannelMap channels_;
+  std::unique_ptr<Communicator> communicator_;
+  std::optional<TransferQueue> transfers_;
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_ENGINE_ATTEMPT_H_

@@ -1,0 +1,62 @@
+#ifndef GPIPE_WORKER_ENGINE_ATTEMPT_CONTROL_H_
+#define GPIPE_WORKER_ENGINE_ATTEMPT_CONTROL_H_
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "gpipe/v1/worker_session.pb.h"
+#include "worker/comm/communicator.h"
+#include "worker/engine/grant_gate.h"
+#include "worker/engine/message_rendezvous.h"
+
+namespace gpipe::worker {
+
+// What other threads may do to the attempt that the engine's thread is running: grant, hand over rendezvous values,
+// abort, release. Any thread may call any method, unless it says otherwise.
+class AttemptControl {
+ public:
+  AttemptControl(const v1::AttemptId& id, MessageSink& sink) : id_(id), rendezvous_(id, sink) {}
+
+  const v1::AttemptId& id() const { return id_; }
+  GrantGate& gate() { return gate_; }
+  MessageRendezvous& rendezvous() { return rendezvous_; }
+
+  // Wakes the engine wherever it waits: gate, rendezvous, communicator, failpoint. The first reason stays.
+  // `announced`: the orchestrator asked for it and waits for Released.
+  void Abort(const absl::Status& reason, bool announced);
+
+  // The orchestrator lets go of the attempt.
+  void Release();
+
+  // OK until aborted.
+  absl::Status status() const;
+
+  // Blocks until aborted; returns why.
+  absl::Status WaitForAbort();
+
+  // Blocks until released or aborted, other than by this worker's own failure. True if the orchestrator waits for
+  // Released.
+  bool WaitForEnd();
+
+  // The engine's thread: makes Abort reach this communicator, until it is called with null before the communicator
+  // goes.
+  void SetCommunicator(Communicator* communicator);
+
+ private:
+  bool aborted() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !aborted_.ok(); }
+  bool ended() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return released_ || aborted(); }
+
+  const v1::AttemptId id_;
+  GrantGate gate_;
+  MessageRendezvous rendezvous_;
+
+  // Held before the locks of gate_, rendezvous_ and the communicator.
+  mutable absl::Mutex mutex_;
+  Communicator* communicator_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  absl::Status aborted_ ABSL_GUARDED_BY(mutex_);
+  bool announced_ ABSL_GUARDED_BY(mutex_) = false;
+  bool released_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_ENGINE_ATTEMPT_CONTROL_H_

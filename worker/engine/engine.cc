@@ -1,0 +1,228 @@
+#include "worker/engine/engine.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/grpc_status.h"
+#include "common/logging.h"
+#include "common/status_macros.h"
+#include "spdlog/spdlog.h"
+#include "worker/engine/scratch_folder.h"
+#include "worker/engine/torch_setup.h"
+
+namespace gpipe::worker {
+namespace {
+
+bool Same(const v1::AttemptId& a, const v1::AttemptId& b) { return a.job() == b.job() && a.attempt() == b.attempt(); }
+
+std::string Describe(const v1::AttemptId& id) { return absl::StrCat("job ", id.job(), " attempt ", id.attempt()); }
+
+v1::WorkerMessage FailedMessage(const v1::AttemptId& attempt, const absl::Status& status, v1::Activity activity,
+                                bool consequence) {
+  v1::WorkerMessage message;
+  v1::Failed& failed = *message.mutable_failed();
+  *failed.mutable_attempt() = attempt;
+  *failed.mutable_status() = ToProto(status);
+  *failed.mutable_activity() = std::move(activity);
+  failed.set_consequence(consequence);
+  return message;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options, Artifacts& artifacts, MessageSink& sink) {
+  GPIPE_ASSIGN_OR_RETURN(FileCache cache,
+                         FileCache::Create(options.work_dir / "cache", options.cache_bytes, artifacts));
+  return std::unique_ptr<Engine>(new Engine(std::move(options), std::move(cache), artifacts, sink));
+}
+
+Engine::Engine(EngineOptions options, FileCache cache, Artifacts& artifacts, MessageSink& sink)
+    : options_(std::move(options)),
+      artifacts_(artifacts),
+      sink_(sink),
+      activity_(sink),
+      cache_(std::move(cache)),
+      failpoint_(options_.failpoint),
+      thread_([this] { Loop(); }) {}
+
+Engine::~Engine() {
+  AbortAndWait(absl::CancelledError("the worker is shutting down"));
+  {
+    absl::MutexLock lock(&mutex_);
+    closing_ = true;
+  }
+  thread_.join();
+}
+
+AttemptState Engine::state() const {
+  absl::MutexLock lock(&mutex_);
+  return state_;
+}
+
+void Engine::Prepare(v1::Assignment assignment) {
+  const v1::AttemptId id = assignment.attempt();
+  absl::Status refused;
+  {
+    absl::MutexLock lock(&mutex_);
+    absl::StatusOr<AttemptState> next = Transition(state_, AttemptEvent::kPrepare);
+    if (stopping_) next = absl::FailedPreconditionError("the worker is leaving");
+    if (next.ok()) {
+      state_ = *next;
+      control_ = std::make_shared<AttemptControl>(id, sink_);
+      pending_ = std::move(assignment);
+      return;
+    }
+    refused = next.status();
+  }
+  spdlog::warn("refused {}: {}", Describe(id), refused.ToString());
+  sink_.Send(FailedMessage(id, refused, activity(), /*consequence=*/false));
+}
+
+void Engine::Grant(const v1::Grant& grant) {
+  absl::MutexLock lock(&mutex_);
+  if (AttemptControl* control = Find(grant.attempt())) control->gate().Advance({grant.round(), grant.cycle()});
+}
+
+void Engine::OnRendezvousValue(const v1::RendezvousValue& value) {
+  absl::MutexLock lock(&mutex_);
+  if (AttemptControl* control = Find(value.attempt())) control->rendezvous().OnValue(value.key(), value.value());
+}
+
+void Engine::Abort(const v1::AttemptId& attempt, const absl::Status& reason) {
+  absl::MutexLock lock(&mutex_);
+  if (Find(attempt) == nullptr) return SendReleased(attempt);
+  AbortLocked(reason, /*announced=*/true);
+}
+
+void Engine::Release(const v1::AttemptId& attempt) {
+  absl::MutexLock lock(&mutex_);
+  AttemptControl* control = Find(attempt);
+  if (control == nullptr) return SendReleased(attempt);
+  if (state_ == AttemptState::kFinished) return control->Release();
+  AbortLocked(absl::CancelledError("released before it had finished"), /*announced=*/true);
+}
+
+void Engine::AbortAndWait(const absl::Status& reason) {
+  absl::MutexLock lock(&mutex_);
+  if (control_ != nullptr) AbortLocked(reason, /*announced=*/false);
+  mutex_.Await(absl::Condition(this, &Engine::Idle));
+}
+
+bool Engine::StopAtCycle(absl::Duration timeout) {
+  std::shared_ptr<AttemptControl> control;
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+    if (control_ != nullptr) control_->gate().Freeze();
+    if (state_ == AttemptState::kRunning) control = control_;
+  }
+  return control == nullptr || control->gate().WaitUntilParked(timeout);
+}
+
+void Engine::AbortLocked(const absl::Status& reason, bool announced) {
+  absl::StatusOr<AttemptState> next = Transition(state_, AttemptEvent::kAbort);
+  if (next.ok()) state_ = *next;
+  control_->Abort(reason, announced);
+}
+
+AttemptControl* Engine::Find(const v1::AttemptId& id) {
+  return control_ != nullptr && Same(control_->id(), id) ? control_.get() : nullptr;
+}
+
+void Engine::SendReleased(const v1::AttemptId& attempt) {
+  v1::WorkerMessage message;
+  *message.mutable_released()->mutable_attempt() = attempt;
+  sink_.Send(std::move(message));
+}
+
+void Engine::Loop() {
+  SetThreadName("engine");
+  if (absl::Status status = SetUpTorchThread(options_.device, options_.threads); !status.ok()) {
+    spdlog::error("setting up {}: {}", options_.device.str(), status.ToString());
+  }
+  while (true) {
+    v1::Assignment assignment;
+    std::shared_ptr<AttemptControl> control;
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(this, &Engine::HasWork));
+      if (closing_) return;
+      assignment = *std::exchange(pending_, std::nullopt);
+      control = control_;
+    }
+    RunAttempt(std::move(assignment), *control);
+  }
+}
+
+void Engine::RunAttempt(v1::Assignment assignment, AttemptControl& control) {
+  spdlog::info("{}: preparing", Describe(control.id()));
+  activity_.Begin(control.id());
+  absl::StatusOr<ScratchFolder> folder = ScratchFolder::Create(options_.work_dir / "attempt");
+  if (folder.ok()) {
+    const Attempt::Environment environment = {
+        options_.device, options_.data_address, folder->path(), options_.connect, cache_, artifacts_, sink_};
+    Attempt attempt(environment, std::move(assignment), {activity_, failpoint_, control});
+    const absl::Status status = RunPhases(attempt, control.id());
+    if (status.ok()) control.WaitForEnd();
+    if (!status.ok()) {
+      Fail(status, control);  // Before the peers notice, so that the cause is told first.
+      attempt.Abandon(status);
+    }
+  } else {
+    Fail(folder.status(), control);
+  }
+  LetGo(control);
+}
+
+absl::Status Engine::RunPhases(Attempt& attempt, const v1::AttemptId& id) {
+  GPIPE_RETURN_IF_ERROR(attempt.Prepare());
+  GPIPE_RETURN_IF_ERROR(Advance(AttemptEvent::kBuilt));
+  GPIPE_RETURN_IF_ERROR(attempt.Join());
+  GPIPE_RETURN_IF_ERROR(Advance(AttemptEvent::kJoined));
+  v1::WorkerMessage prepared;
+  *prepared.mutable_prepared()->mutable_attempt() = id;
+  sink_.Send(std::move(prepared));
+
+  GPIPE_RETURN_IF_ERROR(attempt.Run());
+  GPIPE_RETURN_IF_ERROR(Advance(AttemptEvent::kRoundsDone));
+  v1::WorkerMessage finished;
+  GPIPE_ASSIGN_OR_RETURN(*finished.mutable_finished(), attempt.Finish());
+  GPIPE_RETURN_IF_ERROR(Advance(AttemptEvent::kUploaded));
+  sink_.Send(std::move(finished));
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Advance(AttemptEvent event) {
+  absl::MutexLock lock(&mutex_);
+  if (state_ == AttemptState::kAborting) return control_->status();
+  GPIPE_ASSIGN_OR_RETURN(state_, Transition(state_, event));
+  return absl::OkStatus();
+}
+
+void Engine::Fail(const absl::Status& status, const AttemptControl& control) {
+  {
+    absl::MutexLock lock(&mutex_);
+    absl::StatusOr<AttemptState> next = Transition(state_, AttemptEvent::kFail);
+    if (!next.ok()) return;  // Aborted, and the orchestrator knows why.
+    state_ = *next;
+  }
+  const bool consequence = absl::IsUnavailable(status);
+  spdlog::warn("{}: {}{}", Describe(control.id()), consequence ? "(consequence) " : "", status.ToString());
+  sink_.Send(FailedMessage(control.id(), status, activity(), consequence));
+}
+
+void Engine::LetGo(AttemptControl& control) {
+  cache_.ReleaseAll();
+  ReleaseDeviceMemory(options_.device);
+  const bool announced = control.WaitForEnd();
+  activity_.Idle();
+  spdlog::info("{}: let go", Describe(control.id()));
+  absl::MutexLock lock(&mutex_);
+  const bool finished = state_ == AttemptState::kFinished;
+  absl::StatusOr<AttemptState> next = Transition(state_, finished ? AttemptEvent::kRelease : AttemptEvent::kAborted);
+  if (next.ok()) state_ = *next;
+  control_.reset();
+  if (announced) SendReleased(control.id());
+}
+
+}  // namespace gpipe::worker

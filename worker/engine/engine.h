@@ -1,0 +1,97 @@
+#ifndef GPIPE_WORKER_ENGINE_ENGINE_H_
+#define GPIPE_WORKER_ENGINE_ENGINE_H_
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "worker/data/artifacts.h"
+#include "worker/data/file_cache.h"
+#include "worker/engine/activity_tracker.h"
+#include "worker/engine/attempt.h"
+#include "worker/engine/attempt_control.h"
+#include "worker/engine/attempt_host.h"
+#include "worker/engine/attempt_state.h"
+#include "worker/engine/failpoint.h"
+#include "worker/engine/message_sink.h"
+
+namespace gpipe::worker {
+
+struct EngineOptions {
+  c10::Device device = c10::kCPU;
+  int threads = 1;
+  std::string data_address = "127.0.0.1";
+  std::filesystem::path work_dir;           // Exists; the engine keeps its files in folders of its own below.
+  int64_t cache_bytes = int64_t{64} << 30;  // Of fetched files; what an attempt uses stays in any case.
+  Connector connect = Connect;
+  Failpoint failpoint;
+};
+
+// Runs one attempt at a time on a thread of its own.
+class Engine : public AttemptHost {
+ public:
+  // `artifacts` and `sink` must outlive the engine.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(EngineOptions options, Artifacts& artifacts, MessageSink& sink);
+  // Aborts what is under way and joins the thread.
+  ~Engine() override;
+
+  void Prepare(v1::Assignment assignment) override;
+  void Grant(const v1::Grant& grant) override;
+  void OnRendezvousValue(const v1::RendezvousValue& value) override;
+  void Abort(const v1::AttemptId& attempt, const absl::Status& reason) override;
+  void Release(const v1::AttemptId& attempt) override;
+  void AbortAndWait(const absl::Status& reason) override;
+  bool StopAtCycle(absl::Duration timeout) override;
+  v1::Activity activity() const override { return activity_.Get(); }
+
+  AttemptState state() const;
+
+ private:
+  Engine(EngineOptions options, FileCache cache, Artifacts& artifacts, MessageSink& sink);
+
+  // The engine's thread.
+  void Loop();
+  void RunAttempt(v1::Assignment assignment, AttemptControl& control);
+  absl::Status RunPhases(Attempt& attempt, const v1::AttemptId& id);
+  absl::Status Advance(AttemptEvent event);
+  void Fail(const absl::Status& status, const AttemptControl& control);
+  void LetGo(AttemptControl& control);
+
+  // Moves the current attempt to kAborting and wakes its waiters.
+  void AbortLocked(const absl::Status& reason, bool announced) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The control of that attempt if it is the current one, else null.
+  AttemptControl* Find(const v1::AttemptId& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return pending_.has_value() || closing_; }
+  bool Idle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return state_ == AttemptState::kIdle; }
+  void SendReleased(const v1::AttemptId& attempt);
+
+  const EngineOptions options_;
+  Artifacts& artifacts_;
+  MessageSink& sink_;
+  ActivityTracker activity_;
+  FileCache cache_;      // The engine's thread only.
+  Failpoint failpoint_;  // The engine's thread only.
+
+  // Held before the lock of control_ and those of the sink.
+  mutable absl::Mutex mutex_;
+  AttemptState state_ ABSL_GUARDED_BY(mutex_) = AttemptState::kIdle;
+  std::optional<v1::Assignment> pending_ ABSL_GUARDED_BY(mutex_);  // Until the engine's thread takes it.
+  // Shared with a caller of StopAtCycle, who waits on its gate while the attempt may end.
+  std::shared_ptr<AttemptControl> control_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;  // StopAtCycle was called: nothing new begins.
+  bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+
+  std::thread thread_;
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_ENGINE_ENGINE_H_

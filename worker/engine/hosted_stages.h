@@ -1,0 +1,51 @@
+#ifndef GPIPE_WORKER_ENGINE_HOSTED_STAGES_H_
+#define GPIPE_WORKER_ENGINE_HOSTED_STAGES_H_
+
+#include <c10/core/Device.h>
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "gpipe/v1/worker_session.pb.h"
+#include "worker/data/sample_set.h"
+#include "worker/stage/stage.h"
+
+namespace gpipe::worker {
+
+// One stage of this worker and where its values go.
+struct HostedStage {
+  int index = 0;  // In the plan.
+  bool first = false;
+  bool last = false;
+  std::vector<int> incoming;  // Edges of the plan that end here, ascending.
+  std::vector<int> outgoing;  // Edges that begin here.
+  std::unique_ptr<Stage> stage;
+};
+
+// The stages of one worker, in order. Used by the engine's thread only.
+class HostedStages {
+ public:
+  // Builds them with their initial weights. Errors name the stage.
+  static absl::StatusOr<HostedStages> Create(const v1::JobSpec& spec, const v1::Plan& plan, int worker,
+                                             c10::Device device);
+
+  const std::vector<HostedStage>& all() const { return stages_; }
+  // REQUIRES: the stage is one of this worker's.
+  const HostedStage& Find(int index) const { return stages_[index - stages_.front().index]; }
+
+  // Only the first stage of the model reads inputs, only the last one targets.
+  DataRole role() const { return {.inputs = stages_.front().first, .targets = stages_.back().last}; }
+  bool has_last() const { return stages_.back().last; }
+
+  // Parameters and buffers of all of them, in the order of state_dict().
+  std::vector<NamedTensor> State() const;
+  std::vector<NamedTensor> TrainableParameters() const;
+
+ private:
+  std::vector<HostedStage> stages_;
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_ENGINE_HOSTED_STAGES_H_

@@ -1,0 +1,195 @@
+#include "worker/engine/round_ledger.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+
+namespace gpipe::worker {
+namespace {
+
+// Rounds that CUDA may still be working on when the next one is queued.
+constexpr size_t kMaxPending = 2;
+
+v1::ActionKind KindOf(pipeline::ActionKind kind) {
+  switch (kind) {
+    case pipeline::ActionKind::kForward:
+      return v1::ACTION_KIND_FORWARD;
+    case pipeline::ActionKind::kBackward:
+      return v1::ACTION_KIND_BACKWARD;
+    case pipeline::ActionKind::kRecompute:
+      return v1::ACTION_KIND_RECOMPUTE;
+    case pipeline::ActionKind::kOptimizer:
+      return v1::ACTION_KIND_OPTIMIZER;
+    default:
+      return v1::ACTION_KIND_UNSPECIFIED;
+  }
+}
+
+// From CUDA: queued behind what makes the tensor, into pinned memory.
+at::Tensor ToHost(const at::Tensor& tensor) { return tensor.to(at::kCPU, /*non_blocking=*/true); }
+
+at::Tensor GatherScalars(const RoundRecord& record) {
+  std::vector<at::Tensor> scalars;
+  for (const at::Tensor& loss : record.losses) scalars.push_back(loss.to(at::kDouble));
+  for (const at::Tensor& correct : record.corrects) scalars.push_back(correct.to(at::kDouble));
+  if (record.grad_norm.defined()) scalars.push_back(record.grad_norm.to(at::kDouble));
+  return scalars.empty() ? at::Tensor() : ToHost(at::stack(scalars));
+}
+
+double Sum(const at::Tensor& scalars, size_t first, size_t count) {
+  const double* values = scalars.defined() ? scalars.const_data_ptr<double>() : nullptr;
+  double sum = 0;
+  for (size_t i = first; i < first + count; ++i) sum += values[i];
+  return sum;
+}
+
+Position LastOf(const RoundPlan& plan) { return {plan.round.index, plan.program->cycles - 1}; }
+
+}  // namespace
+
+RoundRecord& RoundLedger::Begin(const RoundPlan& plan) {
+  current_ = std::make_unique<RoundRecord>();
+  current_->plan = plan;
+  if (timers_.empty()) timers_.push_back(ActionTimer::Create(options_.device));
+  current_->timer = std::move(timers_.back());
+  timers_.pop_back();
+  current_->timer->Begin();
+  return *current_;
+}
+
+absl::Status RoundLedger::End() {
+  current_->scalars = GatherScalars(*current_);
+  if (!current_->outputs.empty()) current_->rows = ToHost(at::cat(current_->outputs));
+  current_->timer->End();
+  current_->outputs.clear();
+  pending_.push_back(std::move(current_));
+  while (!pending_.empty() && (pending_.size() > kMaxPending || pending_.front()->timer->Complete())) {
+    GPIPE_RETURN_IF_ERROR(BookOldest());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RoundLedger::Flush() {
+  while (!pending_.empty()) GPIPE_RETURN_IF_ERROR(BookOldest());
+  return absl::OkStatus();
+}
+
+absl::Status RoundLedger::Report(Position complete) {
+  GPIPE_RETURN_IF_ERROR(Flush());
+  if (complete.cycle < 0 || complete <= reported_) return absl::OkStatus();
+  v1::Progress progress = NewProgress(complete);
+  if (current_) {
+    current_->timer->Synchronize();
+    AddActions(*current_, progress);
+  }
+  Send(std::move(progress));
+  reported_ = complete;
+  return absl::OkStatus();
+}
+
+absl::Status RoundLedger::BookOldest() {
+  const std::unique_ptr<RoundRecord> record = std::move(pending_.front());
+  pending_.pop_front();
+  record->timer->Synchronize();
+  const double loss = Sum(record->scalars, 0, record->losses.size());
+  GPIPE_RETURN_IF_ERROR(CheckLoss(*record, loss));
+  if (record->rows.defined() && options_.output != nullptr)
+    GPIPE_RETURN_IF_ERROR(options_.output->Append(record->rows));
+  if (record->plan.round.kind == pipeline::RoundKind::kEvaluate) AddEvaluation(*record, loss);
+
+  v1::Progress progress = NewProgress(LastOf(record->plan));
+  AddActions(*record, progress);
+  AddRoundDone(*record, loss, progress);
+  Send(std::move(progress));
+  reported_ = std::max(reported_, LastOf(record->plan));
+  timers_.push_back(std::move(record->timer));
+  return absl::OkStatus();
+}
+
+absl::Status RoundLedger::CheckLoss(const RoundRecord& record, double loss) const {
+  if (std::isfinite(loss)) return absl::OkStatus();
+  const char* where = record.plan.training() ? "step " : "the evaluation after step ";
+  return absl::OutOfRangeError(absl::StrCat("loss is not finite (",
+                                            std::isnan(loss) ? "nan"
+                                            : loss > 0       ? "inf"
+                                                             : "-inf",
+                                            ") in ", where, record.plan.round.step));
+}
+
+void RoundLedger::AddEvaluation(const RoundRecord& record, double loss) {
+  if (!options_.reports_loss) return;
+  const pipeline::Round& round = record.plan.round;
+  evaluation_loss_ += loss * static_cast<double>(round.batch_size);
+  evaluation_correct_ += Sum(record.scalars, record.losses.size(), record.corrects.size());
+  evaluation_samples_ += round.batch_size;
+  if (!round.last_of_kind) return;
+
+  v1::WorkerMessage message;
+  v1::Evaluation& evaluation = *message.mutable_evaluation();
+  *evaluation.mutable_attempt() = options_.attempt;
+  evaluation.set_step(round.step);
+  evaluation.set_loss(evaluation_loss_ / static_cast<double>(evaluation_samples_));
+  if (!record.corrects.empty()) {
+    evaluation.set_accuracy(evaluation_correct_ / static_cast<double>(evaluation_samples_));
+  }
+  evaluation.set_samples(evaluation_samples_);
+  sink_.Send(std::move(message));
+  evaluation_loss_ = evaluation_correct_ = 0;
+  evaluation_samples_ = 0;
+}
+
+void RoundLedger::AddRoundDone(const RoundRecord& record, double loss, v1::Progress& progress) const {
+  const pipeline::Round& round = record.plan.round;
+  v1::RoundDone& done = *progress.add_rounds();
+  done.set_round(round.index);
+  done.set_step(round.step);
+  done.set_epoch(round.epoch);
+  done.set_samples(round.batch_size);
+  done.set_wall_nanos(record.timer->WallNanos());
+  for (size_t i = 0; i < options_.stages.size(); ++i) {
+    v1::StageTime& stage = *done.add_stages();
+    stage.set_stage(options_.stages[i]);
+    if (i < record.peak_saved_bytes.size()) stage.set_peak_saved_bytes(record.peak_saved_bytes[i]);
+    for (size_t action = 0; action < record.timed.size(); ++action) {
+      if (record.timed[action].stage != options_.stages[i]) continue;
+      stage.set_busy_nanos(stage.busy_nanos() + record.timer->Nanos(action));
+    }
+  }
+  if (!record.plan.training() || !options_.reports_loss) return;
+  done.set_loss(loss);
+  done.set_lr(record.lr);
+  if (record.grad_norm.defined()) done.set_grad_norm(Sum(record.scalars, record.scalars.numel() - 1, 1));
+}
+
+void RoundLedger::AddActions(RoundRecord& record, v1::Progress& progress) const {
+  for (; record.reported < record.timed.size(); ++record.reported) {
+    const pipeline::Action& action = record.timed[record.reported];
+    v1::ActionDone& done = *progress.add_actions();
+    done.set_round(record.plan.round.index);
+    done.set_cycle(action.cycle);
+    done.set_stage(action.stage);
+    done.set_kind(KindOf(action.kind));
+    done.set_micro_batch(action.micro_batch);
+    done.set_nanos(record.timer->Nanos(record.reported));
+  }
+}
+
+v1::Progress RoundLedger::NewProgress(Position complete) const {
+  v1::Progress progress;
+  *progress.mutable_attempt() = options_.attempt;
+  progress.set_round(complete.round);
+  progress.set_cycle(complete.cycle);
+  return progress;
+}
+
+void RoundLedger::Send(v1::Progress progress) {
+  v1::WorkerMessage message;
+  *message.mutable_progress() = std::move(progress);
+  sink_.Send(std::move(message));
+}
+
+}  // namespace gpipe::worker

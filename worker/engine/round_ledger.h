@@ -1,0 +1,73 @@
+#ifndef GPIPE_WORKER_ENGINE_ROUND_LEDGER_H_
+#define GPIPE_WORKER_ENGINE_ROUND_LEDGER_H_
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "gpipe/v1/worker_session.pb.h"
+#include "worker/data/output_file.h"
+#include "worker/engine/grant_gate.h"
+#include "worker/engine/message_sink.h"
+#include "worker/engine/round_record.h"
+
+namespace gpipe::worker {
+
+// Books what rounds made: reports progress and timings, refuses a loss that is not finite, adds up evaluations, writes
+// outputs. On CPU a round is booked when it ends. On CUDA it is booked when the device is done with it, up to
+// kMaxPending rounds later, so that the host never waits inside a step. Used by the engine's thread only.
+class RoundLedger {
+ public:
+  struct Options {
+    v1::AttemptId attempt;
+    c10::Device device = c10::kCPU;
+    std::vector<int> stages;       // Hosted by this worker.
+    bool reports_loss = false;     // Hosts the last stage.
+    OutputFile* output = nullptr;  // Inference, with the last stage.
+  };
+
+  RoundLedger(Options options, MessageSink& sink) : options_(std::move(options)), sink_(sink) {}
+
+  // A round begins. The record is the caller's to fill until End.
+  RoundRecord& Begin(const RoundPlan& plan);
+
+  // The round has ended. OUT_OF_RANGE when a loss booked now is not finite.
+  absl::Status End();
+
+  // Books all rounds that ended and reports what the current one has done up to clock cycle `complete`. Called where
+  // the engine waits anyway: it waits for the device.
+  absl::Status Report(Position complete);
+
+  // Books all rounds that ended.
+  absl::Status Flush();
+
+ private:
+  absl::Status BookOldest();
+  absl::Status CheckLoss(const RoundRecord& record, double loss) const;
+  void AddEvaluation(const RoundRecord& record, double loss);
+  void AddRoundDone(const RoundRecord& record, double loss, v1::Progress& progress) const;
+  // The actions timed since the last report.
+  void AddActions(RoundRecord& record, v1::Progress& progress) const;
+  v1::Progress NewProgress(Position complete) const;
+  void Send(v1::Progress progress);
+
+  const Options options_;
+  MessageSink& sink_;
+  std::unique_ptr<RoundRecord> current_;
+  std::deque<std::unique_ptr<RoundRecord>> pending_;  // Oldest first.
+  std::vector<std::unique_ptr<ActionTimer>> timers_;  // Not in use.
+  Position reported_;
+
+  // The evaluation under way.
+  double evaluation_loss_ = 0;  // Weighted by samples.
+  double evaluation_correct_ = 0;
+  int64_t evaluation_samples_ = 0;
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_ENGINE_ROUND_LEDGER_H_

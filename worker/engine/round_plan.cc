@@ -1,0 +1,98 @@
+#include "worker/engine/round_plan.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "common/plan/convert.h"
+#include "common/status_macros.h"
+
+namespace gpipe::worker {
+namespace {
+
+std::string Describe(v1::ProgramKind kind, int64_t batch_size) {
+  return absl::StrCat(v1::ProgramKind_Name(kind), " program for ", batch_size, " samples");
+}
+
+absl::StatusOr<WorkerProgram> RowOf(const v1::Program& program, int worker) {
+  const std::string name = Describe(program.kind(), program.batch_size());
+  if (worker < 0 || worker >= program.rows_size()) {
+    return absl::InvalidArgumentError(absl::StrCat("the ", name, " has no row for worker ", worker));
+  }
+  WorkerProgram result;
+  int64_t offset = 0;
+  for (int64_t size : program.micro_batch_sizes()) {
+    result.micro_batch_sizes.push_back(size);
+    result.offsets.push_back(offset);
+    offset += size;
+  }
+  if (offset != program.batch_size()) {
+    return absl::InvalidArgumentError(absl::StrCat("the micro-batches of the ", name, " add up to ", offset));
+  }
+  result.cycles = program.cycles();
+  result.row = FromProto(program.rows(worker));
+  return result;
+}
+
+// Whether an action names a micro-batch, an edge and a stage that are there, so that nothing later looks them up in
+// vain.
+bool Possible(const pipeline::Action& action, const v1::Plan& plan, int micro_batches, int worker) {
+  using pipeline::ActionKind;
+  const bool batchless = action.kind == ActionKind::kReduceGrad || action.kind == ActionKind::kOptimizer;
+  if (!batchless && (action.micro_batch < 0 || action.micro_batch >= micro_batches)) return false;
+  const bool transfers = pipeline::IsSend(action.kind) || pipeline::IsReceive(action.kind);
+  if (transfers && (action.edge < 0 || action.edge >= plan.edges_size())) return false;
+  return action.stage >= 0 && action.stage < plan.stage_worker_size() && plan.stage_worker(action.stage) == worker;
+}
+
+absl::Status CheckActions(const v1::Plan& plan, const v1::Program& program, const WorkerProgram& row, int worker) {
+  for (const pipeline::Action& action : row.row) {
+    if (Possible(action, plan, static_cast<int>(row.micro_batch_sizes.size()), worker)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("the ", Describe(program.kind(), program.batch_size()),
+                                                   " has an impossible action ", pipeline::ToString(action),
+                                                   " for worker ", worker));
+  }
+  return absl::OkStatus();
+}
+
+// What everything else in the engine takes for granted.
+absl::Status CheckPlan(const v1::Plan& plan) {
+  const int stages = plan.stages_size();
+  if (stages < 1 || plan.stage_worker_size() != stages || plan.layers_size() < stages) {
+    return absl::InvalidArgumentError(absl::StrCat("the plan has ", stages, " stages, ", plan.stage_worker_size(),
+                                                   " of them placed, and ", plan.layers_size(), " layers"));
+  }
+  if (plan.timeline().samples() < 1 || plan.timeline().batch_size() < 1) {
+    return absl::InvalidArgumentError("the plan's timeline has no samples");
+  }
+  for (const v1::Edge& edge : plan.edges()) {
+    if (edge.from_stage() >= 0 && edge.from_stage() < edge.to_stage() && edge.to_stage() < stages) continue;
+    return absl::InvalidArgumentError(absl::StrCat("the plan's edge ", edge.value(), " goes from stage ",
+                                                   edge.from_stage(), " to ", edge.to_stage(), " of ", stages));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ProgramTable> ProgramTable::Create(const v1::Plan& plan, int worker) {
+  GPIPE_RETURN_IF_ERROR(CheckPlan(plan));
+  ProgramTable table;
+  for (const v1::Program& program : plan.programs()) {
+    GPIPE_ASSIGN_OR_RETURN(WorkerProgram row, RowOf(program, worker));
+    GPIPE_RETURN_IF_ERROR(CheckActions(plan, program, row, worker));
+    table.programs_[{program.kind(), program.batch_size()}] = std::move(row);
+  }
+  return table;
+}
+
+absl::StatusOr<RoundPlan> ProgramTable::Find(const pipeline::Round& round) const {
+  if (round.kind == pipeline::RoundKind::kCheckpoint) return RoundPlan{round, &checkpoint_};
+  const v1::ProgramKind kind = ProgramKindOf(round.kind);
+  auto found = programs_.find({kind, round.batch_size});
+  if (found == programs_.end()) {
+    return absl::InternalError(absl::StrCat("the plan has no ", Describe(kind, round.batch_size)));
+  }
+  return RoundPlan{round, &found->second};
+}
+
+}  // namespace gpipe::worker

@@ -1,0 +1,39 @@
+#ifndef GPIPE_WORKER_ENGINE_ROUND_RECORD_H_
+#define GPIPE_WORKER_ENGINE_ROUND_RECORD_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "pipeline/action.h"
+#include "worker/engine/action_timer.h"
+#include "worker/engine/round_plan.h"
+
+namespace gpipe::worker {
+
+// What one round made that somebody wants to know. Filled while it runs; on CUDA its numbers arrive on the host later
+// than its last action was queued, so it outlives the round by a little.
+struct RoundRecord {
+  RoundPlan plan;
+  std::unique_ptr<ActionTimer> timer;
+  std::vector<pipeline::Action> timed;    // By the timer's number.
+  size_t reported = 0;                    // Of these.
+  std::vector<int64_t> peak_saved_bytes;  // By hosted stage.
+
+  // The worker of the last stage. Scalars on the device, one per micro-batch.
+  std::vector<at::Tensor> losses;
+  std::vector<at::Tensor> corrects;
+  std::vector<at::Tensor> outputs;
+  at::Tensor grad_norm;  // Undefined without clipping.
+  double lr = 0;
+
+  // Copies on the host, there when the timer is complete: losses, corrects, grad_norm; and the rows of all outputs.
+  at::Tensor scalars;
+  at::Tensor rows;
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_ENGINE_ROUND_RECORD_H_

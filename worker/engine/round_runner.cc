@@ -1,0 +1,110 @@
+#include "worker/engine/round_runner.h"
+
+#include <utility>
+
+#include "common/status_macros.h"
+
+namespace gpipe::worker {
+namespace {
+
+// Receives are posted for this many compute actions to come: the one that is about to run, and one more.
+constexpr int kComputeAhead = 2;
+
+}  // namespace
+
+absl::Status RoundRunner::Run(SaveCheckpoint save_checkpoint) {
+  GPIPE_RETURN_IF_ERROR(Peek());
+  while (true) {
+    GPIPE_ASSIGN_OR_RETURN(const std::optional<RoundPlan> plan, Next());
+    if (!plan) break;
+    if (plan->round.kind == pipeline::RoundKind::kCheckpoint) {
+      GPIPE_RETURN_IF_ERROR(RunCheckpoint(*plan, save_checkpoint));
+    } else {
+      GPIPE_RETURN_IF_ERROR(RunRound(*plan));
+    }
+  }
+  GPIPE_RETURN_IF_ERROR(parts_.transfers.FinishSends());
+  parts_.gate.Leave();
+  return parts_.ledger.Flush();
+}
+
+absl::Status RoundRunner::RunRound(const RoundPlan& plan) {
+  GPIPE_RETURN_IF_ERROR(Admit(plan, 0));
+  RoundRecord& record = parts_.ledger.Begin(plan);
+  GPIPE_ASSIGN_OR_RETURN(Batch batch, parts_.data.Read(plan.round));
+  GPIPE_RETURN_IF_ERROR(parts_.executor.Begin(plan, std::move(batch), record));
+  GPIPE_RETURN_IF_ERROR(RunActions(plan));
+  GPIPE_RETURN_IF_ERROR(parts_.executor.End());
+  if (plan.training()) GPIPE_RETURN_IF_ERROR(parts_.transfers.FinishSends());
+  GPIPE_RETURN_IF_ERROR(Admit(plan, plan.program->cycles - 1));
+  return parts_.ledger.End();
+}
+
+absl::Status RoundRunner::RunActions(const RoundPlan& plan) {
+  int admitted = 0;
+  const std::vector<pipeline::Action>& row = plan.program->row;
+  for (size_t i = 0; i < row.size(); ++i) {
+    GPIPE_RETURN_IF_ERROR(PostReceives(plan, i));
+    if (row[i].cycle > admitted) {
+      GPIPE_RETURN_IF_ERROR(Admit(plan, row[i].cycle));
+      admitted = row[i].cycle;
+    }
+    GPIPE_RETURN_IF_ERROR(parts_.executor.Execute(row[i]));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RoundRunner::RunCheckpoint(const RoundPlan& plan, SaveCheckpoint save_checkpoint) {
+  GPIPE_RETURN_IF_ERROR(Admit(plan, 0));
+  GPIPE_RETURN_IF_ERROR(parts_.ledger.Flush());
+  parts_.ledger.Begin(plan);
+  GPIPE_RETURN_IF_ERROR(save_checkpoint(plan.round.step));
+  return parts_.ledger.End();
+}
+
+absl::Status RoundRunner::Admit(const RoundPlan& plan, int cycle) {
+  return parts_.gate.Wait({plan.round.index, cycle},
+                          [this](Position complete) { return parts_.ledger.Report(complete); });
+}
+
+absl::Status RoundRunner::PostReceives(const RoundPlan& plan, size_t position) {
+  if (!parts_.transfers.may_post_early()) return PostOne(plan, position);
+  int ahead = kComputeAhead;
+  GPIPE_RETURN_IF_ERROR(PostFrom(plan, posted_, position, ahead));
+  if (ahead == 0 || !peeked_ || !plan.streams() || peeked_->round.kind != plan.round.kind) return absl::OkStatus();
+  return PostFrom(*peeked_, posted_next_, 0, ahead);
+}
+
+absl::Status RoundRunner::PostFrom(const RoundPlan& plan, size_t& posted, size_t position, int& ahead) {
+  const std::vector<pipeline::Action>& row = plan.program->row;
+  for (size_t i = position; i < row.size() && ahead > 0; ++i) {
+    if (pipeline::IsCompute(row[i].kind)) --ahead;
+    if (i < posted) continue;
+    GPIPE_RETURN_IF_ERROR(PostOne(plan, i));
+    posted = i + 1;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RoundRunner::PostOne(const RoundPlan& plan, size_t position) {
+  const pipeline::Action& action = plan.program->row[position];
+  if (!pipeline::IsReceive(action.kind)) return absl::OkStatus();
+  return parts_.transfers.PostReceive(action, plan.program->micro_batch_sizes[action.micro_batch]);
+}
+
+absl::StatusOr<std::optional<RoundPlan>> RoundRunner::Next() {
+  std::optional<RoundPlan> next = std::move(peeked_);
+  posted_ = std::exchange(posted_next_, 0);
+  GPIPE_RETURN_IF_ERROR(Peek());
+  return next;
+}
+
+absl::Status RoundRunner::Peek() {
+  peeked_.reset();
+  const std::optional<pipeline::Round> round = cursor_.Next();
+  if (!round) return absl::OkStatus();
+  GPIPE_ASSIGN_OR_RETURN(peeked_, parts_.programs.Find(*round));
+  return absl::OkStatus();
+}
+
+}  // namespace gpipe::worker

@@ -1,0 +1,68 @@
+#ifndef GPIPE_WORKER_ENGINE_ROUND_RUNNER_H_
+#define GPIPE_WORKER_ENGINE_ROUND_RUNNER_H_
+
+#include <optional>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "pipeline/timeline.h"
+#include "worker/data/data_source.h"
+#include "worker/engine/action_executor.h"
+#include "worker/engine/grant_gate.h"
+#include "worker/engine/round_ledger.h"
+#include "worker/engine/round_plan.h"
+#include "worker/engine/transfer_queue.h"
+
+namespace gpipe::worker {
+
+// Walks the rounds of an attempt: waits for the grant of each clock cycle, has its actions done in the row's order, and
+// posts receives before they are needed. Used by the engine's thread only.
+class RoundRunner {
+ public:
+  // All of it outlives the runner.
+  struct Parts {
+    const ProgramTable& programs;
+    DataSource& data;
+    TransferQueue& transfers;
+    ActionExecutor& executor;
+    RoundLedger& ledger;
+    GrantGate& gate;
+  };
+  // Saves a checkpoint after so many optimizer steps.
+  using SaveCheckpoint = absl::FunctionRef<absl::Status(int64_t step)>;
+
+  RoundRunner(Parts parts, const pipeline::TimelineSpec& timeline) : parts_(parts), cursor_(timeline) {}
+
+  // Runs all rounds; returns when all are done and reported, or at the first error.
+  absl::Status Run(SaveCheckpoint save_checkpoint);
+
+ private:
+  absl::Status RunRound(const RoundPlan& plan);
+  absl::Status RunActions(const RoundPlan& plan);
+  absl::Status RunCheckpoint(const RoundPlan& plan, SaveCheckpoint save_checkpoint);
+
+  // Waits until the clock cycle is granted, having reported what is done.
+  absl::Status Admit(const RoundPlan& plan, int cycle);
+
+  // Posts the receives up to the second compute action from `position` on, into the next round where rounds stream;
+  // where that is not safe (TransferQueue::may_post_early), the receive at `position` alone.
+  absl::Status PostReceives(const RoundPlan& plan, size_t position);
+  // Posts the receives of `row` from `posted` on until `ahead` compute actions have been passed.
+  absl::Status PostFrom(const RoundPlan& plan, size_t& posted, size_t position, int& ahead);
+  // Posts the action at `position` if it is a receive.
+  absl::Status PostOne(const RoundPlan& plan, size_t position);
+
+  // The next round, and a look at the one after it.
+  absl::StatusOr<std::optional<RoundPlan>> Next();
+  absl::Status Peek();
+
+  const Parts parts_;
+  pipeline::RoundCursor cursor_;
+  std::optional<RoundPlan> peeked_;
+  size_t posted_ = 0;       // Actions of the current row whose receives are posted.
+  size_t posted_next_ = 0;  // The same in the peeked round's row.
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_ENGINE_ROUND_RUNNER_H_

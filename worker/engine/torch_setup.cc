@@ -1,0 +1,32 @@
+#include "worker/engine/torch_setup.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
+
+#include "worker/torch_status.h"
+
+namespace gpipe::worker {
+
+void SetUpTorchProcess() {
+  at::set_num_interop_threads(1);
+  at::globalContext().setAllowTF32CuBLAS(false);
+  at::globalContext().setAllowTF32CuDNN(false);
+  at::globalContext().setDeterministicCuDNN(true);
+}
+
+absl::Status SetUpTorchThread(c10::Device device, int threads) {
+  return CatchTorch([&]() -> absl::Status {
+    at::set_num_threads(threads);
+    at::globalContext().setFlushDenormal(false);
+    if (device.is_cuda()) c10::cuda::set_device(device.index());
+    return absl::OkStatus();
+  });
+}
+
+void ReleaseDeviceMemory(c10::Device device) {
+  if (device.is_cuda()) c10::cuda::CUDACachingAllocator::emptyCache();
+}
+
+}  // namespace gpipe::worker

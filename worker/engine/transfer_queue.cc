@@ -1,0 +1,87 @@
+#include "worker/engine/transfer_queue.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "worker/data/tensor_file.h"
+
+namespace gpipe::worker {
+namespace {
+
+constexpr size_t kMinSends = 8;
+
+Direction DirectionOf(pipeline::ActionKind kind) {
+  using pipeline::ActionKind;
+  return kind == ActionKind::kSendForward || kind == ActionKind::kRecvForward ? Direction::kForward
+                                                                              : Direction::kBackward;
+}
+
+}  // namespace
+
+TransferQueue::TransferQueue(Communicator& communicator, const v1::Plan& plan, const ChannelMap& channels,
+                             c10::Device device)
+    : communicator_(communicator),
+      plan_(plan),
+      channels_(channels),
+      device_(device),
+      max_sends_(std::max(kMinSends, 2 * static_cast<size_t>(plan.edges_size()))) {}
+
+absl::Status TransferQueue::PostReceive(const pipeline::Action& action, int64_t samples) {
+  at::Tensor tensor = Allocate(action.edge, samples);
+  auto work = communicator_.Receive(channels_.Find(action.edge, DirectionOf(action.kind)), tensor);
+  if (!work.ok()) return Describe(work.status(), action);
+  receives_.push_back({action, std::move(tensor), *std::move(work)});
+  return absl::OkStatus();
+}
+
+absl::StatusOr<at::Tensor> TransferQueue::CompleteReceive(const pipeline::Action& action) {
+  if (receives_.empty() || !(receives_.front().action == action)) {
+    return absl::InternalError(absl::StrCat(pipeline::ToString(action), " was not posted in the row's order"));
+  }
+  Transfer transfer = std::move(receives_.front());
+  receives_.pop_front();
+  if (absl::Status status = transfer.work->Wait(); !status.ok()) return Describe(status, action);
+  return std::move(transfer.tensor);
+}
+
+absl::Status TransferQueue::Send(const pipeline::Action& action, at::Tensor tensor) {
+  if (sends_.size() >= max_sends_) GPIPE_RETURN_IF_ERROR(FinishOldestSend());
+  tensor = tensor.contiguous();
+  auto work = communicator_.Send(channels_.Find(action.edge, DirectionOf(action.kind)), tensor);
+  if (!work.ok()) return Describe(work.status(), action);
+  sends_.push_back({action, std::move(tensor), *std::move(work)});
+  return absl::OkStatus();
+}
+
+absl::Status TransferQueue::FinishSends() {
+  while (!sends_.empty()) GPIPE_RETURN_IF_ERROR(FinishOldestSend());
+  return absl::OkStatus();
+}
+
+absl::Status TransferQueue::FinishOldestSend() {
+  Transfer transfer = std::move(sends_.front());
+  sends_.pop_front();
+  return Describe(transfer.work->Wait(), transfer.action);
+}
+
+at::Tensor TransferQueue::Allocate(int edge, int64_t samples) const {
+  const v1::Edge& description = plan_.edges(edge);
+  std::vector<int64_t> shape = {samples};
+  shape.insert(shape.end(), description.shape().begin(), description.shape().end());
+  return at::empty(shape, at::TensorOptions().dtype(ToScalarType(description.dtype())).device(device_));
+}
+
+absl::Status TransferQueue::Describe(const absl::Status& status, const pipeline::Action& action) const {
+  if (status.ok()) return status;
+  const v1::Edge& edge = plan_.edges(action.edge);
+  return absl::Status(
+      status.code(), absl::StrCat(pipeline::ToString(action), " (", edge.value(), " between stages ", edge.from_stage(),
+                                  " and ", edge.to_stage(), "): ", status.message()));
+}
+
+}  // namespace gpipe::worker

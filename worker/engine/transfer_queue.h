@@ -1,0 +1,71 @@
+#ifndef GPIPE_WORKER_ENGINE_TRANSFER_QUEUE_H_
+#define GPIPE_WORKER_ENGINE_TRANSFER_QUEUE_H_
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "gpipe/v1/plan.pb.h"
+#include "pipeline/action.h"
+#include "worker/comm/communicator.h"
+#include "worker/engine/channels.h"
+
+namespace gpipe::worker {
+
+// The transfers under way of one attempt: keeps each tensor with its Work until the transfer is complete.
+// Used by the engine's thread only.
+class TransferQueue {
+ public:
+  // `communicator`, `plan` and `channels` must outlive the queue.
+  TransferQueue(Communicator& communicator, const v1::Plan& plan, const ChannelMap& channels, c10::Device device);
+
+  // Whether receives may be posted before the actions that stand before them in the row. On CUDA a posted receive is a
+  // kernel that runs until its message comes, and much makes a device wait for all its kernels: the first use of
+  // another kernel, pinned memory, a growing allocator. Had the message to wait for an action that waits like that,
+  // neither would ever go on. In the row's order no wait can close such a circle (pipeline/schedule.h,
+  // ValidateSchedule), and nothing is lost: the host is far ahead of the device.
+  bool may_post_early() const { return device_.is_cpu(); }
+
+  // Begins to receive what `action` names, a micro-batch of so many samples. Receives are completed in the order in
+  // which they were posted.
+  absl::Status PostReceive(const pipeline::Action& action, int64_t samples);
+
+  // The tensor of the oldest posted receive, which must be the one that `action` names.
+  absl::StatusOr<at::Tensor> CompleteReceive(const pipeline::Action& action);
+
+  // Begins to send. Waits for the oldest send when too many are under way.
+  absl::Status Send(const pipeline::Action& action, at::Tensor tensor);
+
+  // Waits until all sends are complete.
+  absl::Status FinishSends();
+
+ private:
+  struct Transfer {
+    pipeline::Action action;
+    at::Tensor tensor;  // Declared before `work`, whose end waits for the transfer.
+    std::unique_ptr<Work> work;
+  };
+
+  absl::Status FinishOldestSend();
+  at::Tensor Allocate(int edge, int64_t samples) const;
+  // Says which transfer failed, between which stages.
+  absl::Status Describe(const absl::Status& status, const pipeline::Action& action) const;
+
+  Communicator& communicator_;
+  const v1::Plan& plan_;
+  const ChannelMap& channels_;
+  const c10::Device device_;
+  // More than one micro-batch's: then a peer that waits for one of them can always get on (the older ones of all edges
+  // are under way).
+  const size_t max_sends_;
+  std::deque<Transfer> receives_;
+  std::deque<Transfer> sends_;
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_ENGINE_TRANSFER_QUEUE_H_

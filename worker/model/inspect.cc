@@ -1,0 +1,193 @@
+#include "worker/model/inspect.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/field_error.h"
+#include "common/grpc_status.h"
+#include "common/spec/validator.h"
+#include "common/status_macros.h"
+#include "worker/data/tensor_file.h"
+#include "worker/model/loss_check.h"
+#include "worker/model/model_layers.h"
+#include "worker/model/profile.h"
+#include "worker/torch_status.h"
+
+namespace gpipe::worker {
+namespace {
+
+constexpr int64_t kBatch = 2;
+
+// A tensor with `batch` samples, without memory.
+absl::StatusOr<at::Tensor> MetaTensor(const char* what, const google::protobuf::RepeatedField<int64_t>& sample,
+                                      v1::DataType dtype, int64_t batch) {
+  const auto type = ToScalarType(dtype);
+  if (type == c10::ScalarType::Undefined) return absl::InvalidArgumentError(absl::StrCat(what, " has no type"));
+  std::vector<int64_t> shape = {batch};
+  shape.insert(shape.end(), sample.begin(), sample.end());
+  auto tensor =
+      CatchTorch([&]() -> absl::StatusOr<at::Tensor> { return at::empty(shape, at::device(at::kMeta).dtype(type)); });
+  if (!tensor.ok()) return absl::InvalidArgumentError(absl::StrCat(what, ": ", tensor.status().message()));
+  return tensor;
+}
+
+// Walks one model once; see InspectModel.
+class Inspection {
+ public:
+  Inspection(const v1::Inspect& request, c10::Device device, v1::Inspected& result)
+      : request_(request), device_(device), result_(result) {
+    v1::JobSpec spec;
+    *spec.mutable_model() = request.model();
+    spec_ = spec::WithDefaults(spec);
+  }
+
+  absl::Status Run() {
+    GPIPE_ASSIGN_OR_RETURN(layers_, BuildSequential(spec_, {0, spec_.model().sequential_size(), false, at::kMeta}));
+    GPIPE_RETURN_IF_ERROR(FindShapes());
+    GPIPE_RETURN_IF_ERROR(CheckLoss());
+    return request_.profile_micro_batch() > 0 ? Profile() : absl::OkStatus();
+  }
+
+ private:
+  absl::Status FindShapes() {
+    GPIPE_ASSIGN_OR_RETURN(values_["input"],
+                           MetaTensor("the input", request_.input_shape(), request_.input_dtype(), kBatch));
+    for (const ModelLayer& layer : layers_) {
+      GPIPE_RETURN_IF_ERROR(FindOutputs(layer));
+      Describe(layer);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status FindOutputs(const ModelLayer& layer) {
+    const std::string path = spec::LayerPath(spec_, layer.index);
+    std::vector<at::Tensor> inputs;
+    for (const std::string& name : layer.inputs) {
+      const auto found = values_.find(name);
+      if (found == values_.end()) return FieldError(path, absl::StrCat("nothing before it makes '", name, "'"));
+      inputs.push_back(found->second);
+    }
+    auto outputs =
+        CatchTorch([&]() -> absl::StatusOr<std::vector<at::Tensor>> { return layer.layer->Forward({}, inputs); });
+    if (!outputs.ok()) return FieldError(path, std::string(outputs.status().message()));
+    if (outputs->front().dim() == 0 || outputs->front().size(0) != kBatch) {
+      return FieldError(path, "does not keep the batch as the first dimension");
+    }
+    for (size_t i = 0; i < outputs->size(); ++i) values_[layer.outputs[i]] = (*outputs)[i];
+    return absl::OkStatus();
+  }
+
+  bool Frozen(const ModelLayer& layer, const LayerTensor& parameter) const {
+    const std::string name = absl::StrCat(layer.index, ".", parameter.name);
+    return std::any_of(request_.freeze().begin(), request_.freeze().end(),
+                       [&](const std::string& prefix) { return absl::StartsWith(name, prefix); });
+  }
+
+  void Describe(const ModelLayer& layer) {
+    v1::LayerInfo& info = *result_.add_layers();
+    info.set_kind(layer.kind);
+    const at::Tensor& output = values_[layer.outputs.front()];
+    for (const int64_t size : output.sizes().slice(1)) info.add_output_shape(size);
+    info.set_output_dtype(ToDataType(output.scalar_type()));
+    int64_t count = 0, bytes = 0, trainable = 0;
+    for (const LayerTensor& entry : layer.layer->tensors()) {
+      if (!entry.parameter) continue;
+      count += entry.tensor.numel();
+      bytes += static_cast<int64_t>(entry.tensor.nbytes());
+      if (!Frozen(layer, entry)) trainable += entry.tensor.numel();
+    }
+    info.set_parameter_count(count);
+    info.set_parameter_bytes(bytes);
+    info.set_trainable_count(trainable);
+  }
+
+  absl::Status CheckLoss() const {
+    if (!request_.has_loss() || request_.target_dtype() == v1::DATA_TYPE_UNSPECIFIED) return absl::OkStatus();
+    GPIPE_ASSIGN_OR_RETURN(const at::Tensor target,
+                           MetaTensor("the target", request_.target_shape(), request_.target_dtype(), kBatch));
+    const at::Tensor& output = values_.at(layers_.empty() ? "input" : layers_.back().outputs.front());
+    const absl::Status fits = CatchTorch([&] {
+      CheckLossFits(request_.loss(), output, target);
+      return absl::OkStatus();
+    });
+    return fits.ok() ? fits : FieldError("train.loss", std::string(fits.message()));
+  }
+
+  // A value's meta tensor with as many samples as a micro-batch.
+  at::Tensor MicroBatchOf(const std::string& name) const {
+    const at::Tensor& value = values_.at(name);
+    std::vector<int64_t> shape = value.sizes().vec();
+    shape[0] = request_.profile_micro_batch();
+    return at::empty(shape, value.options());
+  }
+
+  absl::Status Profile() {
+    LayerProfiler profiler(device_, request_.has_loss(), static_cast<int>(layers_.size()));
+    bool trained_before = false;
+    for (const ModelLayer& layer : layers_) {
+      GPIPE_RETURN_IF_ERROR(ProfileLayer(layer.index, trained_before, profiler));
+      trained_before = trained_before || result_.layers(layer.index).trainable_count() > 0;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ProfileLayer(int index, bool input_needs_gradient, LayerProfiler& profiler) {
+    std::string description = spec_.model().sequential(index).SerializeAsString();
+    for (const LayerTensor& entry : layers_[index].layer->tensors()) {
+      description += Frozen(layers_[index], entry) ? 'f' : 't';
+    }
+    auto inputs = CatchTorch([&]() -> absl::StatusOr<std::vector<at::Tensor>> {
+      std::vector<at::Tensor> shapes;
+      for (const std::string& name : layers_[index].inputs) shapes.push_back(MicroBatchOf(name));
+      return shapes;
+    });
+    GPIPE_RETURN_IF_ERROR(inputs.status());
+    const auto cost =
+        profiler.Measure(description, *inputs, input_needs_gradient, [&] { return BuildOnDevice(index); });
+    if (!cost.ok()) return Located(index, cost.status());
+    v1::LayerInfo& info = *result_.mutable_layers(index);
+    info.set_forward_nanos(cost->forward_nanos);
+    info.set_backward_nanos(cost->backward_nanos);
+    info.set_activation_bytes_per_sample(cost->activation_bytes / request_.profile_micro_batch());
+    return absl::OkStatus();
+  }
+
+  // One layer at a time is on the device: the model need not fit.
+  absl::StatusOr<ModelLayer> BuildOnDevice(int index) const {
+    GPIPE_ASSIGN_OR_RETURN(std::vector<ModelLayer> layers, BuildSequential(spec_, {index, 1, false, device_}));
+    for (const LayerTensor& entry : layers.front().layer->tensors()) {
+      if (entry.parameter) entry.tensor.set_requires_grad(!Frozen(layers.front(), entry));
+    }
+    return std::move(layers.front());
+  }
+
+  absl::Status Located(int index, const absl::Status& status) const {
+    const std::string path = spec::LayerPath(spec_, index);
+    if (!FieldViolations(status).empty()) return status;
+    if (absl::IsInvalidArgument(status)) return FieldError(path, std::string(status.message()));
+    return absl::Status(status.code(), absl::StrCat("measuring ", path, ": ", status.message()));
+  }
+
+  const v1::Inspect& request_;
+  const c10::Device device_;
+  v1::Inspected& result_;
+  v1::JobSpec spec_;
+  std::vector<ModelLayer> layers_;
+  Values values_;  // Meta tensors.
+};
+
+}  // namespace
+
+v1::Inspected InspectModel(const v1::Inspect& request, c10::Device device) {
+  v1::Inspected result;
+  result.set_id(request.id());
+  const absl::Status status = CatchTorch([&] { return Inspection(request, device, result).Run(); });
+  if (!status.ok()) result.clear_layers();
+  *result.mutable_status() = ToProto(status);
+  return result;
+}
+
+}  // namespace gpipe::worker

@@ -1,0 +1,16 @@
+#ifndef GPIPE_WORKER_MODEL_LOSS_CHECK_H_
+#define GPIPE_WORKER_MODEL_LOSS_CHECK_H_
+
+#include <ATen/core/Tensor.h>
+
+#include "gpipe/v1/job_spec.pb.h"
+
+namespace gpipe::worker {
+
+// Throws c10::ValueError when an output and a target do not go together in this loss. Shapes and types are looked at,
+// not values; meta tensors will do.
+void CheckLossFits(const v1::Loss& loss, const at::Tensor& output, const at::Tensor& target);
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_MODEL_LOSS_CHECK_H_

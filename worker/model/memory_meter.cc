@@ -1,0 +1,37 @@
+#include "worker/model/memory_meter.h"
+
+#include <c10/core/Allocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
+
+namespace gpipe::worker {
+namespace {
+
+int64_t BytesInUse(c10::Device device) {
+  const auto stats = c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+  return stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)].current;
+}
+
+}  // namespace
+
+// Called on the thread that allocates; a backward pass on CPU runs on the thread that starts it.
+struct MemoryMeter::Reporter : c10::MemoryReportingInfoBase {
+  void reportMemoryUsage(void* ptr, int64_t size, size_t allocated, size_t reserved, c10::Device device) override {
+    if (device.is_cpu()) bytes += size;  // Negative when freed.
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+
+  int64_t bytes = 0;
+};
+
+MemoryMeter::MemoryMeter(c10::Device device) : device_(device) {
+  if (device_.is_cuda()) {
+    before_ = BytesInUse(device_);
+  } else {
+    reporter_ = std::make_shared<Reporter>();
+    guard_ = std::make_unique<c10::DebugInfoGuard>(c10::DebugInfoKind::PROFILER_STATE, reporter_);
+  }
+}
+
+int64_t MemoryMeter::Allocated() const { return device_.is_cuda() ? BytesInUse(device_) - before_ : reporter_->bytes; }
+
+}  // namespace gpipe::worker

@@ -1,0 +1,32 @@
+#ifndef GPIPE_WORKER_MODEL_MEMORY_METER_H_
+#define GPIPE_WORKER_MODEL_MEMORY_METER_H_
+
+#include <c10/core/Device.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+
+#include <cstdint>
+#include <memory>
+
+namespace gpipe::worker {
+
+// Counts the bytes that the calling thread's work between construction and Allocated() has allocated on a device and
+// not yet freed, as the device's allocator counts them: the CPU allocator's reports, or the CUDA caching allocator's
+// statistics. What was allocated before must not be freed meanwhile: the CPU allocator does not know its size.
+class MemoryMeter {
+ public:
+  explicit MemoryMeter(c10::Device device);
+
+  int64_t Allocated() const;
+
+ private:
+  struct Reporter;
+
+  const c10::Device device_;
+  std::shared_ptr<Reporter> reporter_;
+  std::unique_ptr<c10::DebugInfoGuard> guard_;  // CPU only.
+  int64_t before_ = 0;                          // CUDA only.
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_MODEL_MEMORY_METER_H_

@@ -1,0 +1,125 @@
+#include "worker/model/profile.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/grad_mode.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/status_macros.h"
+#include "worker/model/memory_meter.h"
+#include "worker/torch_status.h"
+
+namespace gpipe::worker {
+namespace {
+
+constexpr absl::Duration kTotalTime = absl::Seconds(4);
+constexpr absl::Duration kEnoughTime = absl::Milliseconds(20);  // For one layer, once it has run often enough.
+constexpr size_t kEnoughRuns = 5;
+constexpr size_t kMostRuns = 25;
+
+template <typename Value>
+Value Median(std::vector<Value> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+std::string KeyOf(const std::string& description, const std::vector<at::Tensor>& inputs, bool need_gradient) {
+  std::string key = absl::StrCat(description, need_gradient ? "|g" : "|");
+  for (const at::Tensor& input : inputs) {
+    absl::StrAppend(&key, "|", c10::toString(input.scalar_type()));
+    for (const int64_t size : input.sizes()) absl::StrAppend(&key, ",", size);
+  }
+  return key;
+}
+
+void RunBackward(const std::vector<at::Tensor>& outputs) {
+  std::vector<at::Tensor> roots, gradients;
+  for (const at::Tensor& output : outputs) {
+    if (!output.requires_grad()) continue;
+    roots.push_back(output);
+    gradients.push_back(at::ones_like(output));
+  }
+  if (!roots.empty()) torch::autograd::backward(roots, gradients);
+}
+
+}  // namespace
+
+LayerProfiler::LayerProfiler(c10::Device device, bool training, int layers)
+    : device_(device), training_(training), layers_left_(layers), time_left_(kTotalTime) {}
+
+absl::StatusOr<LayerCost> LayerProfiler::Measure(const std::string& description, const std::vector<at::Tensor>& inputs,
+                                                 bool input_needs_gradient,
+                                                 absl::FunctionRef<absl::StatusOr<ModelLayer>()> build) {
+  const absl::Duration share = time_left_ / std::max(1, layers_left_--);
+  const std::string key = KeyOf(description, inputs, input_needs_gradient);
+  if (const auto known = known_.find(key); known != known_.end()) return known->second;
+  GPIPE_ASSIGN_OR_RETURN(const ModelLayer layer, build());
+  return CatchTorch([&]() -> absl::StatusOr<LayerCost> {
+    torch::autograd::AutoGradMode with_grad(training_);
+    const absl::Time begin = absl::Now();
+    const LayerCost cost = MeasureNow(layer, RandomInputs(inputs, input_needs_gradient), share);
+    time_left_ -= absl::Now() - begin;
+    return known_[key] = cost;
+  });
+}
+
+LayerCost LayerProfiler::MeasureNow(const ModelLayer& layer, const std::vector<at::Tensor>& inputs,
+                                    absl::Duration limit) const {
+  RunOnce(layer, inputs);  // Warms up caches, and on CUDA loads the kernels.
+  const absl::Time begin = absl::Now();
+  std::vector<absl::Duration> forward, backward;
+  int64_t bytes = 0;
+  while (forward.size() < kMostRuns) {
+    const absl::Duration used = absl::Now() - begin;
+    if (!forward.empty() && (used > limit || (forward.size() >= kEnoughRuns && used > kEnoughTime))) break;
+    const Run run = RunOnce(layer, inputs);
+    forward.push_back(run.forward);
+    backward.push_back(run.backward);
+    bytes = run.bytes;
+  }
+  return {absl::ToInt64Nanoseconds(Median(forward)), absl::ToInt64Nanoseconds(Median(backward)), bytes};
+}
+
+LayerProfiler::Run LayerProfiler::RunOnce(const ModelLayer& layer, const std::vector<at::Tensor>& inputs) const {
+  Run run;
+  std::vector<at::Tensor> outputs;
+  {
+    const MemoryMeter meter(device_);
+    Synchronize();
+    const absl::Time begin = absl::Now();
+    // A recomputing forward costs the same and leaves running statistics alone.
+    outputs = layer.layer->Forward({.training = training_, .recomputing = true}, inputs);
+    Synchronize();
+    run.forward = absl::Now() - begin;
+    run.bytes = meter.Allocated();
+  }
+  const absl::Time begin = absl::Now();
+  if (training_) RunBackward(outputs);
+  Synchronize();
+  run.backward = absl::Now() - begin;
+  return run;
+}
+
+std::vector<at::Tensor> LayerProfiler::RandomInputs(const std::vector<at::Tensor>& shapes, bool need_gradient) const {
+  std::vector<at::Tensor> inputs;
+  for (const at::Tensor& shape : shapes) {
+    const auto options = shape.options().device(device_);
+    // Integers are indices; zero is one in every table.
+    at::Tensor input = shape.is_floating_point() ? at::rand(shape.sizes(), options) : at::zeros(shape.sizes(), options);
+    if (input.is_floating_point()) input.set_requires_grad(need_gradient && training_);
+    inputs.push_back(std::move(input));
+  }
+  return inputs;
+}
+
+void LayerProfiler::Synchronize() const {
+  if (device_.is_cpu()) return;
+  c10::impl::VirtualGuardImpl(device_.type()).synchronizeDevice(device_.index());
+}
+
+}  // namespace gpipe::worker

@@ -1,0 +1,55 @@
+#ifndef GPIPE_WORKER_MODEL_PROFILE_H_
+#define GPIPE_WORKER_MODEL_PROFILE_H_
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "worker/model/model_layers.h"
+
+namespace gpipe::worker {
+
+struct LayerCost {
+  int64_t forward_nanos = 0;
+  int64_t backward_nanos = 0;
+  int64_t activation_bytes = 0;  // Alive between forward and backward, the output included.
+};
+
+// Measures layers one at a time on a device: the first run discarded, then the median of at least five, unless its
+// share of the time for the whole model is used up. Layers that are alike are measured once. Used by one thread.
+class LayerProfiler {
+ public:
+  // `layers` is the number of calls to come.
+  LayerProfiler(c10::Device device, bool training, int layers);
+
+  // `description` tells layers of different cost apart; `build` is called when none like it has been measured.
+  // `inputs` are meta tensors of the micro-batch; random values of their shapes are used. Without gradients, or not in
+  // training, there is no backward.
+  absl::StatusOr<LayerCost> Measure(const std::string& description, const std::vector<at::Tensor>& inputs,
+                                    bool input_needs_gradient, absl::FunctionRef<absl::StatusOr<ModelLayer>()> build);
+
+ private:
+  struct Run {
+    absl::Duration forward;
+    absl::Duration backward;
+    int64_t bytes = 0;
+  };
+
+  LayerCost MeasureNow(const ModelLayer& layer, const std::vector<at::Tensor>& inputs, absl::Duration limit) const;
+  Run RunOnce(const ModelLayer& layer, const std::vector<at::Tensor>& inputs) const;
+  std::vector<at::Tensor> RandomInputs(const std::vector<at::Tensor>& shapes, bool need_gradient) const;
+  void Synchronize() const;
+
+  const c10::Device device_;
+  const bool training_;
+  int layers_left_;
+  absl::Duration time_left_;
+  std::map<std::string, LayerCost> known_;
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_MODEL_PROFILE_H_

@@ -1,0 +1,97 @@
+#include "worker/options.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <thread>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/version.h"
+
+namespace gpipe::worker {
+namespace {
+
+constexpr int kUsage = 2;
+
+constexpr const char* kFooter =
+    "Exit codes: 0 left when told to (SIGTERM, SIGINT); 1 the orchestrator refused this worker, or a second signal;\n"
+    "2 wrong usage.";
+
+std::string HostName() {
+  std::array<char, 256> name = {};
+  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "localhost";
+}
+
+// `host-cuda0-1234`.
+std::string DefaultName(std::string device) {
+  std::erase(device, ':');
+  return absl::StrCat(HostName(), "-", device, "-", getpid());
+}
+
+std::string CheckDevice(const std::string& device) {
+  if (device == "cpu" || device == "cuda") return "";
+  const bool numbered = absl::StartsWith(device, "cuda:") && device.size() > 5 && device.size() < 9 &&
+                        std::all_of(device.begin() + 5, device.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return numbered ? "" : absl::StrCat("'", device, "' is neither cpu nor cuda:N");
+}
+
+void AddFlags(CLI::App& app, Options& options) {
+  app.set_version_flag("--version", std::string(kVersion));
+  app.add_option("--orchestrator", options.orchestrator, "Address of the orchestrator")
+      ->type_name("HOST:PORT")
+      ->envname("GPIPE_ORCHESTRATOR")
+      ->capture_default_str();
+  app.add_option("--name", options.name, "Name among the workers. Default: host, device and process id")
+      ->type_name("NAME");
+  app.add_option("--device", options.device, "Device to compute on: cpu or cuda:N")
+      ->check(CLI::Validator(CheckDevice, ""))
+      ->capture_default_str();
+  app.add_option("--threads", options.threads, "CPU threads for one operation; 0 is all cores")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--data-address", options.data_address,
+                 "Where other workers reach this one's tensors. Default: 127.0.0.1 when the orchestrator is on "
+                 "loopback, otherwise the host name")
+      ->type_name("HOST");
+  app.add_option("--work-dir", options.work_dir,
+                 "Folder for fetched files and checkpoints on their way. Default: a temporary folder, removed at exit")
+      ->type_name("DIR");
+  app.add_option("--log-level", options.log_level, "Least severe entries to log")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}))
+      ->capture_default_str();
+}
+
+void FillDefaults(Options& options) {
+  if (options.device == "cuda") options.device = "cuda:0";
+  if (options.name.empty()) options.name = DefaultName(options.device);
+  if (options.threads == 0) options.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  if (options.data_address.empty()) options.data_address = DefaultDataAddress(options.orchestrator);
+}
+
+}  // namespace
+
+std::string DefaultDataAddress(const std::string& orchestrator) {
+  const std::string host = orchestrator.substr(0, orchestrator.rfind(':'));
+  const bool loopback = absl::StartsWith(host, "127.") || host == "localhost" || host == "[::1]";
+  return loopback ? "127.0.0.1" : HostName();
+}
+
+ParsedOptions ParseOptions(int argc, char** argv) {
+  ParsedOptions parsed;
+  CLI::App app("Hosts stages of pipelines on one device, for a GPipe orchestrator.", "gpipe-worker");
+  app.footer(kFooter);
+  AddFlags(app, parsed.options);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    parsed.exit_code = app.exit(error) == 0 ? 0 : kUsage;
+    return parsed;
+  }
+  FillDefaults(parsed.options);
+  return parsed;
+}
+
+}  // namespace gpipe::worker

@@ -1,0 +1,32 @@
+#ifndef GPIPE_WORKER_OPTIONS_H_
+#define GPIPE_WORKER_OPTIONS_H_
+
+#include <optional>
+#include <string>
+
+namespace gpipe::worker {
+
+struct Options {
+  std::string orchestrator = "127.0.0.1:7070";
+  std::string name;
+  std::string device = "cpu";  // `cpu` or `cuda:N`.
+  int threads = 0;             // 0: all cores.
+  std::string data_address;
+  std::string work_dir;  // Empty: a private temporary folder.
+  std::string log_level = "info";
+};
+
+// Reads the command line and fills in defaults that depend on the machine and on each other. When there is nothing to
+// run (--help, --version, or a wrong flag, which is told on stderr), returns the exit code instead.
+struct ParsedOptions {
+  Options options;
+  std::optional<int> exit_code;
+};
+ParsedOptions ParseOptions(int argc, char** argv);
+
+// 127.0.0.1 when the orchestrator's address is on loopback, else this machine's host name.
+std::string DefaultDataAddress(const std::string& orchestrator);
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_OPTIONS_H_

@@ -1,0 +1,213 @@
+#include "worker/session/session.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "absl/hash/hash.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/grpc_status.h"
+#include "common/logging.h"
+#include "common/status_macros.h"
+#include "spdlog/spdlog.h"
+
+namespace gpipe::worker {
+namespace {
+
+// A new phase of the engine's activity is sent at most this often.
+constexpr absl::Duration kActivityInterval = absl::Milliseconds(50);
+
+// The orchestrator is there and does not want this worker as it is.
+bool IsRefusal(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kUnauthenticated:
+    case absl::StatusCode::kUnimplemented:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+Session::Session(SessionOptions options, Stub& stub, AttemptHost& host, Inspector& inspector, Outbox& outbox)
+    : options_(std::move(options)),
+      stub_(stub),
+      host_(host),
+      inspector_(inspector),
+      outbox_(outbox),
+      backoff_(options_.first_backoff, options_.max_backoff, absl::HashOf(options_.hello.incarnation())) {}
+
+absl::Status Session::Run() {
+  SetThreadName("session");
+  while (true) {
+    const absl::Status ended = RunOnce();
+    {
+      absl::MutexLock lock(&mutex_);
+      if (stopping_) return absl::OkStatus();
+    }
+    GPIPE_RETURN_IF_ERROR(Consider(ended));
+    if (!Sleep(backoff_.Next())) return absl::OkStatus();
+  }
+}
+
+void Session::Leave(const std::string& reason, absl::Duration patience) {
+  if (!host_.StopAtCycle(patience))
+    spdlog::warn("the clock cycle is not done after {}", absl::FormatDuration(patience));
+  v1::WorkerMessage message;
+  message.mutable_leaving()->set_reason(reason);
+  outbox_.Send(std::move(message));
+  {
+    absl::MutexLock lock(&mutex_);
+    mutex_.AwaitWithTimeout(absl::Condition(this, &Session::LeaveSettled), patience);
+  }
+  Stop();
+}
+
+void Session::Stop() {
+  absl::MutexLock lock(&mutex_);
+  stopping_ = true;
+  if (context_ != nullptr) context_->TryCancel();
+}
+
+absl::Status Session::RunOnce() {
+  grpc::ClientContext context;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (stopping_) return absl::OkStatus();
+    context_ = &context;
+  }
+  auto stream = stub_.Session(&context);
+  const absl::Status conversed = Converse(context, *stream);
+  const absl::Status finished = FromGrpc(stream->Finish());
+  {
+    absl::MutexLock lock(&mutex_);
+    context_ = nullptr;
+    welcomed_ = false;
+  }
+  const absl::Status ended = conversed.ok() ? finished : conversed;
+  host_.AbortAndWait(absl::CancelledError(absl::StrCat("lost the orchestrator: ", ended.message())));
+  return ended;
+}
+
+absl::Status Session::Converse(grpc::ClientContext& context, Stream& stream) {
+  v1::WorkerMessage hello;
+  *hello.mutable_hello() = options_.hello;
+  lease_.Begin(absl::Now(), options_.welcome_patience);
+  if (!stream.Write(hello)) return absl::OkStatus();  // Finish says why.
+  outbox_.Open();
+  std::thread writer([&] { Write(context, stream); });
+  const absl::Status status = Read(stream);
+  if (!status.ok()) context.TryCancel();
+  outbox_.Close();
+  writer.join();
+  if (absl::Now() < lease_.deadline()) return status;
+  return absl::UnavailableError("the orchestrator has been silent for too long");
+}
+
+absl::Status Session::Read(Stream& stream) {
+  v1::OrchestratorMessage message;
+  if (!stream.Read(&message)) return absl::OkStatus();
+  GPIPE_RETURN_IF_ERROR(Welcome(message));
+  while (stream.Read(&message)) {
+    lease_.Renew(absl::Now(), message.has_alive());
+    Dispatch(message);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Session::Welcome(const v1::OrchestratorMessage& message) {
+  if (!message.has_welcome() || message.welcome().heartbeat_millis() < 1 || message.welcome().lease_millis() < 1) {
+    return absl::InternalError("the orchestrator's first message is no Welcome with a heartbeat and a lease");
+  }
+  lease_.Welcome(absl::Milliseconds(message.welcome().heartbeat_millis()),
+                 absl::Milliseconds(message.welcome().lease_millis()));
+  spdlog::info("connected to the orchestrator as {}", options_.hello.name());
+  backoff_.Reset();
+  last_end_ = absl::OkStatus();
+  refused_since_ = absl::InfiniteFuture();
+  {
+    absl::MutexLock lock(&mutex_);
+    welcomed_ = true;
+  }
+  outbox_.ActivityChanged();  // Wakes the writer: heartbeats begin.
+  return absl::OkStatus();
+}
+
+void Session::Dispatch(v1::OrchestratorMessage& message) {
+  switch (message.message_case()) {
+    case v1::OrchestratorMessage::kInspect:
+      return inspector_.Enqueue(std::move(*message.mutable_inspect()));
+    case v1::OrchestratorMessage::kPrepare:
+      return host_.Prepare(std::move(*message.mutable_prepare()));
+    case v1::OrchestratorMessage::kGrant:
+      return host_.Grant(message.grant());
+    case v1::OrchestratorMessage::kRendezvousValue:
+      return host_.OnRendezvousValue(message.rendezvous_value());
+    case v1::OrchestratorMessage::kAbort:
+      return host_.Abort(message.abort().attempt(), absl::CancelledError(message.abort().reason()));
+    case v1::OrchestratorMessage::kRelease:
+      return host_.Release(message.release().attempt());
+    case v1::OrchestratorMessage::kLeaveGranted: {
+      absl::MutexLock lock(&mutex_);
+      leave_granted_ = true;
+      return;
+    }
+    case v1::OrchestratorMessage::kAlive:
+      return;  // Renewed the lease.
+    case v1::OrchestratorMessage::kWelcome:
+    case v1::OrchestratorMessage::MESSAGE_NOT_SET:
+      spdlog::warn("an unexpected message from the orchestrator (kind {})", static_cast<int>(message.message_case()));
+  }
+}
+
+void Session::Write(grpc::ClientContext& context, Stream& stream) {
+  SetThreadName("session-writer");
+  absl::Time sent = absl::UnixEpoch();  // The last heartbeat.
+  bool changed = false;
+  while (true) {
+    const absl::Duration heartbeat = lease_.heartbeat();
+    const absl::Time due = sent + (changed ? std::min(kActivityInterval, heartbeat) : heartbeat);
+    Outbox::Next next = outbox_.Wait(std::min(due, lease_.deadline()), changed);
+    if (next.closed) return;
+    if (next.message && !stream.Write(*next.message)) return;  // The reader hears of it too.
+    const absl::Time now = absl::Now();
+    if (now >= lease_.deadline()) return context.TryCancel();
+    // Before Welcome there is nobody to hear it: the change stays for later.
+    changed = next.activity_changed && lease_.heartbeat() < absl::InfiniteDuration();
+    if (now < sent + (changed ? kActivityInterval : lease_.heartbeat())) continue;
+    if (!WriteHeartbeat(stream)) return;
+    sent = now;
+    changed = false;
+  }
+}
+
+bool Session::WriteHeartbeat(Stream& stream) {
+  outbox_.TakeActivityChange();
+  v1::WorkerMessage message;
+  *message.mutable_heartbeat()->mutable_activity() = host_.activity();
+  return stream.Write(message);
+}
+
+absl::Status Session::Consider(const absl::Status& ended) {
+  if (ended != last_end_) spdlog::warn("no session with the orchestrator: {}; trying again", ended.ToString());
+  last_end_ = ended;
+  if (!IsRefusal(ended)) {
+    refused_since_ = absl::InfiniteFuture();
+    return absl::OkStatus();
+  }
+  refused_since_ = std::min(refused_since_, absl::Now());
+  return absl::Now() - refused_since_ < options_.refusal_patience ? absl::OkStatus() : ended;
+}
+
+bool Session::Sleep(absl::Duration length) {
+  absl::MutexLock lock(&mutex_);
+  return !mutex_.AwaitWithTimeout(absl::Condition(&stopping_), length);
+}
+
+}  // namespace gpipe::worker

@@ -1,0 +1,67 @@
+#include "worker/stage/loss.h"
+
+#include <ATen/ATen.h>
+
+#include "worker/model/loss_check.h"
+
+namespace gpipe::worker {
+namespace {
+
+class CrossEntropyLoss : public Loss {
+ public:
+  explicit CrossEntropyLoss(const v1::Loss& spec)
+      : spec_(spec),
+        smoothing_(spec.cross_entropy().label_smoothing()),
+        ignored_(spec.cross_entropy().ignore_index()) {}
+
+  // torch divides by the targets that count, with label smoothing too; 0/0 is NaN there as here.
+  void Begin(const at::Tensor& target) override { count_ = target.ne(ignored_).sum(); }
+
+  at::Tensor Share(const at::Tensor& output, const at::Tensor& target) const override {
+    CheckLossFits(spec_, output, target);
+    const auto sum = at::cross_entropy_loss(output, target, /*weight=*/{}, at::Reduction::Sum, ignored_, smoothing_);
+    return sum / count_.to(sum.scalar_type());
+  }
+
+  at::Tensor Correct(const at::Tensor& output, const at::Tensor& target) const override {
+    return output.argmax(1).eq(target).logical_and(target.ne(ignored_)).sum();
+  }
+
+ private:
+  const v1::Loss spec_;
+  const double smoothing_;
+  const int64_t ignored_;
+  at::Tensor count_;  // On the device.
+};
+
+// A loss that is a mean over all elements.
+class ElementwiseLoss : public Loss {
+ public:
+  explicit ElementwiseLoss(const v1::Loss& spec) : spec_(spec) {}
+
+  void Begin(const at::Tensor& target) override { count_ = static_cast<double>(target.numel()); }
+
+  at::Tensor Share(const at::Tensor& output, const at::Tensor& target) const override {
+    CheckLossFits(spec_, output, target);
+    return Sum(output, target) / count_;
+  }
+
+ private:
+  at::Tensor Sum(const at::Tensor& output, const at::Tensor& target) const {
+    if (spec_.has_mse()) return at::mse_loss(output, target, at::Reduction::Sum);
+    return at::binary_cross_entropy_with_logits(output, target, /*weight=*/{}, /*pos_weight=*/{}, at::Reduction::Sum);
+  }
+
+  const v1::Loss spec_;
+  double count_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Loss> Loss::Create(const v1::Loss& spec) {
+  if (spec.has_cross_entropy()) return std::make_unique<CrossEntropyLoss>(spec);
+  TORCH_CHECK_VALUE(spec.has_mse() || spec.has_bce_with_logits(), "a loss without a kind");
+  return std::make_unique<ElementwiseLoss>(spec);
+}
+
+}  // namespace gpipe::worker

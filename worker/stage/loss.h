@@ -1,0 +1,33 @@
+#ifndef GPIPE_WORKER_STAGE_LOSS_H_
+#define GPIPE_WORKER_STAGE_LOSS_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+
+#include "gpipe/v1/job_spec.pb.h"
+
+namespace gpipe::worker {
+
+// PyTorch's mean loss over a mini-batch, as a sum over its micro-batches: each contributes its sum over the
+// mini-batch's count, so that uneven micro-batches weigh what they are worth. Errors are exceptions.
+// The host never waits for the device. Used by one thread.
+class Loss {
+ public:
+  // REQUIRES: spec::WithDefaults. Throws c10::ValueError for a loss without a kind.
+  static std::unique_ptr<Loss> Create(const v1::Loss& spec);
+  virtual ~Loss() = default;
+
+  // `target` is the whole mini-batch's.
+  virtual void Begin(const at::Tensor& target) = 0;
+
+  // A micro-batch's part of the mini-batch's mean, a scalar with gradients.
+  virtual at::Tensor Share(const at::Tensor& output, const at::Tensor& target) const = 0;
+
+  // How many targets the output's largest value hits, an int64 scalar; undefined where that means nothing.
+  virtual at::Tensor Correct(const at::Tensor& output, const at::Tensor& target) const { return {}; }
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_STAGE_LOSS_H_

@@ -1,0 +1,315 @@
+#include "worker/stage/model_stage.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/grad_mode.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "worker/model/memory_meter.h"
+#include "worker/torch_status.h"
+
+namespace gpipe::worker {
+namespace {
+
+absl::Status Prefixed(const std::string& prefix, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(prefix, ": ", status.message()));
+}
+
+std::vector<std::string> NamesOf(const std::vector<CrossingValue>& values) {
+  std::vector<std::string> names;
+  for (const CrossingValue& value : values) names.push_back(value.name);
+  return names;
+}
+
+at::Tensor Detached(const at::Tensor& tensor) { return tensor.defined() ? tensor.detach().contiguous() : tensor; }
+
+// Bytes of tensors that nothing else holds: what goes when they go.
+int64_t OwnBytes(const std::vector<at::Tensor>& tensors) {
+  int64_t bytes = 0;
+  for (const at::Tensor& tensor : tensors) {
+    if (tensor.storage().use_count() == 1) bytes += static_cast<int64_t>(tensor.storage().nbytes());
+  }
+  return bytes;
+}
+
+int64_t TotalBytes(const std::vector<at::Tensor>& tensors) {
+  int64_t bytes = 0;
+  for (const at::Tensor& tensor : tensors) bytes += static_cast<int64_t>(tensor.nbytes());
+  return bytes;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ModelStage>> ModelStage::Create(StageParts parts) {
+  std::vector<std::string> leaving = NamesOf(parts.outgoing);
+  if (!parts.output.empty()) leaving.push_back(parts.output);
+  GPIPE_ASSIGN_OR_RETURN(Segment segment, Segment::Create(std::move(parts.layers), NamesOf(parts.incoming), leaving));
+  return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<ModelStage>> {
+    return std::unique_ptr<ModelStage>(new ModelStage(std::move(parts), std::move(segment)));
+  });
+}
+
+ModelStage::ModelStage(StageParts parts, Segment segment)
+    : segment_(std::move(segment)),
+      incoming_(std::move(parts.incoming)),
+      outgoing_(std::move(parts.outgoing)),
+      has_output_(!parts.output.empty()),
+      loss_(std::move(parts.loss)),
+      needs_backward_(parts.needs_backward),
+      device_(parts.device) {
+  CollectState(parts);
+}
+
+void ModelStage::CollectState(const StageParts& parts) {
+  for (const ModelLayer& layer : segment_.layers()) {
+    for (const LayerTensor& entry : layer.layer->tensors()) {
+      NamedTensor named{absl::StrCat(layer.index, ".", entry.name), layer.index, entry.tensor, false};
+      const bool frozen = std::any_of(parts.frozen.begin(), parts.frozen.end(),
+                                      [&](const std::string& prefix) { return absl::StartsWith(named.name, prefix); });
+      named.trainable = parts.training && entry.parameter && !frozen;
+      named.tensor.set_requires_grad(named.trainable);
+      state_.push_back(std::move(named));
+    }
+  }
+}
+
+absl::Status ModelStage::Begin(MiniBatch mini_batch) {
+  if (open_) return absl::FailedPreconditionError("the last mini-batch has not ended");
+  const auto& sizes = mini_batch.micro_batch_sizes;
+  offsets_.assign(sizes.size(), 0);
+  std::exclusive_scan(sizes.begin(), sizes.end(), offsets_.begin(), int64_t{0});
+  const int64_t samples = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
+  if (loss_ != nullptr &&
+      (!mini_batch.target.defined() || mini_batch.target.dim() == 0 || mini_batch.target.size(0) != samples)) {
+    return absl::InvalidArgumentError(absl::StrCat("the mini-batch's target must have ", samples, " samples"));
+  }
+  return CatchTorch([&] {
+    mini_batch_ = std::move(mini_batch);
+    for (NamedTensor& named : state_) named.tensor.mutable_grad().reset();
+    if (loss_ != nullptr) loss_->Begin(mini_batch_.target);
+    saved_.clear();
+    saved_bytes_ = peak_bytes_ = 0;
+    open_ = true;
+    return absl::OkStatus();
+  });
+}
+
+absl::Status ModelStage::CheckForward(int micro_batch, ForwardMode mode) const {
+  if (!open_) return absl::FailedPreconditionError("no mini-batch has begun");
+  if (micro_batch < 0 || micro_batch >= static_cast<int>(offsets_.size())) {
+    return absl::InvalidArgumentError(absl::StrCat("micro-batch ", micro_batch, " of ", offsets_.size()));
+  }
+  if (mode != ForwardMode::kInference && !mini_batch_.training) {
+    return absl::FailedPreconditionError("a mini-batch that is not for training has no backward");
+  }
+  if (saved_.contains(micro_batch)) {
+    return absl::FailedPreconditionError(absl::StrCat("micro-batch ", micro_batch, " has been forward already"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<at::Tensor>> ModelStage::TakeInputs(int micro_batch, Values& inputs) const {
+  const int64_t samples = mini_batch_.micro_batch_sizes[micro_batch];
+  std::vector<at::Tensor> taken;
+  for (const CrossingValue& value : incoming_) {
+    const auto found = inputs.find(value.name);
+    if (found == inputs.end() || !found->second.defined()) {
+      return absl::InvalidArgumentError(absl::StrCat("micro-batch ", micro_batch, ": no value '", value.name, "'"));
+    }
+    const at::Tensor& tensor = found->second;
+    if (tensor.dim() == 0 || tensor.size(0) != samples) {
+      return absl::InvalidArgumentError(absl::StrCat("micro-batch ", micro_batch, ": '", value.name, "' has ",
+                                                     tensor.dim() == 0 ? 0 : tensor.size(0), " samples instead of ",
+                                                     samples));
+    }
+    taken.push_back(tensor.detach());
+  }
+  return taken;
+}
+
+LayerContext ModelStage::ContextOf(int micro_batch, bool training, bool recomputing) const {
+  return {training, recomputing, mini_batch_.seed, mini_batch_.step, micro_batch};
+}
+
+at::Tensor ModelStage::TargetOf(int micro_batch) const {
+  return mini_batch_.target.narrow(0, offsets_[micro_batch], mini_batch_.micro_batch_sizes[micro_batch]);
+}
+
+absl::StatusOr<ModelStage::Results> ModelStage::Run(int micro_batch, const LayerContext& context,
+                                                    std::vector<at::Tensor> values) const {
+  Results results;
+  GPIPE_ASSIGN_OR_RETURN(results.outgoing, segment_.Run(context, std::move(values)));
+  if (!has_output_) return results;
+  results.output = std::move(results.outgoing.back());
+  results.outgoing.pop_back();
+  if (loss_ == nullptr) return results;
+  const absl::Status status = CatchTorch([&] {
+    results.loss = loss_->Share(results.output, TargetOf(micro_batch));
+    return absl::OkStatus();
+  });
+  if (!status.ok()) return Prefixed("loss", status);
+  return results;
+}
+
+absl::StatusOr<ModelStage::Results> ModelStage::RunWithoutGraph(int micro_batch, const LayerContext& context,
+                                                                std::vector<at::Tensor> values) const {
+  torch::autograd::AutoGradMode no_grad(false);
+  const MemoryMeter meter(device_);  // Batch norm holds tensors that a run with a graph, which is metered, lets go of.
+  return Run(micro_batch, context, std::move(values));
+}
+
+absl::StatusOr<ModelStage::Results> ModelStage::RunWithGraph(int micro_batch, const LayerContext& context,
+                                                             Saved& saved) const {
+  torch::autograd::AutoGradMode with_grad(true);
+  const MemoryMeter meter(device_);
+  std::vector<at::Tensor> values;
+  for (size_t i = 0; i < incoming_.size(); ++i) {
+    const bool tracked = incoming_[i].requires_grad && saved.inputs[i].is_floating_point();
+    at::Tensor value = tracked ? saved.inputs[i].detach().set_requires_grad(true) : saved.inputs[i];
+    saved.leaves.push_back(tracked ? value : at::Tensor());
+    values.push_back(std::move(value));
+  }
+  GPIPE_ASSIGN_OR_RETURN(Results results, Run(micro_batch, context, std::move(values)));
+  // Only the edges into the graph are kept: an output that the graph itself does not need goes when it has been sent.
+  const auto cut = [&](at::Tensor& tensor, bool root) {
+    root = root && tensor.requires_grad();
+    saved.roots.push_back(root ? torch::autograd::impl::gradient_edge(tensor) : torch::autograd::Edge());
+    tensor = Detached(tensor);
+  };
+  for (size_t i = 0; i < outgoing_.size(); ++i) cut(results.outgoing[i], outgoing_[i].requires_grad);
+  if (loss_ != nullptr) cut(results.loss, true);
+  results.output.reset();
+  saved.has_graph = true;
+  saved.bytes += meter.Allocated() - OwnBytes(results.outgoing);
+  return results;
+}
+
+void ModelStage::Keep(int micro_batch, Saved saved) {
+  saved_bytes_ += saved.bytes;
+  peak_bytes_ = std::max(peak_bytes_, saved_bytes_);
+  saved_.insert_or_assign(micro_batch, std::move(saved));
+}
+
+Values ModelStage::Leave(int micro_batch, Results results, ForwardMode mode) const {
+  Values values;
+  for (size_t i = 0; i < outgoing_.size(); ++i) values[outgoing_[i].name] = Detached(results.outgoing[i]);
+  if (results.loss.defined()) values["loss"] = Detached(results.loss);
+  if (mode != ForwardMode::kInference || !has_output_) return values;
+  if (loss_ != nullptr) {
+    if (at::Tensor correct = loss_->Correct(results.output, TargetOf(micro_batch)); correct.defined()) {
+      values["correct"] = std::move(correct);
+    }
+  }
+  values["output"] = Detached(results.output);
+  return values;
+}
+
+absl::StatusOr<Values> ModelStage::Forward(int micro_batch, Values inputs, ForwardMode mode) {
+  GPIPE_RETURN_IF_ERROR(CheckForward(micro_batch, mode));
+  return CatchTorch([&]() -> absl::StatusOr<Values> {
+    Saved saved;
+    GPIPE_ASSIGN_OR_RETURN(saved.inputs, TakeInputs(micro_batch, inputs));
+    const LayerContext context = ContextOf(micro_batch, mode != ForwardMode::kInference, /*recomputing=*/false);
+    const bool keeps = mode != ForwardMode::kInference && needs_backward_;
+    if (keeps) saved.bytes = TotalBytes(saved.inputs);
+    GPIPE_ASSIGN_OR_RETURN(Results results, keeps && mode == ForwardMode::kKeep
+                                                ? RunWithGraph(micro_batch, context, saved)
+                                                : RunWithoutGraph(micro_batch, context, saved.inputs));
+    if (keeps) Keep(micro_batch, std::move(saved));
+    return Leave(micro_batch, std::move(results), mode);
+  });
+}
+
+absl::Status ModelStage::Recompute(int micro_batch) {
+  const auto found = saved_.find(micro_batch);
+  if (found == saved_.end() || found->second.has_graph) {
+    return absl::FailedPreconditionError(absl::StrCat("micro-batch ", micro_batch, " has no inputs to recompute from"));
+  }
+  return CatchTorch([&]() -> absl::Status {
+    Saved saved = std::move(found->second);
+    saved_bytes_ -= saved.bytes;
+    saved_.erase(found);
+    GPIPE_RETURN_IF_ERROR(
+        RunWithGraph(micro_batch, ContextOf(micro_batch, true, /*recomputing=*/true), saved).status());
+    Keep(micro_batch, std::move(saved));
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<Values> ModelStage::Backward(int micro_batch, Values gradients) {
+  const auto found = saved_.find(micro_batch);
+  if (found == saved_.end() || !found->second.has_graph) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("micro-batch ", micro_batch, " has no forward pass to go back through"));
+  }
+  return CatchTorch([&]() -> absl::StatusOr<Values> {
+    Saved saved = std::move(found->second);
+    saved_bytes_ -= saved.bytes;
+    saved_.erase(found);
+    if (const absl::Status status = RunBackward(saved, gradients); !status.ok()) {
+      return Prefixed(
+          absl::StrCat("backward of layers ", segment_.layers().front().index, " to ", segment_.layers().back().index),
+          status);
+    }
+    return TakeInputGradients(saved);
+  });
+}
+
+absl::Status ModelStage::RunBackward(const Saved& saved, const Values& gradients) const {
+  torch::autograd::edge_list roots;
+  torch::autograd::variable_list root_gradients;
+  for (size_t i = 0; i < saved.roots.size(); ++i) {
+    if (!saved.roots[i].is_valid()) continue;
+    roots.push_back(saved.roots[i]);
+    if (i == outgoing_.size()) {  // The loss.
+      root_gradients.push_back(at::ones({}, at::device(device_).dtype(at::kFloat)));
+      continue;
+    }
+    const auto found = gradients.find(outgoing_[i].name);
+    if (found == gradients.end()) {
+      return absl::InvalidArgumentError(absl::StrCat("no gradient of '", outgoing_[i].name, "'"));
+    }
+    root_gradients.push_back(found->second);
+  }
+  if (roots.empty()) return absl::OkStatus();
+  return CatchTorch([&] {
+    torch::autograd::Engine::get_default_engine().execute(roots, root_gradients, /*keep_graph=*/false,
+                                                          /*create_graph=*/false, /*accumulate_grad=*/true);
+    return absl::OkStatus();
+  });
+}
+
+Values ModelStage::TakeInputGradients(Saved& saved) const {
+  Values gradients;
+  for (size_t i = 0; i < incoming_.size(); ++i) {
+    if (!incoming_[i].requires_grad) continue;
+    const at::Tensor gradient = saved.leaves[i].defined() ? saved.leaves[i].grad() : at::Tensor();
+    gradients[incoming_[i].name] = gradient.defined() ? Detached(gradient) : at::zeros_like(saved.inputs[i]);
+  }
+  return gradients;
+}
+
+absl::Status ModelStage::End() {
+  if (!open_) return absl::FailedPreconditionError("no mini-batch has begun");
+  open_ = false;
+  if (!saved_.empty()) {
+    std::string left;
+    for (const auto& [micro_batch, saved] : saved_) absl::StrAppend(&left, left.empty() ? "" : ", ", micro_batch);
+    saved_.clear();
+    return absl::InternalError(absl::StrCat("micro-batches without a backward pass at the end: ", left));
+  }
+  return CatchTorch([&] {
+    if (mini_batch_.training) segment_.EndMiniBatch();
+    mini_batch_.target.reset();
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace gpipe::worker

@@ -1,0 +1,104 @@
+#ifndef GPIPE_WORKER_STAGE_MODEL_STAGE_H_
+#define GPIPE_WORKER_STAGE_MODEL_STAGE_H_
+
+#include <torch/csrc/autograd/edge.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "worker/model/segment.h"
+#include "worker/stage/loss.h"
+#include "worker/stage/stage.h"
+
+namespace gpipe::worker {
+
+// A value that enters or leaves a stage.
+struct CrossingValue {
+  std::string name;
+  bool requires_grad = false;  // A gradient goes the other way.
+};
+
+// All that a stage is made of, whatever the source of its model.
+struct StageParts {
+  std::vector<ModelLayer> layers;
+  std::vector<CrossingValue> incoming;
+  std::vector<CrossingValue> outgoing;
+  std::string output;               // The value that is the model's output; last stage, else empty.
+  std::unique_ptr<Loss> loss;       // Last stage, in training.
+  std::vector<std::string> frozen;  // Prefixes of parameter names.
+  bool training = false;            // Whether parameters that are not frozen are trained.
+  bool needs_backward = false;
+  c10::Device device = c10::kCPU;
+};
+
+// The stage that every model source ends in. Its contract is Stage's.
+class ModelStage : public Stage {
+ public:
+  static absl::StatusOr<std::unique_ptr<ModelStage>> Create(StageParts parts);
+
+  const std::vector<NamedTensor>& state() const override { return state_; }
+  absl::Status Begin(MiniBatch mini_batch) override;
+  absl::StatusOr<Values> Forward(int micro_batch, Values inputs, ForwardMode mode) override;
+  absl::Status Recompute(int micro_batch) override;
+  absl::StatusOr<Values> Backward(int micro_batch, Values gradients) override;
+  absl::Status End() override;
+  int64_t peak_saved_bytes() const override { return peak_bytes_; }
+
+ private:
+  // What a micro-batch keeps until its backward.
+  struct Saved {
+    std::vector<at::Tensor> inputs;            // In the order of incoming.
+    std::vector<at::Tensor> leaves;            // The same as roots of the graph; undefined where no gradient goes back.
+    std::vector<torch::autograd::Edge> roots;  // In the order of outgoing, then the loss; invalid without gradient.
+    bool has_graph = false;
+    int64_t bytes = 0;
+  };
+
+  // What one run of the layers makes.
+  struct Results {
+    std::vector<at::Tensor> outgoing;
+    at::Tensor output;
+    at::Tensor loss;
+  };
+
+  ModelStage(StageParts parts, Segment segment);
+  void CollectState(const StageParts& parts);
+
+  absl::Status CheckForward(int micro_batch, ForwardMode mode) const;
+  absl::StatusOr<std::vector<at::Tensor>> TakeInputs(int micro_batch, Values& inputs) const;
+  LayerContext ContextOf(int micro_batch, bool training, bool recomputing) const;
+  at::Tensor TargetOf(int micro_batch) const;
+
+  absl::StatusOr<Results> Run(int micro_batch, const LayerContext& context, std::vector<at::Tensor> values) const;
+  // Runs with gradients; the graph and its bytes go to `saved`. The results are detached.
+  absl::StatusOr<Results> RunWithGraph(int micro_batch, const LayerContext& context, Saved& saved) const;
+  absl::StatusOr<Results> RunWithoutGraph(int micro_batch, const LayerContext& context,
+                                          std::vector<at::Tensor> values) const;
+  void Keep(int micro_batch, Saved saved);
+  Values Leave(int micro_batch, Results results, ForwardMode mode) const;
+
+  absl::Status RunBackward(const Saved& saved, const Values& gradients) const;
+  Values TakeInputGradients(Saved& saved) const;
+
+  const Segment segment_;
+  const std::vector<CrossingValue> incoming_;
+  const std::vector<CrossingValue> outgoing_;
+  const bool has_output_;
+  const std::unique_ptr<Loss> loss_;
+  const bool needs_backward_;
+  const c10::Device device_;
+  std::vector<NamedTensor> state_;
+
+  bool open_ = false;  // Between Begin and End.
+  MiniBatch mini_batch_;
+  std::vector<int64_t> offsets_;  // First sample of each micro-batch.
+  std::map<int, Saved> saved_;
+  int64_t saved_bytes_ = 0;
+  int64_t peak_bytes_ = 0;
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_STAGE_MODEL_STAGE_H_

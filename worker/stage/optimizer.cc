@@ -1,0 +1,189 @@
+#include "worker/stage/optimizer.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/grad_mode.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/sgd.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "worker/torch_status.h"
+
+namespace gpipe::worker {
+namespace {
+
+using ParamState = torch::optim::OptimizerParamState;
+
+// How one kind of optimizer keeps its state of one parameter: tensors by slot name.
+struct SgdSlots {
+  static std::vector<std::string> Names(const v1::Optimizer& spec) {
+    if (spec.sgd().momentum() == 0) return {};
+    return {"momentum_buffer"};
+  }
+  static Values Read(const ParamState& state) {
+    return {{"momentum_buffer", static_cast<const torch::optim::SGDParamState&>(state).momentum_buffer()}};
+  }
+  static std::unique_ptr<ParamState> Make(const Values& slots) {
+    auto state = std::make_unique<torch::optim::SGDParamState>();
+    state->momentum_buffer(slots.at("momentum_buffer"));
+    return state;
+  }
+};
+
+template <typename State>
+struct AdamSlots {
+  static std::vector<std::string> Names(const v1::Optimizer&) { return {"exp_avg", "exp_avg_sq", "step"}; }
+  static Values Read(const ParamState& param_state) {
+    const auto& state = static_cast<const State&>(param_state);
+    return {{"exp_avg", state.exp_avg()},
+            {"exp_avg_sq", state.exp_avg_sq()},
+            {"step", at::full({}, state.step(), at::kLong)}};
+  }
+  static std::unique_ptr<ParamState> Make(const Values& slots) {
+    auto state = std::make_unique<State>();
+    state->exp_avg(slots.at("exp_avg"));
+    state->exp_avg_sq(slots.at("exp_avg_sq"));
+    state->step(slots.at("step").template item<int64_t>());
+    return state;
+  }
+};
+
+// `step` counts on the host; everything else is like its parameter.
+absl::StatusOr<at::Tensor> LoadSlot(const Values& state, const NamedTensor& parameter, const std::string& slot) {
+  const std::string name = absl::StrCat(parameter.name, "/", slot);
+  const auto found = state.find(name);
+  if (found == state.end()) return absl::NotFoundError(absl::StrCat("optimizer state: no tensor '", name, "'"));
+  const at::Tensor& tensor = found->second;
+  const bool counts = slot == "step";
+  const bool fits = counts ? tensor.numel() == 1 : tensor.sizes() == parameter.tensor.sizes();
+  const auto type = counts ? at::kLong : parameter.tensor.scalar_type();
+  if (!fits || tensor.scalar_type() != type) {
+    return absl::InvalidArgumentError(absl::StrCat("optimizer state: '", name, "' does not fit its parameter"));
+  }
+  return tensor.detach().to(counts ? at::kCPU : parameter.tensor.device(), type, /*non_blocking=*/false, /*copy=*/true);
+}
+
+template <typename Slots>
+class TorchOptimizer : public Optimizer {
+ public:
+  TorchOptimizer(std::unique_ptr<torch::optim::Optimizer> torch, std::vector<NamedTensor> parameters,
+                 std::vector<std::string> slots, c10::Device device)
+      : torch_(std::move(torch)), parameters_(std::move(parameters)), slots_(std::move(slots)), device_(device) {}
+
+  at::Tensor SquaredGradientNorms(int64_t layers) const override {
+    torch::autograd::AutoGradMode no_grad(false);
+    at::Tensor squares = at::zeros({layers}, at::device(device_).dtype(at::kDouble));
+    for (const NamedTensor& parameter : parameters_) {
+      if (!parameter.tensor.grad().defined()) continue;
+      const at::Tensor norm = at::linalg_vector_norm(parameter.tensor.grad(), 2, std::nullopt, false, at::kDouble);
+      squares[parameter.layer].add_(norm.square());
+    }
+    return squares;
+  }
+
+  absl::Status ClipGradients(const at::Tensor& norm, double max_norm) override {
+    return CatchTorch([&] {
+      torch::autograd::AutoGradMode no_grad(false);
+      const at::Tensor scale = (max_norm / (norm + 1e-6)).clamp_max(1.0);
+      for (const NamedTensor& parameter : parameters_) {
+        if (at::Tensor& gradient = parameter.tensor.mutable_grad(); gradient.defined()) gradient.mul_(scale);
+      }
+      return absl::OkStatus();
+    });
+  }
+
+  absl::Status Step(double lr) override {
+    return CatchTorch([&] {
+      for (auto& group : torch_->param_groups()) group.options().set_lr(lr);
+      torch_->step();
+      return absl::OkStatus();
+    });
+  }
+
+  std::vector<NamedTensor> State() const override {
+    std::vector<NamedTensor> result;
+    for (const NamedTensor& parameter : parameters_) {
+      const auto found = torch_->state().find(parameter.tensor.unsafeGetTensorImpl());
+      if (slots_.empty() || found == torch_->state().end()) continue;
+      for (const auto& [slot, tensor] : Slots::Read(*found->second)) {
+        result.push_back({absl::StrCat(parameter.name, "/", slot), parameter.layer, tensor.to(at::kCPU)});
+      }
+    }
+    return result;
+  }
+
+  absl::Status LoadState(const Values& state) override {
+    if (slots_.empty()) return absl::OkStatus();
+    return CatchTorch([&]() -> absl::Status {
+      for (const NamedTensor& parameter : parameters_) {
+        Values slots;
+        for (const std::string& slot : slots_) {
+          GPIPE_ASSIGN_OR_RETURN(slots[slot], LoadSlot(state, parameter, slot));
+        }
+        torch_->state()[parameter.tensor.unsafeGetTensorImpl()] = Slots::Make(slots);
+      }
+      return absl::OkStatus();
+    });
+  }
+
+  std::vector<std::string> StateNames() const override {
+    std::vector<std::string> names;
+    for (const NamedTensor& parameter : parameters_) {
+      for (const std::string& slot : slots_) names.push_back(absl::StrCat(parameter.name, "/", slot));
+    }
+    return names;
+  }
+
+ private:
+  const std::unique_ptr<torch::optim::Optimizer> torch_;
+  const std::vector<NamedTensor> parameters_;
+  const std::vector<std::string> slots_;
+  const c10::Device device_;
+};
+
+std::unique_ptr<torch::optim::Optimizer> MakeSgd(const v1::Sgd& spec, std::vector<at::Tensor> tensors) {
+  torch::optim::SGDOptions options(spec.lr());
+  options.momentum(spec.momentum()).dampening(spec.dampening()).weight_decay(spec.weight_decay());
+  options.nesterov(spec.nesterov());
+  return std::make_unique<torch::optim::SGD>(std::move(tensors), options);
+}
+
+template <typename TorchOptim, typename Options>
+std::unique_ptr<torch::optim::Optimizer> MakeAdam(const v1::Adam& spec, std::vector<at::Tensor> tensors) {
+  TORCH_CHECK_VALUE(spec.betas_size() == 2, "optimizer: expects two betas, gets ", spec.betas_size());
+  Options options(spec.lr());
+  options.betas({spec.betas(0), spec.betas(1)}).eps(spec.eps()).weight_decay(spec.weight_decay());
+  return std::make_unique<TorchOptim>(std::move(tensors), options);
+}
+
+template <typename Slots>
+std::unique_ptr<Optimizer> Wrap(const v1::Optimizer& spec, std::unique_ptr<torch::optim::Optimizer> torch,
+                                std::vector<NamedTensor> parameters, c10::Device device) {
+  return std::make_unique<TorchOptimizer<Slots>>(std::move(torch), std::move(parameters), Slots::Names(spec), device);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Optimizer>> Optimizer::Create(const v1::Optimizer& spec,
+                                                             std::vector<NamedTensor> parameters, c10::Device device) {
+  return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<Optimizer>> {
+    std::erase_if(parameters, [](const NamedTensor& parameter) { return !parameter.trainable; });
+    std::vector<at::Tensor> tensors;
+    for (const NamedTensor& parameter : parameters) tensors.push_back(parameter.tensor);
+    if (spec.has_sgd()) return Wrap<SgdSlots>(spec, MakeSgd(spec.sgd(), tensors), std::move(parameters), device);
+    if (spec.has_adam()) {
+      auto adam = MakeAdam<torch::optim::Adam, torch::optim::AdamOptions>(spec.adam(), tensors);
+      return Wrap<AdamSlots<torch::optim::AdamParamState>>(spec, std::move(adam), std::move(parameters), device);
+    }
+    if (spec.has_adamw()) {
+      auto adamw = MakeAdam<torch::optim::AdamW, torch::optim::AdamWOptions>(spec.adamw(), tensors);
+      return Wrap<AdamSlots<torch::optim::AdamWParamState>>(spec, std::move(adamw), std::move(parameters), device);
+    }
+    return absl::InvalidArgumentError("optimizer: no kind is given");
+  });
+}
+
+}  // namespace gpipe::worker

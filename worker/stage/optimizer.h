@@ -1,0 +1,45 @@
+#ifndef GPIPE_WORKER_STAGE_OPTIMIZER_H_
+#define GPIPE_WORKER_STAGE_OPTIMIZER_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "gpipe/v1/job_spec.pb.h"
+#include "worker/stage/stage.h"
+
+namespace gpipe::worker {
+
+// Updates the trainable parameters of all stages of one worker from their gradients. torch::optim inside.
+// Used by the engine's thread only; on CUDA nothing here waits for the device.
+class Optimizer {
+ public:
+  // `parameters` are live tensors, held on to, all on `device`; there may be none. REQUIRES: spec::WithDefaults.
+  static absl::StatusOr<std::unique_ptr<Optimizer>> Create(const v1::Optimizer& spec,
+                                                           std::vector<NamedTensor> parameters,
+                                                           c10::Device device = c10::kCPU);
+  virtual ~Optimizer() = default;
+
+  // Scalar tensors on the device, float64: the sum of squares of each layer's gradients, at the layer's index of a
+  // vector as long as the model has layers, zero for layers of other workers. Summed over workers it is exact whatever
+  // the cut, and so is the norm taken from it in layer order.
+  virtual at::Tensor SquaredGradientNorms(int64_t layers) const = 0;
+
+  // Scales all gradients by max_norm / (norm + 1e-6) when that is below 1, as torch.nn.utils.clip_grad_norm_.
+  // `norm` is a scalar tensor on the device.
+  virtual absl::Status ClipGradients(const at::Tensor& norm, double max_norm) = 0;
+
+  // One update. A parameter without a gradient is left alone.
+  virtual absl::Status Step(double lr) = 0;
+
+  // State by parameter name and slot (`0.weight/exp_avg`, `0.weight/momentum_buffer`, `0.weight/step`), as CPU
+  // tensors; empty before the first step. LoadState takes from `state` what belongs to its own parameters.
+  virtual std::vector<NamedTensor> State() const = 0;
+  virtual absl::Status LoadState(const Values& state) = 0;
+  // The names LoadState needs.
+  virtual std::vector<std::string> StateNames() const = 0;
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_STAGE_OPTIMIZER_H_

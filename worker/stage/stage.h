@@ -1,0 +1,84 @@
+#ifndef GPIPE_WORKER_STAGE_STAGE_H_
+#define GPIPE_WORKER_STAGE_STAGE_H_
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "gpipe/v1/job_spec.pb.h"
+#include "gpipe/v1/plan.pb.h"
+
+namespace gpipe::worker {
+
+// Tensors by name: `input`, `target`, `output`, and the values of the plan's edges (`layer.1`, `skip.x0`).
+using Values = std::map<std::string, at::Tensor>;
+
+struct NamedTensor {
+  std::string name;  // As in nn.Sequential.state_dict(): `0.weight`, `1.running_mean`.
+  int layer = 0;
+  at::Tensor tensor;  // The live parameter or buffer.
+  bool trainable = false;
+};
+
+// What one mini-batch means to a stage.
+struct MiniBatch {
+  uint64_t seed = 0;  // The job's.
+  int64_t step = 0;
+  std::vector<int64_t> micro_batch_sizes;
+  bool training = false;
+  at::Tensor target;  // The whole mini-batch's, on the stage's device; last stage, with a loss.
+};
+
+enum class ForwardMode {
+  kKeep,          // Training: keep what the backward needs.
+  kCheckpointed,  // Training: keep the inputs only; Recompute comes before Backward.
+  kInference,     // Keep nothing. Modules are in evaluation mode.
+};
+
+// A run of layers with their parameters, gradients and saved activations. Used by one thread, the engine's.
+//
+// Random numbers are a function of (job seed, step, micro-batch, layer), so that recomputing repeats them and the
+// result does not depend on the cut. Batch norm counts a micro-batch once, not again when it is recomputed.
+class Stage {
+ public:
+  // Builds the layers with their initial weights (Model.init_seed, one random stream per layer).
+  static absl::StatusOr<std::unique_ptr<Stage>> Create(const v1::JobSpec& spec, const v1::Plan& plan, int stage,
+                                                       c10::Device device);
+  virtual ~Stage() = default;
+
+  // Parameters and buffers in the order of state_dict().
+  virtual const std::vector<NamedTensor>& state() const = 0;
+
+  // A mini-batch begins: gradients are zeroed. REQUIRES: the last one has ended.
+  virtual absl::Status Begin(MiniBatch mini_batch) = 0;
+
+  // `inputs` hold every value that crosses into this stage, and `input` on the first. The result holds every value that
+  // leaves it; on the last stage `output` (kInference only) and, with a loss, `loss`: a scalar, already
+  // weighted, so that the micro-batches' losses add up to the mini-batch's; in evaluation with cross_entropy `correct`,
+  // a count. All detached. Tensors of another batch size than the micro-batch's are refused.
+  virtual absl::StatusOr<Values> Forward(int micro_batch, Values inputs, ForwardMode mode) = 0;
+
+  // Forward again with gradients. REQUIRES: Forward(micro_batch, ..., kCheckpointed).
+  virtual absl::Status Recompute(int micro_batch) = 0;
+
+  // `gradients` hold one for each outgoing value whose edge requires one (none on the last stage: the loss is the
+  // root). A value used by several stages gets the sum. The result holds the gradient of each incoming value whose edge
+  // requires one. Parameter gradients add up over micro-batches. Frees what the micro-batch had saved.
+  virtual absl::StatusOr<Values> Backward(int micro_batch, Values gradients) = 0;
+
+  // The mini-batch ends: deferred batch norm commits. INTERNAL if anything is still saved.
+  virtual absl::Status End() = 0;
+
+  // Highest bytes saved between Forward and Backward in this mini-batch, as the device's allocator counted them.
+  virtual int64_t peak_saved_bytes() const = 0;
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_STAGE_STAGE_H_
