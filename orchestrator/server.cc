@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "common/logging.h"
+#include "common/loopback.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
@@ -159,7 +160,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
     loop->Run();
   });
   std::unique_ptr<Server> server(new Server(std::move(state)));
-  server->address_ = absl::StrCat(options.listen.substr(0, options.listen.rfind(':')), ":", port);
+  server->address_ = absl::StrCat(AbslView(HostOf(options.listen)), ":", port);
   return server;
 }
 
@@ -183,9 +184,7 @@ absl::Status CheckListenAddress(const std::string& listen, bool insecure) {
       port > 65535) {
     return absl::InvalidArgumentError(absl::StrCat("--listen ", listen, ": must be HOST:PORT"));
   }
-  const std::string host = listen.substr(0, colon);
-  const bool loopback = host == "localhost" || host == "[::1]" || host.starts_with("127.");
-  if (loopback || insecure) return absl::OkStatus();
+  if (insecure || IsLoopback(HostOf(listen))) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("--listen ", listen,
                                                  ": other machines could reach it, and nothing is encrypted or "
                                                  "authenticated; say --insecure if that is what you want"));

@@ -14,11 +14,11 @@ std::optional<Round> RoundCursor::Next() {
   std::optional<Round> round;
   if (spec_.steps == 0) {
     round = NextInfer();
+  } else if (evaluation_due_) {
+    round = NextEvaluate();
   } else if (checkpoint_due_) {
     checkpoint_due_ = false;
     round = Round{.kind = RoundKind::kCheckpoint, .step = step_};
-  } else if (evaluation_due_) {
-    round = NextEvaluate();
   } else {
     round = NextTrain();
   }

@@ -10,31 +10,32 @@ namespace gpipe::pipeline {
 struct TimelineSpec {
   int64_t samples = 0;
   int64_t batch_size = 0;
-  int64_t steps = 0;               // Optimizer steps of the whole job; 0 in inference.
+  int64_t steps = 0;  // Optimizer steps of the whole job; 0 in inference.
   bool drop_last = false;
   int64_t evaluate_every = 0;
   int64_t evaluation_samples = 0;  // 0: no evaluation.
   int64_t checkpoint_every = 0;
-  int64_t first_step = 0;          // Steps done before this attempt.
+  int64_t first_step = 0;  // Steps done before this attempt.
 };
 
 enum class RoundKind { kTrain, kEvaluate, kCheckpoint, kInfer };
 
 // One entry of the job's sequence. Grants and reports count in rounds.
 struct Round {
-  int64_t index = 0;         // From 0 in each attempt.
+  int64_t index = 0;  // From 0 in each attempt.
   RoundKind kind = RoundKind::kTrain;
-  int64_t step = 0;          // kTrain: steps done before it. Otherwise: steps done.
-  int64_t epoch = 0;         // kTrain.
-  int64_t first_sample = 0;  // Position in the epoch's order, or in the evaluation or inference data set.
-  int64_t batch_size = 0;    // 0 for kCheckpoint.
-  bool last_of_kind = false; // kEvaluate: the evaluation is complete after it. kInfer: the job is.
+  int64_t step = 0;           // kTrain: steps done before it. Otherwise: steps done.
+  int64_t epoch = 0;          // kTrain.
+  int64_t first_sample = 0;   // Position in the epoch's order, or in the evaluation or inference data set.
+  int64_t batch_size = 0;     // 0 for kCheckpoint.
+  bool last_of_kind = false;  // kEvaluate: the evaluation is complete after it. kInfer: the job is.
 
   bool operator==(const Round&) const = default;
 };
 
-// Walks a job's rounds: training mini-batches; after step n a checkpoint when due, then the evaluation when due, one
-// round per mini-batch (the last one may be smaller). The evaluation after the last step always runs, if there is any.
+// Walks a job's rounds: training mini-batches; after step n the evaluation when due, one round per mini-batch (the last
+// one may be smaller), then a checkpoint when due: whoever starts from it has the evaluation behind him. The evaluation
+// after the last step always runs, if there is any.
 // Copyable; a copy walks on by itself. Not for use by two threads at once.
 class RoundCursor {
  public:

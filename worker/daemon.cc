@@ -6,11 +6,10 @@
 
 #include <cstdlib>
 #include <memory>
-#include <random>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
+#include "common/random_id.h"
 #include "common/status_macros.h"
 #include "common/version.h"
 #include "grpcpp/grpcpp.h"
@@ -61,11 +60,6 @@ void ExitAtOnceOnNextSignal() {
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
 }
 
-std::string RandomHex() {
-  std::random_device random;
-  return absl::StrFormat("%08x%08x%08x%08x", random(), random(), random(), random());
-}
-
 v1::Hello MakeHello(const Options& options, const DeviceInfo& device) {
   v1::Hello hello;
   hello.set_name(options.name);
@@ -75,7 +69,7 @@ v1::Hello MakeHello(const Options& options, const DeviceInfo& device) {
   hello.set_memory_bytes(device.memory_bytes);
   hello.set_data_address(options.data_address);
   hello.set_version(std::string(kVersion));
-  hello.set_incarnation(RandomHex());
+  hello.set_incarnation(RandomId());
   return hello;
 }
 
@@ -136,7 +130,7 @@ absl::Status RunWorker(const Options& options) {
   GrpcArtifacts artifacts(*artifact_stub);
   Outbox outbox;
   GPIPE_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Create(engine_options, artifacts, outbox));
-  Inspector inspector([&] { SetUpTorchThread(engine_options.device, options.threads).IgnoreError(); },
+  Inspector inspector([&] { return SetUpTorchThread(engine_options.device, options.threads); },
                       [&](const v1::Inspect& request) { return InspectModel(request, engine_options.device); }, outbox);
   SessionOptions session_options;
   session_options.hello = MakeHello(options, info);

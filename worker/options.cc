@@ -9,6 +9,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/loopback.h"
 #include "common/version.h"
 
 namespace gpipe::worker {
@@ -74,9 +75,7 @@ void FillDefaults(Options& options) {
 }  // namespace
 
 std::string DefaultDataAddress(const std::string& orchestrator) {
-  const std::string host = orchestrator.substr(0, orchestrator.rfind(':'));
-  const bool loopback = absl::StartsWith(host, "127.") || host == "localhost" || host == "[::1]";
-  return loopback ? "127.0.0.1" : HostName();
+  return IsLoopback(HostOf(orchestrator)) ? "127.0.0.1" : HostName();
 }
 
 ParsedOptions ParseOptions(int argc, char** argv) {

@@ -56,12 +56,27 @@ absl::Status WriteLines(const fs::path& path, const Rows& rows, ToLine to_line) 
   return WriteFileAtomically(path, text);
 }
 
-absl::Status WriteEvaluations(const fs::path& path, const v1::ListJobMetricsResponse& metrics) {
-  if (!metrics.evaluations().empty()) return WriteLines(path, metrics.evaluations(), EvaluationLine);
-  // One of an earlier run would pass for this job's.
+absl::Status Remove(const fs::path& path) {
   std::error_code error;
   fs::remove(path, error);
   return error ? ErrnoStatus(error.value(), "cannot remove", path) : absl::OkStatus();
+}
+
+absl::Status WriteEvaluations(const fs::path& path, const v1::ListJobMetricsResponse& metrics) {
+  if (!metrics.evaluations().empty()) return WriteLines(path, metrics.evaluations(), EvaluationLine);
+  return Remove(path);  // One of an earlier run would pass for this job's.
+}
+
+// An earlier run's model or outputs would pass for those of a job that succeeded without. A job that failed takes
+// nothing away, and checkpoints are for the user to remove.
+absl::Status RemoveEarlierResults(const v1::Job& job, const fs::path& folder) {
+  if (job.state() != v1::Job::STATE_SUCCEEDED) return absl::OkStatus();
+  for (const char* name : {"model.safetensors", "outputs.safetensors"}) {
+    const auto is_it = [name](const v1::ResultFile& file) { return file.path() == name; };
+    if (std::any_of(job.results().begin(), job.results().end(), is_it)) continue;
+    GPIPE_RETURN_IF_ERROR(Remove(folder / name));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -96,6 +111,7 @@ absl::Status PullResults(ClusterClient& client, const v1::Job& job, const fs::pa
   GPIPE_ASSIGN_OR_RETURN(const v1::ListJobMetricsResponse metrics, client.ListJobMetrics(job.id()));
   GPIPE_RETURN_IF_ERROR(WriteLines(folder / "metrics.jsonl", metrics.steps(), MetricsLine));
   GPIPE_RETURN_IF_ERROR(WriteEvaluations(folder / "evaluation.jsonl", metrics));
+  GPIPE_RETURN_IF_ERROR(RemoveEarlierResults(job, folder));
   GPIPE_RETURN_IF_ERROR(PullFiles(client, job, folder));
   return WriteFileAtomically(folder / "job.json", absl::StrCat(ToJson(job, JsonStyle::kDocument), "\n"));
 }

@@ -1,15 +1,17 @@
 #include "client/api/submission.h"
 
 #include <algorithm>
-#include <random>
+#include <set>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "common/artifacts/transfer.h"
 #include "common/field_error.h"
+#include "common/file.h"
+#include "common/random_id.h"
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
+#include "google/protobuf/util/json_util.h"
 
 namespace gpipe::client {
 namespace {
@@ -50,7 +52,8 @@ absl::Status UploadFiles(ClusterClient& client, const spec::SpecFile& file, File
 
 absl::Status AddResume(ClusterClient& client, const std::string& resume, v1::SubmitJobRequest& request) {
   if (resume.empty()) return absl::OkStatus();
-  if (!fs::is_directory(resume)) {
+  std::error_code error;
+  if (!fs::is_directory(resume, error)) {
     request.set_resume_job(resume);
     return absl::OkStatus();
   }
@@ -60,11 +63,6 @@ absl::Status AddResume(ClusterClient& client, const std::string& resume, v1::Sub
   GPIPE_ASSIGN_OR_RETURN(*files.mutable_model(), UploadFile(client.artifacts(), folder / kModel));
   GPIPE_ASSIGN_OR_RETURN(*files.mutable_optimizer(), UploadFile(client.artifacts(), folder / kOptimizer));
   return absl::OkStatus();
-}
-
-std::string RandomId() {
-  std::random_device random;
-  return absl::StrFormat("%08x%08x%08x%08x", random(), random(), random(), random());
 }
 
 absl::StatusOr<v1::Job> SubmitOnce(ClusterClient& client, const v1::SubmitJobRequest& request) {
@@ -99,6 +97,37 @@ absl::StatusOr<v1::PlanJobResponse> PlanWithoutLines(ClusterClient& client, cons
   return client.PlanJob(request);
 }
 
+// The step of a whole checkpoint's folder; -1 otherwise.
+int64_t StepOf(const fs::path& folder) {
+  int64_t step = -1;
+  std::error_code error;
+  return absl::SimpleAtoi(folder.filename().string(), &step) && fs::exists(folder / kManifest, error) ? step : -1;
+}
+
+std::set<int64_t> WholeCheckpoints(const fs::path& results) {
+  std::set<int64_t> steps;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(results / "checkpoints", error)) {
+    if (const int64_t step = StepOf(entry.path()); step >= 0) steps.insert(step);
+  }
+  return steps;
+}
+
+// Of those, the ones of the job that job.json tells of: an earlier job may have left others in the folder.
+std::set<int64_t> OfItsJob(const std::set<int64_t>& steps, const fs::path& results) {
+  v1::Job job;
+  google::protobuf::util::JsonParseOptions lenient;
+  lenient.ignore_unknown_fields = true;
+  const std::string text = ReadFile(results / "job.json").value_or("");
+  if (!google::protobuf::util::JsonStringToMessage(text, &job, lenient).ok()) return {};
+  std::set<int64_t> own;
+  for (const v1::ResultFile& file : job.results()) {
+    const int64_t step = StepOf(results / fs::path(file.path()).parent_path());
+    if (steps.contains(step)) own.insert(step);
+  }
+  return own;
+}
+
 }  // namespace
 
 absl::StatusOr<spec::SpecFile> LoadSpec(const fs::path& path) {
@@ -121,20 +150,12 @@ absl::StatusOr<v1::PlanJobResponse> Plan(ClusterClient& client, const spec::Spec
 }
 
 absl::StatusOr<fs::path> NewestCheckpoint(const fs::path& folder) {
-  if (fs::exists(folder / kManifest)) return folder;
-  fs::path newest;
-  int64_t newest_step = -1;
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder / "checkpoints", error)) {
-    int64_t step = 0;
-    const bool is_checkpoint =
-        absl::SimpleAtoi(entry.path().filename().string(), &step) && fs::exists(entry.path() / kManifest);
-    if (!is_checkpoint || step <= newest_step) continue;
-    newest = entry.path();
-    newest_step = step;
-  }
-  if (newest_step < 0) return absl::InvalidArgumentError(absl::StrCat("no whole checkpoint in ", folder.string()));
-  return newest;
+  if (fs::exists(folder / kManifest, error)) return folder;
+  const std::set<int64_t> whole = WholeCheckpoints(folder);
+  if (whole.empty()) return absl::InvalidArgumentError(absl::StrCat("no whole checkpoint in ", folder.string()));
+  const std::set<int64_t> own = OfItsJob(whole, folder);
+  return folder / "checkpoints" / absl::StrCat(own.empty() ? *whole.rbegin() : *own.rbegin());
 }
 
 }  // namespace gpipe::client

@@ -22,6 +22,14 @@ ExitCode PrintJob(const v1::Job& job, const GlobalOptions& global) {
   return ExitCode::kSucceeded;
 }
 
+// Calls one of the methods that change a job, and prints the job.
+absl::StatusOr<ExitCode> Change(absl::StatusOr<v1::Job> (ClusterClient::*change)(const std::string& id),
+                                const GlobalOptions& global, const JobOptions& options) {
+  ClusterClient client(global.client());
+  GPIPE_ASSIGN_OR_RETURN(const v1::Job job, (client.*change)(options.id));
+  return PrintJob(job, global);
+}
+
 FollowOptions Following(const JobOptions& options) {
   FollowOptions follow;
   follow.cycles = options.cycles;
@@ -134,21 +142,15 @@ absl::StatusOr<ExitCode> JobWait(const GlobalOptions& global, const JobOptions& 
 }
 
 absl::StatusOr<ExitCode> JobPause(const GlobalOptions& global, const JobOptions& options) {
-  ClusterClient client(global.client());
-  GPIPE_ASSIGN_OR_RETURN(const v1::Job job, client.PauseJob(options.id));
-  return PrintJob(job, global);
+  return Change(&ClusterClient::PauseJob, global, options);
 }
 
 absl::StatusOr<ExitCode> JobResume(const GlobalOptions& global, const JobOptions& options) {
-  ClusterClient client(global.client());
-  GPIPE_ASSIGN_OR_RETURN(const v1::Job job, client.ResumeJob(options.id));
-  return PrintJob(job, global);
+  return Change(&ClusterClient::ResumeJob, global, options);
 }
 
 absl::StatusOr<ExitCode> JobCancel(const GlobalOptions& global, const JobOptions& options) {
-  ClusterClient client(global.client());
-  GPIPE_ASSIGN_OR_RETURN(const v1::Job job, client.CancelJob(options.id));
-  return PrintJob(job, global);
+  return Change(&ClusterClient::CancelJob, global, options);
 }
 
 absl::StatusOr<ExitCode> JobPull(const GlobalOptions& global, const JobOptions& options) {

@@ -50,9 +50,10 @@ absl::StatusOr<ExitCode> RunJob(PrivateCluster& cluster, const spec::SpecFile& f
   GPIPE_RETURN_IF_ERROR(PrepareFolder(folder));
   const auto display = MakeDisplay(global.quiet ? DisplayKind::kNone : LiveOrPlain(stderr), stderr);
   GPIPE_ASSIGN_OR_RETURN(const JobProgress progress, Attend(client, job.id(), {}, *display));
-  GPIPE_RETURN_IF_ERROR(PullResults(client, progress.job(), folder));
-  const ExitCode code = ReportEnd(progress, global, stderr);
+  const absl::Status pulled = PullResults(client, progress.job(), folder);
+  const ExitCode code = ReportEnd(progress, global, stderr);  // The job's own end comes first.
   if (code == ExitCode::kFailed) ShowLog(cluster.local(), progress.job());
+  GPIPE_RETURN_IF_ERROR(pulled);
   Say(global, absl::StrCat("results: ", folder.string()));
   return code;
 }
@@ -65,8 +66,7 @@ absl::StatusOr<LocalClusterOptions> FitCluster(const RunOptions& options, int co
   const int64_t most = stages > 0 ? stages : std::max(1, spec.model().sequential_size());
   LocalClusterOptions cluster;
   cluster.workers = static_cast<int>(std::min(WantedWorkers(options, pipeline), most));
-  // Without a balance the number of workers is the number of stages.
-  if (stages == 0 || cluster.workers < stages) pipeline.set_workers(cluster.workers);
+  pipeline.set_workers(cluster.workers);  // The spec's own number may be another one.
   pipeline.set_device(DeviceOf(options, spec));
   cluster.threads = options.threads > 0 ? options.threads : std::max(1, cores / cluster.workers);
   if (pipeline.device() != v1::DEVICE_CUDA) return cluster;
@@ -77,7 +77,8 @@ absl::StatusOr<LocalClusterOptions> FitCluster(const RunOptions& options, int co
 
 absl::StatusOr<ExitCode> Run(const GlobalOptions& global, const RunOptions& options) {
   GPIPE_ASSIGN_OR_RETURN(spec::SpecFile file, LoadSpec(options.spec));
-  if (!options.resume.empty() && !fs::is_directory(options.resume)) {
+  std::error_code error;
+  if (!options.resume.empty() && !fs::is_directory(options.resume, error)) {
     return absl::InvalidArgumentError(absl::StrCat("--resume ", options.resume,
                                                    ": is not a folder; the cluster of `gpipe "
                                                    "run` is new and knows no earlier job"));
@@ -92,8 +93,9 @@ absl::StatusOr<ExitCode> Run(const GlobalOptions& global, const RunOptions& opti
                            cuda ? absl::StrCat(gpus, " GPUs") : "the CPU"));
   GPIPE_RETURN_IF_ERROR(cluster.Start(shape));
   absl::StatusOr<ExitCode> code = RunJob(cluster, file, global, options, folder);
-  if (options.keep_logs) GPIPE_RETURN_IF_ERROR(cluster.local().CopyLogs(folder / "logs"));
+  const absl::Status copied = options.keep_logs ? cluster.local().CopyLogs(folder / "logs") : absl::OkStatus();
   if (!code.ok()) return cluster.Explain(code.status());
+  GPIPE_RETURN_IF_ERROR(copied);
   return code;
 }
 

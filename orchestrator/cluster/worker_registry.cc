@@ -44,10 +44,6 @@ absl::Status CheckHello(const v1::Hello& hello) {
 
 }  // namespace
 
-bool SameAttempt(const v1::AttemptId& a, const v1::AttemptId& b) {
-  return a.job() == b.job() && a.attempt() == b.attempt();
-}
-
 bool IsCuda(const v1::Hello& hello) { return hello.device().starts_with("cuda:"); }
 
 bool Suits(const WorkerEntry& worker, v1::Device device) {

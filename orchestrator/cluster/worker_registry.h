@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/attempt_id.h"
 #include "gpipe/v1/job_spec.pb.h"
 #include "gpipe/v1/pipeline_service.pb.h"
 #include "orchestrator/cluster/worker_channel.h"
@@ -33,7 +34,6 @@ struct WorkerEntry {
   bool connected() const { return channel != nullptr; }
 };
 
-bool SameAttempt(const v1::AttemptId& a, const v1::AttemptId& b);
 bool IsCuda(const v1::Hello& hello);
 // Whether a job that asks for `device` may run on this worker.
 bool Suits(const WorkerEntry& worker, v1::Device device);

@@ -136,7 +136,7 @@ absl::StatusOr<std::vector<v1::EvaluationMetrics>> Store::ListEvaluations(std::s
 absl::Status Store::DropMetricsAfter(std::string_view job_id, int64_t step) {
   return database_->RunAtomically("forgetting metrics", [&]() -> absl::Status {
     GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
-    auto steps = database_->Prepare("DELETE FROM step_metrics WHERE job = ?1 AND step > ?2");
+    auto steps = database_->Prepare("DELETE FROM step_metrics WHERE job = ?1 AND step >= ?2");
     steps.Bind(job, step)->exec();
     auto evaluations = database_->Prepare("DELETE FROM evaluations WHERE job = ?1 AND step > ?2");
     evaluations.Bind(job, step)->exec();

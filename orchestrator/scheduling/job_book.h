@@ -23,6 +23,7 @@ namespace gpipe::orchestrator {
 struct LiveJob {
   StoredJob stored;
   std::optional<CheckedSpec> checked;
+  int unanswered_checks = 0;                  // Those that timed out.
   std::map<v1::Device, LayerInfos> measured;  // By kind of device.
   bool busy = false;                          // Something that placing waits for is under way.
   std::unique_ptr<Attempt> attempt;           // While it is placed.

@@ -84,11 +84,21 @@ void Scheduler::OnChecked(const std::string& id, absl::StatusOr<CheckedSpec> che
   if (!checked.ok()) {
     Fail(*job, PlainFailure(checked.status()));
   } else {
-    const bool complete = checked->layers.has_value();
     job->checked = *std::move(checked);
-    if (!complete) return RetryLater();
+    if (!job->checked->layers.has_value()) return OnIncomplete(*job);
   }
   ScheduleSoon();
+}
+
+// The model waits for a worker that looks at it, but not for ever for one that does not answer.
+void Scheduler::OnIncomplete(LiveJob& job) {
+  if (job.checked->timed_out && ++job.unanswered_checks >= kMaxUnansweredChecks) {
+    Fail(job, PlainFailure(absl::DeadlineExceededError(absl::StrCat("no worker could describe the model within ",
+                                                                    absl::FormatDuration(SpecChecker::kInspectTimeout),
+                                                                    "; ", kMaxUnansweredChecks, " tries"))));
+    return ScheduleSoon();
+  }
+  RetryLater();
 }
 
 void Scheduler::BeginMeasuring(LiveJob& job, v1::Device device) {

@@ -22,6 +22,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
  public:
   static constexpr absl::Duration kMeasureTimeout = absl::Seconds(120);
   static constexpr absl::Duration kRetry = absl::Seconds(1);
+  static constexpr int kMaxUnansweredChecks = 3;
 
   struct Parts {
     EventLoop* loop;
@@ -74,6 +75,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void OnChecked(const std::string& id, absl::StatusOr<CheckedSpec> checked);
   void BeginMeasuring(LiveJob& job, v1::Device device);
   void OnMeasured(const std::string& id, v1::Device device, absl::StatusOr<LayerInfos> layers);
+  void OnIncomplete(LiveJob& job);
   void RetryLater();
   void Place(LiveJob& job, const Slots& slots);
   absl::StatusOr<AttemptSetup> Setup(LiveJob& job, const Slots& slots);

@@ -19,16 +19,17 @@ void SpecChecker::Check(const v1::JobSpec& spec, const FileMap& files, Callback 
 }
 
 void SpecChecker::Inspect(std::shared_ptr<Pending> check) {
-  inspector_->Inspect(
-      MakeInspect(check->spec, check->checked.facts, /*measure=*/false), check->spec.pipeline().device(),
-      kInspectTimeout, [this, check](absl::StatusOr<LayerInfos> layers) {
-        const absl::StatusCode code = layers.status().code();
-        const bool nobody = code == absl::StatusCode::kUnavailable || code == absl::StatusCode::kDeadlineExceeded;
-        if (nobody) return check->done(check->checked);
-        if (!layers.ok()) return check->done(layers.status());
-        check->checked.layers = *std::move(layers);
-        CheckClasses(check);
-      });
+  inspector_->Inspect(MakeInspect(check->spec, check->checked.facts, /*measure=*/false),
+                      check->spec.pipeline().device(), kInspectTimeout,
+                      [this, check](absl::StatusOr<LayerInfos> layers) {
+                        const absl::StatusCode code = layers.status().code();
+                        check->checked.timed_out = code == absl::StatusCode::kDeadlineExceeded;
+                        if (check->checked.timed_out || code == absl::StatusCode::kUnavailable)
+                          return check->done(check->checked);
+                        if (!layers.ok()) return check->done(layers.status());
+                        check->checked.layers = *std::move(layers);
+                        CheckClasses(check);
+                      });
 }
 
 void SpecChecker::CheckClasses(std::shared_ptr<Pending> check) {

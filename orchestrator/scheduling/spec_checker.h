@@ -21,6 +21,7 @@ struct CheckedSpec {
   InputFacts facts;
   // nullopt: no worker could look at the model yet, so shapes and targets are not checked.
   std::optional<LayerInfos> layers;
+  bool timed_out = false;  // A worker was asked for them, and did not answer.
 };
 
 // Checks a spec against its data files and, on a worker, its shapes; then the targets against the number of classes.

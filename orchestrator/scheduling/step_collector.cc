@@ -1,6 +1,7 @@
 #include "orchestrator/scheduling/step_collector.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
@@ -30,9 +31,14 @@ absl::Status StepCollector::Check(int worker, const v1::RoundDone& round) const 
   if (round.round() <= last_round_[worker]) {
     return absl::InvalidArgumentError(absl::StrCat("round ", round.round(), " was reported before"));
   }
-  for (const v1::StageTime& time : round.stages()) {
-    if (time.stage() < 0 || time.stage() >= plan_.stages_size() || plan_.stage_worker(time.stage()) != worker) {
-      return absl::InvalidArgumentError(absl::StrCat("stage ", time.stage(), " is not this worker's"));
+  for (const v1::StageReport& report : round.stages()) {
+    const int stage = report.stage();
+    if (stage < 0 || stage >= plan_.stages_size() || plan_.stage_worker(stage) != worker) {
+      return absl::InvalidArgumentError(absl::StrCat("stage ", stage, " is not this worker's"));
+    }
+    const int squares = report.layer_grad_squares_size();
+    if (squares != 0 && squares != plan_.stages(stage).layer_count()) {
+      return absl::InvalidArgumentError(absl::StrCat("stage ", stage, " has not ", squares, " layers"));
     }
   }
   return absl::OkStatus();
@@ -42,6 +48,7 @@ StepCollector::Partial& StepCollector::PartialOf(int64_t round) {
   auto [found, inserted] = partials_.try_emplace(round);
   if (inserted) {
     found->second.busy_nanos.resize(plan_.stages_size());
+    found->second.grad_squares.resize(plan_.stages_size());
     found->second.metrics.mutable_stage_peak_saved_bytes()->Resize(plan_.stages_size(), 0);
   }
   return found->second;
@@ -53,13 +60,13 @@ void StepCollector::Merge(const v1::RoundDone& round, Partial& partial) {
   metrics.set_epoch(round.epoch());
   partial.samples = std::max(partial.samples, round.samples());
   partial.wall_nanos = std::max(partial.wall_nanos, round.wall_nanos());
-  for (const v1::StageTime& time : round.stages()) {
-    partial.busy_nanos[time.stage()] = time.busy_nanos();
-    metrics.set_stage_peak_saved_bytes(time.stage(), time.peak_saved_bytes());
+  for (const v1::StageReport& report : round.stages()) {
+    partial.busy_nanos[report.stage()] = report.busy_nanos();
+    partial.grad_squares[report.stage()] = report.layer_grad_squares();
+    metrics.set_stage_peak_saved_bytes(report.stage(), report.peak_saved_bytes());
   }
   if (round.has_loss()) metrics.set_loss(round.loss());
   if (round.has_lr()) metrics.set_lr(round.lr());
-  if (round.has_grad_norm()) metrics.set_grad_norm(round.grad_norm());
 }
 
 v1::StepMetrics StepCollector::Finish(Partial& partial) const {
@@ -73,7 +80,17 @@ v1::StepMetrics StepCollector::Finish(Partial& partial) const {
     busy += nanos / wall;
   }
   metrics.set_bubble_share(std::max(0.0, 1.0 - busy / workers_));
+  if (metrics.has_loss()) metrics.set_grad_norm(GradientNorm(partial));
   return metrics;
+}
+
+// Added up in the order of layers, so that it does not depend on the cut.
+double StepCollector::GradientNorm(const Partial& partial) {
+  double sum = 0;
+  for (const auto& stage : partial.grad_squares) {
+    for (const double squares : stage) sum += squares;
+  }
+  return std::sqrt(sum);
 }
 
 }  // namespace gpipe::orchestrator

@@ -27,7 +27,8 @@ class StepCollector {
     int reports = 0;
     int64_t samples = 0;
     int64_t wall_nanos = 0;
-    std::vector<int64_t> busy_nanos;  // By stage.
+    std::vector<int64_t> busy_nanos;                                    // By stage.
+    std::vector<google::protobuf::RepeatedField<double>> grad_squares;  // By stage, and by layer of it.
     v1::StepMetrics metrics;
   };
 
@@ -35,6 +36,7 @@ class StepCollector {
   Partial& PartialOf(int64_t round);
   static void Merge(const v1::RoundDone& round, Partial& partial);
   v1::StepMetrics Finish(Partial& partial) const;
+  static double GradientNorm(const Partial& partial);
 
   const v1::Plan& plan_;
   const int workers_;

@@ -7,6 +7,7 @@ The worker stops at a failpoint of the phase, so that it is killed there and now
 
 import argparse
 import pathlib
+import re
 import signal
 import sys
 import tempfile
@@ -48,12 +49,28 @@ def failpoint(name: str, action: str) -> dict:
     return {"GPIPE_FAILPOINT": f"{point}={action}" + (f"@{hit}" if hit else "")}
 
 
-def activity_of(cluster: Cluster, worker: str) -> str:
-    return next((w.get("activity", {}).get("phase", "") for w in cluster.worker_list() if w["name"] == worker), "")
+def activity_of(cluster: Cluster, worker: str) -> dict:
+    return next((w.get("activity", {}) for w in cluster.worker_list() if w["name"] == worker), {})
 
 
-def wait_for_phase(cluster: Cluster, worker: str, phase: str):
-    wait_until(lambda: activity_of(cluster, worker) == phase, 60, f"{worker} in {phase}")
+def where_it_stopped(cluster: Cluster, worker: str):
+    """(step, micro-batch) of the failpoint that the worker has stopped at, or None."""
+    found = re.search(r"stopped at failpoint \S+: step (-?\d+), micro-batch (-?\d+)",
+                      (cluster.folder / f"{worker}.log").read_text())
+    return found and tuple(map(int, found.groups()))
+
+
+def wait_for_stop(cluster: Cluster, worker: str, point: str):
+    """Waits until the worker has stopped at the failpoint and the orchestrator knows: not an earlier visit there."""
+    wait_until(lambda: where_it_stopped(cluster, worker), 60, f"{worker} stopped at {point}")
+    step, micro_batch = where_it_stopped(cluster, worker)
+
+    def known():
+        activity = activity_of(cluster, worker)
+        return (activity.get("phase"), int(activity.get("step", 0)), activity.get("micro_batch", 0)) == (
+            PHASES[point], step, micro_batch)
+
+    wait_until(known, 60, f"{worker} in {PHASES[point]}")
 
 
 def lose_worker(cluster: Cluster, folder: pathlib.Path, point: str, how=signal.SIGKILL, device=DEVICE):
@@ -63,7 +80,7 @@ def lose_worker(cluster: Cluster, folder: pathlib.Path, point: str, how=signal.S
     cluster.start_worker("w2", device)
     cluster.wait_idle(3)
     job = cluster.submit(write_spec(folder, training_spec("victim")))
-    wait_for_phase(cluster, "w1", PHASES[point])
+    wait_for_stop(cluster, "w1", point)
     begin = time.monotonic()
     victim.send_signal(how)
     gpipe("job", "wait", job, "--timeout", 30, address=cluster.address, check=False)

@@ -143,8 +143,6 @@ def train(spec: dict, weights: dict, inputs: torch.Tensor, targets: torch.Tensor
             loss.backward()
             total += loss.item()
         losses.append(total)
-        limit = options.get("grad_clip_norm", 0.0)
-        if limit:
-            norms.append(nn.utils.clip_grad_norm_(trained, limit).item())
+        norms.append(nn.utils.clip_grad_norm_(trained, options.get("grad_clip_norm") or math.inf).item())
         optimizer.step()
     return losses, norms, {k: v.detach().clone() for k, v in layers.state_dict().items()}

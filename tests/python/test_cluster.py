@@ -76,7 +76,7 @@ def test_results_are_whole_and_load_into_pytorch(cluster, tmp_path):
     model.load_state_dict(load_file(out / "model.safetensors"), strict=True)
     steps = read_jsonl(out / "metrics.jsonl")
     assert [step["step"] for step in steps] == list(range(20))
-    wanted = {"step", "epoch", "loss", "lr", "step_seconds", "samples_per_second", "bubble_share"}
+    wanted = {"step", "epoch", "loss", "lr", "grad_norm", "step_seconds", "samples_per_second", "bubble_share"}
     assert wanted <= set(steps[0])
     assert all(0 <= step["bubble_share"] <= 1 for step in steps)
     assert json.loads((out / "job.json").read_text())["state"] == "STATE_SUCCEEDED"

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from cluster import BIN, gpipe, read_jsonl, wait_until, write_spec
-from failure_table import PHASES, failpoint, lose_worker, training_spec, wait_for_phase
+from failure_table import PHASES, failpoint, lose_worker, training_spec
 
 BOUND_SECONDS = 10
 

@@ -204,9 +204,8 @@ absl::Status ActionExecutor::ReduceGradients(const Action& action) {
   parts_.beacon.activity.Set(v1::PHASE_OPTIMIZER, action.stage, round_.round.step);
   const at::Tensor squares = parts_.optimizer->SquaredGradientNorms(parts_.plan.layers_size());
   GPIPE_RETURN_IF_ERROR(parts_.communicator.AllReduceSum(squares));
-  const at::Tensor norm = squares.sum().sqrt();
-  record_->grad_norm = norm;
-  return parts_.optimizer->ClipGradients(norm, parts_.spec.train().grad_clip_norm());
+  record_->grad_squares = squares;
+  return parts_.optimizer->ClipGradients(squares.sum().sqrt(), parts_.spec.train().grad_clip_norm());
 }
 
 absl::Status ActionExecutor::Update(const Action& action) {
@@ -214,7 +213,12 @@ absl::Status ActionExecutor::Update(const Action& action) {
       parts_.beacon.Enter(v1::PHASE_OPTIMIZER, failpoint::kOptimizer, action.stage, round_.round.step));
   const v1::Train& train = parts_.spec.train();
   record_->lr = LearningRate(train, train.lr_schedule(), round_.round.step, parts_.plan.timeline().steps());
-  return Timed(action, [&] { return parts_.optimizer->Step(record_->lr); });
+  return Timed(action, [&] {
+    if (!record_->grad_squares.defined()) {
+      record_->grad_squares = parts_.optimizer->SquaredGradientNorms(parts_.plan.layers_size());
+    }
+    return parts_.optimizer->Step(record_->lr);
+  });
 }
 
 }  // namespace gpipe::worker

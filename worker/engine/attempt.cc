@@ -28,10 +28,13 @@ int FirstStageOf(const v1::Assignment& assignment) {
   return 0;
 }
 
-std::vector<int> IndicesOf(const HostedStages& stages) {
-  std::vector<int> indices;
-  for (const HostedStage& stage : stages.all()) indices.push_back(stage.index);
-  return indices;
+std::vector<RoundLedger::HostedLayers> LayersOf(const HostedStages& stages, const v1::Plan& plan) {
+  std::vector<RoundLedger::HostedLayers> layers;
+  for (const HostedStage& hosted : stages.all()) {
+    const v1::Stage& stage = plan.stages(hosted.index);
+    layers.push_back({hosted.index, stage.first_layer(), stage.layer_count()});
+  }
+  return layers;
 }
 
 }  // namespace
@@ -106,7 +109,7 @@ absl::Status Attempt::Run() {
   transfers_.emplace(*communicator_, assignment_.plan(), channels_, environment_.device);
   RoundLedger ledger({.attempt = assignment_.attempt(),
                       .device = environment_.device,
-                      .stages = IndicesOf(*stages_),
+                      .stages = LayersOf(*stages_, assignment_.plan()),
                       .reports_loss = stages_->has_last(),
                       .output = output_ ? &*output_ : nullptr},
                      environment_.sink);

@@ -1,6 +1,7 @@
 #ifndef GPIPE_WORKER_ENGINE_BEACON_H_
 #define GPIPE_WORKER_ENGINE_BEACON_H_
 
+#include "spdlog/spdlog.h"
 #include "worker/engine/activity_tracker.h"
 #include "worker/engine/attempt_control.h"
 #include "worker/engine/failpoint.h"
@@ -13,12 +14,15 @@ struct Beacon {
   Failpoint& failpoint;
   AttemptControl& control;
 
-  // Says what comes next, then passes the failpoint. An abort ends a failpoint that stops.
+  // Says what comes next, then passes the failpoint. An abort ends a failpoint that stops; the log says where it is.
   absl::Status Enter(v1::Phase phase, std::string_view failpoint_name, int stage = 0, int64_t step = -1,
                      int micro_batch = -1) const {
     activity.Set(phase, stage, step, micro_batch);
     if (!failpoint.armed()) return absl::OkStatus();
-    return failpoint.Hit(failpoint_name, [this] { return control.WaitForAbort(); });
+    return failpoint.Hit(failpoint_name, [&] {
+      spdlog::warn("stopped at failpoint {}: step {}, micro-batch {}", failpoint_name, step, micro_batch);
+      return control.WaitForAbort();
+    });
   }
 };
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/attempt_id.h"
 #include "common/grpc_status.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
@@ -12,8 +13,6 @@
 
 namespace gpipe::worker {
 namespace {
-
-bool Same(const v1::AttemptId& a, const v1::AttemptId& b) { return a.job() == b.job() && a.attempt() == b.attempt(); }
 
 std::string Describe(const v1::AttemptId& id) { return absl::StrCat("job ", id.job(), " attempt ", id.attempt()); }
 
@@ -126,7 +125,7 @@ void Engine::AbortLocked(const absl::Status& reason, bool announced) {
 }
 
 AttemptControl* Engine::Find(const v1::AttemptId& id) {
-  return control_ != nullptr && Same(control_->id(), id) ? control_.get() : nullptr;
+  return control_ != nullptr && SameAttempt(control_->id(), id) ? control_.get() : nullptr;
 }
 
 void Engine::SendReleased(const v1::AttemptId& attempt) {
@@ -137,9 +136,7 @@ void Engine::SendReleased(const v1::AttemptId& attempt) {
 
 void Engine::Loop() {
   SetThreadName("engine");
-  if (absl::Status status = SetUpTorchThread(options_.device, options_.threads); !status.ok()) {
-    spdlog::error("setting up {}: {}", options_.device.str(), status.ToString());
-  }
+  const absl::Status ready = SetUpTorchThread(options_.device, options_.threads);
   while (true) {
     v1::Assignment assignment;
     std::shared_ptr<AttemptControl> control;
@@ -150,28 +147,30 @@ void Engine::Loop() {
       assignment = *std::exchange(pending_, std::nullopt);
       control = control_;
     }
-    RunAttempt(std::move(assignment), *control);
+    spdlog::info("{}: preparing", Describe(control->id()));
+    activity_.Begin(control->id());
+    if (ready.ok()) {
+      RunAttempt(std::move(assignment), *control);
+    } else {
+      Fail(ready, *control);
+    }
+    LetGo(*control);
   }
 }
 
 void Engine::RunAttempt(v1::Assignment assignment, AttemptControl& control) {
-  spdlog::info("{}: preparing", Describe(control.id()));
-  activity_.Begin(control.id());
   absl::StatusOr<ScratchFolder> folder = ScratchFolder::Create(options_.work_dir / "attempt");
-  if (folder.ok()) {
-    const Attempt::Environment environment = {
-        options_.device, options_.data_address, folder->path(), options_.connect, cache_, artifacts_, sink_};
-    Attempt attempt(environment, std::move(assignment), {activity_, failpoint_, control});
-    const absl::Status status = RunPhases(attempt, control.id());
-    if (status.ok()) control.WaitForEnd();
-    if (!status.ok()) {
-      Fail(status, control);  // Before the peers notice, so that the cause is told first.
-      attempt.Abandon(status);
-    }
-  } else {
-    Fail(folder.status(), control);
+  if (!folder.ok()) return Fail(folder.status(), control);
+  const Attempt::Environment environment = {
+      options_.device, options_.data_address, folder->path(), options_.connect, cache_, artifacts_, sink_};
+  Attempt attempt(environment, std::move(assignment), {activity_, failpoint_, control});
+  const absl::Status status = RunPhases(attempt, control.id());
+  if (status.ok()) {
+    control.WaitForEnd();
+    return;
   }
-  LetGo(control);
+  Fail(status, control);  // Before the peers notice, so that the cause is told first.
+  attempt.Abandon(status);
 }
 
 absl::Status Engine::RunPhases(Attempt& attempt, const v1::AttemptId& id) {

@@ -36,8 +36,10 @@ at::Tensor GatherScalars(const RoundRecord& record) {
   std::vector<at::Tensor> scalars;
   for (const at::Tensor& loss : record.losses) scalars.push_back(loss.to(at::kDouble));
   for (const at::Tensor& correct : record.corrects) scalars.push_back(correct.to(at::kDouble));
-  if (record.grad_norm.defined()) scalars.push_back(record.grad_norm.to(at::kDouble));
-  return scalars.empty() ? at::Tensor() : ToHost(at::stack(scalars));
+  std::vector<at::Tensor> parts;
+  if (!scalars.empty()) parts.push_back(at::stack(scalars));
+  if (record.grad_squares.defined()) parts.push_back(record.grad_squares);
+  return parts.empty() ? at::Tensor() : ToHost(at::cat(parts));
 }
 
 double Sum(const at::Tensor& scalars, size_t first, size_t count) {
@@ -150,19 +152,25 @@ void RoundLedger::AddRoundDone(const RoundRecord& record, double loss, v1::Progr
   done.set_epoch(round.epoch);
   done.set_samples(round.batch_size);
   done.set_wall_nanos(record.timer->WallNanos());
-  for (size_t i = 0; i < options_.stages.size(); ++i) {
-    v1::StageTime& stage = *done.add_stages();
-    stage.set_stage(options_.stages[i]);
-    if (i < record.peak_saved_bytes.size()) stage.set_peak_saved_bytes(record.peak_saved_bytes[i]);
-    for (size_t action = 0; action < record.timed.size(); ++action) {
-      if (record.timed[action].stage != options_.stages[i]) continue;
-      stage.set_busy_nanos(stage.busy_nanos() + record.timer->Nanos(action));
-    }
-  }
+  for (size_t i = 0; i < options_.stages.size(); ++i) *done.add_stages() = ReportOf(i, record);
   if (!record.plan.training() || !options_.reports_loss) return;
   done.set_loss(loss);
   done.set_lr(record.lr);
-  if (record.grad_norm.defined()) done.set_grad_norm(Sum(record.scalars, record.scalars.numel() - 1, 1));
+}
+
+v1::StageReport RoundLedger::ReportOf(size_t hosted, const RoundRecord& record) const {
+  const HostedLayers& layers = options_.stages[hosted];
+  v1::StageReport report;
+  report.set_stage(layers.stage);
+  if (hosted < record.peak_saved_bytes.size()) report.set_peak_saved_bytes(record.peak_saved_bytes[hosted]);
+  for (size_t action = 0; action < record.timed.size(); ++action) {
+    if (record.timed[action].stage != layers.stage) continue;
+    report.set_busy_nanos(report.busy_nanos() + record.timer->Nanos(action));
+  }
+  if (!record.grad_squares.defined()) return report;
+  const double* squares = record.scalars.const_data_ptr<double>() + record.losses.size() + record.corrects.size();
+  report.mutable_layer_grad_squares()->Add(squares + layers.first, squares + layers.first + layers.count);
+  return report;
 }
 
 void RoundLedger::AddActions(RoundRecord& record, v1::Progress& progress) const {

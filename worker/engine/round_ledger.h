@@ -22,10 +22,16 @@ namespace gpipe::worker {
 // kMaxPending rounds later, so that the host never waits inside a step. Used by the engine's thread only.
 class RoundLedger {
  public:
+  // A stage that this worker hosts.
+  struct HostedLayers {
+    int stage = 0;
+    int first = 0;  // Of its layers.
+    int count = 0;
+  };
   struct Options {
     v1::AttemptId attempt;
     c10::Device device = c10::kCPU;
-    std::vector<int> stages;       // Hosted by this worker.
+    std::vector<HostedLayers> stages;
     bool reports_loss = false;     // Hosts the last stage.
     OutputFile* output = nullptr;  // Inference, with the last stage.
   };
@@ -50,6 +56,7 @@ class RoundLedger {
   absl::Status CheckLoss(const RoundRecord& record, double loss) const;
   void AddEvaluation(const RoundRecord& record, double loss);
   void AddRoundDone(const RoundRecord& record, double loss, v1::Progress& progress) const;
+  v1::StageReport ReportOf(size_t hosted, const RoundRecord& record) const;
   // The actions timed since the last report.
   void AddActions(RoundRecord& record, v1::Progress& progress) const;
   v1::Progress NewProgress(Position complete) const;

@@ -26,10 +26,11 @@ struct RoundRecord {
   std::vector<at::Tensor> losses;
   std::vector<at::Tensor> corrects;
   std::vector<at::Tensor> outputs;
-  at::Tensor grad_norm;  // Undefined without clipping.
   double lr = 0;
 
-  // Copies on the host, there when the timer is complete: losses, corrects, grad_norm; and the rows of all outputs.
+  at::Tensor grad_squares;  // Training: of each layer of the model, right for this worker's layers.
+
+  // Copies on the host, there when the timer is complete: losses, corrects, grad_squares; and the rows of all outputs.
   at::Tensor scalars;
   at::Tensor rows;
 };

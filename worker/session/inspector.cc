@@ -7,7 +7,7 @@
 
 namespace gpipe::worker {
 
-Inspector::Inspector(std::function<void()> set_up, Inspect inspect, MessageSink& sink)
+Inspector::Inspector(std::function<absl::Status()> set_up, Inspect inspect, MessageSink& sink)
     : set_up_(std::move(set_up)), inspect_(std::move(inspect)), sink_(sink), thread_([this] { Loop(); }) {}
 
 Inspector::~Inspector() {
@@ -18,16 +18,26 @@ Inspector::~Inspector() {
 void Inspector::Enqueue(v1::Inspect request) {
   const int64_t id = request.id();
   if (requests_.TryPush(std::move(request))) return;
-  v1::Inspected busy;
-  busy.set_id(id);
-  *busy.mutable_status() = ToProto(absl::ResourceExhaustedError("too many inspections are waiting on this worker"));
-  Answer(std::move(busy));
+  AnswerError(id, absl::UnavailableError("too many inspections are waiting on this worker"));
 }
 
 void Inspector::Loop() {
   SetThreadName("inspector");
-  set_up_();
-  while (std::optional<v1::Inspect> request = requests_.Pop()) Answer(inspect_(*request));
+  const absl::Status ready = set_up_();
+  while (std::optional<v1::Inspect> request = requests_.Pop()) {
+    if (ready.ok()) {
+      Answer(inspect_(*request));
+    } else {
+      AnswerError(request->id(), ready);
+    }
+  }
+}
+
+void Inspector::AnswerError(int64_t id, const absl::Status& status) {
+  v1::Inspected inspected;
+  inspected.set_id(id);
+  *inspected.mutable_status() = ToProto(status);
+  Answer(std::move(inspected));
 }
 
 void Inspector::Answer(v1::Inspected inspected) {

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "common/attempt_id.h"
+
 namespace gpipe::worker {
 
 void Outbox::Send(v1::WorkerMessage message) {
@@ -15,9 +17,7 @@ bool Outbox::JoinLocked(v1::WorkerMessage& message) {
   if (!message.has_progress() || queue_.empty() || !queue_.back().has_progress()) return false;
   v1::Progress& unsent = *queue_.back().mutable_progress();
   const v1::Progress& later = message.progress();
-  const bool same =
-      unsent.attempt().job() == later.attempt().job() && unsent.attempt().attempt() == later.attempt().attempt();
-  if (!same) return false;
+  if (!SameAttempt(unsent.attempt(), later.attempt())) return false;
   unsent.MergeFrom(later);  // The actions and rounds of both,
   unsent.set_round(later.round());
   unsent.set_cycle(later.cycle());  // and the later position, zeros included.
@@ -32,6 +32,7 @@ void Outbox::ActivityChanged() {
 void Outbox::Open() {
   absl::MutexLock lock(&mutex_);
   queue_.clear();
+  activity_changed_ = false;  // Welcome tells the writer of it anew.
   open_ = true;
 }
 

@@ -101,7 +101,10 @@ absl::Status Session::Converse(grpc::ClientContext& context, Stream& stream) {
   lease_.Begin(absl::Now(), options_.welcome_patience);
   if (!stream.Write(hello)) return absl::OkStatus();  // Finish says why.
   outbox_.Open();
-  std::thread writer([&] { Write(context, stream); });
+  std::thread writer([&] {
+    Write(context, stream);
+    outbox_.Close();  // Nobody makes room any more: no sender may wait for it.
+  });
   const absl::Status status = Read(stream);
   if (!status.ok()) context.TryCancel();
   outbox_.Close();

@@ -76,10 +76,20 @@ class TorchOptimizer : public Optimizer {
   at::Tensor SquaredGradientNorms(int64_t layers) const override {
     torch::autograd::AutoGradMode no_grad(false);
     at::Tensor squares = at::zeros({layers}, at::device(device_).dtype(at::kDouble));
+    std::vector<at::Tensor> gradients;
+    std::vector<int64_t> layer_of;
     for (const NamedTensor& parameter : parameters_) {
       if (!parameter.tensor.grad().defined()) continue;
-      const at::Tensor norm = at::linalg_vector_norm(parameter.tensor.grad(), 2, std::nullopt, false, at::kDouble);
-      squares[parameter.layer].add_(norm.square());
+      gradients.push_back(parameter.tensor.grad());
+      layer_of.push_back(parameter.layer);
+    }
+    if (gradients.empty()) return squares;
+    const at::Tensor each = at::stack(at::_foreach_norm(gradients, 2, at::kDouble)).square_();
+    // One sum per layer: then what else the worker hosts makes no difference.
+    for (size_t first = 0, end = 0; first < layer_of.size(); first = end) {
+      while (end < layer_of.size() && layer_of[end] == layer_of[first]) ++end;
+      at::Tensor sum = squares[layer_of[first]];
+      at::sum_out(sum, each.slice(0, first, end), at::IntArrayRef{0});
     }
     return squares;
   }

@@ -233,6 +233,24 @@ TEST(NewestCheckpoint, IsTheHighestStepWithAManifest) {
   EXPECT_EQ(NewestCheckpoint(folder.path() / "checkpoints" / "9").value(), folder.path() / "checkpoints" / "9");
 }
 
+TEST(NewestCheckpoint, ThoseOfTheJobInJobJsonComeFirst) {
+  const TemporaryFolder folder = TemporaryFolder::Create("gpipe-checkpoints").value();
+  for (const char* step : {"9", "20", "100"}) {
+    fs::create_directories(folder.path() / "checkpoints" / step);
+    std::ofstream(folder.path() / "checkpoints" / step / "manifest.json") << "{}";
+  }
+  const auto newest = [&](const std::string& job) {
+    std::ofstream(folder.path() / "job.json") << job;
+    return NewestCheckpoint(folder.path()).value().filename();
+  };
+  EXPECT_EQ(newest(R"({"results": [{"path": "checkpoints/9/manifest.json"},
+                                   {"path": "checkpoints/20/manifest.json"}, {"path": "model.safetensors"}]})"),
+            "20");
+  for (const char* job : {R"({"results": []})", "{}", "[]", "[3]", "no json", R"({"results": 3})"}) {
+    EXPECT_EQ(newest(job), "100") << job;
+  }
+}
+
 struct Fit {
   std::vector<int> balance;
   int layers;
@@ -244,10 +262,11 @@ struct Fit {
 
 TEST(FitCluster, StartsOneWorkerPerStageUnlessToldOtherwise) {
   const Fit fits[] = {
-      {{2, 3}, 5, 0, 0, 2, 0},                          // One per stage.
+      {{2, 3}, 5, 0, 0, 2, 2},                          // One per stage.
       {{2, 3}, 5, 0, 1, 1, 1},                          // Fewer: neighbouring stages share.
-      {{2, 3}, 5, 0, 8, 2, 0},                          // More than stages are of no use.
+      {{2, 3}, 5, 0, 8, 2, 2},                          // More than stages are of no use.
       {{1, 1, 1}, 3, 2, 0, 2, 2},                       // As the spec says.
+      {{2, 3}, 5, 1, 2, 2, 2},                          // The flag wins over it.
       {{}, 5, 0, 0, 2, 2},                              // An automatic cut.
       {{}, 5, 3, 0, 3, 3},        {{}, 5, 3, 4, 4, 4},  // The flag wins.
       {{}, 1, 0, 0, 1, 1},                              // No more than layers.

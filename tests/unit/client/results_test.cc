@@ -90,6 +90,22 @@ TEST_F(PullTest, ReplacesItsFilesAndLeavesOthers) {
   EXPECT_EQ(Read("mine.txt"), "old");
 }
 
+TEST_F(PullTest, OnlyAJobThatSucceededRemovesAnEarlierModel) {
+  std::filesystem::create_directories(out() / "checkpoints");
+  for (const char* name : {"model.safetensors", "outputs.safetensors", "checkpoints/mine"}) {
+    std::ofstream(out() / name) << "old";
+  }
+  job_.set_state(v1::Job::STATE_FAILED);
+  ASSERT_TRUE(Pull().ok());
+  EXPECT_EQ(Read("model.safetensors"), "old");
+  job_.set_state(v1::Job::STATE_SUCCEEDED);
+  AddResult("outputs.safetensors", "new");
+  ASSERT_TRUE(Pull().ok());
+  EXPECT_EQ(Read("model.safetensors"), "(missing)");
+  EXPECT_EQ(Read("outputs.safetensors"), "new");
+  EXPECT_EQ(Read("checkpoints/mine"), "old");
+}
+
 TEST_F(PullTest, AManifestComesOnlyAfterWhatItDescribes) {
   AddResult("checkpoints/20/manifest.json", "manifest");
   v1::ResultFile& lost = *job_.add_results();

@@ -16,8 +16,8 @@ using testing::SizeIs;
 
 v1::Plan TwoStages(int64_t steps) {
   v1::Plan plan;
-  plan.add_stages();
-  plan.add_stages();
+  plan.add_stages()->set_layer_count(2);
+  plan.add_stages()->set_layer_count(1);
   plan.add_stage_worker(0);
   plan.add_stage_worker(1);
   plan.mutable_timeline()->set_steps(steps);
@@ -30,7 +30,7 @@ v1::RoundDone Report(int64_t round, int stage, double wall_seconds, double busy_
   done.set_step(round);
   done.set_samples(10);
   done.set_wall_nanos(static_cast<int64_t>(wall_seconds * 1e9));
-  v1::StageTime& time = *done.add_stages();
+  v1::StageReport& time = *done.add_stages();
   time.set_stage(stage);
   time.set_busy_nanos(static_cast<int64_t>(busy_seconds * 1e9));
   time.set_peak_saved_bytes(100 * (stage + 1));
@@ -40,15 +40,18 @@ v1::RoundDone Report(int64_t round, int stage, double wall_seconds, double busy_
 TEST(StepCollectorTest, AStepIsCompleteWhenEveryWorkerReportedIt) {
   const v1::Plan plan = TwoStages(10);
   StepCollector collector(plan, 2);
-  EXPECT_EQ(*collector.Add(0, Report(0, 0, 2, 1)), std::nullopt);
+  v1::RoundDone first = Report(0, 0, 2, 1);
+  for (const double squares : {4, 5}) first.mutable_stages(0)->add_layer_grad_squares(squares);
+  EXPECT_EQ(*collector.Add(0, first), std::nullopt);
   v1::RoundDone last = Report(0, 1, 1, 0.5);
   last.set_loss(2.5);
   last.set_lr(0.1);
+  last.mutable_stages(0)->add_layer_grad_squares(16);
   auto step = *collector.Add(1, last);
   ASSERT_TRUE(step.has_value());
   EXPECT_EQ(step->step(), 0);
   EXPECT_EQ(step->loss(), 2.5);
-  EXPECT_FALSE(step->has_grad_norm());
+  EXPECT_DOUBLE_EQ(step->grad_norm(), 5);
   EXPECT_DOUBLE_EQ(step->step_seconds(), 2);
   EXPECT_DOUBLE_EQ(step->samples_per_second(), 5);
   EXPECT_DOUBLE_EQ(step->bubble_share(), 1 - 1.5 / 4);
@@ -71,6 +74,9 @@ TEST(StepCollectorTest, RefusesRepeatsAndForeignStages) {
   EXPECT_FALSE(collector.Add(0, Report(4, 1, 1, 1)).ok());
   EXPECT_FALSE(collector.Add(0, Report(4, 7, 1, 1)).ok());
   EXPECT_FALSE(collector.Add(0, Report(4, -1, 1, 1)).ok());
+  v1::RoundDone too_many_layers = Report(4, 0, 1, 1);
+  for (int i = 0; i < 3; ++i) too_many_layers.mutable_stages(0)->add_layer_grad_squares(1);
+  EXPECT_FALSE(collector.Add(0, too_many_layers).ok());
 }
 
 TEST(StepCollectorTest, InferenceCountsMiniBatches) {

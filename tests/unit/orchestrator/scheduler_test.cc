@@ -204,6 +204,31 @@ TEST_F(SchedulerTest, WorkersExchangeKeysOfTheirAttemptOnly) {
   EXPECT_EQ(value->rendezvous_value().value(), "v");
 }
 
+TEST_F(SchedulerTest, AModelThatNoWorkerDescribesFailsAfterAFewTries) {
+  id_ = Submit(ParseSpec(kTrainYaml))->id();  // Without workers it is not looked at yet.
+  answer_inspections_ = false;
+  FakeWorker& w0 = Connect("w0");
+  FakeWorker& w1 = Connect("w1");
+  Pass(absl::Seconds(45), {&w0, &w1});
+  EXPECT_EQ(Get(id_).state(), Job::STATE_QUEUED);
+  Pass(absl::Seconds(25), {&w0, &w1});
+  EXPECT_EQ(Get(id_).state(), Job::STATE_FAILED);
+  EXPECT_EQ(Get(id_).failure().code(), "STALLED");
+  EXPECT_THAT(Get(id_).reason(), HasSubstr("no worker could describe the model within 20s; 3 tries"));
+}
+
+TEST_F(SchedulerTest, ABusyInspectorIsAskedAgain) {
+  id_ = Submit(ParseSpec(kTrainYaml))->id();
+  inspect_status_ = absl::UnavailableError("too many inspections are waiting on this worker");
+  FakeWorker& w0 = Connect("w0");
+  FakeWorker& w1 = Connect("w1");
+  Pass(absl::Seconds(100), {&w0, &w1});
+  EXPECT_EQ(Get(id_).state(), Job::STATE_QUEUED);
+  inspect_status_ = absl::OkStatus();
+  Pass(absl::Seconds(2), {&w0, &w1});
+  EXPECT_EQ(Get(id_).state(), Job::STATE_STARTING);
+}
+
 TEST_F(SchedulerTest, TheCutIsMeasuredWhenThereIsNoBalance) {
   v1::JobSpec spec = ParseSpec(kTrainYaml);
   spec.mutable_pipeline()->clear_balance();

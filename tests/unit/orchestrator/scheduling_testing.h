@@ -326,7 +326,7 @@ class SchedulingTest : public testing::Test {
     done.set_wall_nanos(1'000'000'000);
     for (int stage = 0; stage < worker.plan.stages_size(); ++stage) {
       if (worker.plan.stage_worker(stage) != index) continue;
-      v1::StageTime& time = *done.add_stages();
+      v1::StageReport& time = *done.add_stages();
       time.set_stage(stage);
       time.set_busy_nanos(250'000'000);
       if (stage == worker.plan.stages_size() - 1) done.set_loss(2.5);

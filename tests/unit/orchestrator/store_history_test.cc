@@ -97,11 +97,11 @@ TEST_F(StoreHistoryTest, AStepDoneAgainReplacesItsEntry) {
 }
 
 TEST_F(StoreHistoryTest, ARestartForgetsWhatItWillMeasureAgain) {
-  for (int step = 1; step <= 4; ++step) AddStep(step, 0);
+  for (int step = 0; step < 4; ++step) AddStep(step, 0);  // A step's number is the steps done before it.
   AddEvaluation(2);
   AddEvaluation(4);
   ASSERT_TRUE(store_->DropMetricsAfter("a", 2).ok());
-  EXPECT_THAT(Steps(), ElementsAre(1, 2));
+  EXPECT_THAT(Steps(), ElementsAre(0, 1));
   EXPECT_THAT(Evaluations(), ElementsAre(2));
 }
 

@@ -1,14 +1,15 @@
 #include "pipeline/timeline.h"
 
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <random>
+#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 namespace gpipe::pipeline {
 namespace {
@@ -86,14 +87,14 @@ TEST(TimelineTest, AnEvaluationEndsWithItsLastUnevenBatch) {
   EXPECT_TRUE(rounds[3].last_of_kind);
 }
 
-TEST(TimelineTest, ACheckpointComesBeforeTheEvaluationOfItsStep) {
+TEST(TimelineTest, ACheckpointComesAfterTheEvaluationOfItsStep) {
   EXPECT_EQ(Kinds({.samples = 8,
                    .batch_size = 2,
                    .steps = 5,
                    .evaluate_every = 4,
                    .evaluation_samples = 2,
                    .checkpoint_every = 2}),
-            "TTCTTCETE");
+            "TTCTTECTE");
 }
 
 TEST(TimelineTest, ACheckpointSaysHowManyStepsAreDone) {
@@ -103,8 +104,7 @@ TEST(TimelineTest, ACheckpointSaysHowManyStepsAreDone) {
 
 TEST(TimelineTest, InferenceTakesEverySampleOnceInOrder) {
   const std::vector<Round> rounds = Walk({.samples = 5, .batch_size = 2});
-  EXPECT_THAT(OfKind(rounds, RoundKind::kInfer),
-              ElementsAre(Entry{0, 0, 0, 2}, Entry{0, 0, 2, 2}, Entry{0, 0, 4, 1}));
+  EXPECT_THAT(OfKind(rounds, RoundKind::kInfer), ElementsAre(Entry{0, 0, 0, 2}, Entry{0, 0, 2, 2}, Entry{0, 0, 4, 1}));
   EXPECT_TRUE(rounds.back().last_of_kind);
   EXPECT_FALSE(rounds.front().last_of_kind);
 }
@@ -114,6 +114,24 @@ TEST(TimelineTest, NothingIsLeftWhenTheCheckpointHasAllSteps) {
       .samples = 8, .batch_size = 2, .steps = 4, .evaluate_every = 1, .evaluation_samples = 2, .first_step = 6};
   EXPECT_THAT(Walk(spec), IsEmpty());
   EXPECT_EQ(CountRounds(spec), 0);
+}
+
+// A job that dies at any moment and starts again from its newest checkpoint has every evaluation.
+TEST(TimelineTest, NoEvaluationIsLostBetweenACheckpointAndTheRestartFromIt) {
+  TimelineSpec spec{
+      .samples = 8, .batch_size = 2, .steps = 6, .evaluate_every = 2, .evaluation_samples = 3, .checkpoint_every = 3};
+  const std::vector<Round> whole = Walk(spec);
+  for (size_t died = 0; died <= whole.size(); ++died) {
+    std::vector<Round> done(whole.begin(), whole.begin() + static_cast<ptrdiff_t>(died));
+    const auto saved = OfKind(done, RoundKind::kCheckpoint);
+    spec.first_step = saved.empty() ? 0 : std::get<0>(saved.back());
+    std::set<Entry> evaluated;
+    for (const std::vector<Round>& rounds : {done, Walk(spec)}) {
+      const auto entries = OfKind(rounds, RoundKind::kEvaluate);
+      evaluated.insert(entries.begin(), entries.end());
+    }
+    EXPECT_EQ(evaluated.size(), OfKind(whole, RoundKind::kEvaluate).size()) << "died after " << died << " rounds";
+  }
 }
 
 TEST(TimelineTest, ACopyWalksOnByItself) {

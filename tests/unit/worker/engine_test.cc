@@ -33,10 +33,11 @@ TEST_P(EngineCuts, LossCurveAndParametersAreTheSameBits) {
   ASSERT_EQ(whole.losses.size(), 10u);
   EXPECT_EQ(whole.evaluations.size(), 3u) << "after steps 4, 8 and 10";
   EXPECT_EQ(whole.parameters.size(), 6u);
+  for (const std::vector<double>& layers : whole.grad_squares) EXPECT_EQ(layers.size(), 7u);
   for (const Cut& cut : AllCuts()) {
     const TrainingResult result = Train(spec, cut);
     EXPECT_EQ(result.losses, whole.losses);
-    EXPECT_EQ(result.norms, whole.norms);
+    EXPECT_EQ(result.grad_squares, whole.grad_squares);
     EXPECT_EQ(result.rates, whole.rates);
     EXPECT_EQ(result.evaluations, whole.evaluations);
     EXPECT_EQ(result.parameters, whole.parameters);

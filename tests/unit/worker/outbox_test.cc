@@ -32,6 +32,15 @@ TEST(Outbox, DropsWhatIsSentWithoutASession) {
   EXPECT_FALSE(outbox.Wait(absl::Now(), false).message);
 }
 
+TEST(Outbox, AChangeOfActivityBeforeTheSessionDoesNotWakeItsWriter) {
+  Outbox outbox;
+  outbox.ActivityChanged();
+  outbox.Open();
+  EXPECT_FALSE(outbox.Wait(absl::Now(), false).activity_changed);
+  outbox.ActivityChanged();
+  EXPECT_TRUE(outbox.Wait(absl::InfiniteFuture(), false).activity_changed);
+}
+
 TEST(Outbox, JoinsProgressThatIsNotSentYet) {
   Outbox outbox;
   outbox.Open();

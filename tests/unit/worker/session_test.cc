@@ -7,10 +7,12 @@
 #include <utility>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "common/bounded_queue.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
+#include "tests/unit/worker/recording_sink.h"
 
 namespace gpipe::worker {
 namespace {
@@ -118,7 +120,7 @@ class SessionTest : public testing::Test {
 
   Outbox outbox_;
   FakeHost host_;
-  Inspector inspector_{[] {},
+  Inspector inspector_{[] { return absl::OkStatus(); },
                        [](const v1::Inspect& request) {
                          v1::Inspected inspected;
                          inspected.set_id(request.id());
@@ -335,6 +337,33 @@ TEST_F(SessionTest, AnswersInspections) {
     EXPECT_EQ(*answered.Pop(), 42);
     session.Stop();
   }).IgnoreError();
+}
+
+TEST(Inspector, ADeviceThatCannotBeSetUpIsTheAnswer) {
+  RecordingSink sink;
+  Inspector inspector([] { return absl::InternalError("no such device"); },
+                      [](const v1::Inspect&) { return v1::Inspected(); }, sink);
+  v1::Inspect request;
+  request.set_id(7);
+  inspector.Enqueue(request);
+  ASSERT_TRUE(sink.WaitFor([](const v1::WorkerMessage& m) { return m.inspected().id() == 7; }));
+  EXPECT_EQ(sink.messages().back().inspected().status().message(), "no such device");
+}
+
+TEST(Inspector, MoreThanItCanQueueIsRefusedForNow) {
+  RecordingSink sink;
+  absl::Notification go;
+  Inspector inspector(
+      [&] {
+        go.WaitForNotification();
+        return absl::OkStatus();
+      },
+      [](const v1::Inspect&) { return v1::Inspected(); }, sink);
+  v1::Inspect request;
+  for (int i = 0; i < 17; ++i) inspector.Enqueue(request);
+  ASSERT_EQ(sink.messages().size(), 1u);
+  EXPECT_EQ(sink.messages()[0].inspected().status().code(), static_cast<int>(absl::StatusCode::kUnavailable));
+  go.Notify();
 }
 
 TEST_F(SessionTest, StopEndsTheWaitForAnOrchestratorThatIsNotThere) {

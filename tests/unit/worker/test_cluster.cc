@@ -157,8 +157,18 @@ TrainingResult Train(const v1::JobSpec& spec, const Cut& cut) {
   for (const v1::RoundDone& round : cluster.Rounds(cut.workers() - 1)) {
     if (!round.has_loss()) continue;
     result.losses.push_back(round.loss());
-    result.norms.push_back(round.grad_norm());
     result.rates.push_back(round.lr());
+  }
+  result.grad_squares.resize(result.losses.size());
+  for (int worker = 0; worker < cut.workers(); ++worker) {
+    for (const v1::RoundDone& round : cluster.Rounds(worker)) {
+      for (const v1::StageReport& stage : round.stages()) {
+        const auto& squares = stage.layer_grad_squares();
+        if (squares.empty()) continue;
+        std::vector<double>& of_step = result.grad_squares.at(round.step());
+        of_step.insert(of_step.end(), squares.begin(), squares.end());
+      }
+    }
   }
   for (const v1::Evaluation& e : cluster.Evaluations()) result.evaluations.push_back({e.loss(), e.accuracy()});
   result.parameters = cluster.Tensors(models);

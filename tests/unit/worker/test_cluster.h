@@ -69,7 +69,8 @@ class TestCluster {
 
 // Trains to the end with everything granted.
 struct TrainingResult {
-  std::vector<double> losses, norms, rates;
+  std::vector<double> losses, rates;
+  std::vector<std::vector<double>> grad_squares;       // By step, by layer.
   std::vector<std::pair<double, double>> evaluations;  // Loss and accuracy.
   std::map<std::string, std::string> parameters;
 };

@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""What the machine itself does to K single-threaded processes at once: cores, siblings, limits, and how evenly equal
+pieces of work take. Reads the pipeline's bound by: jitter between micro-batches is what a pipeline cannot average away.
+
+    bench/machine_noise.py [--processes 8] [--pin none|core]
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+
+def core_list() -> list[int]:
+    """One logical CPU of each physical core, of those that this process may use."""
+    cores = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        siblings = pathlib.Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        key = siblings.read_text().strip() if siblings.exists() else str(cpu)
+        cores.setdefault(key, cpu)
+    return list(cores.values())
+
+
+def work(pieces: int) -> None:
+    import torch
+    torch.set_num_threads(1)
+    a = torch.randn(64, 256)
+    layers = [torch.randn(256, 256) for _ in range(96)]
+    seconds = []
+    for _ in range(pieces):
+        begin = time.perf_counter()
+        for layer in layers:
+            torch.mm(a, layer)
+        seconds.append(time.perf_counter() - begin)
+    print(json.dumps(seconds))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--pieces", type=int, default=2000)
+    parser.add_argument("--pin", choices=["none", "core"], default="none")
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        return work(options.pieces)
+    cores = core_list()
+    print(f"{len(os.sched_getaffinity(0))} logical CPUs on {len(cores)} physical cores: {cores}")
+    running = []
+    for i in range(options.processes):
+        pin = ["taskset", "-c", str(cores[i % len(cores)])] if options.pin == "core" else []
+        running.append(subprocess.Popen([*pin, sys.executable, __file__, "--work", "--pieces", str(options.pieces)],
+                                        stdout=subprocess.PIPE, text=True))
+    for i, process in enumerate(running):
+        seconds = json.loads(process.communicate()[0])[options.pieces // 10:]
+        mean, deviation = statistics.mean(seconds), statistics.stdev(seconds)
+        ordered = sorted(seconds)
+        print(f"process {i}: mean {mean * 1e3:.3f} ms, deviation {deviation / mean:.1%}, median {ordered[len(ordered) // 2] * 1e3:.3f}, "
+              f"99% {ordered[len(ordered) * 99 // 100] * 1e3:.3f}, longest {ordered[-1] * 1e3:.3f}")
+
+
+if __name__ == "__main__":
+    main()
