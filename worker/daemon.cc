@@ -16,6 +16,7 @@
 #include "spdlog/spdlog.h"
 #include "worker/device_info.h"
 #include "worker/engine/engine.h"
+#include "worker/engine/round_trace.h"
 #include "worker/engine/torch_setup.h"
 #include "worker/model/inspect.h"
 #include "worker/session/grpc_artifacts.h"
@@ -116,12 +117,14 @@ absl::Status RunWorker(const Options& options) {
   GPIPE_ASSIGN_OR_RETURN(const DeviceInfo info, GetDeviceInfo(options.device));
   GPIPE_ASSIGN_OR_RETURN(const WorkFolder folder, WorkFolder::Create(options.work_dir, options.name));
   SetUpTorchProcess();
+  if (!options.trace_dir.empty()) GPIPE_RETURN_IF_ERROR(RoundTrace::SetUpProcess(c10::Device(options.device)));
 
   EngineOptions engine_options;
   engine_options.device = c10::Device(options.device);
   engine_options.threads = options.threads;
   engine_options.data_address = options.data_address;
   engine_options.work_dir = folder.path();
+  engine_options.trace_dir = options.trace_dir;
   GPIPE_ASSIGN_OR_RETURN(engine_options.failpoint, FailpointFromEnvironment());
 
   const std::shared_ptr<grpc::Channel> channel = Dial(options.orchestrator);

@@ -60,6 +60,9 @@ void AddFlags(CLI::App& app, Options& options) {
   app.add_option("--work-dir", options.work_dir,
                  "Folder for fetched files and checkpoints on their way. Default: a temporary folder, removed at exit")
       ->type_name("DIR");
+  app.add_option("--trace-dir", options.trace_dir,
+                 "Trace two rounds of each attempt into this folder, for Perfetto or chrome://tracing")
+      ->type_name("DIR");
   app.add_option("--log-level", options.log_level, "Least severe entries to log")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}))
       ->capture_default_str();

@@ -94,6 +94,7 @@ void AddRun(CLI::App& app, CommandLine& line) {
   run.add_option("--resume", options.resume, "Continue from the newest checkpoint in this folder of results")
       ->type_name("FOLDER");
   run.add_flag("--keep-logs", options.keep_logs, "Copy the logs of all processes into DIR/logs");
+  run.add_flag("--trace", options.trace, "Trace two mini-batches of every worker into DIR/trace, for Perfetto");
   run.callback([&line] { line.command = [&line] { return Run(line.global, line.run); }; });
 }
 

@@ -85,8 +85,9 @@ absl::StatusOr<ExitCode> Run(const GlobalOptions& global, const RunOptions& opti
   }
   const bool cuda = DeviceOf(options, file.spec) == v1::DEVICE_CUDA;
   const int gpus = options.gpus > 0 || !cuda ? options.gpus : CountGpus();
-  GPIPE_ASSIGN_OR_RETURN(const LocalClusterOptions shape, FitCluster(options, CountCores(), gpus, file.spec));
+  GPIPE_ASSIGN_OR_RETURN(LocalClusterOptions shape, FitCluster(options, CountCores(), gpus, file.spec));
   const fs::path folder = options.output.empty() ? file.spec.name() : options.output;
+  if (options.trace) shape.trace_dir = fs::absolute(folder / "trace");
 
   PrivateCluster cluster;
   Say(global, absl::StrCat("starting ", shape.workers, " workers of ", shape.threads, " threads on ",

@@ -20,6 +20,7 @@ struct RunOptions {
   std::string device;  // Empty: as the spec says, the CPU when that is any.
   std::string resume;  // A folder with a checkpoint.
   bool keep_logs = false;
+  bool trace = false;
 };
 
 // `gpipe run`: a private cluster, the job, its results, and nothing left behind.

@@ -111,6 +111,7 @@ absl::Status LocalCluster::StartWorker(const LocalClusterOptions& options, int i
                        "--threads",      absl::StrCat(options.threads),
                        "--data-address", "127.0.0.1",
                        "--work-dir",     folder_.path() / name};
+  if (!options.trace_dir.empty()) process.arguments.insert(process.arguments.end(), {"--trace-dir", options.trace_dir});
   return StartChild(std::move(process), name);
 }
 

@@ -20,8 +20,9 @@ namespace gpipe::client {
 struct LocalClusterOptions {
   std::filesystem::path bin_dir;  // Where gpipe-orchestrator and gpipe-worker are.
   int workers = 1;
-  int threads = 1;  // Of each worker.
-  int gpus = 0;     // 0: the workers are on the CPU; else worker i is on cuda:(i mod gpus).
+  int threads = 1;                  // Of each worker.
+  int gpus = 0;                     // 0: the workers are on the CPU; else worker i is on cuda:(i mod gpus).
+  std::filesystem::path trace_dir;  // Where workers put traces; empty: they make none.
 };
 
 // An orchestrator and its workers on loopback, as child processes, with all their state in one temporary folder.

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import make_data
-from cluster import ROOT, gpipe, read_jsonl, write_spec
+from cluster import DEVICE, ROOT, gpipe, read_jsonl, write_spec
 from failure_table import training_spec
 
 
@@ -113,3 +113,14 @@ def test_unreachable_and_unknown_have_their_exit_codes(cluster, tmp_path):
     assert gpipe("job", "list", address="127.0.0.1:1", check=False).returncode == 3
     assert gpipe("job", "get", "nothing-abcdef", address=cluster.address, check=False).returncode == 4
     assert gpipe("job", "frobnicate", address=cluster.address, check=False).returncode == 2
+
+
+def test_a_trace_shows_the_schedule_and_the_operators_of_every_worker(tmp_path):
+    out = tmp_path / "traced"
+    gpipe("run", write_spec(tmp_path, training_spec("traced")), "--output", out, "--workers", 3, "--trace", "-q",
+          *(["--device", "cuda"] if DEVICE != "cpu" else []))
+    traces = sorted((out / "trace").glob("*.json"))
+    assert [path.stem.split("-")[-1] for path in traces] == ["w0", "w1", "w2"]
+    for stage, path in enumerate(traces):
+        names = {event["name"] for event in json.loads(path.read_text())["traceEvents"] if event.get("ph") == "X"}
+        assert {f"{stage}F0", f"{stage}B3", "aten::addmm"} <= names, sorted(names)

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "worker/engine/round_trace.h"
 #include "worker/stage/lr_schedule.h"
 #include "worker/torch_status.h"
 
@@ -62,7 +63,11 @@ absl::Status ActionExecutor::Begin(const RoundPlan& plan, Batch batch, RoundReco
 }
 
 absl::Status ActionExecutor::Execute(const Action& action) {
-  return Annotate(CatchTorch([&] { return Dispatch(action); }), action, round_.round);
+  const auto dispatch = [&] {
+    const TracedAction traced(action);
+    return Dispatch(action);
+  };
+  return Annotate(CatchTorch(dispatch), action, round_.round);
 }
 
 absl::Status ActionExecutor::Dispatch(const Action& action) {

@@ -12,6 +12,7 @@
 #include "worker/engine/action_executor.h"
 #include "worker/engine/round_ledger.h"
 #include "worker/engine/round_runner.h"
+#include "worker/engine/round_trace.h"
 
 namespace gpipe::worker {
 namespace {
@@ -115,8 +116,9 @@ absl::Status Attempt::Run() {
                      environment_.sink);
   ActionExecutor executor(
       {assignment_.spec(), assignment_.plan(), *stages_, optimizer_.get(), *communicator_, *transfers_, beacon_});
-  RoundRunner runner({*programs_, *data_, *transfers_, executor, ledger, beacon_.control.gate()},
-                     FromProto(assignment_.plan().timeline()));
+  const pipeline::TimelineSpec timeline = FromProto(assignment_.plan().timeline());
+  RoundTrace trace(TraceFile(), environment_.device, pipeline::CountRounds(timeline));
+  RoundRunner runner({*programs_, *data_, *transfers_, executor, ledger, beacon_.control.gate(), trace}, timeline);
   return runner.Run([this](int64_t step) { return SaveCheckpoint(step); });
 }
 
@@ -153,6 +155,13 @@ absl::StatusOr<v1::Finished> Attempt::Finish() {
 void Attempt::Abandon(const absl::Status& reason) {
   // Also lets go of transfers that will not complete any more, whose end would wait for them.
   if (communicator_ != nullptr) communicator_->Abort(reason);
+}
+
+std::filesystem::path Attempt::TraceFile() const {
+  if (environment_.trace_dir.empty()) return {};
+  const v1::AttemptId& id = assignment_.attempt();
+  const std::string& name = assignment_.peers(assignment_.worker_index()).name();
+  return environment_.trace_dir / absl::StrCat(id.job(), "-", id.attempt(), "-", name, ".json");
 }
 
 absl::StatusOr<std::filesystem::path> Attempt::LocalPath(const std::string& path_in_spec) {

@@ -38,7 +38,8 @@ class Attempt {
   struct Environment {
     c10::Device device = c10::kCPU;
     std::string data_address;
-    std::filesystem::path folder;  // For files of this attempt.
+    std::filesystem::path folder;     // For files of this attempt.
+    std::filesystem::path trace_dir;  // Empty: no trace.
     Connector connect;
     FileCache& cache;
     Artifacts& artifacts;
@@ -70,6 +71,7 @@ class Attempt {
   absl::Status CreateOptimizer();
   absl::Status CreateOutput();
   absl::Status SaveCheckpoint(int64_t step);
+  std::filesystem::path TraceFile() const;
   absl::StatusOr<std::filesystem::path> LocalPath(const std::string& path_in_spec);
 
   const Environment environment_;

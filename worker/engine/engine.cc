@@ -161,8 +161,10 @@ void Engine::Loop() {
 void Engine::RunAttempt(v1::Assignment assignment, AttemptControl& control) {
   absl::StatusOr<ScratchFolder> folder = ScratchFolder::Create(options_.work_dir / "attempt");
   if (!folder.ok()) return Fail(folder.status(), control);
-  const Attempt::Environment environment = {
-      options_.device, options_.data_address, folder->path(), options_.connect, cache_, artifacts_, sink_};
+  const Attempt::Environment environment = {options_.device,  options_.data_address,
+                                            folder->path(),   options_.trace_dir,
+                                            options_.connect, cache_,
+                                            artifacts_,       sink_};
   Attempt attempt(environment, std::move(assignment), {activity_, failpoint_, control});
   const absl::Status status = RunPhases(attempt, control.id());
   if (status.ok()) {

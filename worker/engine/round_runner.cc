@@ -24,12 +24,14 @@ absl::Status RoundRunner::Run(SaveCheckpoint save_checkpoint) {
     }
   }
   GPIPE_RETURN_IF_ERROR(parts_.transfers.FinishSends());
+  GPIPE_RETURN_IF_ERROR(parts_.trace.Finish());
   parts_.gate.Leave();
   return parts_.ledger.Flush();
 }
 
 absl::Status RoundRunner::RunRound(const RoundPlan& plan) {
   GPIPE_RETURN_IF_ERROR(Admit(plan, 0));
+  GPIPE_RETURN_IF_ERROR(parts_.trace.BeginRound(plan.round.index));
   RoundRecord& record = parts_.ledger.Begin(plan);
   GPIPE_ASSIGN_OR_RETURN(Batch batch, parts_.data.Read(plan.round));
   GPIPE_RETURN_IF_ERROR(parts_.executor.Begin(plan, std::move(batch), record));
@@ -56,6 +58,7 @@ absl::Status RoundRunner::RunActions(const RoundPlan& plan) {
 
 absl::Status RoundRunner::RunCheckpoint(const RoundPlan& plan, SaveCheckpoint save_checkpoint) {
   GPIPE_RETURN_IF_ERROR(Admit(plan, 0));
+  GPIPE_RETURN_IF_ERROR(parts_.trace.BeginRound(plan.round.index));
   GPIPE_RETURN_IF_ERROR(parts_.ledger.Flush());
   parts_.ledger.Begin(plan);
   GPIPE_RETURN_IF_ERROR(save_checkpoint(plan.round.step));

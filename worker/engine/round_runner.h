@@ -11,6 +11,7 @@
 #include "worker/engine/grant_gate.h"
 #include "worker/engine/round_ledger.h"
 #include "worker/engine/round_plan.h"
+#include "worker/engine/round_trace.h"
 #include "worker/engine/transfer_queue.h"
 
 namespace gpipe::worker {
@@ -27,6 +28,7 @@ class RoundRunner {
     ActionExecutor& executor;
     RoundLedger& ledger;
     GrantGate& gate;
+    RoundTrace& trace;
   };
   // Saves a checkpoint after so many optimizer steps.
   using SaveCheckpoint = absl::FunctionRef<absl::Status(int64_t step)>;

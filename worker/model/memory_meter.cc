@@ -26,12 +26,20 @@ struct MemoryMeter::Reporter : c10::MemoryReportingInfoBase {
 MemoryMeter::MemoryMeter(c10::Device device) : device_(device) {
   if (device_.is_cuda()) {
     before_ = BytesInUse(device_);
-  } else {
+  } else if (!IsProfiled()) {
     reporter_ = std::make_shared<Reporter>();
     guard_ = std::make_unique<c10::DebugInfoGuard>(c10::DebugInfoKind::PROFILER_STATE, reporter_);
   }
 }
 
-int64_t MemoryMeter::Allocated() const { return device_.is_cuda() ? BytesInUse(device_) - before_ : reporter_->bytes; }
+bool MemoryMeter::IsProfiled() {
+  const c10::DebugInfoBase* listener = c10::ThreadLocalDebugInfo::get(c10::DebugInfoKind::PROFILER_STATE);
+  return listener != nullptr && dynamic_cast<const Reporter*>(listener) == nullptr;
+}
+
+int64_t MemoryMeter::Allocated() const {
+  if (device_.is_cuda()) return BytesInUse(device_) - before_;
+  return reporter_ == nullptr ? 0 : reporter_->bytes;
+}
 
 }  // namespace gpipe::worker

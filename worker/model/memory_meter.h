@@ -11,7 +11,8 @@ namespace gpipe::worker {
 
 // Counts the bytes that the calling thread's work between construction and Allocated() has allocated on a device and
 // not yet freed, as the device's allocator counts them: the CPU allocator's reports, or the CUDA caching allocator's
-// statistics. What was allocated before must not be freed meanwhile: the CPU allocator does not know its size.
+// statistics. What was allocated before must not be freed meanwhile: the CPU allocator does not know its size. It has
+// one listener a thread, so nothing is counted on a CPU while LibTorch's profiler is that listener.
 class MemoryMeter {
  public:
   explicit MemoryMeter(c10::Device device);
@@ -20,9 +21,10 @@ class MemoryMeter {
 
  private:
   struct Reporter;
+  static bool IsProfiled();
 
   const c10::Device device_;
-  std::shared_ptr<Reporter> reporter_;
+  std::shared_ptr<Reporter> reporter_;          // CPU only.
   std::unique_ptr<c10::DebugInfoGuard> guard_;  // CPU only.
   int64_t before_ = 0;                          // CUDA only.
 };
