@@ -49,13 +49,15 @@ def transformer_spec(name: str, layers: int, stages: int, *, chunks=32, checkpoi
 
 
 def start_run(folder: pathlib.Path, spec: dict, workers: int, threads: int = 1, device: str | None = None,
-              gpus: int | None = None) -> subprocess.Popen:
+              gpus: int | None = None, trace: bool = False) -> subprocess.Popen:
     """`gpipe run` in the background; its results go to folder/<name>."""
     options = ["--workers", str(workers), "--threads", str(threads), "-q"]
     if device:
         options += ["--device", device]
     if gpus:
         options += ["--gpus", str(gpus)]
+    if trace:
+        options += ["--trace"]
     return subprocess.Popen([str(BIN / "gpipe"), "run", str(write_spec(folder, spec)), "--output",
                              str(folder / spec["name"]), *options], stdin=subprocess.DEVNULL)
 

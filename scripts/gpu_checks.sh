@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What needs a GPU: gpu_checks.sh FOLDER [STEP...], where FOLDER is the unpacked archive of
 #   deploy/package.sh --with-tests comm_conformance_test stage_cuda_test plain_loop
-# Steps: units equality random failures step bound one_worker control. Needs python3 with the archive's version of torch,
+# Steps: units equality random failures step trace bound one_worker control. Needs python3 with the archive's version of torch,
 # and with numpy, safetensors, PyYAML and pytest.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -16,6 +16,14 @@ units() {
     "$archive/libexec/with-torch" "$archive/tests/stage_cuda_test" --gtest_brief=1
 }
 
+# Leaves the files in $OUT, if that is set.
+trace() {
+  local folder=${OUT:-$(mktemp -d)}/trace
+  mkdir -p "$folder"
+  python3 bench/gpu_step.py --chunks 8 --trace "$folder" &&
+    python3 bench/trace_summary.py "$folder"/{pipeline,alone}/trace/*.json && gzip "$folder"/*/trace/*.json
+}
+
 failed=0
 for step in "${steps[@]}"; do
   printf '\n== %s\n' "$step"
@@ -25,6 +33,7 @@ for step in "${steps[@]}"; do
     random) python3 tests/python/random_specs.py --device cuda --count 10 ;;
     failures) python3 tests/python/failure_table.py --device cuda:0 ;;
     step) python3 bench/gpu_step.py ;;
+    trace) trace ;;
     bound) python3 bench/pipeline_bound.py --workers 2 4 8 --runs 5 --steps 6 ;;
     one_worker) python3 bench/one_worker.py --runs 3 ;;
     control) python3 bench/control_plane.py --runs 3 ;;
