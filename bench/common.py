@@ -62,10 +62,14 @@ def start_run(folder: pathlib.Path, spec: dict, workers: int, threads: int = 1, 
                              str(folder / spec["name"]), *options], stdin=subprocess.DEVNULL)
 
 
-def step_seconds(folder: pathlib.Path, name: str, skip: int = 2) -> float:
-    """Median seconds per step, the first `skip` steps left out."""
-    steps = read_jsonl(folder / name / "metrics.jsonl")
-    return statistics.median(s["step_seconds"] for s in steps[skip:])
+def all_step_seconds(folder: pathlib.Path, name: str, skip: int = 2) -> list[float]:
+    """Seconds of each step, the first `skip` steps left out."""
+    return [step["step_seconds"] for step in read_jsonl(folder / name / "metrics.jsonl")[skip:]]
+
+
+def step_seconds(folder: pathlib.Path, name: str) -> float:
+    """Median seconds per step."""
+    return statistics.median(all_step_seconds(folder, name))
 
 
 def run_and_time(folder: pathlib.Path, spec: dict, workers: int, **options) -> float:

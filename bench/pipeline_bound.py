@@ -2,9 +2,9 @@
 """Pipelining itself, on CPUs: what share of the machine's own bound the pipeline reaches.
 
 24 transformer encoder layers, 32 chunks, no recompute, K workers of one thread each. In each run three things are
-timed: K independent one-worker jobs side by side, each with 1/K of the layers (t seconds a step), the pipeline, and
-torch.distributed.pipelining over Gloo. GPipe's bound on this machine is t * (32+K-1)/32, and `share` is how much of it
-the pipeline reaches.
+timed: K independent one-worker jobs side by side, each with 1/K of the layers (t seconds until all have done a step;
+before and after the pipeline), the pipeline, and torch.distributed.pipelining over Gloo. GPipe's bound on this machine is
+t * (32+K-1)/32, and `share` is how much of it the pipeline reaches.
 
 Where cores are shared with other guests, the speed of a core changes between the two measurements by more than the
 pipeline costs (bench/machine_noise.py shows it). `within` therefore takes t from the pipeline's own steps: the seconds
@@ -24,14 +24,14 @@ import common
 LAYERS, CHUNKS = 24, 32
 
 
-def side_by_side(folder: pathlib.Path, workers: int, steps: int) -> float:
-    """Seconds a step of independent jobs that run at the same time: the slowest one's median."""
+def side_by_side(folder: pathlib.Path, workers: int, steps: int) -> list[float]:
+    """Seconds that independent jobs running at the same time take until all have done a step, for each step."""
     names = [f"alone{i}" for i in range(workers)]
     specs = [common.transformer_spec(name, LAYERS // workers, 1, steps=steps) for name in names]
     running = [common.start_run(folder, spec, 1) for spec in specs]
     if any([process.wait() for process in running]):
         raise SystemExit("an independent job failed")
-    return max(common.step_seconds(folder, name) for name in names)
+    return [max(step) for step in zip(*(common.all_step_seconds(folder, name) for name in names))]
 
 
 def within_steps(folder: pathlib.Path, name: str, skip: int = 2) -> float:
@@ -44,9 +44,10 @@ def one_run(workers: int, steps: int, with_peer: bool) -> dict:
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         common.write_transformer_data(folder)
-        alone = side_by_side(folder, workers, steps)
+        before = side_by_side(folder, workers, steps)
         pipeline = common.run_and_time(folder, common.transformer_spec("pipeline", LAYERS, workers, steps=steps), workers)
         within = within_steps(folder, "pipeline")
+        alone = statistics.median(before + side_by_side(folder, workers, steps))
     bound = alone * (CHUNKS + workers - 1) / CHUNKS
     result = {"alone": alone, "bound": bound, "pipeline": pipeline, "share": bound / pipeline, "within": within}
     if with_peer:
