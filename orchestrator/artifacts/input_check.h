@@ -33,6 +33,12 @@ struct InputFacts {
 // unlike training data, drop_last leaving nothing.
 absl::StatusOr<InputFacts> CheckInputs(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store);
 
+// Whether the weights that a spec names are the model's, as load_state_dict(strict=True) would have them.
+// INVALID_ARGUMENT lists tensors that are missing, too many, or of another shape or type. OK without weights.
+// REQUIRES: CheckInputs is OK; `layers` are the spec's.
+absl::Status CheckWeights(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store,
+                          const std::vector<v1::LayerInfo>& layers);
+
 // With cross_entropy: reads all int64 targets, of the evaluation data too, in pieces. INVALID_ARGUMENT names the first
 // sample whose class is neither in [0, classes) nor ignore_index, or made-up data with more classes than the output.
 // OK for other losses and inference.

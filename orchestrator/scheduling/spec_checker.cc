@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "common/status_macros.h"
 #include "orchestrator/planning/planner.h"
 
 namespace gpipe::orchestrator {
@@ -28,19 +29,19 @@ void SpecChecker::Inspect(std::shared_ptr<Pending> check) {
                           return check->done(check->checked);
                         if (!layers.ok()) return check->done(layers.status());
                         check->checked.layers = *std::move(layers);
-                        CheckClasses(check);
+                        CheckFiles(check);
                       });
 }
 
-void SpecChecker::CheckClasses(std::shared_ptr<Pending> check) {
-  const bool has_classes = check->spec.has_train() && check->spec.train().loss().has_cross_entropy();
-  if (!has_classes) return check->done(check->checked);
+void SpecChecker::CheckFiles(std::shared_ptr<Pending> check) {
   InBackground<absl::Status>(
-      [check, artifacts = artifacts_] {
-        return CheckTargets(check->spec, check->files, *artifacts, ClassesOf(*check->checked.layers));
+      [check, artifacts = artifacts_]() -> absl::Status {
+        const LayerInfos& layers = *check->checked.layers;
+        GPIPE_RETURN_IF_ERROR(CheckWeights(check->spec, check->files, *artifacts, layers));
+        return CheckTargets(check->spec, check->files, *artifacts, ClassesOf(layers));
       },
-      [check](absl::Status targets) {
-        if (!targets.ok()) return check->done(targets);
+      [check](const absl::Status& files) {
+        if (!files.ok()) return check->done(files);
         check->done(check->checked);
       });
 }

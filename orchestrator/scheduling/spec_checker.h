@@ -24,7 +24,8 @@ struct CheckedSpec {
   bool timed_out = false;  // A worker was asked for them, and did not answer.
 };
 
-// Checks a spec against its data files and, on a worker, its shapes; then the targets against the number of classes.
+// Checks a spec against its data files and, on a worker, its shapes; then its weights against the layers, and its
+// targets against the number of classes.
 // For the loop's thread; files are read in the background.
 class SpecChecker {
  public:
@@ -57,7 +58,7 @@ class SpecChecker {
     CheckedSpec checked;
   };
   void Inspect(std::shared_ptr<Pending> check);
-  void CheckClasses(std::shared_ptr<Pending> check);
+  void CheckFiles(std::shared_ptr<Pending> check);
 
   EventLoop* const loop_;
   Inspector* const inspector_;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/status_macros.h"
 #include "worker/data/tensor_file.h"
 #include "worker/torch_status.h"
@@ -13,10 +14,14 @@
 namespace gpipe::worker {
 namespace {
 
+std::string Describe(const at::Tensor& tensor) {
+  return absl::StrCat(c10::toString(tensor.scalar_type()), " [", absl::StrJoin(tensor.sizes(), ", "), "]");
+}
+
 absl::Status CopyInto(const NamedTensor& live, const at::Tensor& saved, const std::filesystem::path& file) {
   if (saved.sizes() != live.tensor.sizes() || saved.scalar_type() != live.tensor.scalar_type()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(file.string(), ": ", live.name, " has another type or shape than the model's"));
+    return absl::InvalidArgumentError(absl::StrCat(file.string(), ": ", live.name, " is ", Describe(saved),
+                                                   ", the model's is ", Describe(live.tensor)));
   }
   return CatchTorch([&]() -> absl::Status {
     const at::NoGradGuard no_grad;

@@ -94,6 +94,7 @@ class Inspection {
     info.set_output_dtype(ToDataType(output.scalar_type()));
     int64_t count = 0, bytes = 0, trainable = 0;
     for (const LayerTensor& entry : layer.layer->tensors()) {
+      Describe(absl::StrCat(layer.index, ".", entry.name), entry.tensor, *info.add_tensors());
       if (!entry.parameter) continue;
       count += entry.tensor.numel();
       bytes += static_cast<int64_t>(entry.tensor.nbytes());
@@ -102,6 +103,12 @@ class Inspection {
     info.set_parameter_count(count);
     info.set_parameter_bytes(bytes);
     info.set_trainable_count(trainable);
+  }
+
+  static void Describe(const std::string& name, const at::Tensor& tensor, v1::ModelTensor& description) {
+    description.set_name(name);
+    for (const int64_t size : tensor.sizes()) description.add_shape(size);
+    description.set_dtype(ToDataType(tensor.scalar_type()));
   }
 
   absl::Status CheckLoss() const {

@@ -265,5 +265,50 @@ TEST_F(TargetCheckTest, OtherLossesAndInferenceHaveNoClasses) {
   EXPECT_TRUE(Check(1).ok());
 }
 
+class WeightCheckTest : public ArtifactInputTest {
+ protected:
+  WeightCheckTest() {
+    spec_.mutable_model()->set_weights("init.safetensors");
+    AddModelTensor("0.weight", {3, 2}, v1::DATA_TYPE_FLOAT32);
+    AddModelTensor("0.count", {}, v1::DATA_TYPE_INT64);
+  }
+
+  void AddModelTensor(const std::string& name, const std::vector<int64_t>& shape, v1::DataType dtype) {
+    v1::ModelTensor& tensor = *layers_[0].add_tensors();
+    tensor.set_name(name);
+    tensor.mutable_shape()->Assign(shape.begin(), shape.end());
+    tensor.set_dtype(dtype);
+  }
+
+  absl::Status Check(const std::vector<TestTensor>& tensors) {
+    AddFile("init.safetensors", tensors);
+    return CheckWeights(spec_, files_, *store_, layers_);
+  }
+
+  std::vector<v1::LayerInfo> layers_{1};
+};
+
+TEST_F(WeightCheckTest, TheModelsTensorsAreGood) {
+  EXPECT_TRUE(Check({Floats("0.weight", {3, 2}), Ints("0.count", {})}).ok());
+}
+
+TEST_F(WeightCheckTest, AnotherShapeOrTypeIsTold) {
+  ExpectViolation(Check({Floats("0.weight", {2, 3}), Ints("0.count", {})}), "model.weights",
+                  "'0.weight' is F32 [2, 3], the model's is F32 [3, 2]");
+  ExpectViolation(Check({Floats("0.weight", {3, 2}), Floats("0.count", {})}), "model.weights",
+                  "'0.count' is F32 [], the model's is I64 []");
+}
+
+TEST_F(WeightCheckTest, MissingAndUnexpectedTensorsAreTold) {
+  ExpectViolation(Check({Floats("0.weight", {3, 2})}), "model.weights", "the file has no tensor '0.count'");
+  ExpectViolation(Check({Floats("0.weight", {3, 2}), Ints("0.count", {}), Floats("1.bias", {1})}), "model.weights",
+                  "the model has no '1.bias', which is in the file");
+}
+
+TEST_F(WeightCheckTest, WithoutWeightsThereIsNothingToCheck) {
+  spec_.mutable_model()->clear_weights();
+  EXPECT_TRUE(CheckWeights(spec_, files_, *store_, layers_).ok());
+}
+
 }  // namespace
 }  // namespace gpipe::orchestrator

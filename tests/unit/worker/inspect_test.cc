@@ -57,6 +57,10 @@ TEST(InspectTest, FindsShapesAndParameters) {
   EXPECT_EQ(result.layers(0).trainable_count(), 0);
   EXPECT_EQ(result.layers(1).parameter_count(), 16) << "buffers are not parameters";
   EXPECT_EQ(result.layers(1).trainable_count(), 16);
+  ASSERT_EQ(result.layers(1).tensors_size(), 5) << "they are in a file of weights";
+  EXPECT_EQ(result.layers(1).tensors(0).name(), "1.weight");
+  EXPECT_THAT(result.layers(1).tensors(0).shape(), ElementsAre(8));
+  EXPECT_EQ(result.layers(1).tensors(4).dtype(), v1::DATA_TYPE_INT64) << "num_batches_tracked";
   EXPECT_THAT(result.layers(4).output_shape(), ElementsAre(16, 6, 6));
   EXPECT_THAT(result.layers(6).output_shape(), ElementsAre(144));
   EXPECT_THAT(result.layers(7).output_shape(), ElementsAre(10));
