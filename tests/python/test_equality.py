@@ -265,7 +265,7 @@ def test_checkpoints_resume_on_another_number_of_workers(cluster, tmp_path):
     for name, tensor in load_file(whole / "model.safetensors").items():
         assert torch.equal(load_file(rest / "model.safetensors")[name], tensor), name
 
-    checkpoint = next((whole / "checkpoints").iterdir())
+    checkpoint = whole / "checkpoints" / "8"
     spec["name"] = "folder"
     spec["pipeline"]["balance"] = [6]
     again = cluster.run(write_spec(folder, spec), folder / "again", "--resume", checkpoint)

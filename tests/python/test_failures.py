@@ -1,10 +1,13 @@
 """What happens when something dies: real processes, real signals, a bound on the time until the job says so."""
 
+import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
+import tempfile
 
 import pytest
 import torch
@@ -185,26 +188,35 @@ def test_a_worker_killed_under_gpipe_run_fails_it(tmp_path):
     assert list(scratch.iterdir()) == []
 
 
+@contextlib.contextmanager
+def full_disk(folder):
+    """A folder with 256 KiB left on its file system, and the command that a program needs before its own to see that."""
+    enter = ["unshare", "--map-root-user", "--mount", "sh", "-c",
+             'mount -t tmpfs -o size=256k tmpfs "$0" && exec "$@"', str(folder)]
+    if subprocess.run([*enter, "true"], capture_output=True).returncode == 0:
+        yield folder, enter
+        return
+    # In a container, which may not mount, /dev/shm is a small file system of its own.
+    free = shutil.disk_usage("/dev/shm").free
+    assert free < 1 << 30, "this test needs a user namespace to mount a tmpfs in, or a small /dev/shm"
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as shared:
+        pathlib.Path(shared, "filler").write_bytes(bytes(free - (256 << 10)))
+        yield pathlib.Path(shared), []
+
+
 def test_a_full_disk_fails_the_job_with_that_reason(fresh_cluster, tmp_path):
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], capture_output=True).returncode:
-        # Without the right to mount, a limit on the size of files does the same to every write.
-        pytest.fail("this test needs the right to mount a tmpfs")
-    try:
-        log = open(tmp_path / "w0.log", "wb")
+    (tmp_path / "small").mkdir()
+    with full_disk(tmp_path / "small") as (folder, enter), open(tmp_path / "w0.log", "wb") as log:
         fresh_cluster.workers["w0"] = subprocess.Popen(
-            [str(BIN / "gpipe-worker"), "--orchestrator", fresh_cluster.address, "--name", "w0", "--threads", "1",
-             "--work-dir", str(small)], stdout=log, stderr=log)
+            [*enter, str(BIN / "gpipe-worker"), "--orchestrator", fresh_cluster.address, "--name", "w0", "--threads",
+             "1", "--work-dir", str(folder)], stdout=log, stderr=log)
         fresh_cluster.wait_idle(1)
         spec = training_spec("full", workers=1)
         spec["model"]["sequential"][0] = {"linear": {"in_features": 16, "out_features": 4096}}
         spec["model"]["sequential"][2] = {"linear": {"in_features": 4096, "out_features": 16}}
         done = fresh_cluster.wait(fresh_cluster.submit(write_spec(tmp_path, spec)))
         assert done["state"] == "STATE_FAILED" and done["failure"]["code"] == "DISK_FULL", done
-    finally:
         fresh_cluster.stop()
-        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_workers_may_start_before_the_orchestrator_and_join_later(fresh_cluster, tmp_path):
