@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/spec/reader.h"
 #include "common/spec/validator.h"
+#include "tests/unit/worker/close.h"
 #include "worker/data/tensor_file.h"
 #include "worker/model/model_layers.h"
 #include "worker/model/segment.h"
@@ -40,16 +41,6 @@ at::Tensor Find(const ModelLayer& layer, const std::string& name) {
   }
   ADD_FAILURE() << "no tensor " << name;
   return {};
-}
-
-void ExpectClose(const at::Tensor& actual, const at::Tensor& expected, const std::string& what) {
-  ASSERT_TRUE(actual.defined()) << what;
-  ASSERT_EQ(actual.sizes(), expected.sizes()) << what;
-  // Relative to the tensor's largest element: another CPU sums in another order, and where a sum cancels, what is left
-  // of it differs by as much as elsewhere.
-  const double allowed =
-      1e-5 * (expected.numel() == 0 ? 0 : expected.abs().max().to(at::kDouble).item<double>()) + 1e-6;
-  EXPECT_TRUE(at::allclose(actual, expected, /*rtol=*/0, allowed)) << what << ": " << (actual - expected).abs().max();
 }
 
 class GoldenLayerTest : public ::testing::TestWithParam<std::string> {

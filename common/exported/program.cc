@@ -1,0 +1,190 @@
+#include "common/exported/program.h"
+
+#include <set>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/exported/graph_parser.h"
+#include "common/status_macros.h"
+#include "nlohmann/json.hpp"
+
+namespace gpipe::exported {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kSchemaMajor = 8;
+constexpr int kMaxDepth = 200;  // The parsers below are recursive.
+
+absl::Status Malformed(const std::string& what) {
+  return absl::InvalidArgumentError(absl::StrCat("malformed program: ", what));
+}
+
+absl::StatusOr<json> ParseJson(std::string_view text) {
+  bool too_deep = false;
+  const auto watch_depth = [&](int depth, json::parse_event_t, json&) { return !(too_deep |= depth > kMaxDepth); };
+  json value = json::parse(text, watch_depth, /*allow_exceptions=*/false);
+  if (too_deep) return Malformed("nested too deeply");
+  if (value.is_discarded() || !value.is_object()) return Malformed("not a JSON object");
+  return value;
+}
+
+const json& Find(const json& value, const char* pointer) {
+  static const json kNull;
+  const json::json_pointer path(pointer);
+  return value.contains(path) ? value.at(path) : kNull;
+}
+
+std::string TextAt(const json& value, const char* pointer) {
+  const json& text = Find(value, pointer);
+  return text.is_string() ? text.get<std::string>() : "";
+}
+
+absl::Status CheckVersion(const json& root) {
+  const json& major = Find(root, "/schema_version/major");
+  if (major != kSchemaMajor) {
+    return absl::InvalidArgumentError(absl::StrCat("schema version ", major.dump(),
+                                                   " of torch.export is not known here; save the model with the ",
+                                                   "torch of this cluster (schema version ", kSchemaMajor, ")"));
+  }
+  const json& verifiers = Find(root, "/verifiers");
+  if (verifiers != json::array({"TRAINING"})) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the program was decomposed after its export (", verifiers.dump(),
+                     "), which loses gradients; save what torch.export.export returns as it is"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Input> ParseInput(const json& value) {
+  Input input;
+  if (value.contains("parameter")) {
+    input = {InputKind::kParameter, TextAt(value, "/parameter/arg/name"), TextAt(value, "/parameter/parameter_name")};
+  } else if (value.contains("buffer")) {
+    input = {InputKind::kBuffer, TextAt(value, "/buffer/arg/name"), TextAt(value, "/buffer/buffer_name"),
+             Find(value, "/buffer/persistent") == true};
+  } else if (value.contains("tensor_constant")) {
+    input = {InputKind::kConstantTensor, TextAt(value, "/tensor_constant/arg/name"),
+             TextAt(value, "/tensor_constant/tensor_constant_name"), false};
+  } else if (value.contains("user_input")) {
+    const std::string name = TextAt(value, "/user_input/arg/as_tensor/name");
+    if (name.empty()) return absl::InvalidArgumentError("an input of the model that is no tensor is not supported");
+    input = {InputKind::kUserInput, name, name};
+  } else if (value.contains("constant_input")) {
+    input = {InputKind::kConstant, TextAt(value, "/constant_input/name"), TextAt(value, "/constant_input/name")};
+  } else {
+    return absl::UnimplementedError(absl::StrCat("inputs like ", value.dump().substr(0, 80), " are not supported"));
+  }
+  if (input.value.empty() || input.name.empty()) return Malformed("an input has no name");
+  return input;
+}
+
+absl::StatusOr<TensorMeta> ParseMeta(const json& value) {
+  const json& dtype = Find(value, "/dtype");
+  if (!dtype.is_number_integer()) return Malformed("a tensor without dtype");
+  TensorMeta meta{{dtype.get<int64_t>()}, {}};
+  for (const json& size : Find(value, "/sizes")) {
+    const json& number = Find(size, "/as_int");
+    meta.sizes.push_back(number.is_number_integer() ? std::optional(number.get<int64_t>()) : std::nullopt);
+  }
+  return meta;
+}
+
+absl::StatusOr<UserInput> DescribeUserInput(const Input& input, const json& tensor_values) {
+  if (!tensor_values.is_object() || !tensor_values.contains(input.value)) {
+    return Malformed(absl::StrCat("nothing is said of the input ", input.name));
+  }
+  UserInput user{input.name, input.value, {}};
+  GPIPE_ASSIGN_OR_RETURN(user.meta, ParseMeta(tensor_values[input.value]));
+  if (user.meta.sizes.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("input '", input.name, "' is a single number, and has no samples; make it a constant"));
+  }
+  if (user.meta.sizes.front().has_value()) {
+    return absl::InvalidArgumentError(absl::StrCat("the batch size is baked in: dimension 0 of input '", input.name,
+                                                   "' is always ", *user.meta.sizes.front(),
+                                                   "; export with a dynamic one"));
+  }
+  return user;
+}
+
+// Names of the leaves of what the model returns, from torch's description of the structure: keys of dicts, positions of
+// tuples; for a single tensor one empty name.
+void NameLeaves(const json& spec, const std::string& path, std::vector<std::string>& names) {
+  const json& children = Find(spec, "/children_spec");
+  if (TextAt(spec, "/type").empty()) return names.push_back(path);
+  const json keys = json::parse(TextAt(spec, "/context"), nullptr, /*allow_exceptions=*/false);
+  for (size_t i = 0; i < children.size(); ++i) {
+    const bool keyed = keys.is_array() && keys.size() == children.size() && keys[i].is_string();
+    const std::string key = keyed ? keys[i].get<std::string>() : absl::StrCat(i);
+    NameLeaves(children[i], path.empty() ? key : absl::StrCat(path, ".", key), names);
+  }
+}
+
+std::vector<std::string> LeafNames(const json& root) {
+  const std::string text = TextAt(root, "/graph_module/module_call_graph/0/signature/out_spec");
+  const json spec = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  std::vector<std::string> names;
+  if (spec.is_array() && spec.size() == 2) NameLeaves(spec[1], "", names);
+  return names;
+}
+
+// A position or nothing is no name for a person: `output`, `output_1`.
+std::string OutputName(const std::string& leaf, size_t position) {
+  int number = 0;
+  if (!leaf.empty() && !absl::SimpleAtoi(leaf, &number)) return leaf;
+  return position == 0 ? "output" : absl::StrCat("output_", position);
+}
+
+absl::Status ParseSignature(const json& root, Program& program) {
+  const json& tensor_values = Find(root, "/graph_module/graph/tensor_values");
+  for (const json& spec : Find(root, "/graph_module/signature/input_specs")) {
+    GPIPE_ASSIGN_OR_RETURN(Input input, ParseInput(spec));
+    if (input.kind == InputKind::kUserInput) {
+      GPIPE_ASSIGN_OR_RETURN(UserInput user, DescribeUserInput(input, tensor_values));
+      program.user_inputs.push_back(std::move(user));
+    }
+    program.inputs.push_back(std::move(input));
+  }
+  const std::vector<std::string> leaves = LeafNames(root);
+  for (const json& spec : Find(root, "/graph_module/signature/output_specs")) {
+    if (!spec.contains("user_output")) return absl::UnimplementedError("the program writes to its inputs");
+    GPIPE_ASSIGN_OR_RETURN(Argument value, ParseArgument(Find(spec, "/user_output/arg")));
+    const size_t position = program.user_outputs.size();
+    program.user_outputs.push_back(
+        {OutputName(position < leaves.size() ? leaves[position] : "", position), std::move(value)});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSignature(const Program& program) {
+  if (program.user_inputs.empty()) return absl::InvalidArgumentError("the model has no input");
+  if (program.inputs.size() != program.graph.inputs.size()) return Malformed("inputs and signature differ");
+  for (size_t i = 0; i < program.inputs.size(); ++i) {
+    const std::string& value = program.graph.inputs[i];
+    if (!value.empty() && value != program.inputs[i].value) return Malformed("inputs and signature differ");
+  }
+  std::set<std::string> names;
+  for (const UserOutput& output : program.user_outputs) {
+    if (!names.insert(output.name).second) return Malformed(absl::StrCat("two outputs '", output.name, "'"));
+  }
+  if (program.user_outputs.empty() || !std::holds_alternative<ValueName>(program.user_outputs.front().value.value)) {
+    return absl::InvalidArgumentError("the model's first output is no tensor");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<Program> ParseProgram(std::string_view text) {
+  GPIPE_ASSIGN_OR_RETURN(const json root, ParseJson(text));
+  GPIPE_RETURN_IF_ERROR(CheckVersion(root));
+  Program program;
+  GPIPE_ASSIGN_OR_RETURN(program.graph, ParseGraph(Find(root, "/graph_module/graph")));
+  GPIPE_RETURN_IF_ERROR(ParseSignature(root, program));
+  GPIPE_RETURN_IF_ERROR(CheckSignature(program));
+  return program;
+}
+
+}  // namespace gpipe::exported

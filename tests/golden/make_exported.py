@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Makes tests/golden/exported/*.pt2, models saved by torch.export, and beside each what PyTorch itself computes.
+
+NAME.safetensors holds `input.*`, `output.*`, `output_gradient.*`, `gradient.*` of the parameters and `after.*` of the
+buffers in training, and `evaluation.*`, the outputs of model.eval() with the buffers as they were after that.
+"""
+
+import pathlib
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+FOLDER = pathlib.Path(__file__).resolve().parent / "exported"
+
+
+class Tied(nn.Module):
+    """A tied embedding, views and their sizes, batch norm, a region without gradients, a buffer, two outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(20, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.up = nn.Linear(8, 12)
+        self.down = nn.Linear(6, 8)
+        self.head = nn.Linear(8, 20, bias=False)
+        self.head.weight = self.embedding.weight
+        self.register_buffer("mask", torch.ones(6, 6).tril().bool(), persistent=False)
+
+    def forward(self, ids, scale):
+        x = self.embedding(ids) * scale[:, None, None]
+        x = self.norm(x.flatten(0, 1)).view(ids.shape[0], ids.shape[1], -1)
+        a, b = self.up(x).chunk(2, dim=-1)
+        x = x + self.down(torch.relu(a) * b)
+        with torch.no_grad():
+            mean = x.mean()
+        x = (x @ x.transpose(1, 2)).masked_fill(~self.mask, float("-inf")).softmax(-1) @ x + mean
+        return {"logits": self.head(x), "pooled": x.mean(1)}
+
+
+class Sizes(nn.Module):
+    """Arithmetic on sizes that depend on the batch."""
+
+    def forward(self, x):
+        rows = x.shape[0] * x.shape[1]
+        flat = x.reshape(rows // 2, -1)
+        return (flat * (rows % 7) / (x.shape[0] + 1)).reshape(x.shape) + x.new_ones(x.shape[0], 1, 1)
+
+
+class InPlace(nn.Module):
+    """Writes through views, and a result that is not contiguous."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, x):
+        y = self.layer(x)
+        y[:, :2] = y[:, 2:4] * 2
+        y.mul_(0.5)
+        y[:, 5].add_(1)
+        return y.t().contiguous().t()
+
+
+class Autocast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(6, 8)
+        self.second = nn.Linear(8, 3)
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            x = self.first(x)
+        return self.second(x.float())
+
+
+class Branch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        y = self.layer(x)
+        return torch.cond(y.sum() > 0, lambda a: a.sin(), lambda a: a.cos() * 2, (y,))
+
+
+class Frozen(nn.Module):
+    """A parameter that is not trained, and one that is not used."""
+
+    def __init__(self):
+        super().__init__()
+        self.fixed = nn.Linear(4, 4)
+        self.trained = nn.Linear(4, 2)
+        self.fixed.weight.requires_grad_(False)
+        self.fixed.bias.requires_grad_(False)
+
+    def forward(self, x):
+        return self.trained(self.fixed(x))
+
+
+class Lstm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(5, 4, num_layers=2, batch_first=True)
+
+    def forward(self, x):
+        return self.lstm(x)[0]
+
+
+class Dropouts(nn.Module):
+    """Nothing random may be left in evaluation; PyTorch's own numbers in training are another generator's."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.drop = nn.Dropout2d(0.5)
+        self.attention = nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True)
+
+    def forward(self, x):
+        x = self.drop(self.norm(x)).flatten(1, 2)
+        return nn.functional.dropout(self.attention(x, x, x, need_weights=False)[0], 0.3, self.training)
+
+
+def floats(*shape):
+    return torch.randn(shape)
+
+
+CASES = {
+    "tied": (Tied, lambda: (torch.randint(0, 20, (4, 6)), torch.rand(4)), True),
+    "sizes": (Sizes, lambda: (floats(4, 6, 2),), True),
+    "in_place": (InPlace, lambda: (floats(5, 6),), True),
+    "autocast": (Autocast, lambda: (floats(5, 6),), True),
+    "branch": (Branch, lambda: (floats(3, 4),), True),
+    "frozen": (Frozen, lambda: (floats(3, 4),), True),
+    "lstm": (Lstm, lambda: (floats(3, 4, 5),), True),
+    "dropouts": (Dropouts, lambda: (floats(3, 3, 2, 4),), False),
+}
+
+
+def named(outputs):
+    if isinstance(outputs, dict):
+        return outputs
+    return {"output": outputs}
+
+
+def make(name, module, inputs, deterministic):
+    torch.manual_seed(1)
+    model, arguments = module().train(), inputs()
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    program = torch.export.export(model, arguments, dynamic_shapes=[{0: batch} for _ in arguments])
+    torch.export.save(program, FOLDER / f"{name}.pt2")
+
+    names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
+    values = {f"input.{n}": a for n, a in zip(names, arguments)}
+    if deterministic:
+        outputs = named(model(*arguments))
+        gradients = {n: torch.randn_like(o) for n, o in outputs.items()}
+        wanted = [n for n, o in outputs.items() if o.requires_grad]
+        if wanted:
+            torch.autograd.backward([outputs[n] for n in wanted], [gradients[n] for n in wanted])
+        values |= {f"output.{n}": o.detach() for n, o in outputs.items()}
+        values |= {f"output_gradient.{n}": gradients[n] for n in wanted}
+        values |= {f"gradient.{n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
+    values |= {f"after.{n}": b for n, b in model.state_dict().items() if n not in dict(model.named_parameters())
+               and deterministic and not n.startswith("head.")}
+    values |= {f"evaluation.{n}": o.detach() for n, o in named(model.eval()(*arguments)).items()}
+    save_file({n: v.detach().clone().contiguous() for n, v in values.items()}, FOLDER / f"{name}.safetensors")
+
+
+def main():
+    FOLDER.mkdir(exist_ok=True)
+    for name, (module, inputs, deterministic) in CASES.items():
+        make(name, module, inputs, deterministic)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+// Exported programs against PyTorch's own numbers (tests/golden/make_exported.py), whole and cut in two.
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <numeric>
+
+#include "tests/unit/worker/close.h"
+#include "worker/data/tensor_file.h"
+#include "worker/exported/graph_layer.h"
+
+namespace gpipe::worker {
+namespace {
+
+using ::testing::HasSubstr;
+
+const std::filesystem::path kFolder = GPIPE_SOURCE_DIR "/tests/golden/exported";
+
+std::unique_ptr<Archive> OpenArchive(const std::string& name) {
+  auto archive = Archive::Open(kFolder / (name + ".pt2"));
+  EXPECT_TRUE(archive.ok()) << archive.status();
+  return archive.ok() ? *std::move(archive) : nullptr;
+}
+
+GraphLayer::Part WholeProgram(const exported::Program& program) {
+  GraphLayer::Part part;
+  part.nodes.resize(program.graph.nodes.size());
+  std::iota(part.nodes.begin(), part.nodes.end(), size_t{0});
+  for (const exported::UserInput& input : program.user_inputs) part.entering.push_back(input.value);
+  for (const exported::UserOutput& output : program.user_outputs) {
+    part.leaving.push_back(std::get<exported::ValueName>(output.value.value).name);
+  }
+  return part;
+}
+
+class ExportedGoldenTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    archive_ = OpenArchive(GetParam());
+    ASSERT_NE(archive_, nullptr);
+    auto file = TensorFile::Open(kFolder / (GetParam() + ".safetensors"));
+    ASSERT_TRUE(file.ok()) << file.status();
+    file_ = *std::move(file);
+    auto layer = GraphLayer::Create(*archive_, WholeProgram(archive_->program()), {});
+    ASSERT_TRUE(layer.ok()) << layer.status();
+    layer_ = *std::move(layer);
+    for (const LayerTensor& entry : layer_->tensors()) entry.tensor.set_requires_grad(entry.parameter);
+  }
+
+  bool Has(const std::string& name) const { return file_->header().tensors.contains(name); }
+  at::Tensor Golden(const std::string& name) const { return file_->Get(name).value(); }
+
+  std::vector<at::Tensor> Inputs() const {
+    std::vector<at::Tensor> inputs;
+    for (const exported::UserInput& input : archive_->program().user_inputs) {
+      inputs.push_back(Golden("input." + input.name));
+    }
+    return inputs;
+  }
+
+  std::vector<at::Tensor> Run(bool training, bool recomputing = false) {
+    LayerContext context;
+    context.training = training;
+    context.recomputing = recomputing;
+    return layer_->Forward(context, Inputs());
+  }
+
+  void ExpectOutputs(const std::string& prefix, const std::vector<at::Tensor>& outputs) {
+    const auto& named = archive_->program().user_outputs;
+    for (size_t i = 0; i < named.size(); ++i) ExpectClose(outputs[i], Golden(prefix + named[i].name), named[i].name);
+  }
+
+  void Backward(const std::vector<at::Tensor>& outputs) {
+    torch::autograd::variable_list roots, gradients;
+    const auto& named = archive_->program().user_outputs;
+    for (size_t i = 0; i < named.size(); ++i) {
+      if (!Has("output_gradient." + named[i].name)) continue;
+      roots.push_back(outputs[i]);
+      gradients.push_back(Golden("output_gradient." + named[i].name));
+    }
+    if (!roots.empty()) torch::autograd::backward(roots, gradients);
+  }
+
+  void ExpectGradientsAndBuffers() {
+    for (const LayerTensor& entry : layer_->tensors()) {
+      if (Has("gradient." + entry.name)) {
+        ExpectClose(entry.tensor.grad(), Golden("gradient." + entry.name), entry.name);
+      } else {
+        EXPECT_FALSE(entry.tensor.grad().defined()) << entry.name;
+      }
+      if (Has("after." + entry.name)) ExpectClose(entry.tensor, Golden("after." + entry.name), entry.name);
+    }
+  }
+
+  bool Deterministic() const { return Has("output." + archive_->program().user_outputs.front().name); }
+
+  std::unique_ptr<Archive> archive_;
+  std::unique_ptr<TensorFile> file_;
+  std::unique_ptr<GraphLayer> layer_;
+};
+
+TEST_P(ExportedGoldenTest, TrainsAsPyTorchDoes) {
+  if (Deterministic()) {
+    const std::vector<at::Tensor> outputs = Run(/*training=*/true);
+    ExpectOutputs("output.", outputs);
+    Backward(outputs);
+    ExpectGradientsAndBuffers();
+  }
+  ExpectOutputs("evaluation.", Run(/*training=*/false));
+}
+
+TEST_P(ExportedGoldenTest, RecomputingRepeatsTheForwardAndLeavesTheBuffers) {
+  const std::vector<at::Tensor> first = Run(/*training=*/true);
+  std::vector<at::Tensor> buffers;
+  for (const LayerTensor& entry : layer_->tensors()) buffers.push_back(entry.tensor.clone());
+  const std::vector<at::Tensor> again = Run(/*training=*/true, /*recomputing=*/true);
+  for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(at::equal(first[i], again[i]));
+  for (size_t i = 0; i < buffers.size(); ++i) EXPECT_TRUE(at::equal(layer_->tensors()[i].tensor, buffers[i]));
+}
+
+std::vector<std::string> Cases() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(kFolder)) {
+    if (entry.path().extension() == ".pt2") names.push_back(entry.path().stem());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, ExportedGoldenTest, ::testing::ValuesIn(Cases()),
+                         [](const auto& info) { return info.param; });
+
+TEST(ExportedTest, NamesAreTheModels) {
+  const auto archive = OpenArchive("tied");
+  const exported::Program& program = archive->program();
+  ASSERT_EQ(program.user_inputs.size(), 2u);
+  EXPECT_EQ(program.user_inputs[0].name, "ids");
+  EXPECT_EQ(program.user_inputs[1].name, "scale");
+  ASSERT_EQ(program.user_outputs.size(), 2u);
+  EXPECT_EQ(program.user_outputs[0].name, "logits");
+  EXPECT_EQ(program.user_outputs[1].name, "pooled");
+  EXPECT_EQ(archive->CanonicalName("head.weight"), "embedding.weight");
+}
+
+TEST(ExportedTest, RandomOperatorsAreAFunctionOfSeedStepAndMicroBatch) {
+  const auto archive = OpenArchive("dropouts");
+  auto layer = GraphLayer::Create(*archive, WholeProgram(archive->program()), {});
+  ASSERT_TRUE(layer.ok()) << layer.status();
+  const at::Tensor input = at::arange(72, at::kFloat).sin().reshape({3, 3, 2, 4});
+  const auto run = [&](uint64_t seed, int64_t step, int micro_batch) {
+    return (*layer)->Forward({true, true, seed, step, micro_batch}, {input}).front();
+  };
+  EXPECT_TRUE(at::equal(run(1, 2, 3), run(1, 2, 3)));
+  EXPECT_FALSE(at::equal(run(1, 2, 3), run(2, 2, 3)));
+  EXPECT_FALSE(at::equal(run(1, 2, 3), run(1, 3, 3)));
+  EXPECT_FALSE(at::equal(run(1, 2, 3), run(1, 2, 4)));
+}
+
+TEST(ExportedTest, OtherBatchSizesRun) {
+  const auto archive = OpenArchive("tied");
+  auto layer = GraphLayer::Create(*archive, WholeProgram(archive->program()), {});
+  ASSERT_TRUE(layer.ok()) << layer.status();
+  for (const int64_t batch : {1, 2, 7}) {
+    const auto outputs = (*layer)->Forward({}, {at::zeros({batch, 6}, at::kLong), at::ones({batch})});
+    EXPECT_EQ(outputs.front().size(0), batch);
+  }
+}
+
+TEST(ExportedTest, ACutArchiveIsRefused) {
+  const std::filesystem::path path = std::filesystem::path(::testing::TempDir()) / "cut.pt2";
+  std::filesystem::copy_file(kFolder / "tied.pt2", path, std::filesystem::copy_options::overwrite_existing);
+  std::filesystem::resize_file(path, 1000);
+  const auto archive = Archive::Open(path);
+  EXPECT_EQ(archive.status().code(), absl::StatusCode::kInvalidArgument) << archive.status();
+  EXPECT_THAT(archive.status().message(), HasSubstr("cut.pt2: not a model that can be run"));
+  EXPECT_EQ(Archive::Open("/nowhere.pt2").status().code(), absl::StatusCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace gpipe::worker

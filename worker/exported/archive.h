@@ -1,0 +1,63 @@
+#ifndef GPIPE_WORKER_EXPORTED_ARCHIVE_H_
+#define GPIPE_WORKER_EXPORTED_ARCHIVE_H_
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/exported/program.h"
+#include "common/exported/tensor_table.h"
+
+namespace caffe2::serialize {
+class PyTorchStreamReader;
+}
+
+namespace gpipe::worker {
+
+// A .pt2 file of torch.export.save. Opening reads the program and the tables, not the tensors. Used by one thread.
+class Archive {
+ public:
+  // NOT_FOUND: no such file. INVALID_ARGUMENT or UNIMPLEMENTED names the file and says why it cannot be run.
+  static absl::StatusOr<std::unique_ptr<Archive>> Open(const std::filesystem::path& path);
+  ~Archive();
+
+  const exported::Program& program() const { return program_; }
+
+  // The name under which a tensor is kept: of several names for the same memory, seen the same way, the first one in
+  // the program's order (tied parameters are one parameter).
+  const std::string& CanonicalName(const std::string& name) const;
+
+  // Whether the model trained this parameter.
+  bool IsTrainable(const std::string& name) const;
+
+  // A new tensor with the bytes of the archive. NOT_FOUND: no such tensor. INVALID_ARGUMENT: its record is missing or
+  // too short.
+  absl::StatusOr<at::Tensor> Load(const std::string& name, c10::Device device) const;
+  // The same without memory.
+  absl::StatusOr<at::Tensor> Describe(const std::string& name) const;
+
+ private:
+  using Reader = caffe2::serialize::PyTorchStreamReader;
+
+  Archive(std::filesystem::path path, std::unique_ptr<Reader> reader);
+  absl::Status Parse();
+  void FindTies();
+  absl::StatusOr<std::string> ReadText(const std::string& record) const;
+  absl::StatusOr<const exported::StoredTensor*> Find(const std::string& name) const;
+  std::string RecordOf(const std::string& name) const;
+
+  const std::filesystem::path path_;
+  const std::unique_ptr<Reader> reader_;
+  exported::Program program_;
+  exported::TensorTable weights_;    // Parameters and persistent buffers.
+  exported::TensorTable constants_;  // Constants and other buffers.
+  std::map<std::string, std::string> canonical_;
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_EXPORTED_ARCHIVE_H_

@@ -1,0 +1,112 @@
+#include "worker/exported/graph_code.h"
+
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/exported/value_names.h"
+#include "common/status_macros.h"
+#include "worker/exported/region_call.h"
+#include "worker/exported/size_arithmetic.h"
+#include "worker/model/random.h"
+
+namespace gpipe::worker {
+namespace {
+
+using exported::Argument;
+using exported::Node;
+
+// torch.export leaves them behind; they check the types and devices of the machine that exported.
+constexpr std::string_view kMetadataCheck = "torch.ops.aten._assert_tensor_metadata.default";
+
+std::string Describe(const Node& node) {
+  return absl::StrCat(node.name, " (", node.target, ")", node.source.empty() ? "" : absl::StrCat(" at ", node.source));
+}
+
+absl::StatusOr<std::unique_ptr<Instruction>> MakeInstruction(uint64_t position, const Node& node, Slots& slots,
+                                                             const CompileOptions& options) {
+  GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Instruction> made, MakeRegionCall(node, position, slots, options));
+  if (made == nullptr) {
+    GPIPE_ASSIGN_OR_RETURN(made, MakeSizeArithmetic(node, slots));
+  }
+  if (made != nullptr) return made;
+  return MakeOperatorCall(node, position, slots, options);
+}
+
+}  // namespace
+
+absl::StatusOr<GraphCode> GraphCode::Compile(const Part& part, const CompileOptions& options) {
+  GraphCode code;
+  Slots slots;
+  for (const std::string& name : part.entering) code.entering_.push_back(slots.Add(name));
+  std::vector<std::string> problems;
+  for (const auto& [position, node] : part.nodes) {
+    const absl::Status status = code.Add(position, *node, slots, options);
+    if (!status.ok()) problems.push_back(absl::StrCat(Describe(*node), ": ", status.message()));
+    // So that what uses its results is not a problem as well.
+    for (const std::string& name : exported::ValuesMadeBy(*node)) slots.Add(name);
+  }
+  if (!problems.empty()) return absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
+  GPIPE_RETURN_IF_ERROR(code.Leave(part.leaving, slots));
+  code.slots_ = slots.size();
+  code.FindLastUses(part, slots);
+  return code;
+}
+
+absl::StatusOr<GraphCode> GraphCode::CompileRegion(const exported::Graph& graph, uint64_t position,
+                                                   const CompileOptions& options) {
+  Part part{{}, graph.inputs, graph.outputs};
+  for (size_t i = 0; i < graph.nodes.size(); ++i) part.nodes.emplace_back(SeedOf(position, i), &graph.nodes[i]);
+  return Compile(part, options);
+}
+
+absl::Status GraphCode::Add(uint64_t position, const Node& node, Slots& slots, const CompileOptions& options) {
+  Step& step = steps_.emplace_back();
+  step.where = Describe(node);
+  if (node.target == kMetadataCheck) return absl::OkStatus();
+  GPIPE_ASSIGN_OR_RETURN(step.instruction, MakeInstruction(position, node, slots, options));
+  return absl::OkStatus();
+}
+
+absl::Status GraphCode::Leave(const exported::ArgumentList& leaving, const Slots& slots) {
+  for (const Argument& argument : leaving) {
+    GPIPE_ASSIGN_OR_RETURN(ArgumentSource source,
+                           ArgumentSource::Create(argument, c10::AnyType::get(), slots, c10::kCPU));
+    leaving_.push_back(std::move(source));
+  }
+  return absl::OkStatus();
+}
+
+void GraphCode::FindLastUses(const Part& part, const Slots& slots) {
+  std::map<std::string, size_t> last;
+  for (size_t i = 0; i < part.nodes.size(); ++i) {
+    for (const std::string& name : exported::ValuesReadBy(*part.nodes[i].second)) last[name] = i;
+    for (const std::string& name : exported::ValuesMadeBy(*part.nodes[i].second)) last[name] = i;
+  }
+  std::vector<std::string> kept;
+  for (const Argument& argument : part.leaving) exported::AppendValues(argument, kept);
+  for (const std::string& name : kept) last.erase(name);
+  for (const auto& [name, step] : last) {
+    if (slots.Has(name)) steps_[step].dead.push_back(slots.Find(name));
+  }
+}
+
+std::vector<c10::IValue> GraphCode::Run(const LayerContext& context, std::vector<c10::IValue> values) const {
+  Frame frame(slots_);
+  for (size_t i = 0; i < entering_.size(); ++i) frame[entering_[i]] = std::move(values[i]);
+  for (const Step& step : steps_) {
+    try {
+      if (step.instruction != nullptr) step.instruction->Run(context, frame);
+    } catch (c10::Error& error) {
+      error.add_context(absl::StrCat("in ", step.where));
+      throw;
+    }
+    for (const size_t slot : step.dead) frame[slot] = {};
+  }
+  std::vector<c10::IValue> results;
+  for (const ArgumentSource& source : leaving_) results.push_back(source.Get(frame));
+  return results;
+}
+
+}  // namespace gpipe::worker

@@ -1,0 +1,85 @@
+#include "worker/exported/graph_layer.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "common/exported/value_names.h"
+#include "common/status_macros.h"
+
+namespace gpipe::worker {
+namespace {
+
+using exported::Input;
+using exported::InputKind;
+
+// Those of the program's own inputs that the nodes use, or that leave as they are.
+std::vector<const Input*> UsedInputs(const exported::Program& program, const GraphLayer::Part& part) {
+  std::set<std::string> used(part.leaving.begin(), part.leaving.end());
+  for (const size_t position : part.nodes) {
+    const std::vector<std::string> names = exported::ValuesReadBy(program.graph.nodes[position]);
+    used.insert(names.begin(), names.end());
+  }
+  std::vector<const Input*> inputs;
+  for (const Input& input : program.inputs) {
+    if (input.kind != InputKind::kUserInput && used.contains(input.value)) inputs.push_back(&input);
+  }
+  return inputs;
+}
+
+exported::ArgumentList AsArguments(const std::vector<std::string>& names) {
+  exported::ArgumentList arguments;
+  for (const std::string& name : names) arguments.push_back({exported::ValueName{name}});
+  return arguments;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GraphLayer>> GraphLayer::Create(const Archive& archive, const Part& part,
+                                                               const CompileOptions& options) {
+  const exported::Program& program = archive.program();
+  const std::vector<const Input*> inputs = UsedInputs(program, part);
+  GraphCode::Part code{{}, part.entering, AsArguments(part.leaving)};
+  for (const size_t position : part.nodes) code.nodes.emplace_back(position, &program.graph.nodes[position]);
+  for (const Input* input : inputs) code.entering.push_back(input->value);
+
+  auto layer = std::make_unique<GraphLayer>();
+  GPIPE_ASSIGN_OR_RETURN(GraphCode compiled, GraphCode::Compile(code, options));
+  layer->code_ = std::make_unique<GraphCode>(std::move(compiled));
+  GPIPE_RETURN_IF_ERROR(layer->Bind(archive, inputs, options.device));
+  return layer;
+}
+
+absl::Status GraphLayer::Bind(const Archive& archive, const std::vector<const Input*>& inputs, c10::Device device) {
+  for (const Input* input : inputs) {
+    if (input->kind == InputKind::kConstant) {
+      bound_.emplace_back();  // torch.export has put its value where it is used.
+      continue;
+    }
+    GPIPE_ASSIGN_OR_RETURN(at::Tensor tensor, BindOne(archive, *input, device));
+    bound_.emplace_back(std::move(tensor));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<at::Tensor> GraphLayer::BindOne(const Archive& archive, const Input& input, c10::Device device) {
+  const std::string& name = archive.CanonicalName(input.name);
+  const auto same = [&](const LayerTensor& entry) { return entry.name == name; };
+  if (const auto tied = std::find_if(tensors().begin(), tensors().end(), same); tied != tensors().end()) {
+    return tied->tensor;
+  }
+  GPIPE_ASSIGN_OR_RETURN(at::Tensor tensor, device.is_meta() ? archive.Describe(name) : archive.Load(name, device));
+  if (input.kind == InputKind::kParameter && archive.IsTrainable(name)) return AddParameter(name, std::move(tensor));
+  const bool in_state = input.kind == InputKind::kParameter || (input.kind == InputKind::kBuffer && input.persistent);
+  return in_state ? AddBuffer(name, std::move(tensor)) : tensor;
+}
+
+std::vector<at::Tensor> GraphLayer::Forward(const LayerContext& context, std::vector<at::Tensor> inputs) {
+  std::vector<c10::IValue> values(std::make_move_iterator(inputs.begin()), std::make_move_iterator(inputs.end()));
+  values.insert(values.end(), bound_.begin(), bound_.end());
+  std::vector<at::Tensor> results;
+  for (c10::IValue& result : code_->Run(context, std::move(values))) results.push_back(std::move(result).toTensor());
+  return results;
+}
+
+}  // namespace gpipe::worker

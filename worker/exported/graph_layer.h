@@ -1,0 +1,41 @@
+#ifndef GPIPE_WORKER_EXPORTED_GRAPH_LAYER_H_
+#define GPIPE_WORKER_EXPORTED_GRAPH_LAYER_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "worker/exported/archive.h"
+#include "worker/exported/graph_code.h"
+#include "worker/model/layer.h"
+
+namespace gpipe::worker {
+
+// Some nodes of an exported program as a layer, with the parameters and buffers that they use. Its tensors are named as
+// in the model's state_dict(); a tied parameter has one name and is one tensor, whatever the program calls it.
+class GraphLayer : public Layer {
+ public:
+  struct Part {
+    std::vector<size_t> nodes;  // Positions in the program, ascending.
+    std::vector<std::string> entering;
+    std::vector<std::string> leaving;
+  };
+
+  // Loads only what these nodes use. INVALID_ARGUMENT lists every node that cannot be run, and why.
+  static absl::StatusOr<std::unique_ptr<GraphLayer>> Create(const Archive& archive, const Part& part,
+                                                            const CompileOptions& options);
+
+  std::vector<at::Tensor> Forward(const LayerContext& context, std::vector<at::Tensor> inputs) override;
+
+ private:
+  absl::Status Bind(const Archive& archive, const std::vector<const exported::Input*>& inputs, c10::Device device);
+  absl::StatusOr<at::Tensor> BindOne(const Archive& archive, const exported::Input& input, c10::Device device);
+
+  std::unique_ptr<GraphCode> code_;
+  std::vector<c10::IValue> bound_;  // Parameters, buffers and constants, after what enters.
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_EXPORTED_GRAPH_LAYER_H_

@@ -1,0 +1,213 @@
+#include "worker/exported/operator_call.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+
+#include <set>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "common/status_macros.h"
+#include "worker/exported/argument_source.h"
+#include "worker/model/random.h"
+
+namespace gpipe::worker {
+namespace {
+
+using exported::Node;
+
+constexpr std::string_view kOperators = "torch.ops.";
+constexpr std::string_view kRegions = "torch.ops.higher_order.";
+
+// Arguments that say whether the model is being trained, and what they are when it is not. Only of these operators: a
+// `training` of another one may mean something else.
+struct TrainingArgument {
+  std::string_view operator_name;
+  std::string_view argument;
+};
+constexpr TrainingArgument kTrainingArguments[] = {
+    {"aten::dropout", "train"},
+    {"aten::dropout_", "train"},
+    {"aten::feature_dropout", "train"},
+    {"aten::feature_dropout_", "train"},
+    {"aten::alpha_dropout", "train"},
+    {"aten::alpha_dropout_", "train"},
+    {"aten::feature_alpha_dropout", "train"},
+    {"aten::native_dropout", "train"},
+    {"aten::batch_norm", "training"},
+    {"aten::lstm", "train"},
+    {"aten::gru", "train"},
+    {"aten::rnn_tanh", "train"},
+    {"aten::rnn_relu", "train"},
+    {"aten::rrelu", "training"},
+    {"aten::rrelu_", "training"},
+};
+
+constexpr std::string_view kBatchNorm = "aten::batch_norm";
+constexpr std::string_view kAttention = "aten::scaled_dot_product_attention";
+
+// Batch norm counts its training batches in a buffer of this name, by an addition of its own.
+bool CountsBatches(const Node& node) {
+  if (node.target != "torch.ops.aten.add_.Tensor" || node.inputs.empty()) return false;
+  const auto* value = std::get_if<exported::ValueName>(&node.inputs.front().argument.value);
+  return value != nullptr && absl::EndsWith(value->name, "num_batches_tracked");
+}
+
+void SeedDefaultGenerator(c10::Device device, uint64_t seed) {
+  at::Generator generator = at::globalContext().defaultGenerator(device);
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  generator.set_current_seed(seed);
+}
+
+// A call's results, put where the program names them.
+struct ResultSlots {
+  bool is_list = false;
+  std::vector<std::optional<size_t>> slots;  // None: nothing uses it.
+
+  void Store(c10::IValue value, Frame& frame) const {
+    if (!is_list) {
+      if (!slots.empty() && slots.front()) frame[*slots.front()] = std::move(value);
+      return;
+    }
+    const c10::List<c10::IValue> list = value.toList();
+    TORCH_CHECK_VALUE(list.size() == slots.size(), "makes ", list.size(), " values instead of ", slots.size());
+    for (size_t i = 0; i < slots.size(); ++i) {
+      if (slots[i]) frame[*slots[i]] = list.get(i);
+    }
+  }
+};
+
+class OperatorCall : public Instruction {
+ public:
+  explicit OperatorCall(c10::OperatorHandle handle) : handle_(std::move(handle)) {}
+
+  void Run(const LayerContext& context, Frame& frame) const override {
+    if (counts_batches_ && (!context.training || context.recomputing)) {
+      return results_.front().Store(sources_.front().Get(frame), frame);
+    }
+    torch::jit::Stack stack;
+    stack.reserve(sources_.size());
+    for (const ArgumentSource& source : sources_) stack.push_back(source.Get(frame));
+    Adapt(context, stack);
+    if (random_) SeedDefaultGenerator(device_, SeedOf(context.seed, context.step, context.micro_batch, position_));
+    handle_.callBoxed(stack);
+    for (size_t i = 0; i < results_.size(); ++i) results_[i].Store(std::move(stack[i]), frame);
+  }
+
+  absl::Status Bind(const Node& node, const Slots& slots, c10::Device device) {
+    device_ = device;
+    std::set<std::string> used;
+    for (const c10::Argument& argument : handle_.schema().arguments()) {
+      GPIPE_RETURN_IF_ERROR(BindOne(node, argument, slots, used));
+    }
+    for (const exported::NamedArgument& input : node.inputs) {
+      if (!used.contains(input.name)) {
+        return absl::InvalidArgumentError(absl::StrCat("the operator has no argument '", input.name, "'"));
+      }
+    }
+    FindTrainingArguments();
+    counts_batches_ = CountsBatches(node);
+    return absl::OkStatus();
+  }
+
+  absl::Status BindResults(const Node& node, Slots& slots) {
+    if (node.outputs.size() > handle_.schema().returns().size()) {
+      return absl::InvalidArgumentError("the operator returns less than the program uses");
+    }
+    for (const exported::Output& output : node.outputs) {
+      ResultSlots& result = results_.emplace_back();
+      result.is_list = output.is_list;
+      for (const std::string& name : output.names) {
+        result.slots.push_back(name.empty() ? std::nullopt : std::optional(slots.Add(name)));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  void SetRandom(uint64_t position) {
+    random_ = handle_.hasTag(at::Tag::nondeterministic_seeded);
+    position_ = position;
+  }
+
+ private:
+  absl::Status BindOne(const Node& node, const c10::Argument& argument, const Slots& slots,
+                       std::set<std::string>& used) {
+    for (const exported::NamedArgument& input : node.inputs) {
+      if (input.name != argument.name()) continue;
+      used.insert(input.name);
+      absl::StatusOr<ArgumentSource> source =
+          ArgumentSource::Create(input.argument, argument.real_type(), slots, device_);
+      if (!source.ok()) {
+        return absl::Status(source.status().code(),
+                            absl::StrCat("argument ", argument.name(), ": ", source.status().message()));
+      }
+      sources_.push_back(*std::move(source));
+      return absl::OkStatus();
+    }
+    if (!argument.default_value()) {
+      return absl::InvalidArgumentError(absl::StrCat("argument '", argument.name(), "' is missing"));
+    }
+    sources_.push_back(ArgumentSource::Constant(*argument.default_value()));
+    return absl::OkStatus();
+  }
+
+  std::optional<size_t> PositionOf(std::string_view argument) const {
+    const std::optional<int> index = handle_.schema().argumentIndexWithName(argument);
+    return index ? std::optional(static_cast<size_t>(*index)) : std::nullopt;
+  }
+
+  void FindTrainingArguments() {
+    const std::string& name = handle_.operator_name().name;
+    for (const auto& [operator_name, argument] : kTrainingArguments) {
+      if (name == operator_name) training_ = PositionOf(argument);
+    }
+    if (name == kBatchNorm) momentum_ = PositionOf("momentum");
+    if (name == kAttention) attention_dropout_ = PositionOf("dropout_p");
+  }
+
+  void Adapt(const LayerContext& context, torch::jit::Stack& stack) const {
+    if (!context.training) {
+      if (training_) stack[*training_] = false;
+      if (attention_dropout_) stack[*attention_dropout_] = 0.0;
+    }
+    if (context.recomputing && momentum_) stack[*momentum_] = 0.0;  // The new statistics weigh nothing.
+  }
+
+  const c10::OperatorHandle handle_;
+  c10::Device device_ = c10::kCPU;
+  std::vector<ArgumentSource> sources_;  // In the order of the schema.
+  std::vector<ResultSlots> results_;
+  std::optional<size_t> training_, momentum_, attention_dropout_;
+  bool counts_batches_ = false;
+  bool random_ = false;
+  uint64_t position_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<std::optional<c10::OperatorHandle>> FindOperator(const Node& node) {
+  if (!node.target.starts_with(kOperators) || node.target.starts_with(kRegions)) return std::nullopt;
+  const std::vector<std::string> parts = absl::StrSplit(node.target.substr(kOperators.size()), '.');
+  if (parts.size() == 3) {
+    const std::string overload = parts[2] == "default" ? "" : parts[2];
+    const c10::OperatorName name(absl::StrCat(parts[0], "::", parts[1]), overload);
+    if (auto found = c10::Dispatcher::singleton().findSchema(name)) return found;
+  }
+  return absl::NotFoundError(absl::StrCat("there is no operator ", node.target, " here"));
+}
+
+absl::StatusOr<std::unique_ptr<Instruction>> MakeOperatorCall(const Node& node, uint64_t position, Slots& slots,
+                                                              const CompileOptions& options) {
+  GPIPE_ASSIGN_OR_RETURN(const std::optional<c10::OperatorHandle> handle, FindOperator(node));
+  if (!handle) return absl::InvalidArgumentError(absl::StrCat(node.target, " is no operator"));
+  auto call = std::make_unique<OperatorCall>(*handle);
+  GPIPE_RETURN_IF_ERROR(call->Bind(node, slots, options.device));
+  GPIPE_RETURN_IF_ERROR(call->BindResults(node, slots));
+  call->SetRandom(position);
+  return call;
+}
+
+}  // namespace gpipe::worker
