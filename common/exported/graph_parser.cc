@@ -145,6 +145,7 @@ constexpr std::pair<const char*, Parser> kParsers[] = {
 absl::StatusOr<Output> ParseOutput(const json& value) {
   GPIPE_ASSIGN_OR_RETURN(const Argument argument, ParseArgument(value));
   Output output;
+  output.is_tensor = value.is_object() && value.begin().key().find("tensor") != std::string::npos;
   if (const auto* name = std::get_if<ValueName>(&argument.value)) output.names.push_back(name->name);
   const auto* list = std::get_if<ArgumentList>(&argument.value);
   output.is_list = list != nullptr;

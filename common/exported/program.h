@@ -54,6 +54,7 @@ struct NamedArgument {
 // What a call returns at one position: one value, a list of values, or nothing that is used.
 struct Output {
   bool is_list = false;
+  bool is_tensor = true;  // Else a number, such as a size.
   std::vector<std::string> names;
 };
 

@@ -12,6 +12,7 @@
 #include "tests/unit/worker/close.h"
 #include "worker/data/tensor_file.h"
 #include "worker/exported/graph_layer.h"
+#include "worker/exported/units.h"
 
 namespace gpipe::worker {
 namespace {
@@ -74,15 +75,24 @@ class ExportedGoldenTest : public ::testing::TestWithParam<std::string> {
     for (size_t i = 0; i < named.size(); ++i) ExpectClose(outputs[i], Golden(prefix + named[i].name), named[i].name);
   }
 
-  void Backward(const std::vector<at::Tensor>& outputs) {
-    torch::autograd::variable_list roots, gradients;
-    const auto& named = archive_->program().user_outputs;
-    for (size_t i = 0; i < named.size(); ++i) {
-      if (!Has("output_gradient." + named[i].name)) continue;
-      roots.push_back(outputs[i]);
-      gradients.push_back(Golden("output_gradient." + named[i].name));
+  // Undefined where an output has none.
+  std::vector<at::Tensor> GoldenGradients() const {
+    std::vector<at::Tensor> gradients;
+    for (const exported::UserOutput& output : archive_->program().user_outputs) {
+      const std::string name = "output_gradient." + output.name;
+      gradients.push_back(Has(name) ? Golden(name) : at::Tensor());
     }
-    if (!roots.empty()) torch::autograd::backward(roots, gradients);
+    return gradients;
+  }
+
+  static void Backward(const std::vector<at::Tensor>& outputs, const std::vector<at::Tensor>& gradients) {
+    torch::autograd::variable_list roots, root_gradients;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (!gradients[i].defined() || !outputs[i].requires_grad()) continue;
+      roots.push_back(outputs[i]);
+      root_gradients.push_back(gradients[i]);
+    }
+    if (!roots.empty()) torch::autograd::backward(roots, root_gradients);
   }
 
   void ExpectGradientsAndBuffers() {
@@ -107,7 +117,7 @@ TEST_P(ExportedGoldenTest, TrainsAsPyTorchDoes) {
   if (Deterministic()) {
     const std::vector<at::Tensor> outputs = Run(/*training=*/true);
     ExpectOutputs("output.", outputs);
-    Backward(outputs);
+    Backward(outputs, GoldenGradients());
     ExpectGradientsAndBuffers();
   }
   ExpectOutputs("evaluation.", Run(/*training=*/false));
@@ -122,6 +132,113 @@ TEST_P(ExportedGoldenTest, RecomputingRepeatsTheForwardAndLeavesTheBuffers) {
   for (size_t i = 0; i < buffers.size(); ++i) EXPECT_TRUE(at::equal(layer_->tensors()[i].tensor, buffers[i]));
 }
 
+// A program in several parts, as stages run it: only detached values cross, and gradients come back for them.
+class CutProgram {
+ public:
+  CutProgram(const Archive& archive, const Units& units, std::vector<size_t> cuts) : program_(archive.program()) {
+    for (const exported::UserOutput& output : program_.user_outputs) {
+      outputs_.push_back(std::get<exported::ValueName>(output.value.value).name);
+    }
+    cuts.insert(cuts.begin(), 0);
+    cuts.push_back(program_.graph.nodes.size());
+    for (size_t i = 0; i + 1 < cuts.size(); ++i) {
+      Stage& stage = stages_.emplace_back();
+      stage.part = units.PartOf(cuts[i], cuts[i + 1], outputs_);
+      auto layer = GraphLayer::Create(archive, stage.part, {});
+      EXPECT_TRUE(layer.ok()) << layer.status();
+      stage.layer = *std::move(layer);
+      for (const LayerTensor& entry : stage.layer->tensors()) entry.tensor.set_requires_grad(entry.parameter);
+    }
+  }
+
+  std::vector<at::Tensor> Forward(const std::vector<at::Tensor>& inputs) {
+    for (size_t i = 0; i < inputs.size(); ++i) values_[program_.user_inputs[i].value] = inputs[i];
+    LayerContext context;
+    context.training = true;
+    for (Stage& stage : stages_) {
+      for (const std::string& name : stage.part.entering) {
+        at::Tensor leaf = values_.at(name).detach();
+        if (values_.at(name).requires_grad()) leaf.set_requires_grad(true);
+        stage.leaves.push_back(leaf);
+      }
+      stage.results = stage.layer->Forward(context, stage.leaves);
+      for (size_t i = 0; i < stage.results.size(); ++i) values_[stage.part.leaving[i]] = stage.results[i];
+    }
+    return stages_.back().results;
+  }
+
+  // `gradients` by output; undefined for none.
+  void Backward(const std::vector<at::Tensor>& gradients) {
+    std::map<std::string, at::Tensor> sums;
+    for (size_t i = 0; i < outputs_.size(); ++i) sums[outputs_[i]] = gradients[i];
+    for (auto stage = stages_.rbegin(); stage != stages_.rend(); ++stage) {
+      torch::autograd::variable_list roots, root_gradients;
+      for (size_t i = 0; i < stage->results.size(); ++i) {
+        const at::Tensor gradient = sums[stage->part.leaving[i]];
+        if (!gradient.defined() || !stage->results[i].requires_grad()) continue;
+        roots.push_back(stage->results[i]);
+        root_gradients.push_back(gradient);
+      }
+      if (stage == stages_.rbegin()) sums.clear();  // An output that came from further up has its gradient as a leaf.
+      if (!roots.empty()) torch::autograd::backward(roots, root_gradients);
+      for (size_t i = 0; i < stage->leaves.size(); ++i) {
+        if (!stage->leaves[i].grad().defined()) continue;
+        at::Tensor& sum = sums[stage->part.entering[i]];
+        sum = sum.defined() ? sum + stage->leaves[i].grad() : stage->leaves[i].grad();
+      }
+    }
+  }
+
+  // Of a parameter that several parts have, the sum.
+  at::Tensor GradientOf(const std::string& name) const {
+    at::Tensor sum;
+    for (const Stage& stage : stages_) {
+      for (const LayerTensor& entry : stage.layer->tensors()) {
+        if (entry.name != name || !entry.tensor.grad().defined()) continue;
+        sum = sum.defined() ? sum + entry.tensor.grad() : entry.tensor.grad();
+      }
+    }
+    return sum;
+  }
+
+ private:
+  struct Stage {
+    GraphLayer::Part part;
+    std::unique_ptr<GraphLayer> layer;
+    std::vector<at::Tensor> leaves, results;
+  };
+
+  const exported::Program& program_;
+  std::vector<std::string> outputs_;
+  std::vector<Stage> stages_;
+  std::map<std::string, at::Tensor> values_;
+};
+
+std::vector<std::vector<size_t>> EachCutAndAll(const std::vector<size_t>& cuts) {
+  std::vector<std::vector<size_t>> choices = {cuts};
+  for (const size_t cut : cuts) choices.push_back({cut});
+  return choices;
+}
+
+TEST_P(ExportedGoldenTest, EveryCutTrainsAsTheWhole) {
+  const auto units = Units::Find(*archive_);
+  ASSERT_TRUE(units.ok()) << units.status();
+  const std::vector<at::Tensor> whole = Run(/*training=*/true);
+  std::vector<at::Tensor> gradients;
+  for (const at::Tensor& output : whole) gradients.push_back(at::linspace(-1, 1, output.numel()).view(output.sizes()));
+  Backward(whole, gradients);
+  for (const std::vector<size_t>& cuts : EachCutAndAll(units->cuts())) {
+    SCOPED_TRACE(::testing::PrintToString(cuts));
+    CutProgram cut(*archive_, *units, cuts);
+    const std::vector<at::Tensor> outputs = cut.Forward(Inputs());
+    for (size_t i = 0; i < whole.size(); ++i) ExpectClose(outputs[i], whole[i], "an output");
+    cut.Backward(gradients);
+    for (const LayerTensor& entry : layer_->tensors()) {
+      if (entry.tensor.grad().defined()) ExpectClose(cut.GradientOf(entry.name), entry.tensor.grad(), entry.name);
+    }
+  }
+}
+
 std::vector<std::string> Cases() {
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(kFolder)) {
@@ -133,6 +250,31 @@ std::vector<std::string> Cases() {
 
 INSTANTIATE_TEST_SUITE_P(Cases, ExportedGoldenTest, ::testing::ValuesIn(Cases()),
                          [](const auto& info) { return info.param; });
+
+TEST(ExportedTest, CutsKeepViewsAndTheirWritesTogether) {
+  const auto archive = OpenArchive("in_place");
+  const auto units = Units::Find(*archive);
+  ASSERT_TRUE(units.ok()) << units.status();
+  const auto& nodes = archive->program().graph.nodes;
+  for (const size_t cut : units->cuts()) {
+    // Behind the last write: the linear layer's result is written to through views until then.
+    EXPECT_GT(cut, 0u);
+    for (size_t i = cut; i < nodes.size(); ++i) EXPECT_FALSE(nodes[i].target.ends_with("_.Tensor")) << nodes[i].name;
+  }
+  EXPECT_FALSE(units->cuts().empty());
+}
+
+TEST(ExportedTest, MasksAndSizesAreNoReasonAgainstACut) {
+  const auto archive = OpenArchive("tied");
+  const auto units = Units::Find(*archive);
+  ASSERT_TRUE(units.ok()) << units.status();
+  const auto& nodes = archive->program().graph.nodes;
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (nodes[i].name != "masked_fill") continue;
+    EXPECT_THAT(units->cuts(), ::testing::Contains(i));
+    EXPECT_THAT(units->Crossing(i), ::testing::Not(::testing::Contains("bitwise_not")));
+  }
+}
 
 TEST(ExportedTest, NamesAreTheModels) {
   const auto archive = OpenArchive("tied");

@@ -1,0 +1,164 @@
+#include "worker/exported/aliasing.h"
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <optional>
+#include <string_view>
+
+#include "common/exported/value_names.h"
+#include "common/status_macros.h"
+#include "worker/exported/operator_call.h"
+
+namespace gpipe::worker {
+namespace {
+
+using exported::Node;
+
+// Return their input itself in some cases, which their schemas do not say.
+constexpr std::string_view kMayReturnInput[] = {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout",
+                                                "aten::feature_alpha_dropout", "aten::type_as"};
+// Write to their running statistics, which their schemas do not say.
+constexpr std::string_view kWriteStatistics[] = {"aten::batch_norm", "aten::instance_norm"};
+
+template <size_t kSize>
+bool Contains(const std::string_view (&names)[kSize], const std::string& name) {
+  return std::find(std::begin(names), std::end(names), name) != std::end(names);
+}
+
+// Values in disjoint sets of shared memory.
+class Classes {
+ public:
+  size_t Find(const std::string& value) {
+    size_t at = ids_.emplace(value, ids_.size()).first->second;
+    if (at == parent_.size()) parent_.push_back(at);
+    while (parent_[at] != at) at = parent_[at] = parent_[parent_[at]];
+    return at;
+  }
+  void Join(const std::string& a, const std::string& b) { parent_[Find(a)] = Find(b); }
+
+ private:
+  std::map<std::string, size_t> ids_;
+  std::vector<size_t> parent_;
+};
+
+std::vector<std::string> ValuesOf(const exported::Argument& argument) {
+  std::vector<std::string> names;
+  exported::AppendValues(argument, names);
+  return names;
+}
+
+const exported::NamedArgument* Find(const Node& node, const std::string& name) {
+  const auto found = std::find_if(node.inputs.begin(), node.inputs.end(),
+                                  [&](const exported::NamedArgument& input) { return input.name == name; });
+  return found == node.inputs.end() ? nullptr : &*found;
+}
+
+class Analysis {
+ public:
+  explicit Analysis(const Archive& archive) : program_(archive.program()) {
+    for (const exported::Input& input : program_.inputs) {
+      bound_.insert(input.value);
+      if (input.kind == exported::InputKind::kUserInput || input.kind == exported::InputKind::kConstant) continue;
+      // Two names for one storage are written together.
+      const std::string& name = archive.CanonicalName(input.name);
+      classes_.Join(input.value, "=" + name);
+    }
+  }
+
+  absl::StatusOr<Aliasing> Run() {
+    for (size_t i = 0; i < program_.graph.nodes.size(); ++i) {
+      GPIPE_RETURN_IF_ERROR(Visit(i, program_.graph.nodes[i]));
+    }
+    return Collect();
+  }
+
+ private:
+  absl::Status Visit(size_t position, const Node& node) {
+    GPIPE_ASSIGN_OR_RETURN(const std::optional<c10::OperatorHandle> handle, FindOperator(node));
+    if (handle) {
+      VisitOperator(position, node, *handle);
+    } else if (node.target.starts_with("torch.ops.higher_order.")) {
+      JoinEverything(position, node);
+    }
+    return absl::OkStatus();
+  }
+
+  void VisitOperator(size_t position, const Node& node, const c10::OperatorHandle& handle) {
+    const std::string& name = handle.operator_name().name;
+    for (const c10::Argument& argument : handle.schema().arguments()) {
+      const exported::NamedArgument* input = Find(node, argument.name());
+      if (input == nullptr || argument.alias_info() == nullptr) continue;
+      const std::vector<std::string> values = ValuesOf(input->argument);
+      if (argument.alias_info()->isWrite()) Write(position, values);
+      for (size_t i = 0; i < node.outputs.size(); ++i) {
+        if (handle.schema().returns()[i].alias_info() != nullptr) JoinAll(values, node.outputs[i].names);
+      }
+    }
+    if (Contains(kMayReturnInput, name)) JoinEverything(position, node, /*writes=*/false);
+    if (!Contains(kWriteStatistics, name)) return;
+    for (const char* statistic : {"running_mean", "running_var"}) {
+      if (const auto* input = Find(node, statistic)) Write(position, ValuesOf(input->argument));
+    }
+  }
+
+  // What a region does inside is not looked at.
+  void JoinEverything(size_t position, const Node& node, bool writes = false) {
+    JoinAll(exported::ValuesReadBy(node), exported::ValuesMadeBy(node));
+    if (writes) Write(position, exported::ValuesReadBy(node));
+  }
+
+  void JoinAll(const std::vector<std::string>& inputs, const std::vector<std::string>& outputs) {
+    for (const std::string& input : inputs) {
+      for (const std::string& output : outputs) {
+        if (!output.empty()) classes_.Join(input, output);
+      }
+    }
+  }
+
+  void Write(size_t position, const std::vector<std::string>& values) {
+    for (const std::string& value : values) writes_.emplace_back(position, value);
+  }
+
+  Aliasing Collect() {
+    std::map<size_t, size_t> last_write;
+    for (const auto& [position, value] : writes_) {
+      size_t& last = last_write[classes_.Find(value)];
+      last = std::max(last, position);
+    }
+    std::map<size_t, std::pair<size_t, size_t>> extent;
+    for (size_t i = 0; i < program_.graph.nodes.size(); ++i) {
+      const Node& node = program_.graph.nodes[i];
+      for (const std::string& value : exported::ValuesMadeBy(node))
+        Extend(value, i, /*bound=*/false, last_write, extent);
+      for (const std::string& value : exported::ValuesReadBy(node)) {
+        if (bound_.contains(value)) Extend(value, i, /*bound=*/true, last_write, extent);
+      }
+    }
+    for (const auto& [number, nodes] : extent) result_.unbroken.push_back(nodes);
+    return std::move(result_);
+  }
+
+  // The value is made, or a bound one used, at this node.
+  void Extend(const std::string& value, size_t position, bool bound, const std::map<size_t, size_t>& last_write,
+              std::map<size_t, std::pair<size_t, size_t>>& extent) {
+    const auto write = last_write.find(classes_.Find(value));
+    if (write == last_write.end()) return;
+    result_.written.insert(value);
+    auto& [first, last] = extent.emplace(write->first, std::pair(position, write->second)).first->second;
+    first = std::min(first, position);
+    if (bound) last = std::max(last, position);
+  }
+
+  const exported::Program& program_;
+  std::set<std::string> bound_;
+  Classes classes_;
+  std::vector<std::pair<size_t, std::string>> writes_;
+  Aliasing result_;
+};
+
+}  // namespace
+
+absl::StatusOr<Aliasing> FindAliasing(const Archive& archive) { return Analysis(archive).Run(); }
+
+}  // namespace gpipe::worker

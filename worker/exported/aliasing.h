@@ -1,0 +1,28 @@
+#ifndef GPIPE_WORKER_EXPORTED_ALIASING_H_
+#define GPIPE_WORKER_EXPORTED_ALIASING_H_
+
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/exported/program.h"
+#include "worker/exported/archive.h"
+
+namespace gpipe::worker {
+
+// Which values of a program share memory that is written to, as the operators' schemas say.
+struct Aliasing {
+  // Values, by name, whose memory some node writes to.
+  std::set<std::string> written;
+  // Nodes [first, second] must stay together: between them lie the first definition (of a parameter or buffer: the
+  // first use) and the last write of memory that is written to; of a buffer, all uses.
+  std::vector<std::pair<size_t, size_t>> unbroken;
+};
+
+absl::StatusOr<Aliasing> FindAliasing(const Archive& archive);
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_EXPORTED_ALIASING_H_
