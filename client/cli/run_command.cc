@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -63,7 +64,8 @@ absl::StatusOr<ExitCode> RunJob(PrivateCluster& cluster, const spec::SpecFile& f
 absl::StatusOr<LocalClusterOptions> FitCluster(const RunOptions& options, int cores, int gpus, v1::JobSpec& spec) {
   v1::Pipeline& pipeline = *spec.mutable_pipeline();
   const int stages = pipeline.balance_size();
-  const int64_t most = stages > 0 ? stages : std::max(1, spec.model().sequential_size());
+  const int layers = spec.model().sequential_size();  // Of an exported model a worker will find them.
+  const int64_t most = stages > 0 ? stages : layers > 0 ? layers : std::numeric_limits<int>::max();
   LocalClusterOptions cluster;
   cluster.workers = static_cast<int>(std::min(WantedWorkers(options, pipeline), most));
   pipeline.set_workers(cluster.workers);  // The spec's own number may be another one.

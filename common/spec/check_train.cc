@@ -21,12 +21,15 @@ void CheckRandomDataset(const v1::RandomDataset& random, const std::string& path
   }
 }
 
-void CheckDataset(const v1::Dataset& dataset, const v1::Loss& loss, const std::string& path, FieldErrors& errors) {
+void CheckDataset(const v1::Dataset& dataset, const v1::JobSpec& spec, const std::string& path, FieldErrors& errors) {
+  const v1::Loss& loss = spec.train().loss();
   if (dataset.has_random() == !dataset.path().empty()) {
     errors.Add(path, "needs either path or random");
     return;
   }
-  if (dataset.inputs_size() > 1) errors.Add(path + ".inputs", "must name one tensor: a layer list has one input");
+  if (dataset.inputs_size() > 1 && !spec.model().has_exported()) {
+    errors.Add(path + ".inputs", "must name one tensor: a layer list has one input");
+  }
   if (!dataset.has_random()) return;
   CheckRandomDataset(dataset.random(), path + ".random", errors);
   if (loss.has_mse() || loss.has_bce_with_logits()) {
@@ -44,6 +47,21 @@ void CheckLength(const v1::Train& train, FieldErrors& errors) {
   const auto& random = train.dataset().random();
   if (train.drop_last() && random.samples() > 0 && random.samples() < train.batch_size()) {
     errors.Add("train.drop_last", absl::StrCat("leaves nothing: there are ", random.samples(), " samples"));
+  }
+}
+
+// Which output and which dimension are questions about a model with several.
+void CheckLossOutput(const v1::JobSpec& spec, FieldErrors& errors) {
+  if (spec.model().has_exported()) return;
+  const v1::Loss& loss = spec.train().loss();
+  const struct {
+    const char* kind;
+    bool chosen;
+  } kinds[] = {{"cross_entropy", !loss.cross_entropy().output().empty()},
+               {"mse", !loss.mse().output().empty()},
+               {"bce_with_logits", !loss.bce_with_logits().output().empty()}};
+  for (const auto& [kind, chosen] : kinds) {
+    if (chosen) errors.Add(absl::StrCat("train.loss.", kind, ".output"), "a layer list has one output, without a name");
   }
 }
 
@@ -119,6 +137,11 @@ void CheckLrSchedule(const v1::Train& train, FieldErrors& errors) {
 void CheckFreeze(const v1::JobSpec& spec, FieldErrors& errors) {
   for (int i = 0; i < spec.train().freeze_size(); ++i) {
     const std::string& prefix = spec.train().freeze(i);
+    if (spec.model().has_exported()) {
+      // Its names are known when it has been looked at.
+      if (prefix.empty()) errors.Add(ElementPath("train.freeze", i), "is empty");
+      continue;
+    }
     const size_t dot = prefix.find('.');
     int layer = -1;
     const bool good = dot != std::string::npos && absl::SimpleAtoi(prefix.substr(0, dot), &layer) && layer >= 0 &&
@@ -135,12 +158,14 @@ void CheckFreeze(const v1::JobSpec& spec, FieldErrors& errors) {
 void CheckTrain(const v1::JobSpec& spec, FieldErrors& errors) {
   const v1::Train& train = spec.train();
   if (train.has_dataset()) {
-    CheckDataset(train.dataset(), train.loss(), "train.dataset", errors);
+    CheckDataset(train.dataset(), spec, "train.dataset", errors);
   } else {
     errors.Add("train.dataset", "is required");
   }
   CheckLength(train, errors);
   CheckLoss(train.loss(), errors);
+  CheckLossOutput(spec, errors);
+  if (!v1::Precision_IsValid(train.precision())) errors.Add("train.precision", "is not a known value");
   CheckOptimizer(train.optimizer(), errors);
   CheckLrSchedule(train, errors);
   CheckRange(train.grad_clip_norm(), 0, kInfinity, /*closed=*/false, "train.grad_clip_norm", errors);
@@ -149,7 +174,7 @@ void CheckTrain(const v1::JobSpec& spec, FieldErrors& errors) {
   if (!train.has_evaluate()) return;
   CheckNotNegative(train.evaluate().every_steps(), "train.evaluate.every_steps", errors);
   if (train.evaluate().has_dataset()) {
-    CheckDataset(train.evaluate().dataset(), train.loss(), "train.evaluate.dataset", errors);
+    CheckDataset(train.evaluate().dataset(), spec, "train.evaluate.dataset", errors);
   } else {
     errors.Add("train.evaluate.dataset", "is required");
   }

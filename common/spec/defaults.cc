@@ -117,9 +117,11 @@ void Fill(v1::Train& train) {
   v1::LrSchedule& schedule = *train.mutable_lr_schedule();
   if (schedule.kind_case() == v1::LrSchedule::KIND_NOT_SET) schedule.mutable_constant();
   if (schedule.has_step() && !schedule.step().has_gamma()) schedule.mutable_step()->set_gamma(0.1);
-  if (train.loss().has_cross_entropy() && !train.loss().cross_entropy().has_ignore_index()) {
-    train.mutable_loss()->mutable_cross_entropy()->set_ignore_index(-100);
-  }
+  if (train.precision() == v1::PRECISION_UNSPECIFIED) train.set_precision(v1::PRECISION_FP32);
+  if (!train.loss().has_cross_entropy()) return;
+  v1::CrossEntropy& loss = *train.mutable_loss()->mutable_cross_entropy();
+  if (!loss.has_ignore_index()) loss.set_ignore_index(-100);
+  if (!loss.has_class_dim()) loss.set_class_dim(1);
 }
 
 }  // namespace

@@ -46,6 +46,7 @@ void CheckBalance(const v1::JobSpec& spec, FieldErrors& errors) {
       sum = std::numeric_limits<int64_t>::max();  // More than any number of layers, which is all that matters below.
     }
   }
+  if (spec.model().has_exported()) return;  // How many parts it has is known when it has been looked at.
   if (balance.size() > layers) {
     errors.Add("pipeline.balance", absl::StrCat("has more stages than the model has layers (stages: ", balance.size(),
                                                 ", layers: ", layers, ")"));
@@ -59,6 +60,11 @@ void CheckBalance(const v1::JobSpec& spec, FieldErrors& errors) {
 }  // namespace
 
 void CheckModel(const v1::Model& model, FieldErrors& errors) {
+  if (model.has_exported()) {
+    if (model.exported().path().empty()) errors.Add("model.exported.path", "is required");
+    if (!model.sequential().empty()) errors.Add("model", "needs either sequential or exported");
+    return;
+  }
   if (model.sequential().empty()) errors.Add("model.sequential", "is required: at least one layer");
   for (int i = 0; i < model.sequential_size(); ++i) {
     const std::string kind = LayerKind(model.sequential(i));
@@ -74,8 +80,12 @@ void CheckPipeline(const v1::JobSpec& spec, FieldErrors& errors) {
   CheckNotNegative(pipeline.clock_window(), "pipeline.clock_window", errors);
   if (pipeline.has_chunks()) CheckPositive(pipeline.chunks(), "pipeline.chunks", errors);
   if (!CheckNotNegative(pipeline.workers(), "pipeline.workers", errors)) return;
+  if (spec.model().has_exported() && pipeline.deferred_batch_norm()) {
+    errors.Add("pipeline.deferred_batch_norm", "is for layer lists");
+  }
+  const bool known = !spec.model().has_exported() || !pipeline.balance().empty();
   const int stages = pipeline.balance().empty() ? spec.model().sequential_size() : pipeline.balance_size();
-  if (pipeline.workers() > stages) {
+  if (known && pipeline.workers() > stages) {
     errors.Add("pipeline.workers", absl::StrCat("must be at most the number of ",
                                                 pipeline.balance().empty() ? "layers" : "stages", ", ", stages));
   }
@@ -98,6 +108,7 @@ std::vector<NamedFile> FilesOf(const v1::JobSpec& spec) {
   const auto add = [&](const char* field, const std::string& path) {
     if (!path.empty()) files.push_back({field, path});
   };
+  add("model.exported.path", spec.model().exported().path());
   add("model.weights", spec.model().weights());
   add("train.dataset.path", spec.train().dataset().path());
   add("train.evaluate.dataset.path", spec.train().evaluate().dataset().path());

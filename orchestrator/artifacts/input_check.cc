@@ -1,5 +1,6 @@
 #include "orchestrator/artifacts/input_check.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -23,8 +24,13 @@ struct Samples {
   v1::DataType dtype = v1::DATA_TYPE_UNSPECIFIED;
 };
 
+struct NamedSamples {
+  std::string name;
+  Samples samples;
+};
+
 struct DatasetFacts {
-  Samples input;
+  std::vector<NamedSamples> inputs;  // At least one.
   Samples target;
 };
 
@@ -44,11 +50,21 @@ std::string NamesText(const safetensors::Header& header) {
   return names.empty() ? "no tensors" : absl::StrJoin(names, ", ");
 }
 
-InputFacts FactsOf(const Samples& input) {
+std::vector<std::string> NamesOf(const safetensors::Header& header) {
+  std::vector<std::string> names;
+  for (const auto& [name, info] : header.tensors) names.push_back(name);
+  return names;
+}
+
+InputFacts FactsOf(const std::vector<NamedSamples>& inputs) {
   InputFacts facts;
-  facts.samples = input.count;
-  facts.input_shape = input.shape;
-  facts.input_dtype = input.dtype;
+  facts.samples = inputs.front().samples.count;
+  for (const auto& [name, samples] : inputs) {
+    v1::ModelValue& value = facts.inputs.emplace_back();
+    value.set_name(name);
+    value.mutable_shape()->Assign(samples.shape.begin(), samples.shape.end());
+    value.set_dtype(samples.dtype);
+  }
   return facts;
 }
 
@@ -89,7 +105,9 @@ class Checker {
     return Samples{.count = shape[0], .shape = {shape.begin() + 1, shape.end()}, .dtype = found->second.dtype};
   }
 
+  // An exported model says itself what it takes.
   void ExpectInputType(const Samples& input, std::string_view field) {
+    if (spec_.model().has_exported()) return;
     if (input.dtype == v1::DATA_TYPE_FLOAT32 || input.dtype == v1::DATA_TYPE_INT64) return;
     errors_.Add(field, absl::StrCat("must be F32 or I64, is ", DtypeText(input.dtype)));
   }
@@ -105,7 +123,9 @@ class Checker {
 
   std::optional<DatasetFacts> CheckRandom(const v1::RandomDataset& random, const std::string& field) {
     DatasetFacts facts;
-    facts.input = {random.samples(), {random.input_shape().begin(), random.input_shape().end()}, v1::DATA_TYPE_FLOAT32};
+    facts.inputs = {
+        {"input",
+         {random.samples(), {random.input_shape().begin(), random.input_shape().end()}, v1::DATA_TYPE_FLOAT32}}};
     facts.target = {random.samples(), {}, v1::DATA_TYPE_INT64};
     ExpectTargetType(facts.target, field);
     return facts;
@@ -115,19 +135,31 @@ class Checker {
     if (dataset.has_random()) return CheckRandom(dataset.random(), field + ".random");
     std::optional<safetensors::Header> header = Open(field + ".path", dataset.path());
     if (!header.has_value()) return std::nullopt;
-    std::string input_field = field + ".inputs[0]";  // A layer list has one input; the validator sees to that.
-    std::optional<Samples> input = Find(*header, input_field, dataset.inputs().empty() ? "input" : dataset.inputs(0));
+    DatasetFacts facts;
     std::optional<Samples> target = Find(*header, field + ".target", dataset.target());
-    if (!input.has_value() || !target.has_value()) return std::nullopt;
-    ExpectInputType(*input, input_field);
-    ExpectTargetType(*target, field + ".target");
-    if (input->count != target->count) {
-      errors_.Add(field + ".target", absl::StrCat("tensors of unequal batch size: '", dataset.target(), "' has ",
-                                                  target->count, " samples, the input has ", input->count));
-    } else if (input->count == 0) {
-      errors_.Add(field + ".path", "the data set is empty: its tensors have 0 samples");
+    for (int i = 0; i < std::max(1, dataset.inputs_size()); ++i) {
+      const std::string name = dataset.inputs().empty() ? "input" : dataset.inputs(i);
+      const std::string input_field = absl::StrCat(field, ".inputs[", i, "]");
+      std::optional<Samples> input = Find(*header, input_field, name);
+      if (!input.has_value()) continue;
+      ExpectInputType(*input, input_field);
+      if (target.has_value()) ExpectAsMany(*target, dataset.target(), *input, name, field + ".target");
+      facts.inputs.push_back({name, *std::move(input)});
     }
-    return DatasetFacts{.input = *std::move(input), .target = *std::move(target)};
+    if (target.has_value()) ExpectTargetType(*target, field + ".target");
+    if (static_cast<int>(facts.inputs.size()) < std::max(1, dataset.inputs_size()) || !target.has_value()) {
+      return std::nullopt;
+    }
+    facts.target = *std::move(target);
+    if (facts.target.count == 0) errors_.Add(field + ".path", "the data set is empty: its tensors have 0 samples");
+    return facts;
+  }
+
+  void ExpectAsMany(const Samples& samples, const std::string& name, const Samples& others, const std::string& other,
+                    std::string_view field) {
+    if (samples.count == others.count) return;
+    errors_.Add(field, absl::StrCat("tensors of unequal batch size: '", name, "' has ", samples.count, " samples, '",
+                                    other, "' has ", others.count));
   }
 
   void ExpectSame(const Samples& evaluation, const Samples& train, std::string_view field) {
@@ -148,17 +180,25 @@ class Checker {
     if (train.has_evaluate()) evaluation = CheckDataset(train.evaluate().dataset(), "train.evaluate.dataset");
     if (!data.has_value()) return {};
     if (evaluation.has_value()) {
-      ExpectSame(evaluation->input, data->input, "train.evaluate.dataset.inputs[0]");
+      for (size_t i = 0; i < std::min(evaluation->inputs.size(), data->inputs.size()); ++i) {
+        ExpectSame(evaluation->inputs[i].samples, data->inputs[i].samples,
+                   absl::StrCat("train.evaluate.dataset.inputs[", i, "]"));
+      }
+      if (evaluation->inputs.size() != data->inputs.size()) {
+        errors_.Add("train.evaluate.dataset.inputs",
+                    absl::StrCat("names ", evaluation->inputs.size(), " tensors, training has ", data->inputs.size()));
+      }
       ExpectSame(evaluation->target, data->target, "train.evaluate.dataset.target");
     }
-    if (train.drop_last() && data->input.count > 0 && data->input.count < train.batch_size()) {
-      errors_.Add("train.drop_last", absl::StrCat("leaves nothing: the data set has ", data->input.count,
-                                                  " samples, a batch ", train.batch_size()));
+    const int64_t samples = data->target.count;
+    if (train.drop_last() && samples > 0 && samples < train.batch_size()) {
+      errors_.Add("train.drop_last",
+                  absl::StrCat("leaves nothing: the data set has ", samples, " samples, a batch ", train.batch_size()));
     }
-    InputFacts facts = FactsOf(data->input);
+    InputFacts facts = FactsOf(data->inputs);
     facts.target_shape = data->target.shape;
     facts.target_dtype = data->target.dtype;
-    if (evaluation.has_value()) facts.evaluation_samples = evaluation->input.count;
+    if (evaluation.has_value()) facts.evaluation_samples = evaluation->target.count;
     return facts;
   }
 
@@ -170,15 +210,30 @@ class Checker {
         errors_.Add("infer.random_inputs.shape", "must begin with the number of samples");
         return {};
       }
-      return FactsOf({shape[0], {shape.begin() + 1, shape.end()}, v1::DATA_TYPE_FLOAT32});
+      return FactsOf({{"input", {shape[0], {shape.begin() + 1, shape.end()}, v1::DATA_TYPE_FLOAT32}}});
     }
     std::optional<safetensors::Header> header = Open("infer.inputs", infer.inputs());
     if (!header.has_value()) return {};
-    std::optional<Samples> input = Find(*header, "infer.inputs", "input");
-    if (!input.has_value()) return {};
-    ExpectInputType(*input, "infer.inputs");
-    if (input->count == 0) errors_.Add("infer.inputs", "the data set is empty: its tensors have 0 samples");
-    return FactsOf(*input);
+    // An exported model takes those of the tensors that have its inputs' names.
+    std::vector<std::string> names = {"input"};
+    if (spec_.model().has_exported()) names = NamesOf(*header);
+    std::vector<NamedSamples> inputs;
+    for (const std::string& name : names) {
+      std::optional<Samples> input = Find(*header, "infer.inputs", name);
+      if (!input.has_value()) continue;
+      ExpectInputType(*input, "infer.inputs");
+      inputs.push_back({name, *std::move(input)});
+    }
+    if (inputs.empty()) {
+      if (errors_.empty()) errors_.Add("infer.inputs", "there is no tensor in the file");
+      return {};
+    }
+    const Samples& first = inputs.front().samples;
+    for (const auto& [name, samples] : inputs) {
+      ExpectAsMany(samples, name, first, inputs.front().name, "infer.inputs");
+    }
+    if (first.count == 0) errors_.Add("infer.inputs", "the data set is empty: its tensors have 0 samples");
+    return FactsOf(inputs);
   }
 
   const v1::JobSpec& spec_;

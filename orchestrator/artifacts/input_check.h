@@ -16,9 +16,8 @@ namespace gpipe::orchestrator {
 // What a plan needs to know of a job's data.
 struct InputFacts {
   int64_t samples = 0;
-  // Of one sample, without the batch dimension.
-  std::vector<int64_t> input_shape;
-  v1::DataType input_dtype = v1::DATA_TYPE_UNSPECIFIED;
+  // In training in the order of the spec, in inference by name.
+  std::vector<v1::ModelValue> inputs;
   // Training only.
   std::vector<int64_t> target_shape;
   v1::DataType target_dtype = v1::DATA_TYPE_UNSPECIFIED;
@@ -38,6 +37,10 @@ absl::StatusOr<InputFacts> CheckInputs(const v1::JobSpec& spec, const FileMap& f
 // REQUIRES: CheckInputs is OK; `layers` are the spec's.
 absl::Status CheckWeights(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store,
                           const std::vector<v1::LayerInfo>& layers);
+
+// Whether each of train.freeze begins a tensor's name. For exported models: of a layer list the validator knows the
+// names.
+absl::Status CheckFrozen(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers);
 
 // With cross_entropy: reads all int64 targets, of the evaluation data too, in pieces. INVALID_ARGUMENT names the first
 // sample whose class is neither in [0, classes) nor ignore_index, or made-up data with more classes than the output.

@@ -1,8 +1,10 @@
-// CheckWeights: a file's tensors against the model's.
+// CheckWeights and CheckFrozen: names of tensors against the model's.
 
+#include <algorithm>
 #include <set>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/field_error.h"
@@ -48,6 +50,20 @@ absl::Status CheckWeights(const v1::JobSpec& spec, const FileMap& files, const A
   }
   for (const auto& [name, info] : file.header.tensors) {
     if (!names.contains(name)) errors.Add(kField, absl::StrCat("the model has no '", name, "', which is in the file"));
+  }
+  return errors.ToStatus();
+}
+
+absl::Status CheckFrozen(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers) {
+  FieldErrors errors;
+  for (int i = 0; i < spec.train().freeze_size(); ++i) {
+    const std::string& prefix = spec.train().freeze(i);
+    const auto begins = [&](const v1::ModelTensor& tensor) { return absl::StartsWith(tensor.name(), prefix); };
+    const bool known = std::any_of(layers.begin(), layers.end(), [&](const v1::LayerInfo& layer) {
+      return std::any_of(layer.tensors().begin(), layer.tensors().end(), begins);
+    });
+    if (!known)
+      errors.Add(absl::StrCat("train.freeze[", i, "]"), absl::StrCat("'", prefix, "' begins no tensor's name"));
   }
   return errors.ToStatus();
 }

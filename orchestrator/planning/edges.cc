@@ -1,47 +1,36 @@
 #include "orchestrator/planning/edges.h"
 
 #include <map>
+#include <set>
 #include <string>
-
-#include "absl/strings/str_cat.h"
+#include <utility>
 
 namespace gpipe::orchestrator {
 namespace {
 
-bool IsFloatingPoint(v1::DataType dtype) {
-  return dtype == v1::DATA_TYPE_FLOAT32 || dtype == v1::DATA_TYPE_FLOAT64 || dtype == v1::DATA_TYPE_FLOAT16 ||
-         dtype == v1::DATA_TYPE_BFLOAT16;
-}
-
-int StageOf(const v1::Plan& plan, int layer) {
+struct Made {
   int stage = 0;
-  while (layer >= plan.stages(stage).first_layer() + plan.stages(stage).layer_count()) ++stage;
-  return stage;
-}
+  const v1::ModelValue* value = nullptr;
+};
 
-// The output of `layer`. A stash passes its input on, so the same holds for a stashed value.
-void AddEdge(std::string value, int layer, int from_stage, int to_stage, v1::Plan& plan) {
+void AddEdge(const Made& made, int to_stage, v1::Plan& plan) {
   v1::Edge& edge = *plan.add_edges();
-  edge.set_value(std::move(value));
-  edge.set_from_stage(from_stage);
+  edge.set_value(made.value->name());
+  edge.set_from_stage(made.stage);
   edge.set_to_stage(to_stage);
-  *edge.mutable_shape() = plan.layers(layer).output_shape();
-  edge.set_dtype(plan.layers(layer).output_dtype());
-  bool trained = false;
-  for (int before = 0; before <= layer; ++before) trained |= plan.layers(before).trainable_count() > 0;
-  edge.set_requires_grad(trained && IsFloatingPoint(edge.dtype()));
+  *edge.mutable_shape() = made.value->shape();
+  edge.set_dtype(made.value->dtype());
+  edge.set_requires_grad(made.value->requires_grad());
 }
 
-void AddSkips(const v1::JobSpec& spec, v1::Plan& plan) {
-  std::map<std::string, int> stashed;  // Name to the stash's layer.
-  for (int layer = 0; layer < spec.model().sequential_size(); ++layer) {
-    const v1::Layer& what = spec.model().sequential(layer);
-    if (what.has_stash()) stashed[what.stash().name()] = layer;
-    if (!what.has_pop_add() && !what.has_pop_cat()) continue;
-    const std::string& name = what.has_pop_add() ? what.pop_add().name() : what.pop_cat().name();
-    const int from = StageOf(plan, stashed[name]), to = StageOf(plan, layer);
-    if (from != to) AddEdge(absl::StrCat("skip.", name), stashed[name], from, to, plan);
-  }
+// The layer reads a value: over an edge if another stage makes it, from the data if no layer does.
+void AddRead(const std::string& name, int stage, const std::map<std::string, Made>& values,
+             std::set<std::pair<std::string, int>>& known, v1::Plan& plan) {
+  const auto made = values.find(name);
+  if (made != values.end() && made->second.stage == stage) return;
+  if (!known.emplace(name, stage).second) return;
+  if (made != values.end()) return AddEdge(made->second, stage, plan);
+  plan.mutable_stages(stage)->add_inputs(name);
 }
 
 void MarkBackward(v1::Plan& plan) {
@@ -57,12 +46,16 @@ void MarkBackward(v1::Plan& plan) {
 
 }  // namespace
 
-void AddEdges(const v1::JobSpec& spec, v1::Plan& plan) {
-  for (int stage = 0; stage + 1 < plan.stages_size(); ++stage) {
-    const int last = plan.stages(stage + 1).first_layer() - 1;
-    AddEdge(absl::StrCat("layer.", last), last, stage, stage + 1, plan);
+void AddEdges(v1::Plan& plan) {
+  std::map<std::string, Made> values;
+  std::set<std::pair<std::string, int>> known;  // Value and consuming stage.
+  for (int stage = 0; stage < plan.stages_size(); ++stage) {
+    for (int i = 0; i < plan.stages(stage).layer_count(); ++i) {
+      const v1::LayerInfo& layer = plan.layers(plan.stages(stage).first_layer() + i);
+      for (const std::string& name : layer.reads()) AddRead(name, stage, values, known, plan);
+      for (const v1::ModelValue& value : layer.makes()) values[value.name()] = {stage, &value};
+    }
   }
-  AddSkips(spec, plan);
   MarkBackward(plan);
 }
 

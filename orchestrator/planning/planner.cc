@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "common/field_error.h"
@@ -20,6 +21,8 @@ namespace {
 
 // So that the number of rounds, evaluations after each step included, stays within its type.
 constexpr int64_t kMaxSteps = 1'000'000'000;
+// Of a model whose parts are not known yet.
+constexpr int64_t kMostExportedStages = 64;
 
 int64_t BatchSize(const v1::JobSpec& spec) {
   return spec.has_train() ? spec.train().batch_size() : spec.infer().batch_size();
@@ -55,8 +58,7 @@ void AddStages(const PlanRequest& request, v1::Plan& plan) {
 
 void AddShapes(const PlanRequest& request, v1::Plan& plan) {
   const InputFacts& facts = request.facts;
-  plan.mutable_input_shape()->Assign(facts.input_shape.begin(), facts.input_shape.end());
-  plan.set_input_dtype(facts.input_dtype);
+  plan.mutable_inputs()->Assign(facts.inputs.begin(), facts.inputs.end());
   if (!request.spec.has_train()) return;
   plan.mutable_target_shape()->Assign(facts.target_shape.begin(), facts.target_shape.end());
   plan.set_target_dtype(facts.target_dtype);
@@ -77,11 +79,21 @@ std::vector<pipeline::StageCost> StageCosts(const v1::JobSpec& spec, const v1::P
   return costs;
 }
 
+// Of a layer list the validator has checked it.
+absl::Status CheckBalance(const v1::JobSpec& spec, int64_t layers) {
+  const auto& balance = spec.pipeline().balance();
+  const int64_t sum = std::accumulate(balance.begin(), balance.end(), int64_t{0});
+  if (balance.empty() || sum == layers) return absl::OkStatus();
+  return FieldError("pipeline.balance",
+                    absl::StrCat("must add up to the number of parts into which the model can be "
+                                 "cut (sum of balance: ",
+                                 sum, ", parts: ", layers, "); leave balance out for a cut by measured cost"));
+}
+
 }  // namespace
 
 absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts) {
-  const int balance = spec.pipeline().balance_size();
-  const int64_t stages = balance > 0 ? balance : spec.model().sequential_size();
+  const int64_t stages = MostStages(spec);
   const int64_t micro_batches = std::min({BatchSize(spec), facts.samples, spec.pipeline().chunks()});
   FieldErrors errors;
   if (micro_batches > kMaxCells / stages) {
@@ -100,11 +112,17 @@ absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts) {
   return errors.ToStatus();
 }
 
+int64_t MostStages(const v1::JobSpec& spec) {
+  if (spec.pipeline().balance_size() > 0) return spec.pipeline().balance_size();
+  if (!spec.model().has_exported()) return spec.model().sequential_size();
+  return spec.pipeline().workers() > 0 ? spec.pipeline().workers() : kMostExportedStages;
+}
+
 absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request) {
   v1::Plan plan;
   plan.mutable_layers()->Assign(request.layers.begin(), request.layers.end());
   AddStages(request, plan);
-  AddEdges(request.spec, plan);
+  AddEdges(plan);
   *plan.mutable_timeline() = TimelineOf(request);
   AddShapes(request, plan);
   GPIPE_RETURN_IF_ERROR(AddPrograms(request.spec, plan));
@@ -114,11 +132,12 @@ absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request) {
 absl::StatusOr<std::vector<int64_t>> Balance(const v1::JobSpec& spec, const InputFacts& facts,
                                              const std::vector<v1::LayerInfo>& layers, int workers,
                                              int64_t memory_bytes) {
+  GPIPE_RETURN_IF_ERROR(CheckBalance(spec, static_cast<int64_t>(layers.size())));
   if (spec.pipeline().balance_size() > 0) {
     return std::vector<int64_t>(spec.pipeline().balance().begin(), spec.pipeline().balance().end());
   }
-  absl::StatusOr<std::vector<int64_t>> balance =
-      pipeline::Partition(LayerCosts(spec, facts, layers), workers, memory_bytes);
+  absl::StatusOr<std::vector<int64_t>> balance = pipeline::Partition(
+      LayerCosts(spec, facts, layers), std::min<int>(workers, static_cast<int>(layers.size())), memory_bytes);
   if (absl::IsResourceExhausted(balance.status())) {
     return absl::ResourceExhaustedError(
         absl::StrCat("out of memory: no cut into ", workers, " stages fits the workers: ", balance.status().message()));
@@ -126,13 +145,13 @@ absl::StatusOr<std::vector<int64_t>> Balance(const v1::JobSpec& spec, const Inpu
   return balance;
 }
 
-bool NeedsMeasuring(const v1::JobSpec& spec, int workers) {
-  return spec.pipeline().balance_size() == 0 && workers > 1 && workers < spec.model().sequential_size();
+bool NeedsMeasuring(const v1::JobSpec& spec, int layers, int workers) {
+  return spec.pipeline().balance_size() == 0 && workers > 1 && workers < layers;
 }
 
 int WorkersFor(const v1::JobSpec& spec, int idle) {
   const int balance = spec.pipeline().balance_size();
-  const int64_t stages = balance > 0 ? balance : spec.model().sequential_size();
+  const int64_t stages = MostStages(spec);
   if (spec.pipeline().workers() > 0) {
     const int64_t wanted = std::min<int64_t>(spec.pipeline().workers(), stages);
     return wanted <= idle ? static_cast<int>(wanted) : 0;
@@ -157,11 +176,12 @@ int64_t LargestMicroBatch(const v1::JobSpec& spec, const InputFacts& facts) {
   return (batch + chunks - 1) / chunks;
 }
 
-v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, bool measure) {
+v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, const FileMap& files, bool measure) {
   v1::Inspect inspect;
   *inspect.mutable_model() = spec.model();
-  inspect.mutable_input_shape()->Assign(facts.input_shape.begin(), facts.input_shape.end());
-  inspect.set_input_dtype(facts.input_dtype);
+  inspect.mutable_inputs()->Assign(facts.inputs.begin(), facts.inputs.end());
+  const std::string& exported = spec.model().exported().path();
+  if (const auto file = files.find(exported); file != files.end()) (*inspect.mutable_files())[exported] = file->second;
   if (measure) inspect.set_profile_micro_batch(LargestMicroBatch(spec, facts));
   if (!spec.has_train()) return inspect;
   *inspect.mutable_freeze() = spec.train().freeze();
@@ -171,9 +191,12 @@ v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, bool m
   return inspect;
 }
 
-int64_t ClassesOf(const std::vector<v1::LayerInfo>& layers) {
-  if (layers.empty() || layers.back().output_shape().empty()) return 0;
-  return layers.back().output_shape(0);
+int64_t ClassesOf(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers) {
+  if (layers.empty()) return 0;
+  const auto& shape = layers.back().output_shape();  // Without the batch, which is dimension 0.
+  const int64_t chosen = spec.train().loss().cross_entropy().class_dim();
+  const int64_t dim = chosen < 0 ? chosen + shape.size() : chosen - 1;
+  return dim >= 0 && dim < shape.size() ? shape[static_cast<int>(dim)] : 0;
 }
 
 double PredictStepSeconds(const v1::JobSpec& spec, const v1::Plan& plan) {

@@ -37,8 +37,11 @@ absl::StatusOr<std::vector<int64_t>> Balance(const v1::JobSpec& spec, const Inpu
                                              const std::vector<v1::LayerInfo>& layers, int workers,
                                              int64_t memory_bytes);
 
-// Whether Balance needs measured times: there is no balance and more than one way to cut.
-bool NeedsMeasuring(const v1::JobSpec& spec, int workers);
+// Whether Balance needs measured times: there is no balance and more than one way to cut so many layers.
+bool NeedsMeasuring(const v1::JobSpec& spec, int layers, int workers);
+
+// At most so many stages make sense, as far as is known before the layers are.
+int64_t MostStages(const v1::JobSpec& spec);
 
 // Workers for the spec, when `idle` suitable ones are free; 0 when they are too few.
 int WorkersFor(const v1::JobSpec& spec, int idle);
@@ -50,10 +53,11 @@ int64_t TotalSteps(const v1::JobSpec& spec, const InputFacts& facts);
 int64_t LargestMicroBatch(const v1::JobSpec& spec, const InputFacts& facts);
 
 // The question to a worker about this spec's layers; with `measure`, their costs too.
-v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, bool measure);
+v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, const FileMap& files, bool measure);
 
-// Dimension 1 of the model's output, the batch being 0; 0 when it has no such dimension.
-int64_t ClassesOf(const std::vector<v1::LayerInfo>& layers);
+// The size of the output's dimension that counts the classes (cross_entropy's class_dim); 0 when it has no such
+// dimension.
+int64_t ClassesOf(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers);
 
 // Time of one mini-batch from measured layers, by simulation; 0 when they were not measured.
 double PredictStepSeconds(const v1::JobSpec& spec, const v1::Plan& plan);

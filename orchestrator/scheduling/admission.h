@@ -54,6 +54,7 @@ class Admission {
   };
   struct Planning {
     v1::JobSpec spec;
+    FileMap files;
     int workers = 0;  // Asked for; 0 is up to the spec.
     CheckedSpec checked;
     PlanCallback done;

@@ -32,7 +32,8 @@ void Admission::Plan(const v1::PlanJobRequest& request, const v1::JobSpec& spec,
   if (!closed_.ok()) return done(closed_);
   const uint64_t id = next_id_++;
   const FileMap files(request.files().begin(), request.files().end());
-  plannings_.emplace(id, Planning{.spec = spec, .workers = request.workers(), .checked = {}, .done = std::move(done)});
+  plannings_.emplace(
+      id, Planning{.spec = spec, .files = files, .workers = request.workers(), .checked = {}, .done = std::move(done)});
   parts_.checker->Check(spec, files,
                         [this, id](absl::StatusOr<CheckedSpec> checked) { OnPlanChecked(id, std::move(checked)); });
 }
@@ -48,15 +49,17 @@ void Admission::OnPlanChecked(uint64_t id, absl::StatusOr<CheckedSpec> checked) 
   Planning& planning = found->second;
   planning.checked = *std::move(checked);
   const int workers = WorkersToPlanFor(planning);
-  if (NeedsMeasuring(planning.spec, workers)) return Measure(id, workers);
+  const int layers = static_cast<int>(planning.checked.layers->size());
+  if (NeedsMeasuring(planning.spec, layers, workers)) return Measure(id, workers);
   FinishPlan(id, Respond(planning.spec, planning.checked.facts, *planning.checked.layers, workers));
 }
 
 void Admission::Measure(uint64_t id, int workers) {
   const Planning& planning = plannings_.at(id);
   parts_.cluster->inspector().Inspect(
-      MakeInspect(planning.spec, planning.checked.facts, /*measure=*/true), planning.spec.pipeline().device(),
-      Scheduler::kMeasureTimeout, [this, id, workers](absl::StatusOr<LayerInfos> layers) {
+      MakeInspect(planning.spec, planning.checked.facts, planning.files, /*measure=*/true),
+      planning.spec.pipeline().device(), Scheduler::kMeasureTimeout,
+      [this, id, workers](absl::StatusOr<LayerInfos> layers) {
         auto found = plannings_.find(id);
         if (found == plannings_.end()) return;
         if (!layers.ok()) return FinishPlan(id, layers.status());
@@ -67,8 +70,7 @@ void Admission::Measure(uint64_t id, int workers) {
 // Those asked for; else those the spec asks for; else as many as are connected.
 int Admission::WorkersToPlanFor(const Planning& planning) const {
   const v1::JobSpec& spec = planning.spec;
-  const int stages =
-      spec.pipeline().balance_size() > 0 ? spec.pipeline().balance_size() : spec.model().sequential_size();
+  const int64_t stages = std::min<int64_t>(MostStages(spec), static_cast<int64_t>(planning.checked.layers->size()));
   int64_t workers = planning.workers;
   if (workers == 0) workers = spec.pipeline().workers();
   if (workers == 0 && spec.pipeline().balance_size() > 0) workers = stages;

@@ -41,13 +41,15 @@ void Scheduler::ScheduleSoon() {
 bool Scheduler::TryHead() {
   LiveJob* head = book_->Head();
   if (closed_ || head == nullptr || head->busy) return false;
-  const Slots slots = FindSlots(head->job().spec());
+  Slots slots = FindSlots(head->job().spec());
   if (slots.workers.empty()) return false;
   if (!head->checked.has_value() || !head->checked->layers.has_value()) {
     BeginCheck(*head);
     return false;
   }
-  const bool measure = NeedsMeasuring(head->job().spec(), static_cast<int>(slots.workers.size()));
+  const int layers = static_cast<int>(head->checked->layers->size());
+  if (static_cast<int>(slots.workers.size()) > layers) slots.workers.resize(layers);
+  const bool measure = NeedsMeasuring(head->job().spec(), layers, static_cast<int>(slots.workers.size()));
   if (measure && !head->measured.contains(slots.device)) {
     BeginMeasuring(*head, slots.device);
     return false;
@@ -105,7 +107,7 @@ void Scheduler::BeginMeasuring(LiveJob& job, v1::Device device) {
   job.busy = true;
   spdlog::info("job {}: measuring its layers", job.id());
   cluster_->inspector().Inspect(
-      MakeInspect(job.job().spec(), job.checked->facts, /*measure=*/true), device, kMeasureTimeout,
+      MakeInspect(job.job().spec(), job.checked->facts, job.stored.files, /*measure=*/true), device, kMeasureTimeout,
       [this, id = job.id(), device](absl::StatusOr<LayerInfos> layers) { OnMeasured(id, device, std::move(layers)); });
 }
 

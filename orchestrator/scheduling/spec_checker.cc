@@ -20,7 +20,7 @@ void SpecChecker::Check(const v1::JobSpec& spec, const FileMap& files, Callback 
 }
 
 void SpecChecker::Inspect(std::shared_ptr<Pending> check) {
-  inspector_->Inspect(MakeInspect(check->spec, check->checked.facts, /*measure=*/false),
+  inspector_->Inspect(MakeInspect(check->spec, check->checked.facts, check->files, /*measure=*/false),
                       check->spec.pipeline().device(), kInspectTimeout,
                       [this, check](absl::StatusOr<LayerInfos> layers) {
                         const absl::StatusCode code = layers.status().code();
@@ -37,8 +37,9 @@ void SpecChecker::CheckFiles(std::shared_ptr<Pending> check) {
   InBackground<absl::Status>(
       [check, artifacts = artifacts_]() -> absl::Status {
         const LayerInfos& layers = *check->checked.layers;
+        if (check->spec.model().has_exported()) GPIPE_RETURN_IF_ERROR(CheckFrozen(check->spec, layers));
         GPIPE_RETURN_IF_ERROR(CheckWeights(check->spec, check->files, *artifacts, layers));
-        return CheckTargets(check->spec, check->files, *artifacts, ClassesOf(layers));
+        return CheckTargets(check->spec, check->files, *artifacts, ClassesOf(check->spec, layers));
       },
       [check](const absl::Status& files) {
         if (!files.ok()) return check->done(files);

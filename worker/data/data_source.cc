@@ -30,7 +30,7 @@ at::Tensor EpochOrder(int64_t samples, uint64_t seed, int64_t epoch) {
 }
 
 absl::StatusOr<std::unique_ptr<DataSource>> DataSource::Create(const v1::JobSpec& spec, const FileResolver& files,
-                                                               DataRole role, c10::Device device) {
+                                                               const DataRole& role, c10::Device device) {
   std::unique_ptr<DataSource> source(new DataSource(device));
   if (spec.has_infer()) {
     GPIPE_ASSIGN_OR_RETURN(source->samples_, SampleSet::Open(spec.infer(), files, role));
@@ -49,7 +49,9 @@ absl::StatusOr<Batch> DataSource::Read(const pipeline::Round& round) {
   return CatchTorch([&]() -> absl::StatusOr<Batch> {
     const SampleSet& set = round.kind == pipeline::RoundKind::kEvaluate ? evaluation_ : samples_;
     Batch batch;
-    GPIPE_ASSIGN_OR_RETURN(batch.input, Rows(set.inputs(), round));
+    for (const auto& [value, samples] : set.inputs()) {
+      GPIPE_ASSIGN_OR_RETURN(batch.inputs[value], Rows(samples, round));
+    }
     GPIPE_ASSIGN_OR_RETURN(batch.target, Rows(set.targets(), round));
     return batch;
   });

@@ -5,8 +5,10 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "gpipe/v1/job_spec.pb.h"
@@ -22,9 +24,9 @@ at::Tensor EpochOrder(int64_t samples, uint64_t seed, int64_t epoch);
 // splitmix64(seed + splitmix64(epoch)): neighbouring seeds and epochs give unrelated orders.
 uint64_t ShuffleSeed(uint64_t seed, int64_t epoch);
 
-// One mini-batch on the worker's device; undefined where this worker reads none.
+// One mini-batch on the worker's device, as far as it reads it.
 struct Batch {
-  at::Tensor input;
+  std::map<std::string, at::Tensor> inputs;  // By ModelInput::value.
   at::Tensor target;
 };
 
@@ -32,7 +34,7 @@ struct Batch {
 class DataSource {
  public:
   static absl::StatusOr<std::unique_ptr<DataSource>> Create(const v1::JobSpec& spec, const FileResolver& files,
-                                                            DataRole role, c10::Device device);
+                                                            const DataRole& role, c10::Device device);
 
   // The samples of a kTrain, kEvaluate or kInfer round. On CUDA the copy is asynchronous, from pinned memory.
   // OUT_OF_RANGE when the data set has fewer samples than the plan says.

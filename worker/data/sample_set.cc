@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 #include "worker/torch_status.h"
 
@@ -30,41 +31,50 @@ at::Tensor RandomTargets(const v1::RandomDataset& random) {
 
 }  // namespace
 
-absl::StatusOr<SampleSet> SampleSet::Open(const v1::Dataset& dataset, const FileResolver& files, DataRole role) {
+absl::StatusOr<SampleSet> SampleSet::Open(const v1::Dataset& dataset, const FileResolver& files, const DataRole& role) {
   return CatchTorch([&]() -> absl::StatusOr<SampleSet> {
     SampleSet set;
     if (dataset.has_random()) {
-      if (role.inputs) set.inputs_ = RandomInputs(dataset.random());
+      for (const ModelInput& input : role.inputs) set.inputs_[input.value] = RandomInputs(dataset.random());
       if (role.targets) set.targets_ = RandomTargets(dataset.random());
       return set;
     }
-    if (dataset.inputs_size() != 1) return absl::InvalidArgumentError("a layer list has one input");
-    GPIPE_RETURN_IF_ERROR(set.Map(dataset.path(), dataset.inputs(0), dataset.target(), files, role));
+    std::map<std::string, std::string> tensors;
+    for (const ModelInput& input : role.inputs) {
+      if (input.index >= dataset.inputs_size()) {
+        return absl::InvalidArgumentError(absl::StrCat("the data set names no tensor for the input ", input.value));
+      }
+      tensors[input.value] = dataset.inputs(input.index);
+    }
+    GPIPE_RETURN_IF_ERROR(set.Map(dataset.path(), tensors, role.targets ? dataset.target() : "", files));
     return set;
   });
 }
 
-absl::StatusOr<SampleSet> SampleSet::Open(const v1::Infer& infer, const FileResolver& files, DataRole role) {
+absl::StatusOr<SampleSet> SampleSet::Open(const v1::Infer& infer, const FileResolver& files, const DataRole& role) {
   return CatchTorch([&]() -> absl::StatusOr<SampleSet> {
     SampleSet set;
-    if (infer.has_random_inputs()) {
-      if (role.inputs) set.inputs_ = RandomNormal(infer.random_inputs().shape(), infer.random_inputs().seed());
-      return set;
+    std::map<std::string, std::string> tensors;
+    for (const ModelInput& input : role.inputs) {
+      tensors[input.value] = input.value;
+      if (!infer.has_random_inputs()) continue;
+      set.inputs_[input.value] = RandomNormal(infer.random_inputs().shape(), infer.random_inputs().seed());
     }
-    GPIPE_RETURN_IF_ERROR(set.Map(infer.inputs(), "input", "", files, {.inputs = role.inputs}));
+    if (infer.has_random_inputs()) return set;
+    GPIPE_RETURN_IF_ERROR(set.Map(infer.inputs(), tensors, "", files));
     return set;
   });
 }
 
-absl::Status SampleSet::Map(const std::string& path, const std::string& input, const std::string& target,
-                            const FileResolver& files, DataRole role) {
-  if (!role.inputs && !role.targets) return absl::OkStatus();
+absl::Status SampleSet::Map(const std::string& path, const std::map<std::string, std::string>& tensors,
+                            const std::string& target, const FileResolver& files) {
+  if (tensors.empty() && target.empty()) return absl::OkStatus();
   GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path local, files(path));
   GPIPE_ASSIGN_OR_RETURN(file_, TensorFile::Open(local));
-  if (role.inputs) {
-    GPIPE_ASSIGN_OR_RETURN(inputs_, file_->Get(input));
+  for (const auto& [value, tensor] : tensors) {
+    GPIPE_ASSIGN_OR_RETURN(inputs_[value], file_->Get(tensor));
   }
-  if (role.targets) {
+  if (!target.empty()) {
     GPIPE_ASSIGN_OR_RETURN(targets_, file_->Get(target));
   }
   return absl::OkStatus();

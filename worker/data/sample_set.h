@@ -6,8 +6,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "gpipe/v1/job_spec.pb.h"
@@ -18,29 +20,37 @@ namespace gpipe::worker {
 // Where a file that the spec names lies on this machine.
 using FileResolver = std::function<absl::StatusOr<std::filesystem::path>(const std::string& path_in_spec)>;
 
-// What a worker reads: only the first stage's needs inputs, only the last stage's targets.
+// An input of the model.
+struct ModelInput {
+  int index = 0;      // In the model's order, which is that of Dataset.inputs.
+  std::string value;  // Its name in the plan; in a file for inference its tensor's.
+};
+
+// What a worker reads: the inputs that its stages use, and on the last stage's the targets.
 struct DataRole {
-  bool inputs = false;
+  std::vector<ModelInput> inputs;
   bool targets = false;
 };
 
-// Samples on the CPU, mapped from a file or made up; the first dimension counts them. Undefined where the role says no.
+// Samples on the CPU, mapped from a file or made up; the first dimension counts them. Only what the role says.
 class SampleSet {
  public:
   // Random inputs are torch.randn(samples, *input_shape) from a CPU generator with `seed`, random targets
   // torch.randint(classes, (samples,)) from one with `seed + 1`. Errors name the tensor and the file.
-  static absl::StatusOr<SampleSet> Open(const v1::Dataset& dataset, const FileResolver& files, DataRole role);
-  static absl::StatusOr<SampleSet> Open(const v1::Infer& infer, const FileResolver& files, DataRole role);
+  static absl::StatusOr<SampleSet> Open(const v1::Dataset& dataset, const FileResolver& files, const DataRole& role);
+  static absl::StatusOr<SampleSet> Open(const v1::Infer& infer, const FileResolver& files, const DataRole& role);
 
-  const at::Tensor& inputs() const { return inputs_; }
+  // By ModelInput::value.
+  const std::map<std::string, at::Tensor>& inputs() const { return inputs_; }
   const at::Tensor& targets() const { return targets_; }
 
  private:
-  absl::Status Map(const std::string& path, const std::string& input, const std::string& target,
-                   const FileResolver& files, DataRole role);
+  // `tensors` are named in the file, by ModelInput::value.
+  absl::Status Map(const std::string& path, const std::map<std::string, std::string>& tensors,
+                   const std::string& target, const FileResolver& files);
 
   std::unique_ptr<TensorFile> file_;  // The tensors are views of it.
-  at::Tensor inputs_;
+  std::map<std::string, at::Tensor> inputs_;
   at::Tensor targets_;
 };
 

@@ -131,9 +131,10 @@ absl::Status ActionExecutor::Forward(const Action& action) {
 
 absl::StatusOr<Values> ActionExecutor::ForwardInputs(const HostedStage& hosted, int micro_batch) {
   Values inputs;
-  if (hosted.first) {
-    const WorkerProgram& program = *round_.program;
-    inputs["input"] = batch_.input.narrow(0, program.offsets[micro_batch], program.micro_batch_sizes[micro_batch]);
+  const WorkerProgram& program = *round_.program;
+  for (const std::string& name : hosted.inputs) {
+    inputs[name] =
+        batch_.inputs.at(name).narrow(0, program.offsets[micro_batch], program.micro_batch_sizes[micro_batch]);
   }
   for (int edge : hosted.incoming) {
     GPIPE_ASSIGN_OR_RETURN(inputs[parts_.plan.edges(edge).value()],

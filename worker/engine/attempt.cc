@@ -53,14 +53,22 @@ absl::Status Attempt::Prepare() {
   GPIPE_RETURN_IF_ERROR(beacon_.control.status());
   const v1::Plan& plan = assignment_.plan();
   GPIPE_ASSIGN_OR_RETURN(programs_, ProgramTable::Create(plan, assignment_.worker_index()));
-  GPIPE_ASSIGN_OR_RETURN(
-      stages_, HostedStages::Create(assignment_.spec(), plan, assignment_.worker_index(), environment_.device));
+  GPIPE_RETURN_IF_ERROR(OpenArchive());
+  GPIPE_ASSIGN_OR_RETURN(stages_, HostedStages::Create(assignment_.spec(), plan, assignment_.worker_index(),
+                                                       environment_.device, archive_.get()));
   GPIPE_RETURN_IF_ERROR(LoadState());
   GPIPE_RETURN_IF_ERROR(CreateOptimizer());
   GPIPE_ASSIGN_OR_RETURN(data_, DataSource::Create(
                                     assignment_.spec(), [this](const std::string& path) { return LocalPath(path); },
                                     stages_->role(), environment_.device));
   return CreateOutput();
+}
+
+absl::Status Attempt::OpenArchive() {
+  if (!assignment_.spec().model().has_exported()) return absl::OkStatus();
+  GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, LocalPath(assignment_.spec().model().exported().path()));
+  GPIPE_ASSIGN_OR_RETURN(archive_, Archive::Open(file));
+  return absl::OkStatus();
 }
 
 absl::Status Attempt::LoadState() {

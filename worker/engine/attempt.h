@@ -67,6 +67,7 @@ class Attempt {
   void Abandon(const absl::Status& reason);
 
  private:
+  absl::Status OpenArchive();
   absl::Status LoadState();
   absl::Status CreateOptimizer();
   absl::Status CreateOutput();
@@ -80,6 +81,7 @@ class Attempt {
   int first_stage_ = 0;  // Of this worker, for messages.
 
   std::optional<ProgramTable> programs_;
+  std::unique_ptr<Archive> archive_;  // Of an exported model.
   std::optional<HostedStages> stages_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<DataSource> data_;

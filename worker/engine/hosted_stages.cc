@@ -8,20 +8,44 @@
 
 namespace gpipe::worker {
 
+namespace {
+
+// In the model's order.
+std::vector<std::string> InputNames(const Archive* archive) {
+  if (archive == nullptr) return {"input"};
+  std::vector<std::string> names;
+  for (const exported::UserInput& input : archive->program().user_inputs) names.push_back(input.value);
+  return names;
+}
+
+// Only the last stage of the model reads targets.
+DataRole RoleOf(const std::vector<HostedStage>& stages, const std::vector<std::string>& inputs) {
+  DataRole role{{}, stages.back().last};
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const bool read = std::any_of(stages.begin(), stages.end(), [&](const HostedStage& stage) {
+      return std::find(stage.inputs.begin(), stage.inputs.end(), inputs[i]) != stage.inputs.end();
+    });
+    if (read) role.inputs.push_back({static_cast<int>(i), inputs[i]});
+  }
+  return role;
+}
+
+}  // namespace
+
 absl::StatusOr<HostedStages> HostedStages::Create(const v1::JobSpec& spec, const v1::Plan& plan, int worker,
-                                                  c10::Device device) {
+                                                  c10::Device device, const Archive* archive) {
   HostedStages hosted;
   for (int i = 0; i < plan.stages_size(); ++i) {
     if (plan.stage_worker(i) != worker) continue;
     HostedStage stage;
     stage.index = i;
-    stage.first = i == 0;
+    stage.inputs.assign(plan.stages(i).inputs().begin(), plan.stages(i).inputs().end());
     stage.last = i == plan.stages_size() - 1;
     for (int edge = 0; edge < plan.edges_size(); ++edge) {
       if (plan.edges(edge).to_stage() == i) stage.incoming.push_back(edge);
       if (plan.edges(edge).from_stage() == i) stage.outgoing.push_back(edge);
     }
-    auto created = Stage::Create(spec, plan, i, device);
+    auto created = Stage::Create(spec, plan, i, device, archive);
     if (!created.ok()) {
       return absl::Status(created.status().code(), absl::StrCat("stage ", i, ": ", created.status().message()));
     }
@@ -29,6 +53,7 @@ absl::StatusOr<HostedStages> HostedStages::Create(const v1::JobSpec& spec, const
     hosted.stages_.push_back(std::move(stage));
   }
   if (hosted.stages_.empty()) return absl::InvalidArgumentError(absl::StrCat("worker ", worker, " hosts no stage"));
+  hosted.role_ = RoleOf(hosted.stages_, InputNames(archive));
   return hosted;
 }
 

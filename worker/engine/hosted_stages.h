@@ -4,11 +4,13 @@
 #include <c10/core/Device.h>
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "gpipe/v1/worker_session.pb.h"
 #include "worker/data/sample_set.h"
+#include "worker/exported/archive.h"
 #include "worker/stage/stage.h"
 
 namespace gpipe::worker {
@@ -16,26 +18,26 @@ namespace gpipe::worker {
 // One stage of this worker and where its values go.
 struct HostedStage {
   int index = 0;  // In the plan.
-  bool first = false;
   bool last = false;
-  std::vector<int> incoming;  // Edges of the plan that end here, ascending.
-  std::vector<int> outgoing;  // Edges that begin here.
+  std::vector<std::string> inputs;  // The model's inputs that it reads.
+  std::vector<int> incoming;        // Edges of the plan that end here, ascending.
+  std::vector<int> outgoing;        // Edges that begin here.
   std::unique_ptr<Stage> stage;
 };
 
 // The stages of one worker, in order. Used by the engine's thread only.
 class HostedStages {
  public:
-  // Builds them with their initial weights. Errors name the stage.
+  // Builds them with their initial weights. `archive` is the exported model's, null with a layer list. Errors name the
+  // stage.
   static absl::StatusOr<HostedStages> Create(const v1::JobSpec& spec, const v1::Plan& plan, int worker,
-                                             c10::Device device);
+                                             c10::Device device, const Archive* archive);
 
   const std::vector<HostedStage>& all() const { return stages_; }
   // REQUIRES: the stage is one of this worker's.
   const HostedStage& Find(int index) const { return stages_[index - stages_.front().index]; }
 
-  // Only the first stage of the model reads inputs, only the last one targets.
-  DataRole role() const { return {.inputs = stages_.front().first, .targets = stages_.back().last}; }
+  const DataRole& role() const { return role_; }
   bool has_last() const { return stages_.back().last; }
 
   // Parameters and buffers of all of them, in the order of state_dict().
@@ -44,6 +46,7 @@ class HostedStages {
 
  private:
   std::vector<HostedStage> stages_;
+  DataRole role_;
 };
 
 }  // namespace gpipe::worker

@@ -53,8 +53,9 @@ class Inspection {
 
  private:
   absl::Status FindShapes() {
-    GPIPE_ASSIGN_OR_RETURN(values_["input"],
-                           MetaTensor("the input", request_.input_shape(), request_.input_dtype(), kBatch));
+    if (request_.inputs_size() != 1) return absl::InvalidArgumentError("a layer list has one input");
+    const v1::ModelValue& input = request_.inputs(0);
+    GPIPE_ASSIGN_OR_RETURN(values_["input"], MetaTensor("the input", input.shape(), input.dtype(), kBatch));
     for (const ModelLayer& layer : layers_) {
       GPIPE_RETURN_IF_ERROR(FindOutputs(layer));
       Describe(layer);
@@ -81,7 +82,7 @@ class Inspection {
   }
 
   bool Frozen(const ModelLayer& layer, const LayerTensor& parameter) const {
-    const std::string name = absl::StrCat(layer.index, ".", parameter.name);
+    const std::string name = layer.prefix + parameter.name;
     return std::any_of(request_.freeze().begin(), request_.freeze().end(),
                        [&](const std::string& prefix) { return absl::StartsWith(name, prefix); });
   }
@@ -94,7 +95,7 @@ class Inspection {
     info.set_output_dtype(ToDataType(output.scalar_type()));
     int64_t count = 0, bytes = 0, trainable = 0;
     for (const LayerTensor& entry : layer.layer->tensors()) {
-      Describe(absl::StrCat(layer.index, ".", entry.name), entry.tensor, *info.add_tensors());
+      Describe(layer.prefix + entry.name, entry.tensor, *info.add_tensors());
       if (!entry.parameter) continue;
       count += entry.tensor.numel();
       bytes += static_cast<int64_t>(entry.tensor.nbytes());
@@ -103,6 +104,17 @@ class Inspection {
     info.set_parameter_count(count);
     info.set_parameter_bytes(bytes);
     info.set_trainable_count(trainable);
+    trained_ = trained_ || trainable > 0;
+    for (const std::string& name : layer.inputs) info.add_reads(name);
+    for (const std::string& name : layer.outputs) DescribeValue(name, *info.add_makes());
+  }
+
+  void DescribeValue(const std::string& name, v1::ModelValue& description) {
+    const at::Tensor& value = values_[name];
+    description.set_name(name);
+    for (const int64_t size : value.sizes().slice(1)) description.add_shape(size);
+    description.set_dtype(ToDataType(value.scalar_type()));
+    description.set_requires_grad(trained_ && value.is_floating_point());
   }
 
   static void Describe(const std::string& name, const at::Tensor& tensor, v1::ModelTensor& description) {
@@ -183,7 +195,8 @@ class Inspection {
   v1::Inspected& result_;
   v1::JobSpec spec_;
   std::vector<ModelLayer> layers_;
-  Values values_;  // Meta tensors.
+  Values values_;         // Meta tensors.
+  bool trained_ = false;  // Whether any layer so far has a parameter that is trained.
 };
 
 }  // namespace

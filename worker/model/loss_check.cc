@@ -1,5 +1,6 @@
 #include "worker/model/loss_check.h"
 
+#include <ATen/ATen.h>
 #include <c10/util/Exception.h>
 
 #include "worker/model/checks.h"
@@ -25,6 +26,11 @@ void CheckSame(const char* loss, const at::Tensor& output, const at::Tensor& tar
 }
 
 }  // namespace
+
+at::Tensor ClassesSecond(const v1::Loss& loss, const at::Tensor& output) {
+  const int64_t dim = loss.cross_entropy().class_dim();
+  return loss.has_cross_entropy() && dim != 1 ? output.movedim(dim, 1) : output;
+}
 
 void CheckLossFits(const v1::Loss& loss, const at::Tensor& output, const at::Tensor& target) {
   CheckFloating(output);

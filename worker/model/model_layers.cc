@@ -27,6 +27,7 @@ absl::StatusOr<ModelLayer> BuildLayer(const v1::JobSpec& spec, int index, const 
   ModelLayer layer;
   layer.index = index;
   layer.kind = spec::LayerKind(description);
+  layer.prefix = absl::StrCat(index, ".");
   NameValues(description, layer);
   const absl::Status made = CatchTorch([&] {
     ParameterSource parameters(spec.model().init_seed(), index, options.device);

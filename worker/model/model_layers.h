@@ -16,8 +16,9 @@ namespace gpipe::worker {
 // What every model source comes down to: layers in execution order, with the values that flow between them by name.
 // Each value is made once: `input` by the data, all others by an earlier layer.
 struct ModelLayer {
-  int index = 0;     // In the whole model, whatever the cut.
-  std::string kind;  // `linear`, ...: for messages.
+  int index = 0;       // In the whole model, whatever the cut.
+  std::string kind;    // `linear`, ...: for messages.
+  std::string prefix;  // Of its tensors' names in the whole model: `3.`.
   std::vector<std::string> inputs;
   std::vector<std::string> outputs;
   std::unique_ptr<Layer> layer;

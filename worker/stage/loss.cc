@@ -17,14 +17,15 @@ class CrossEntropyLoss : public Loss {
   // torch divides by the targets that count, with label smoothing too; 0/0 is NaN there as here.
   void Begin(const at::Tensor& target) override { count_ = target.ne(ignored_).sum(); }
 
-  at::Tensor Share(const at::Tensor& output, const at::Tensor& target) const override {
+  at::Tensor Share(const at::Tensor& any, const at::Tensor& target) const override {
+    const at::Tensor output = ClassesSecond(spec_, any);
     CheckLossFits(spec_, output, target);
     const auto sum = at::cross_entropy_loss(output, target, /*weight=*/{}, at::Reduction::Sum, ignored_, smoothing_);
     return sum / count_.to(sum.scalar_type());
   }
 
   at::Tensor Correct(const at::Tensor& output, const at::Tensor& target) const override {
-    return output.argmax(1).eq(target).logical_and(target.ne(ignored_)).sum();
+    return ClassesSecond(spec_, output).argmax(1).eq(target).logical_and(target.ne(ignored_)).sum();
   }
 
  private:

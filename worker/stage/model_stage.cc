@@ -70,7 +70,9 @@ ModelStage::ModelStage(StageParts parts, Segment segment)
 void ModelStage::CollectState(const StageParts& parts) {
   for (const ModelLayer& layer : segment_.layers()) {
     for (const LayerTensor& entry : layer.layer->tensors()) {
-      NamedTensor named{absl::StrCat(layer.index, ".", entry.name), layer.index, entry.tensor, false};
+      NamedTensor named{layer.prefix + entry.name, layer.index, entry.tensor, false};
+      if (const auto known = parts.layer_of.find(named.name); known != parts.layer_of.end())
+        named.layer = known->second;
       const bool frozen = std::any_of(parts.frozen.begin(), parts.frozen.end(),
                                       [&](const std::string& prefix) { return absl::StartsWith(named.name, prefix); });
       named.trainable = parts.training && entry.parameter && !frozen;

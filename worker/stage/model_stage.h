@@ -25,10 +25,11 @@ struct StageParts {
   std::vector<ModelLayer> layers;
   std::vector<CrossingValue> incoming;
   std::vector<CrossingValue> outgoing;
-  std::string output;               // The value that is the model's output; last stage, else empty.
-  std::unique_ptr<Loss> loss;       // Last stage, in training.
-  std::vector<std::string> frozen;  // Prefixes of parameter names.
-  bool training = false;            // Whether parameters that are not frozen are trained.
+  std::string output;                   // The value that is the model's output; last stage, else empty.
+  std::unique_ptr<Loss> loss;           // Last stage, in training.
+  std::vector<std::string> frozen;      // Prefixes of parameter names.
+  std::map<std::string, int> layer_of;  // By tensor, where it is not the ModelLayer's index.
+  bool training = false;                // Whether parameters that are not frozen are trained.
   bool needs_backward = false;
   c10::Device device = c10::kCPU;
 };

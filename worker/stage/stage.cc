@@ -3,10 +3,14 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <map>
+#include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
+#include "worker/exported/build.h"
 #include "worker/model/model_layers.h"
 #include "worker/stage/loss.h"
 #include "worker/stage/model_stage.h"
@@ -17,7 +21,7 @@ namespace {
 
 std::vector<CrossingValue> IncomingOf(const v1::Plan& plan, int stage) {
   std::vector<CrossingValue> values;
-  if (stage == 0) values.push_back({"input", false});
+  for (const std::string& name : plan.stages(stage).inputs()) values.push_back({name, false});
   for (const v1::Edge& edge : plan.edges()) {
     if (edge.to_stage() == stage) values.push_back({edge.value(), edge.requires_grad()});
   }
@@ -40,40 +44,63 @@ std::vector<CrossingValue> OutgoingOf(const v1::Plan& plan, int stage) {
   return values;
 }
 
-absl::Status CheckCut(const v1::JobSpec& spec, const v1::Plan& plan, int stage) {
+absl::Status CheckCut(const v1::Plan& plan, int stage, int layers) {
   if (stage < 0 || stage >= plan.stages_size()) {
     return absl::InvalidArgumentError(absl::StrCat("stage ", stage, " of a plan of ", plan.stages_size()));
   }
   const v1::Stage& cut = plan.stages(stage);
-  if (cut.first_layer() < 0 || cut.layer_count() < 1 ||
-      cut.first_layer() > spec.model().sequential_size() - cut.layer_count()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("stage ", stage, " is not within the model's ", spec.model().sequential_size(), " layers"));
+  if (cut.first_layer() < 0 || cut.layer_count() < 1 || cut.first_layer() > layers - cut.layer_count()) {
+    return absl::InvalidArgumentError(absl::StrCat("stage ", stage, " is not within the model's ", layers, " layers"));
   }
+  return absl::OkStatus();
+}
+
+// The layer of the plan that each tensor belongs to.
+std::map<std::string, int> LayersByTensor(const v1::Plan& plan) {
+  std::map<std::string, int> layers;
+  for (int i = 0; i < plan.layers_size(); ++i) {
+    for (const v1::ModelTensor& tensor : plan.layers(i).tensors()) layers.emplace(tensor.name(), i);
+  }
+  return layers;
+}
+
+absl::Status AddSequential(const v1::JobSpec& spec, const v1::Plan& plan, int stage, StageParts& parts) {
+  GPIPE_RETURN_IF_ERROR(CheckCut(plan, stage, spec.model().sequential_size()));
+  const v1::Stage& cut = plan.stages(stage);
+  GPIPE_ASSIGN_OR_RETURN(parts.layers, BuildSequential(spec, {cut.first_layer(), cut.layer_count(),
+                                                              spec.pipeline().deferred_batch_norm(), parts.device}));
+  if (stage == plan.stages_size() - 1) parts.output = parts.layers.back().outputs.front();
+  return absl::OkStatus();
+}
+
+// All layers of the stage are one here: nodes of a graph, which only the cut tells apart.
+absl::Status AddExported(const v1::JobSpec& spec, const v1::Plan& plan, int stage, const Archive& archive,
+                         StageParts& parts) {
+  GPIPE_RETURN_IF_ERROR(CheckCut(plan, stage, plan.layers_size()));
+  GPIPE_ASSIGN_OR_RETURN(const std::string output, OutputValue(archive.program(), spec.train().loss()));
+  GPIPE_ASSIGN_OR_RETURN(ModelLayer layer, BuildExported(archive, plan, stage, output, parts.device));
+  parts.layers.push_back(std::move(layer));
+  parts.layer_of = LayersByTensor(plan);
+  if (stage == plan.stages_size() - 1) parts.output = output;
   return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Stage>> Stage::Create(const v1::JobSpec& job, const v1::Plan& plan, int stage,
-                                                     c10::Device device) {
-  GPIPE_RETURN_IF_ERROR(CheckCut(job, plan, stage));
+                                                     c10::Device device, const Archive* archive) {
   const v1::JobSpec spec = spec::WithDefaults(job);
-  const v1::Stage& cut = plan.stages(stage);
   StageParts parts;
+  parts.device = device;
+  GPIPE_RETURN_IF_ERROR(archive == nullptr ? AddSequential(spec, plan, stage, parts)
+                                           : AddExported(spec, plan, stage, *archive, parts));
   parts.incoming = IncomingOf(plan, stage);
   parts.outgoing = OutgoingOf(plan, stage);
   parts.frozen.assign(spec.train().freeze().begin(), spec.train().freeze().end());
   parts.training = spec.has_train();
-  parts.needs_backward = cut.needs_backward();
-  parts.device = device;
-  GPIPE_ASSIGN_OR_RETURN(parts.layers, BuildSequential(spec, {cut.first_layer(), cut.layer_count(),
-                                                              spec.pipeline().deferred_batch_norm(), device}));
+  parts.needs_backward = plan.stages(stage).needs_backward();
   return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<Stage>> {
-    if (stage == plan.stages_size() - 1) {
-      parts.output = parts.layers.back().outputs.front();
-      if (spec.has_train()) parts.loss = Loss::Create(spec.train().loss());
-    }
+    if (!parts.output.empty() && spec.has_train()) parts.loss = Loss::Create(spec.train().loss());
     return ModelStage::Create(std::move(parts));
   });
 }

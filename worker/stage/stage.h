@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "gpipe/v1/job_spec.pb.h"
 #include "gpipe/v1/plan.pb.h"
+#include "worker/exported/archive.h"
 
 namespace gpipe::worker {
 
@@ -47,9 +48,10 @@ enum class ForwardMode {
 // result does not depend on the cut. Batch norm counts a micro-batch once, not again when it is recomputed.
 class Stage {
  public:
-  // Builds the layers with their initial weights (Model.init_seed, one random stream per layer).
+  // Builds the layers with their initial weights (Model.init_seed, one random stream per layer; the archive's, if the
+  // model was exported).
   static absl::StatusOr<std::unique_ptr<Stage>> Create(const v1::JobSpec& spec, const v1::Plan& plan, int stage,
-                                                       c10::Device device);
+                                                       c10::Device device, const Archive* archive = nullptr);
   virtual ~Stage() = default;
 
   // Parameters and buffers in the order of state_dict().
@@ -58,10 +60,10 @@ class Stage {
   // A mini-batch begins: gradients are zeroed. REQUIRES: the last one has ended.
   virtual absl::Status Begin(MiniBatch mini_batch) = 0;
 
-  // `inputs` hold every value that crosses into this stage, and `input` on the first. The result holds every value that
-  // leaves it; on the last stage `output` (kInference only) and, with a loss, `loss`: a scalar, already
-  // weighted, so that the micro-batches' losses add up to the mini-batch's; in evaluation with cross_entropy `correct`,
-  // a count. All detached. Tensors of another batch size than the micro-batch's are refused.
+  // `inputs` hold every value that crosses into this stage, and the model's inputs that it reads. The result holds
+  // every value that leaves it; on the last stage `output` (kInference only) and, with a loss, `loss`: a scalar,
+  // already weighted, so that the micro-batches' losses add up to the mini-batch's; in evaluation with cross_entropy
+  // `correct`, a count. All detached. Tensors of another batch size than the micro-batch's are refused.
   virtual absl::StatusOr<Values> Forward(int micro_batch, Values inputs, ForwardMode mode) = 0;
 
   // Forward again with gradients. REQUIRES: Forward(micro_batch, ..., kCheckpointed).

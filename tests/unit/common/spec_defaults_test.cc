@@ -88,7 +88,8 @@ train:
   evaluate: {dataset: {path: e, inputs: [input], target: label}}
   batch_size: 4
   steps: 2
-  loss: {cross_entropy: {ignore_index: -100}}
+  loss: {cross_entropy: {ignore_index: -100, class_dim: 1}}
+  precision: fp32
   optimizer: {adamw: {lr: 0.001, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01}}
   lr_schedule: constant
 )");

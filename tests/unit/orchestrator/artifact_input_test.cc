@@ -63,8 +63,8 @@ TEST_F(ArtifactInputTest, FactsOfATrainingFile) {
   UseEvaluation();
   InputFacts facts = Facts();
   EXPECT_EQ(facts.samples, 10);
-  EXPECT_THAT(facts.input_shape, ElementsAre(1, 8, 8));
-  EXPECT_EQ(facts.input_dtype, v1::DATA_TYPE_FLOAT32);
+  EXPECT_THAT(facts.inputs.at(0).shape(), ElementsAre(1, 8, 8));
+  EXPECT_EQ(facts.inputs.at(0).dtype(), v1::DATA_TYPE_FLOAT32);
   EXPECT_THAT(facts.target_shape, IsEmpty());
   EXPECT_EQ(facts.target_dtype, v1::DATA_TYPE_INT64);
   EXPECT_EQ(facts.evaluation_samples, 3);
@@ -73,7 +73,7 @@ TEST_F(ArtifactInputTest, FactsOfATrainingFile) {
 TEST_F(ArtifactInputTest, FactsOfTokensWithATargetPerPosition) {
   AddFile("train.safetensors", {Ints("x", {10, 16}), Ints("y", {10, 16})});
   InputFacts facts = Facts();
-  EXPECT_EQ(facts.input_dtype, v1::DATA_TYPE_INT64);
+  EXPECT_EQ(facts.inputs.at(0).dtype(), v1::DATA_TYPE_INT64);
   EXPECT_THAT(facts.target_shape, ElementsAre(16));
   EXPECT_EQ(facts.evaluation_samples, 0);
 }
@@ -83,7 +83,7 @@ TEST_F(ArtifactInputTest, FactsOfMadeUpData) {
                   batch_size: 4 loss { cross_entropy {} } })");
   InputFacts facts = Facts();
   EXPECT_EQ(facts.samples, 7);
-  EXPECT_THAT(facts.input_shape, ElementsAre(2, 3));
+  EXPECT_THAT(facts.inputs.at(0).shape(), ElementsAre(2, 3));
   EXPECT_EQ(facts.target_dtype, v1::DATA_TYPE_INT64);
 }
 
@@ -126,7 +126,7 @@ TEST_F(ArtifactInputTest, ATensorThatIsNotInTheFileListsThoseThatAre) {
 
 TEST_F(ArtifactInputTest, TensorsOfUnequalBatchSize) {
   AddFile("train.safetensors", {Floats("x", {10, 2}), Ints("y", {9})});
-  ExpectRefused("train.dataset.target", "unequal batch size: 'y' has 9 samples, the input has 10");
+  ExpectRefused("train.dataset.target", "unequal batch size: 'y' has 9 samples, 'x' has 10");
 }
 
 TEST_F(ArtifactInputTest, ASingleNumberHasNoSamples) {
@@ -186,7 +186,7 @@ TEST_F(ArtifactInputTest, InferenceInputs) {
   AddFile("in.safetensors", {Floats("input", {10, 3})});
   InputFacts facts = Facts();
   EXPECT_EQ(facts.samples, 10);
-  EXPECT_THAT(facts.input_shape, ElementsAre(3));
+  EXPECT_THAT(facts.inputs.at(0).shape(), ElementsAre(3));
   EXPECT_EQ(facts.target_dtype, v1::DATA_TYPE_UNSPECIFIED);
 
   AddFile("in.safetensors", {Floats("x", {10, 3})});
@@ -199,7 +199,7 @@ TEST_F(ArtifactInputTest, MadeUpInferenceInputs) {
   Read(R"(infer { random_inputs { shape: [ 64, 1024 ] } batch_size: 64 })");
   InputFacts facts = Facts();
   EXPECT_EQ(facts.samples, 64);
-  EXPECT_THAT(facts.input_shape, ElementsAre(1024));
+  EXPECT_THAT(facts.inputs.at(0).shape(), ElementsAre(1024));
 }
 
 class TargetCheckTest : public ArtifactInputTest {

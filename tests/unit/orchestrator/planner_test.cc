@@ -32,11 +32,12 @@ train:
   optimizer: {adam: {lr: 0.001}}
 )";
 
-InputFacts Facts(int64_t samples, std::vector<int64_t> shape) {
+InputFacts Facts(int64_t samples, const std::vector<int64_t>& shape) {
   InputFacts facts;
   facts.samples = samples;
-  facts.input_shape = std::move(shape);
-  facts.input_dtype = v1::DATA_TYPE_FLOAT32;
+  v1::ModelValue& input = facts.inputs.emplace_back();
+  input.mutable_shape()->Assign(shape.begin(), shape.end());
+  input.set_dtype(v1::DATA_TYPE_FLOAT32);
   facts.target_dtype = v1::DATA_TYPE_INT64;
   return facts;
 }
@@ -47,8 +48,10 @@ std::vector<int64_t> BalanceOf(const v1::JobSpec& spec) {
 
 struct Planned {
   explicit Planned(v1::JobSpec with, InputFacts data, int workers, int frozen_layers = 0, int64_t first_step = 0)
-      : spec(std::move(with)), facts(std::move(data)), layers(LayersFor(spec.model(), facts.input_shape)) {
-    for (int i = 0; i < frozen_layers; ++i) layers[i].set_trainable_count(0);
+      : spec(std::move(with)),
+        facts(std::move(data)),
+        layers(
+            LayersFor(spec.model(), {facts.inputs[0].shape().begin(), facts.inputs[0].shape().end()}, frozen_layers)) {
     auto made = MakePlan({spec, facts, layers, BalanceOf(spec), workers, first_step});
     EXPECT_TRUE(made.ok()) << made.status();
     if (made.ok()) plan = *made;
@@ -108,10 +111,10 @@ TEST(PlannerTest, AStageWithoutParametersPassesTheGradientOn) {
   EXPECT_TRUE(plan->stages(1).needs_backward());
 }
 
-TEST(PlannerTest, IntegersHaveNoGradient) {
+TEST(PlannerTest, AValueWithoutGradientHasAnEdgeWithout) {
   const Planned planned(ParseSpec(kSkipYaml), Facts(100, {32}), 3);
   LayerInfos layers = planned.layers;
-  layers[2].set_output_dtype(v1::DATA_TYPE_INT64);
+  layers[2].mutable_makes(0)->set_requires_grad(false);
   auto plan = MakePlan({planned.spec, planned.facts, layers, BalanceOf(planned.spec), 3, 0});
   ASSERT_TRUE(plan.ok());
   EXPECT_FALSE(plan->edges(0).requires_grad());
@@ -187,9 +190,9 @@ TEST(PlannerTest, CountsWorkers) {
   EXPECT_EQ(WorkersFor(spec, 0), 0);
   EXPECT_EQ(WorkersFor(spec, 2), 2);
   EXPECT_EQ(WorkersFor(spec, 9), 3);
-  EXPECT_TRUE(NeedsMeasuring(spec, 2));
-  EXPECT_FALSE(NeedsMeasuring(spec, 1));
-  EXPECT_FALSE(NeedsMeasuring(spec, 3));
+  EXPECT_TRUE(NeedsMeasuring(spec, 3, 2));
+  EXPECT_FALSE(NeedsMeasuring(spec, 3, 1));
+  EXPECT_FALSE(NeedsMeasuring(spec, 3, 3));
 }
 
 TEST(PlannerTest, TheAutomaticCutBalancesMeasuredTimes) {
@@ -209,12 +212,12 @@ TEST(PlannerTest, TheAutomaticCutBalancesMeasuredTimes) {
 TEST(PlannerTest, AsksAboutTheLossOnlyInTraining) {
   v1::JobSpec spec = ParseSpec(kTrainYaml);
   spec.mutable_train()->add_freeze("0.");
-  v1::Inspect inspect = MakeInspect(spec, Facts(20, {4}), true);
+  v1::Inspect inspect = MakeInspect(spec, Facts(20, {4}), {}, true);
   EXPECT_TRUE(inspect.loss().has_cross_entropy());
   EXPECT_THAT(inspect.freeze(), ElementsAre("0."));
   EXPECT_EQ(inspect.profile_micro_batch(), 2);
   spec.mutable_infer()->set_batch_size(8);
-  inspect = MakeInspect(spec, Facts(20, {4}), false);
+  inspect = MakeInspect(spec, Facts(20, {4}), {}, false);
   EXPECT_FALSE(inspect.has_loss());
   EXPECT_THAT(inspect.freeze(), IsEmpty());
   EXPECT_EQ(inspect.profile_micro_batch(), 0);

@@ -51,9 +51,27 @@ train:
   optimizer: {sgd: {lr: 0.1}}
 )";
 
-// Made-up layers for a spec: linear layers have parameters, all keep the shape of the last linear one.
-inline LayerInfos LayersFor(const v1::Model& model, std::vector<int64_t> shape) {
+// The values that a layer of a list reads and makes, named as a worker names them.
+inline void NameValues(const v1::Layer& spec, int index, bool trained, v1::LayerInfo& layer) {
+  const auto make = [&](const std::string& name) {
+    v1::ModelValue& value = *layer.add_makes();
+    value.set_name(name);
+    *value.mutable_shape() = layer.output_shape();
+    value.set_dtype(layer.output_dtype());
+    value.set_requires_grad(trained);
+  };
+  layer.add_reads(index == 0 ? "input" : absl::StrCat("layer.", index - 1));
+  make(absl::StrCat("layer.", index));
+  if (spec.has_stash()) make(absl::StrCat("skip.", spec.stash().name()));
+  if (spec.has_pop_add()) layer.add_reads(absl::StrCat("skip.", spec.pop_add().name()));
+  if (spec.has_pop_cat()) layer.add_reads(absl::StrCat("skip.", spec.pop_cat().name()));
+}
+
+// Made-up layers for a spec: linear layers have parameters, of which the first `frozen` are not trained; all keep the
+// shape of the last linear one.
+inline LayerInfos LayersFor(const v1::Model& model, std::vector<int64_t> shape, int frozen = 0) {
   LayerInfos layers;
+  bool trained = false;
   for (int i = 0; i < model.sequential_size(); ++i) {
     v1::LayerInfo layer;
     layer.set_kind(spec::LayerKind(model.sequential(i)));
@@ -61,10 +79,12 @@ inline LayerInfos LayersFor(const v1::Model& model, std::vector<int64_t> shape) 
       shape.back() = model.sequential(i).linear().out_features();
       layer.set_parameter_count(model.sequential(i).linear().in_features() * shape.back());
       layer.set_parameter_bytes(4 * layer.parameter_count());
-      layer.set_trainable_count(layer.parameter_count());
+      layer.set_trainable_count(i < frozen ? 0 : layer.parameter_count());
+      trained = trained || i >= frozen;
     }
     for (int64_t size : shape) layer.add_output_shape(size);
     layer.set_output_dtype(v1::DATA_TYPE_FLOAT32);
+    NameValues(model.sequential(i), i, trained, layer);
     layers.push_back(layer);
   }
   return layers;
@@ -233,7 +253,8 @@ class SchedulingTest : public testing::Test {
     inspected.set_id(inspect.id());
     *inspected.mutable_status() = ToProto(inspect_status_);
     if (!inspect_status_.ok()) return inspected;
-    LayerInfos layers = LayersFor(inspect.model(), {inspect.input_shape().begin(), inspect.input_shape().end()});
+    const auto& shape = inspect.inputs(0).shape();
+    LayerInfos layers = LayersFor(inspect.model(), {shape.begin(), shape.end()});
     for (v1::LayerInfo& layer : layers) {
       if (inspect.profile_micro_batch() > 0) layer.set_forward_nanos(layer.parameter_count() > 0 ? 1000 : 10);
       *inspected.add_layers() = layer;

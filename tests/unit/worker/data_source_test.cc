@@ -14,6 +14,8 @@ namespace {
 using pipeline::Round;
 using pipeline::RoundKind;
 
+const DataRole kBoth = {{{0, "input"}}, true};
+
 v1::JobSpec RandomSpec(int64_t samples, bool shuffle) {
   v1::JobSpec spec;
   v1::RandomDataset& random = *spec.mutable_train()->mutable_dataset()->mutable_random();
@@ -29,7 +31,7 @@ v1::JobSpec RandomSpec(int64_t samples, bool shuffle) {
 
 absl::StatusOr<std::filesystem::path> NoFiles(const std::string& path) { return absl::NotFoundError(path); }
 
-std::unique_ptr<DataSource> Make(const v1::JobSpec& spec, DataRole role = {.inputs = true, .targets = true}) {
+std::unique_ptr<DataSource> Make(const v1::JobSpec& spec, const DataRole& role = kBoth) {
   return *DataSource::Create(spec, NoFiles, role, c10::kCPU);
 }
 
@@ -46,7 +48,7 @@ TEST(DataSource, MadeUpSamplesAreTorchsFromTheSameGenerators) {
   const Batch batch = *source->Read(TrainRound(0, 0, 10));
   const at::Tensor inputs = at::randn({10, 3, 2}, at::detail::createCPUGenerator(41), at::kFloat);
   const at::Tensor targets = at::randint(7, {10}, at::detail::createCPUGenerator(42), at::kLong);
-  EXPECT_TRUE(at::equal(batch.input, inputs));
+  EXPECT_TRUE(at::equal(batch.inputs.at("input"), inputs));
   EXPECT_TRUE(at::equal(batch.target, targets));
 }
 
@@ -54,7 +56,7 @@ TEST(DataSource, WithoutShuffleSamplesComeInOrderAndTheLastBatchMayBeSmaller) {
   auto source = Make(RandomSpec(10, false));
   const Batch all = *source->Read(TrainRound(0, 0, 10));
   const Batch last = *source->Read(TrainRound(3, 8, 2));
-  EXPECT_TRUE(at::equal(last.input, all.input.narrow(0, 8, 2)));
+  EXPECT_TRUE(at::equal(last.inputs.at("input"), all.inputs.at("input").narrow(0, 8, 2)));
   EXPECT_TRUE(at::equal(last.target, all.target.narrow(0, 8, 2)));
 }
 
@@ -68,14 +70,14 @@ TEST(DataSource, AnEpochVisitsEachSampleOnceInAnOrderOfItsOwn) {
 }
 
 TEST(DataSource, WorkersOfFirstAndLastStageShuffleAlike) {
-  auto first = Make(RandomSpec(10, true), {.inputs = true, .targets = false});
-  auto last = Make(RandomSpec(10, true), {.inputs = false, .targets = true});
+  auto first = Make(RandomSpec(10, true), {.inputs = {{0, "input"}}, .targets = false});
+  auto last = Make(RandomSpec(10, true), {.inputs = {}, .targets = true});
   auto both = Make(RandomSpec(10, true));
   for (int64_t epoch : {0, 1, 0}) {
     const Round round = TrainRound(epoch, 4, 4);
     const Batch input = *first->Read(round), target = *last->Read(round), batch = *both->Read(round);
-    EXPECT_FALSE(input.target.defined() || target.input.defined());
-    EXPECT_TRUE(at::equal(input.input, batch.input));
+    EXPECT_FALSE(input.target.defined() || !target.inputs.empty());
+    EXPECT_TRUE(at::equal(input.inputs.at("input"), batch.inputs.at("input")));
     EXPECT_TRUE(at::equal(target.target, batch.target));
   }
 }
@@ -87,7 +89,7 @@ TEST(DataSource, EvaluationIsNeverShuffled) {
   Round round = TrainRound(0, 0, 10);
   round.kind = RoundKind::kEvaluate;
   EXPECT_TRUE(
-      at::equal(source->Read(round)->input, at::randn({10, 3, 2}, at::detail::createCPUGenerator(41), at::kFloat)));
+      at::equal(source->Read(round)->inputs.at("input"), at::randn({10, 3, 2}, at::detail::createCPUGenerator(41), at::kFloat)));
 }
 
 TEST(DataSource, MoreSamplesThanThereAreIsOutOfRange) {
@@ -106,13 +108,13 @@ TEST(DataSource, ReadsNamedTensorsOfAFile) {
   dataset.add_inputs("x");
   dataset.set_target("y");
   auto files = [&](const std::string& name) -> absl::StatusOr<std::filesystem::path> { return folder.path() / name; };
-  auto source = *DataSource::Create(spec, files, {.inputs = true, .targets = true}, c10::kCPU);
+  auto source = *DataSource::Create(spec, files, kBoth, c10::kCPU);
   const Batch batch = *source->Read(TrainRound(0, 4, 2));
-  EXPECT_TRUE(at::equal(batch.input, x.narrow(0, 4, 2)));
+  EXPECT_TRUE(at::equal(batch.inputs.at("input"), x.narrow(0, 4, 2)));
   EXPECT_TRUE(at::equal(batch.target, y.narrow(0, 4, 2)));
 
   dataset.set_target("nothing");
-  const absl::Status missing = DataSource::Create(spec, files, {.inputs = true, .targets = true}, c10::kCPU).status();
+  const absl::Status missing = DataSource::Create(spec, files, kBoth, c10::kCPU).status();
   EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(missing.message()), testing::HasSubstr("nothing"));
 }

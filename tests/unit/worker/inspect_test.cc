@@ -18,8 +18,9 @@ v1::Inspect Request(const std::string& layers, const std::vector<int64_t>& input
                     v1::DataType dtype = v1::DATA_TYPE_FLOAT32) {
   v1::Inspect request;
   *request.mutable_model() = ParseSpec("name: test\nmodel: {sequential: [" + layers + "]}").model();
-  request.mutable_input_shape()->Assign(input_shape.begin(), input_shape.end());
-  request.set_input_dtype(dtype);
+  v1::ModelValue& input = *request.add_inputs();
+  input.mutable_shape()->Assign(input_shape.begin(), input_shape.end());
+  input.set_dtype(dtype);
   return request;
 }
 
@@ -59,6 +60,11 @@ TEST(InspectTest, FindsShapesAndParameters) {
   EXPECT_EQ(result.layers(1).trainable_count(), 16);
   ASSERT_EQ(result.layers(1).tensors_size(), 5) << "they are in a file of weights";
   EXPECT_EQ(result.layers(1).tensors(0).name(), "1.weight");
+  EXPECT_THAT(result.layers(4).reads(), ElementsAre("layer.3", "skip.x"));
+  ASSERT_EQ(result.layers(2).makes_size(), 2);
+  EXPECT_EQ(result.layers(2).makes(1).name(), "skip.x");
+  EXPECT_FALSE(result.layers(0).makes(0).requires_grad()) << "layer 0 is frozen";
+  EXPECT_TRUE(result.layers(1).makes(0).requires_grad());
   EXPECT_THAT(result.layers(1).tensors(0).shape(), ElementsAre(8));
   EXPECT_EQ(result.layers(1).tensors(4).dtype(), v1::DATA_TYPE_INT64) << "num_batches_tracked";
   EXPECT_THAT(result.layers(4).output_shape(), ElementsAre(16, 6, 6));

@@ -72,6 +72,7 @@ v1::Plan PlanOf(const v1::JobSpec& spec, const std::vector<int>& balance) {
     stage.set_first_layer(first);
     stage.set_layer_count(count);
     stage.set_needs_backward(spec.has_train());
+    if (first == 0) stage.add_inputs("input");
     first += count;
     if (plan.stages_size() < static_cast<int>(balance.size())) {
       AddEdge(plan, absl::StrCat("layer.", first - 1), plan.stages_size() - 1, plan.stages_size(), spec.has_train());

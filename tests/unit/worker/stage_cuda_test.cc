@@ -27,7 +27,8 @@ model:
     - linear: {in_features: 16, out_features: 32}
     - transformer_encoder_layer: {d_model: 32, nhead: 4, dim_feedforward: 64, dropout: )" +
          dropout + R"(}
-    - dropout: {p: )" + dropout + R"(}
+    - dropout: {p: )" +
+         dropout + R"(}
     - flatten: {}
     - linear: {in_features: 512, out_features: 5}
 pipeline: {deferred_batch_norm: true}
@@ -131,8 +132,9 @@ TEST_F(StageCudaTest, OptimizerStateReturnsToTheDevice) {
 TEST_F(StageCudaTest, MeasuresLayers) {
   v1::Inspect request;
   *request.mutable_model() = ParseSpec(Network("0.1")).model();
-  for (const int64_t size : {2, 8, 8}) request.add_input_shape(size);
-  request.set_input_dtype(v1::DATA_TYPE_FLOAT32);
+  v1::ModelValue& input = *request.add_inputs();
+  for (const int64_t size : {2, 8, 8}) input.add_shape(size);
+  input.set_dtype(v1::DATA_TYPE_FLOAT32);
   *request.mutable_loss() = ParseSpec(Network("0.1")).train().loss();
   request.set_profile_micro_batch(16);
   const v1::Inspected result = InspectModel(request, kGpu);

@@ -51,6 +51,7 @@ void AddLayersAndCuts(const Cut& cut, v1::Plan& plan) {
     stage.set_first_layer(first);
     stage.set_layer_count(cut.balance[i]);
     stage.set_needs_backward(true);
+    if (i == 0) stage.add_inputs("input");
     first += cut.balance[i];
     plan.add_stage_worker(cut.stage_worker[i]);
     if (i > 0) AddEdge(plan, "layer." + std::to_string(stage.first_layer() - 1), static_cast<int>(i) - 1, i);

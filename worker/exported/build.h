@@ -1,0 +1,27 @@
+#ifndef GPIPE_WORKER_EXPORTED_BUILD_H_
+#define GPIPE_WORKER_EXPORTED_BUILD_H_
+
+#include <c10/core/Device.h>
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "gpipe/v1/job_spec.pb.h"
+#include "gpipe/v1/plan.pb.h"
+#include "worker/exported/archive.h"
+#include "worker/model/model_layers.h"
+
+namespace gpipe::worker {
+
+// The value that is the model's output: the one that the loss names, else the first.
+// INVALID_ARGUMENT for `train.loss`: no such output, with the names there are.
+absl::StatusOr<std::string> OutputValue(const exported::Program& program, const v1::Loss& loss);
+
+// A stage's nodes of an exported program as one layer, with its parameters from the archive.
+// REQUIRES: plan.layers are this program's (InspectExported); plan.stages(stage) is within them.
+absl::StatusOr<ModelLayer> BuildExported(const Archive& archive, const v1::Plan& plan, int stage,
+                                         const std::string& output, c10::Device device);
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_EXPORTED_BUILD_H_

@@ -1,0 +1,274 @@
+#include "worker/exported/inspect_exported.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/exported/value_names.h"
+#include "common/field_error.h"
+#include "common/grpc_status.h"
+#include "common/status_macros.h"
+#include "worker/data/tensor_file.h"
+#include "worker/exported/argument_source.h"
+#include "worker/exported/build.h"
+#include "worker/exported/probe.h"
+#include "worker/exported/units.h"
+#include "worker/model/loss_check.h"
+#include "worker/model/profile.h"
+#include "worker/torch_status.h"
+
+namespace gpipe::worker {
+namespace {
+
+constexpr char kModel[] = "model.exported.path";
+
+// What the archive says about itself is about the file that the spec names, wherever it lies here.
+absl::Status AboutModel(const absl::Status& status, const std::filesystem::path& file) {
+  if (status.ok() || !FieldViolations(status).empty() || absl::IsResourceExhausted(status)) return status;
+  std::string message(status.message());
+  const std::string prefix = absl::StrCat(file.string(), ": ");
+  if (absl::StartsWith(message, prefix)) message.erase(0, prefix.size());
+  return FieldError(kModel, message);
+}
+
+std::string ShapeText(const std::vector<std::optional<int64_t>>& sizes) {
+  return absl::StrCat("[",
+                      absl::StrJoin(sizes, ", ",
+                                    [](std::string* out, const std::optional<int64_t>& size) {
+                                      absl::StrAppend(out, size ? absl::StrCat(*size) : "any");
+                                    }),
+                      "]");
+}
+
+// The first and the last user of each parameter, under all its names.
+std::vector<std::pair<size_t, size_t>> UsersOfParameters(const Archive& archive) {
+  const exported::Program& program = archive.program();
+  std::map<std::string, std::string> parameters;  // By value.
+  for (const exported::Input& input : program.inputs) {
+    if (input.kind == exported::InputKind::kParameter) parameters[input.value] = archive.CanonicalName(input.name);
+  }
+  std::map<std::string, std::pair<size_t, size_t>> users;
+  for (size_t i = 0; i < program.graph.nodes.size(); ++i) {
+    for (const std::string& name : exported::ValuesReadBy(program.graph.nodes[i])) {
+      const auto parameter = parameters.find(name);
+      if (parameter != parameters.end()) users.emplace(parameter->second, std::pair(i, i)).first->second.second = i;
+    }
+  }
+  std::vector<std::pair<size_t, size_t>> result;
+  for (const auto& [parameter, nodes] : users) result.push_back(nodes);
+  return result;
+}
+
+class ExportedInspection {
+ public:
+  ExportedInspection(const v1::Inspect& request, const Archive& archive, c10::Device device, v1::Inspected& result)
+      : request_(request), archive_(archive), program_(archive.program()), device_(device), result_(result) {}
+
+  absl::Status Run() {
+    GPIPE_RETURN_IF_ERROR(MatchInputs());
+    GPIPE_ASSIGN_OR_RETURN(output_, OutputValue(program_, request_.loss()));
+    GPIPE_ASSIGN_OR_RETURN(const Units units, Units::Find(archive_));
+    probe_.emplace(archive_, inputs_, std::vector<std::string>(request_.freeze().begin(), request_.freeze().end()));
+    GPIPE_RETURN_IF_ERROR(probe_->Run(ValuesToKnow(units)));
+    if (!probe_->BatchFirst(output_)) return FieldError(kModel, "its output does not have the batch first");
+    FindLayers(units);
+    GPIPE_RETURN_IF_ERROR(CheckLoss());
+    return request_.profile_micro_batch() > 0 ? Profile() : absl::OkStatus();
+  }
+
+ private:
+  bool training() const { return request_.has_loss(); }
+  const char* DataField() const { return training() ? "train.dataset.inputs" : "infer.inputs"; }
+
+  // The data's tensor for each of the model's inputs: by order in training, by name in inference.
+  absl::Status MatchInputs() {
+    const auto& given = request_.inputs();
+    if (training() && given.size() != static_cast<int>(program_.user_inputs.size())) {
+      return FieldError(DataField(),
+                        absl::StrCat("names ", given.size(), " tensors, but the model's inputs are ", InputNames()));
+    }
+    for (size_t i = 0; i < program_.user_inputs.size(); ++i) {
+      const exported::UserInput& input = program_.user_inputs[i];
+      const auto found =
+          training() || IsOnlyInput()
+              ? given.begin() + static_cast<int>(i)
+              : std::find_if(given.begin(), given.end(), [&](const auto& value) { return value.name() == input.name; });
+      if (found == given.end()) {
+        return FieldError(DataField(), absl::StrCat("has no tensor for the model's input '", input.name, "'"));
+      }
+      GPIPE_RETURN_IF_ERROR(MatchInput(input, *found));
+      inputs_.push_back(*found);
+    }
+    return absl::OkStatus();
+  }
+
+  // Made-up data has no names.
+  bool IsOnlyInput() const { return program_.user_inputs.size() == 1 && request_.inputs_size() == 1; }
+
+  absl::Status MatchInput(const exported::UserInput& input, const v1::ModelValue& data) const {
+    const auto type = ToScalarType(input.meta.dtype);
+    bool fits =
+        type && ToDataType(*type) == data.dtype() && static_cast<int>(input.meta.sizes.size()) == data.shape_size() + 1;
+    for (size_t i = 1; fits && i < input.meta.sizes.size(); ++i) {
+      fits = !input.meta.sizes[i] || *input.meta.sizes[i] == data.shape(static_cast<int>(i) - 1);
+    }
+    if (fits) return absl::OkStatus();
+    return FieldError(DataField(),
+                      absl::StrCat("the model's input '", input.name, "' is ", type ? c10::toString(*type) : "?", " ",
+                                   ShapeText(input.meta.sizes), ", the data's '", data.name(), "' is ",
+                                   c10::toString(ToScalarType(data.dtype())), " [any", data.shape().empty() ? "" : ", ",
+                                   absl::StrJoin(data.shape(), ", "), "]"));
+  }
+
+  std::string InputNames() const {
+    return absl::StrJoin(program_.user_inputs, ", ",
+                         [](std::string* out, const exported::UserInput& input) { absl::StrAppend(out, input.name); });
+  }
+
+  std::vector<std::string> ValuesToKnow(const Units& units) const {
+    std::set<std::string> values = {output_};
+    for (const exported::UserInput& input : program_.user_inputs) values.insert(input.value);
+    for (const size_t cut : units.cuts()) {
+      for (std::string& name : units.Crossing(cut)) values.insert(std::move(name));
+    }
+    return {values.begin(), values.end()};
+  }
+
+  void FindLayers(const Units& units) {
+    std::vector<size_t> begins = {0};
+    const auto parameters = UsersOfParameters(archive_);
+    for (const size_t cut : units.cuts()) {
+      const std::vector<std::string> crossing = units.Crossing(cut);
+      const bool batch_first = std::all_of(crossing.begin(), crossing.end(),
+                                           [&](const std::string& name) { return probe_->BatchFirst(name); });
+      const bool splits_parameter = std::any_of(parameters.begin(), parameters.end(), [&](const auto& users) {
+        return users.first < cut && cut <= users.second;
+      });
+      if (batch_first && !splits_parameter) begins.push_back(cut);
+    }
+    for (size_t i = 0; i < begins.size(); ++i) {
+      const size_t end = i + 1 < begins.size() ? begins[i + 1] : program_.graph.nodes.size();
+      parts_.push_back(units.PartOf(begins[i], end, {output_}));
+      v1::LayerInfo& info = *result_.add_layers();
+      info.set_kind(units.ModuleOf(begins[i], end));
+      info.set_first_node(static_cast<int64_t>(begins[i]));
+      Describe(parts_.back(), info);
+    }
+    const v1::ModelValue output = probe_->Describe(output_);
+    v1::LayerInfo& last = *result_.mutable_layers(result_.layers_size() - 1);
+    *last.mutable_output_shape() = output.shape();
+    last.set_output_dtype(output.dtype());
+  }
+
+  void Describe(const GraphLayer::Part& part, v1::LayerInfo& info) {
+    const std::set<std::string> entering(part.entering.begin(), part.entering.end());
+    for (const std::string& name : part.entering) info.add_reads(name);
+    for (const std::string& name : part.leaving) {
+      if (!entering.contains(name)) *info.add_makes() = probe_->Describe(name);
+    }
+    if (info.makes_size() > 0) {
+      *info.mutable_output_shape() = info.makes(0).shape();
+      info.set_output_dtype(info.makes(0).dtype());
+    }
+    const auto layer = GraphLayer::Create(archive_, part, {c10::kMeta});
+    if (!layer.ok()) return;  // It ran in the probe.
+    for (const LayerTensor& entry : (*layer)->tensors()) DescribeTensor(entry, info);
+  }
+
+  void DescribeTensor(const LayerTensor& entry, v1::LayerInfo& info) const {
+    v1::ModelTensor& tensor = *info.add_tensors();
+    tensor.set_name(entry.name);
+    for (const int64_t size : entry.tensor.sizes()) tensor.add_shape(size);
+    tensor.set_dtype(ToDataType(entry.tensor.scalar_type()));
+    if (!entry.parameter) return;
+    info.set_parameter_count(info.parameter_count() + entry.tensor.numel());
+    info.set_parameter_bytes(info.parameter_bytes() + static_cast<int64_t>(entry.tensor.nbytes()));
+    if (!Frozen(entry.name)) info.set_trainable_count(info.trainable_count() + entry.tensor.numel());
+  }
+
+  bool Frozen(const std::string& name) const {
+    return std::any_of(request_.freeze().begin(), request_.freeze().end(),
+                       [&](const std::string& prefix) { return absl::StartsWith(name, prefix); });
+  }
+
+  absl::Status CheckLoss() const {
+    if (!training() || request_.target_dtype() == v1::DATA_TYPE_UNSPECIFIED) return absl::OkStatus();
+    constexpr int64_t kBatch = 2;
+    std::vector<int64_t> shape = {kBatch};
+    shape.insert(shape.end(), request_.target_shape().begin(), request_.target_shape().end());
+    const absl::Status fits = CatchTorch([&] {
+      const at::Tensor target = at::empty(shape, at::device(c10::kMeta).dtype(ToScalarType(request_.target_dtype())));
+      CheckLossFits(request_.loss(), ClassesSecond(request_.loss(), probe_->Meta(output_, kBatch)), target);
+      return absl::OkStatus();
+    });
+    return fits.ok() ? fits : FieldError("train.loss", std::string(fits.message()));
+  }
+
+  absl::Status Profile() {
+    LayerProfiler profiler(device_, training(), static_cast<int>(parts_.size()));
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      v1::LayerInfo& info = *result_.mutable_layers(static_cast<int>(i));
+      GPIPE_ASSIGN_OR_RETURN(const LayerCost cost, Measure(parts_[i], profiler));
+      info.set_forward_nanos(cost.forward_nanos);
+      info.set_backward_nanos(cost.backward_nanos);
+      info.set_activation_bytes_per_sample(cost.activation_bytes / request_.profile_micro_batch());
+    }
+    return absl::OkStatus();
+  }
+
+  // Parts of the same operators on values of the same shapes cost the same.
+  absl::StatusOr<LayerCost> Measure(const GraphLayer::Part& part, LayerProfiler& profiler) const {
+    std::string description;
+    for (const size_t node : part.nodes) absl::StrAppend(&description, program_.graph.nodes[node].target, ";");
+    std::vector<at::Tensor> inputs;
+    bool needs_gradient = false;
+    for (const std::string& name : part.entering) {
+      inputs.push_back(probe_->Meta(name, request_.profile_micro_batch()));
+      needs_gradient = needs_gradient || probe_->Describe(name).requires_grad();
+    }
+    for (const std::string& name : part.leaving) absl::StrAppend(&description, probe_->Describe(name).DebugString());
+    return profiler.Measure(description, inputs, needs_gradient, [&]() -> absl::StatusOr<ModelLayer> {
+      GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<GraphLayer> layer, GraphLayer::Create(archive_, part, {device_}));
+      for (const LayerTensor& entry : layer->tensors()) {
+        if (entry.parameter) entry.tensor.set_requires_grad(!Frozen(entry.name));
+      }
+      return ModelLayer{0, "exported", "", part.entering, part.leaving, std::move(layer)};
+    });
+  }
+
+  const v1::Inspect& request_;
+  const Archive& archive_;
+  const exported::Program& program_;
+  const c10::Device device_;
+  v1::Inspected& result_;
+  std::vector<v1::ModelValue> inputs_;  // In the model's order.
+  std::string output_;
+  std::optional<Probe> probe_;
+  std::vector<GraphLayer::Part> parts_;
+};
+
+absl::Status Inspect(const v1::Inspect& request, const std::filesystem::path& file, c10::Device device,
+                     v1::Inspected& result) {
+  absl::StatusOr<std::unique_ptr<Archive>> archive = Archive::Open(file);
+  if (!archive.ok()) return AboutModel(archive.status(), file);
+  return AboutModel(ExportedInspection(request, **archive, device, result).Run(), file);
+}
+
+}  // namespace
+
+v1::Inspected InspectExported(const v1::Inspect& request, const std::filesystem::path& file, c10::Device device) {
+  v1::Inspected result;
+  result.set_id(request.id());
+  const absl::Status status = CatchTorch([&] { return Inspect(request, file, device, result); });
+  if (!status.ok()) result.clear_layers();
+  *result.mutable_status() = ToProto(status);
+  return result;
+}
+
+}  // namespace gpipe::worker

@@ -1,0 +1,21 @@
+#ifndef GPIPE_WORKER_EXPORTED_INSPECT_EXPORTED_H_
+#define GPIPE_WORKER_EXPORTED_INSPECT_EXPORTED_H_
+
+#include <c10/core/Device.h>
+
+#include <filesystem>
+
+#include "gpipe/v1/worker_session.pb.h"
+
+namespace gpipe::worker {
+
+// Reads the archive, finds where the program can be cut into layers, runs it on the CPU with small batches for the
+// shapes of the values between them, and checks data and loss against it; if asked, measures each layer on `device`. A
+// layer is what lies between two neighbouring cuts. A cut is left out when a value that crosses it does not have the
+// batch in its first dimension. Never throws: what does not fit is in Inspected.status, as INVALID_ARGUMENT with a
+// field path.
+v1::Inspected InspectExported(const v1::Inspect& request, const std::filesystem::path& file, c10::Device device);
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_EXPORTED_INSPECT_EXPORTED_H_
