@@ -79,17 +79,6 @@ std::vector<pipeline::StageCost> StageCosts(const v1::JobSpec& spec, const v1::P
   return costs;
 }
 
-// Of a layer list the validator has checked it.
-absl::Status CheckBalance(const v1::JobSpec& spec, int64_t layers) {
-  const auto& balance = spec.pipeline().balance();
-  const int64_t sum = std::accumulate(balance.begin(), balance.end(), int64_t{0});
-  if (balance.empty() || sum == layers) return absl::OkStatus();
-  return FieldError("pipeline.balance",
-                    absl::StrCat("must add up to the number of parts into which the model can be "
-                                 "cut (sum of balance: ",
-                                 sum, ", parts: ", layers, "); leave balance out for a cut by measured cost"));
-}
-
 }  // namespace
 
 absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts) {
@@ -118,6 +107,16 @@ int64_t MostStages(const v1::JobSpec& spec) {
   return spec.pipeline().workers() > 0 ? spec.pipeline().workers() : kMostExportedStages;
 }
 
+absl::Status CheckBalance(const v1::JobSpec& spec, int64_t layers) {
+  const auto& balance = spec.pipeline().balance();
+  const int64_t sum = std::accumulate(balance.begin(), balance.end(), int64_t{0});
+  if (balance.empty() || sum == layers) return absl::OkStatus();
+  return FieldError("pipeline.balance",
+                    absl::StrCat("must add up to the number of parts into which the model can be "
+                                 "cut (sum of balance: ",
+                                 sum, ", parts: ", layers, "); leave balance out for a cut by measured cost"));
+}
+
 absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request) {
   v1::Plan plan;
   plan.mutable_layers()->Assign(request.layers.begin(), request.layers.end());
@@ -132,7 +131,6 @@ absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request) {
 absl::StatusOr<std::vector<int64_t>> Balance(const v1::JobSpec& spec, const InputFacts& facts,
                                              const std::vector<v1::LayerInfo>& layers, int workers,
                                              int64_t memory_bytes) {
-  GPIPE_RETURN_IF_ERROR(CheckBalance(spec, static_cast<int64_t>(layers.size())));
   if (spec.pipeline().balance_size() > 0) {
     return std::vector<int64_t>(spec.pipeline().balance().begin(), spec.pipeline().balance().end());
   }

@@ -28,6 +28,9 @@ struct PlanRequest {
 // or too many micro-batches.
 absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts);
 
+// Whether the spec's balance fits so many layers. Of a layer list the validator knows that. INVALID_ARGUMENT.
+absl::Status CheckBalance(const v1::JobSpec& spec, int64_t layers);
+
 // REQUIRES: CheckSize is OK; the balance fits the layers.
 absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request);
 

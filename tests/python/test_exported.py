@@ -1,0 +1,204 @@
+"""Models saved by torch.export, run by the cluster, against the same model in PyTorch."""
+
+import json
+import pathlib
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from cluster import gpipe, read_jsonl, write_spec
+
+VOCABULARY, WIDTH, TOKENS, SAMPLES, BATCH = 23, 16, 8, 20, 8
+
+
+class Block(nn.Module):
+    def __init__(self, dropout: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(WIDTH)
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
+        self.out = nn.Linear(WIDTH, WIDTH)
+        self.up = nn.Linear(WIDTH, 2 * WIDTH)
+        self.down = nn.Linear(2 * WIDTH, WIDTH)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x):
+        q, k, v = self.qkv(self.norm(x)).chunk(3, -1)
+        x = x + self.out(nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True))
+        return x + self.dropout(self.down(torch.relu(self.up(x))))
+
+
+class LanguageModel(nn.Module):
+    """Two inputs, two outputs, positions that depend on no input's values, sizes that depend on the batch."""
+
+    def __init__(self, dropout: float = 0.0):
+        super().__init__()
+        self.tokens = nn.Embedding(VOCABULARY, WIDTH)
+        self.positions = nn.Embedding(TOKENS, WIDTH)
+        self.blocks = nn.ModuleList(Block(dropout) for _ in range(3))
+        self.norm = nn.BatchNorm1d(WIDTH)
+        self.head = nn.Linear(WIDTH, VOCABULARY)
+
+    def forward(self, ids, scale):
+        x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1]))
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x.flatten(0, 1)).reshape(x.shape)
+        return {"hidden": x, "logits": self.head(x) * scale[:, None, None]}
+
+
+def save_model(model: nn.Module, path: pathlib.Path, *inputs: torch.Tensor) -> None:
+    batch = torch.export.Dim("batch", min=1, max=1 << 20)
+    program = torch.export.export(model.train(), inputs, dynamic_shapes=[{0: batch} for _ in inputs])
+    torch.export.save(program, path)
+
+
+def language_data(folder: pathlib.Path) -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)
+    data = {"tokens": torch.randint(VOCABULARY, (SAMPLES, TOKENS)), "scale": torch.rand(SAMPLES) + 0.5,
+            "labels": torch.randint(VOCABULARY, (SAMPLES, TOKENS))}
+    save_file(data, folder / "data.safetensors")
+    return data
+
+
+def language_spec(name: str, **pipeline) -> dict:
+    return {
+        "name": name,
+        "model": {"exported": {"path": "model.pt2"}},
+        "pipeline": {"chunks": 1, "checkpoint": "always", **pipeline},
+        "train": {"dataset": {"path": "data.safetensors", "inputs": ["tokens", "scale"], "target": "labels"},
+                  "batch_size": BATCH, "steps": 5, "seed": 7,
+                  "loss": {"cross_entropy": {"output": "logits", "class_dim": -1}},
+                  "optimizer": {"sgd": {"lr": 0.1, "momentum": 0.9}}},
+    }
+
+
+def make_language_job(folder: pathlib.Path, dropout: float = 0.0) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    data = language_data(folder)
+    torch.manual_seed(5)
+    model = LanguageModel(dropout)
+    save_model(model, folder / "model.pt2", data["tokens"][:3], data["scale"][:3])
+    return model, data
+
+
+def train_here(model: nn.Module, data: dict[str, torch.Tensor], steps: int = 5) -> list[float]:
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
+    losses = []
+    for step in range(steps):
+        first = step * BATCH % 24  # Mini-batches of 8, 8 and 4 samples.
+        rows = slice(first, min(first + BATCH, SAMPLES))
+        logits = model(data["tokens"][rows], data["scale"][rows])["logits"]
+        loss = nn.functional.cross_entropy(logits.transpose(1, 2), data["labels"][rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def expect_model(folder: pathlib.Path, model: nn.Module) -> None:
+    state, expected = load_file(folder / "model.safetensors"), model.state_dict()
+    assert set(state) == set(expected)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(state[name], tensor, rtol=1e-5, atol=1e-5 * float(tensor.abs().max()) + 1e-6,
+                                   msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("pipeline", [{"workers": 1}, {"workers": 2}, {"workers": 3},
+                                      {"workers": 2, "checkpoint": "never"}], ids=str)
+def test_trains_as_pytorch_does(cluster, tmp_path, pipeline):
+    model, data = make_language_job(tmp_path)
+    out = cluster.run(write_spec(tmp_path, language_spec("whole", **pipeline)), tmp_path / "out")
+    losses = train_here(model, data)
+    assert [s["loss"] for s in read_jsonl(out / "metrics.jsonl")] == pytest.approx(losses, rel=1e-5)
+    expect_model(out, model)
+
+
+def parts_of(folder: pathlib.Path, spec: dict, address: str) -> int:
+    plan = gpipe("plan", write_spec(folder, spec), "-o", "json", address=address)
+    return len(json.loads(plan.stdout)["plan"]["layers"])
+
+
+def test_the_curve_does_not_depend_on_the_cut_with_dropout_too(cluster, tmp_path):
+    make_language_job(tmp_path, dropout=0.3)
+    parts = parts_of(tmp_path, language_spec("plan", workers=1, chunks=3), cluster.address)
+    curves = {}
+    for balance in ([parts], [1, parts - 1], [parts // 2, parts - parts // 2], [parts // 3, parts // 3, parts - parts // 3 * 2]):
+        name = "cut-" + "-".join(map(str, balance))
+        spec = language_spec(name, balance=balance, chunks=3)
+        out = cluster.run(write_spec(tmp_path, spec), tmp_path / name)
+        curves[name] = [step["loss"] for step in read_jsonl(out / "metrics.jsonl")]
+    assert len({tuple(curve) for curve in curves.values()}) == 1, curves
+
+
+def test_frozen_parameters_stay(cluster, tmp_path):
+    model, data = make_language_job(tmp_path)
+    spec = language_spec("frozen", workers=2)
+    spec["train"]["freeze"] = ["tokens.", "blocks.0."]
+    out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(("tokens.", "blocks.0.")))
+    train_here(model, data)
+    expect_model(out, model)
+
+
+def test_evaluation_and_inference_turn_dropout_and_batch_statistics_off(cluster, tmp_path):
+    model, data = make_language_job(tmp_path, dropout=0.5)
+    save_file({"ids": data["tokens"], "scale": data["scale"]}, tmp_path / "inputs.safetensors")
+    spec = {"name": "infer", "model": {"exported": {"path": "model.pt2"}}, "pipeline": {"workers": 3, "chunks": 3},
+            "infer": {"inputs": "inputs.safetensors", "batch_size": 7}}
+    out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
+    with torch.no_grad():
+        expected = model.eval()(data["tokens"], data["scale"])["hidden"]
+    torch.testing.assert_close(load_file(out / "outputs.safetensors")["output"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_checkpoint_of_one_cut_resumes_on_another(cluster, tmp_path):
+    model, data = make_language_job(tmp_path)
+    spec = language_spec("half", workers=3)
+    spec["train"] |= {"steps": 2, "checkpoint_every": 2}
+    half = cluster.wait(cluster.submit(write_spec(tmp_path, spec)))
+    assert half["state"] == "STATE_SUCCEEDED", half
+    spec = language_spec("rest", workers=2)
+    out = cluster.run(write_spec(tmp_path, spec), tmp_path / "rest", "--resume", half["id"])
+    losses = train_here(model, data)
+    assert [s["loss"] for s in read_jsonl(out / "metrics.jsonl")] == pytest.approx(losses[2:], rel=1e-5)
+    expect_model(out, model)
+
+
+def refusal(cluster, folder: pathlib.Path, spec: dict) -> str:
+    done = gpipe("job", "submit", write_spec(folder, spec), address=cluster.address, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    return done.stderr
+
+
+def changed(**train) -> dict:
+    spec = language_spec("bad", workers=2)
+    spec["train"] |= train
+    return spec
+
+
+@pytest.mark.parametrize("spec, words", [
+    (changed(loss={"cross_entropy": {"output": "logit"}}), "no output 'logit'; it has: hidden, logits"),
+    (changed(loss={"cross_entropy": {"output": "logits"}}), "cross_entropy expects"),
+    (changed(dataset={"path": "data.safetensors", "inputs": ["tokens"], "target": "labels"}),
+     "names 1 tensors, but the model's inputs are ids, scale"),
+    (changed(dataset={"path": "data.safetensors", "inputs": ["scale", "tokens"], "target": "labels"}),
+     "the model's input 'ids' is Long [any, 8]"),
+    (changed(freeze=["nothing."]), "'nothing.' begins no tensor's name"),
+    (dict(changed(), pipeline={"balance": [1, 1]}), "must add up to the number of parts"),
+], ids=["output", "classes", "inputs", "dtype", "freeze", "balance"])
+def test_what_does_not_fit_the_model_is_refused_with_its_field(cluster, tmp_path, spec, words):
+    make_language_job(tmp_path)
+    assert words in refusal(cluster, tmp_path, spec)
+
+
+def test_a_broken_archive_is_refused(cluster, tmp_path):
+    make_language_job(tmp_path)
+    path = tmp_path / "model.pt2"
+    path.write_bytes(path.read_bytes()[:2000])
+    words = refusal(cluster, tmp_path, language_spec("broken", workers=2))
+    assert "model.exported.path" in words and "not a model that can be run" in words
+    path.write_bytes(b"")
+    assert "model.exported.path" in refusal(cluster, tmp_path, language_spec("empty", workers=2))
