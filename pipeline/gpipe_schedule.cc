@@ -65,7 +65,7 @@ class Builder {
   void AddUpdate() {
     for (int stage = 0; stage < options_.stages; ++stage) {
       if (stage > 0 && options_.stage_worker[stage] == options_.stage_worker[stage - 1]) continue;
-      if (options_.clip_gradients) Add({.stage = stage, .kind = ActionKind::kReduceGrad, .cycle = 2 * fill_});
+      if (options_.reduce_gradients) Add({.stage = stage, .kind = ActionKind::kReduceGrad, .cycle = 2 * fill_});
       Add({.stage = stage, .kind = ActionKind::kOptimizer, .cycle = 2 * fill_});
     }
   }

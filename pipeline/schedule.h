@@ -26,18 +26,18 @@ struct Schedule {
   int stages = 0;
   int micro_batches = 0;
   int cycles = 0;
-  std::vector<int> stage_worker;           // Worker of each stage, ascending.
-  std::vector<std::vector<Action>> rows;   // By worker.
+  std::vector<int> stage_worker;          // Worker of each stage, ascending.
+  std::vector<std::vector<Action>> rows;  // By worker.
 };
 
 struct ScheduleOptions {
   int stages = 1;
   int micro_batches = 1;
-  std::vector<int> stage_worker;       // One per stage, ascending from 0 without gaps.
-  bool training = true;                // Otherwise forward only.
+  std::vector<int> stage_worker;  // One per stage, ascending from 0 without gaps.
+  bool training = true;           // Otherwise forward only.
   CheckpointMode checkpoint = CheckpointMode::kExceptLast;
-  std::vector<bool> needs_backward;    // By stage; empty means all. A stage without is given no R and no B.
-  bool clip_gradients = false;         // Adds REDUCE_GRAD.
+  std::vector<bool> needs_backward;  // By stage; empty means all. A stage without is given no R and no B.
+  bool reduce_gradients = false;     // Adds REDUCE_GRAD.
 };
 
 // GPipe (Huang et al. 2019, arXiv 1811.06965): forward of micro-batch i on stage j in clock cycle i+j; after the

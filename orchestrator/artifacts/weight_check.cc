@@ -45,6 +45,7 @@ absl::Status CheckWeights(const v1::JobSpec& spec, const FileMap& files, const A
   for (const v1::LayerInfo& layer : layers) {
     for (const v1::ModelTensor& tensor : layer.tensors()) {
       names.insert(tensor.name());
+      names.insert(tensor.aliases().begin(), tensor.aliases().end());
       CheckTensor(tensor, file.header, errors);
     }
   }

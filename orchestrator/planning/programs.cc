@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/plan/convert.h"
+#include "common/plan/shared_tensors.h"
 #include "common/status_macros.h"
 #include "pipeline/schedule.h"
 #include "pipeline/timeline.h"
@@ -23,7 +24,7 @@ pipeline::ScheduleOptions OptionsFor(const v1::JobSpec& spec, const v1::Plan& pl
   options.stage_worker.assign(plan.stage_worker().begin(), plan.stage_worker().end());
   options.checkpoint = ModeOf(spec.pipeline().checkpoint());
   for (const v1::Stage& stage : plan.stages()) options.needs_backward.push_back(stage.needs_backward());
-  options.clip_gradients = training && spec.train().grad_clip_norm() > 0;
+  options.reduce_gradients = training && (spec.train().grad_clip_norm() > 0 || SharesGradients(plan));
   return options;
 }
 

@@ -32,13 +32,15 @@ class Block(nn.Module):
 class LanguageModel(nn.Module):
     """Two inputs, two outputs, positions that depend on no input's values, sizes that depend on the batch."""
 
-    def __init__(self, dropout: float = 0.0):
+    def __init__(self, dropout: float = 0.0, tied: bool = False):
         super().__init__()
         self.tokens = nn.Embedding(VOCABULARY, WIDTH)
         self.positions = nn.Embedding(TOKENS, WIDTH)
         self.blocks = nn.ModuleList(Block(dropout) for _ in range(3))
         self.norm = nn.BatchNorm1d(WIDTH)
         self.head = nn.Linear(WIDTH, VOCABULARY)
+        if tied:
+            self.head.weight = self.tokens.weight
 
     def forward(self, ids, scale):
         x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1]))
@@ -74,15 +76,15 @@ def language_spec(name: str, **pipeline) -> dict:
     }
 
 
-def make_language_job(folder: pathlib.Path, dropout: float = 0.0) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+def make_language_job(folder: pathlib.Path, **options) -> tuple[nn.Module, dict[str, torch.Tensor]]:
     data = language_data(folder)
     torch.manual_seed(5)
-    model = LanguageModel(dropout)
+    model = LanguageModel(**options)
     save_model(model, folder / "model.pt2", data["tokens"][:3], data["scale"][:3])
     return model, data
 
 
-def train_here(model: nn.Module, data: dict[str, torch.Tensor], steps: int = 5) -> list[float]:
+def train_here(model: nn.Module, data: dict[str, torch.Tensor], steps: int = 5, clip: float = 0) -> list[float]:
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
     losses = []
     for step in range(steps):
@@ -92,6 +94,8 @@ def train_here(model: nn.Module, data: dict[str, torch.Tensor], steps: int = 5) 
         loss = nn.functional.cross_entropy(logits.transpose(1, 2), data["labels"][rows])
         optimizer.zero_grad()
         loss.backward()
+        if clip > 0:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
         losses.append(loss.item())
     return losses
@@ -130,6 +134,41 @@ def test_the_curve_does_not_depend_on_the_cut_with_dropout_too(cluster, tmp_path
         out = cluster.run(write_spec(tmp_path, spec), tmp_path / name)
         curves[name] = [step["loss"] for step in read_jsonl(out / "metrics.jsonl")]
     assert len({tuple(curve) for curve in curves.values()}) == 1, curves
+
+
+@pytest.mark.parametrize("clip", [0, 0.5])
+@pytest.mark.parametrize("pipeline", [{"workers": 3}, {"workers": 2, "stages": 3}, {"workers": 1, "stages": 2}], ids=str)
+def test_tied_parameters_on_several_stages_stay_equal(cluster, tmp_path, pipeline, clip):
+    model, data = make_language_job(tmp_path, tied=True)
+    spec = language_spec("tied", workers=pipeline["workers"])
+    spec["train"] |= {"grad_clip_norm": clip, "checkpoint_every": 3}
+    if "stages" in pipeline:
+        parts, stages = parts_of(tmp_path, language_spec("plan", workers=1), cluster.address), pipeline["stages"]
+        spec["pipeline"]["balance"] = [parts // stages] * (stages - 1) + [parts - parts // stages * (stages - 1)]
+    job = cluster.submit(write_spec(tmp_path, spec))
+    assert cluster.wait(job)["state"] == "STATE_SUCCEEDED"
+    gpipe("job", "pull", job, "--output", tmp_path / "out", address=cluster.address)
+    losses = train_here(model, data, clip=clip)
+    assert [s["loss"] for s in read_jsonl(tmp_path / "out" / "metrics.jsonl")] == pytest.approx(losses, rel=1e-5)
+    expect_model(tmp_path / "out", model)
+    model.load_state_dict(load_file(tmp_path / "out" / "model.safetensors"), strict=True)
+
+    saved = load_file(tmp_path / "out" / "checkpoints" / "3" / "model.safetensors")
+    assert len({"tokens.weight", "head.weight"} & set(saved)) == 1, "a tied parameter is stored once"
+    rest = language_spec("rest", workers=2)
+    rest["train"]["grad_clip_norm"] = clip
+    out = cluster.run(write_spec(tmp_path, rest), tmp_path / "rest", "--resume", job)
+    assert [s["loss"] for s in read_jsonl(out / "metrics.jsonl")] == pytest.approx(losses[3:], rel=1e-5)
+
+
+def test_results_are_initial_weights_of_the_next_job(cluster, tmp_path):
+    model, data = make_language_job(tmp_path, tied=True)
+    cluster.run(write_spec(tmp_path, language_spec("first", workers=2)), tmp_path / "first")
+    spec = language_spec("second", workers=3)
+    spec["model"]["weights"] = "first/model.safetensors"
+    out = cluster.run(write_spec(tmp_path, spec), tmp_path / "second")
+    train_here(model, data)
+    assert [s["loss"] for s in read_jsonl(out / "metrics.jsonl")] == pytest.approx(train_here(model, data), rel=1e-4)
 
 
 def test_frozen_parameters_stay(cluster, tmp_path):

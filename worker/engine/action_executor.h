@@ -11,6 +11,7 @@
 #include "worker/engine/beacon.h"
 #include "worker/engine/hosted_stages.h"
 #include "worker/engine/round_record.h"
+#include "worker/engine/shared_gradients.h"
 #include "worker/engine/transfer_queue.h"
 #include "worker/engine/value_store.h"
 #include "worker/stage/optimizer.h"
@@ -26,6 +27,7 @@ class ActionExecutor {
     const v1::Plan& plan;
     HostedStages& stages;
     Optimizer* optimizer;
+    const SharedGradients& shared_gradients;
     Communicator& communicator;
     TransferQueue& transfers;
     Beacon beacon;

@@ -122,8 +122,9 @@ absl::Status Attempt::Run() {
                       .reports_loss = stages_->has_last(),
                       .output = output_ ? &*output_ : nullptr},
                      environment_.sink);
-  ActionExecutor executor(
-      {assignment_.spec(), assignment_.plan(), *stages_, optimizer_.get(), *communicator_, *transfers_, beacon_});
+  const SharedGradients shared_gradients(assignment_.plan(), *stages_, environment_.device);
+  ActionExecutor executor({assignment_.spec(), assignment_.plan(), *stages_, optimizer_.get(), shared_gradients,
+                           *communicator_, *transfers_, beacon_});
   const pipeline::TimelineSpec timeline = FromProto(assignment_.plan().timeline());
   RoundTrace trace(TraceFile(), environment_.device, pipeline::CountRounds(timeline));
   RoundRunner runner({*programs_, *data_, *transfers_, executor, ledger, beacon_.control.gate(), trace}, timeline);
@@ -136,8 +137,8 @@ absl::Status Attempt::SaveCheckpoint(int64_t step) {
   v1::CheckpointShard& shard = *message.mutable_checkpoint_shard();
   *shard.mutable_attempt() = assignment_.attempt();
   shard.set_step(step);
-  GPIPE_ASSIGN_OR_RETURN(*shard.mutable_model(), UploadShard("model.safetensors", stages_->State(), environment_.folder,
-                                                             environment_.artifacts));
+  GPIPE_ASSIGN_OR_RETURN(*shard.mutable_model(), UploadShard("model.safetensors", stages_->OwnState(),
+                                                             environment_.folder, environment_.artifacts));
   GPIPE_ASSIGN_OR_RETURN(*shard.mutable_optimizer(), UploadShard("optimizer.safetensors", optimizer_->State(),
                                                                  environment_.folder, environment_.artifacts));
   environment_.sink.Send(std::move(message));
@@ -154,10 +155,24 @@ absl::StatusOr<v1::Finished> Attempt::Finish() {
                            environment_.artifacts.Upload(environment_.folder / "outputs.safetensors"));
   }
   if (assignment_.spec().has_train()) {
-    GPIPE_ASSIGN_OR_RETURN(*finished.mutable_model(), UploadShard("model.safetensors", stages_->State(),
-                                                                  environment_.folder, environment_.artifacts));
+    GPIPE_ASSIGN_OR_RETURN(*finished.mutable_model(),
+                           UploadShard("model.safetensors", FinalState(), environment_.folder, environment_.artifacts));
   }
   return finished;
+}
+
+// Under all its names, so that load_state_dict(strict=True) takes it.
+std::vector<NamedTensor> Attempt::FinalState() const {
+  std::vector<NamedTensor> state = stages_->OwnState();
+  if (archive_ == nullptr) return state;
+  const size_t count = state.size();
+  for (size_t i = 0; i < count; ++i) {
+    for (const std::string& alias : archive_->AliasesOf(state[i].name)) {
+      state.push_back(state[i]);
+      state.back().name = alias;
+    }
+  }
+  return state;
 }
 
 void Attempt::Abandon(const absl::Status& reason) {

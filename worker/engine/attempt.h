@@ -72,6 +72,7 @@ class Attempt {
   absl::Status CreateOptimizer();
   absl::Status CreateOutput();
   absl::Status SaveCheckpoint(int64_t step);
+  std::vector<NamedTensor> FinalState() const;
   std::filesystem::path TraceFile() const;
   absl::StatusOr<std::filesystem::path> LocalPath(const std::string& path_in_spec);
 

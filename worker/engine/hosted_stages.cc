@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -35,6 +36,7 @@ DataRole RoleOf(const std::vector<HostedStage>& stages, const std::vector<std::s
 absl::StatusOr<HostedStages> HostedStages::Create(const v1::JobSpec& spec, const v1::Plan& plan, int worker,
                                                   c10::Device device, const Archive* archive) {
   HostedStages hosted;
+  TensorPool tensors;
   for (int i = 0; i < plan.stages_size(); ++i) {
     if (plan.stage_worker(i) != worker) continue;
     HostedStage stage;
@@ -45,7 +47,7 @@ absl::StatusOr<HostedStages> HostedStages::Create(const v1::JobSpec& spec, const
       if (plan.edges(edge).to_stage() == i) stage.incoming.push_back(edge);
       if (plan.edges(edge).from_stage() == i) stage.outgoing.push_back(edge);
     }
-    auto created = Stage::Create(spec, plan, i, device, archive);
+    auto created = Stage::Create(spec, plan, i, device, {archive, &tensors});
     if (!created.ok()) {
       return absl::Status(created.status().code(), absl::StrCat("stage ", i, ": ", created.status().message()));
     }
@@ -59,7 +61,17 @@ absl::StatusOr<HostedStages> HostedStages::Create(const v1::JobSpec& spec, const
 
 std::vector<NamedTensor> HostedStages::State() const {
   std::vector<NamedTensor> state;
-  for (const HostedStage& hosted : stages_) std::ranges::copy(hosted.stage->state(), std::back_inserter(state));
+  std::set<std::string> names;  // Two stages may share a tensor.
+  for (const HostedStage& hosted : stages_) {
+    std::ranges::copy_if(hosted.stage->state(), std::back_inserter(state),
+                         [&](const NamedTensor& tensor) { return names.insert(tensor.name).second; });
+  }
+  return state;
+}
+
+std::vector<NamedTensor> HostedStages::OwnState() const {
+  std::vector<NamedTensor> state = State();
+  std::erase_if(state, [](const NamedTensor& tensor) { return !tensor.owned; });
   return state;
 }
 

@@ -42,6 +42,8 @@ class HostedStages {
 
   // Parameters and buffers of all of them, in the order of state_dict().
   std::vector<NamedTensor> State() const;
+  // Without copies of what an earlier worker has too: what this one saves.
+  std::vector<NamedTensor> OwnState() const;
   std::vector<NamedTensor> TrainableParameters() const;
 
  private:

@@ -71,18 +71,28 @@ absl::Status Archive::Parse() {
 
 void Archive::FindTies() {
   std::map<std::tuple<std::string, std::vector<int64_t>, std::vector<int64_t>, int64_t>, std::string> first;
-  for (const exported::Input& input : program_.inputs) {
-    const auto found = weights_.find(input.name);
-    if (found == weights_.end()) continue;
-    const StoredTensor& tensor = found->second;
+  const auto add = [&](const std::string& name, const StoredTensor& tensor) {
     const auto key = std::make_tuple(tensor.record, tensor.sizes, tensor.strides, tensor.offset);
-    canonical_[input.name] = first.emplace(key, input.name).first->second;
+    canonical_[name] = first.emplace(key, name).first->second;
+  };
+  for (const exported::Input& input : program_.inputs) {
+    if (const auto found = weights_.find(input.name); found != weights_.end()) add(input.name, found->second);
   }
+  // Names that the program does not use, but state_dict() has.
+  for (const auto& [name, tensor] : weights_) add(name, tensor);
 }
 
 const std::string& Archive::CanonicalName(const std::string& name) const {
   const auto found = canonical_.find(name);
   return found == canonical_.end() ? name : found->second;
+}
+
+std::vector<std::string> Archive::AliasesOf(const std::string& name) const {
+  std::vector<std::string> aliases;
+  for (const auto& [alias, canonical] : canonical_) {
+    if (canonical == name && alias != name) aliases.push_back(alias);
+  }
+  return aliases;
 }
 
 bool Archive::IsTrainable(const std::string& name) const {

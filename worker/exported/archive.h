@@ -5,8 +5,10 @@
 #include <c10/core/Device.h>
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/exported/program.h"
@@ -30,6 +32,9 @@ class Archive {
   // The name under which a tensor is kept: of several names for the same memory, seen the same way, the first one in
   // the program's order (tied parameters are one parameter).
   const std::string& CanonicalName(const std::string& name) const;
+
+  // The other names of a canonical one.
+  std::vector<std::string> AliasesOf(const std::string& name) const;
 
   // Whether the model trained this parameter.
   bool IsTrainable(const std::string& name) const;

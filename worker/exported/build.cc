@@ -33,8 +33,9 @@ absl::StatusOr<std::string> OutputValue(const exported::Program& program, const 
                     absl::StrCat("the model has no output '", wanted, "'; it has: ", absl::StrJoin(names, ", ")));
 }
 
-absl::StatusOr<ModelLayer> BuildExported(const Archive& archive, const v1::Plan& plan, int stage,
+absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::Plan& plan, int stage,
                                          const std::string& output, c10::Device device) {
+  const Archive& archive = *model.archive;
   const v1::Stage& cut = plan.stages(stage);
   const int next = cut.first_layer() + cut.layer_count();
   const size_t first = static_cast<size_t>(plan.layers(cut.first_layer()).first_node());
@@ -45,7 +46,7 @@ absl::StatusOr<ModelLayer> BuildExported(const Archive& archive, const v1::Plan&
   }
   GPIPE_ASSIGN_OR_RETURN(const Units units, Units::Find(archive));
   const GraphLayer::Part part = units.PartOf(first, last, {output});
-  GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<GraphLayer> graph, GraphLayer::Create(archive, part, {device}));
+  GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<GraphLayer> graph, GraphLayer::Create(archive, part, {device}, model.tensors));
   return ModelLayer{cut.first_layer(), "exported", "", part.entering, part.leaving, std::move(graph)};
 }
 

@@ -9,9 +9,16 @@
 #include "gpipe/v1/job_spec.pb.h"
 #include "gpipe/v1/plan.pb.h"
 #include "worker/exported/archive.h"
+#include "worker/exported/graph_layer.h"
 #include "worker/model/model_layers.h"
 
 namespace gpipe::worker {
+
+// What the stages of one worker are made from; all null and empty with a layer list.
+struct ExportedModel {
+  const Archive* archive = nullptr;
+  TensorPool* tensors = nullptr;  // So that stages of one worker that use the same parameter have the same tensor.
+};
 
 // The value that is the model's output: the one that the loss names, else the first.
 // INVALID_ARGUMENT for `train.loss`: no such output, with the names there are.
@@ -19,7 +26,7 @@ absl::StatusOr<std::string> OutputValue(const exported::Program& program, const 
 
 // A stage's nodes of an exported program as one layer, with its parameters from the archive.
 // REQUIRES: plan.layers are this program's (InspectExported); plan.stages(stage) is within them.
-absl::StatusOr<ModelLayer> BuildExported(const Archive& archive, const v1::Plan& plan, int stage,
+absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::Plan& plan, int stage,
                                          const std::string& output, c10::Device device);
 
 }  // namespace gpipe::worker

@@ -36,7 +36,7 @@ exported::ArgumentList AsArguments(const std::vector<std::string>& names) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GraphLayer>> GraphLayer::Create(const Archive& archive, const Part& part,
-                                                               const CompileOptions& options) {
+                                                               const CompileOptions& options, TensorPool* pool) {
   const exported::Program& program = archive.program();
   const std::vector<const Input*> inputs = UsedInputs(program, part);
   GraphCode::Part code{{}, part.entering, AsArguments(part.leaving)};
@@ -46,32 +46,36 @@ absl::StatusOr<std::unique_ptr<GraphLayer>> GraphLayer::Create(const Archive& ar
   auto layer = std::make_unique<GraphLayer>();
   GPIPE_ASSIGN_OR_RETURN(GraphCode compiled, GraphCode::Compile(code, options));
   layer->code_ = std::make_unique<GraphCode>(std::move(compiled));
-  GPIPE_RETURN_IF_ERROR(layer->Bind(archive, inputs, options.device));
+  TensorPool own;
+  GPIPE_RETURN_IF_ERROR(layer->Bind(archive, inputs, options.device, pool == nullptr ? own : *pool));
   return layer;
 }
 
-absl::Status GraphLayer::Bind(const Archive& archive, const std::vector<const Input*>& inputs, c10::Device device) {
+absl::Status GraphLayer::Bind(const Archive& archive, const std::vector<const Input*>& inputs, c10::Device device,
+                              TensorPool& pool) {
   for (const Input* input : inputs) {
     if (input->kind == InputKind::kConstant) {
       bound_.emplace_back();  // torch.export has put its value where it is used.
       continue;
     }
-    GPIPE_ASSIGN_OR_RETURN(at::Tensor tensor, BindOne(archive, *input, device));
+    GPIPE_ASSIGN_OR_RETURN(at::Tensor tensor, BindOne(archive, *input, device, pool));
     bound_.emplace_back(std::move(tensor));
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<at::Tensor> GraphLayer::BindOne(const Archive& archive, const Input& input, c10::Device device) {
+absl::StatusOr<at::Tensor> GraphLayer::BindOne(const Archive& archive, const Input& input, c10::Device device,
+                                               TensorPool& pool) {
   const std::string& name = archive.CanonicalName(input.name);
-  const auto same = [&](const LayerTensor& entry) { return entry.name == name; };
-  if (const auto tied = std::find_if(tensors().begin(), tensors().end(), same); tied != tensors().end()) {
-    return tied->tensor;
+  at::Tensor& tensor = pool[name];
+  if (!tensor.defined()) {
+    GPIPE_ASSIGN_OR_RETURN(tensor, device.is_meta() ? archive.Describe(name) : archive.Load(name, device));
   }
-  GPIPE_ASSIGN_OR_RETURN(at::Tensor tensor, device.is_meta() ? archive.Describe(name) : archive.Load(name, device));
-  if (input.kind == InputKind::kParameter && archive.IsTrainable(name)) return AddParameter(name, std::move(tensor));
+  const auto same = [&](const LayerTensor& entry) { return entry.name == name; };
+  if (std::any_of(tensors().begin(), tensors().end(), same)) return tensor;  // Tied.
+  if (input.kind == InputKind::kParameter && archive.IsTrainable(name)) return AddParameter(name, tensor);
   const bool in_state = input.kind == InputKind::kParameter || (input.kind == InputKind::kBuffer && input.persistent);
-  return in_state ? AddBuffer(name, std::move(tensor)) : tensor;
+  return in_state ? AddBuffer(name, tensor) : tensor;
 }
 
 std::vector<at::Tensor> GraphLayer::Forward(const LayerContext& context, std::vector<at::Tensor> inputs) {

@@ -1,6 +1,7 @@
 #ifndef GPIPE_WORKER_EXPORTED_GRAPH_LAYER_H_
 #define GPIPE_WORKER_EXPORTED_GRAPH_LAYER_H_
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,6 +13,9 @@
 
 namespace gpipe::worker {
 
+// Parameters and buffers by canonical name.
+using TensorPool = std::map<std::string, at::Tensor>;
+
 // Some nodes of an exported program as a layer, with the parameters and buffers that they use. Its tensors are named as
 // in the model's state_dict(); a tied parameter has one name and is one tensor, whatever the program calls it.
 class GraphLayer : public Layer {
@@ -22,15 +26,18 @@ class GraphLayer : public Layer {
     std::vector<std::string> leaving;
   };
 
-  // Loads only what these nodes use. INVALID_ARGUMENT lists every node that cannot be run, and why.
+  // Loads only what these nodes use and `pool`, if there is one, does not have yet. INVALID_ARGUMENT lists every node
+  // that cannot be run, and why.
   static absl::StatusOr<std::unique_ptr<GraphLayer>> Create(const Archive& archive, const Part& part,
-                                                            const CompileOptions& options);
+                                                            const CompileOptions& options, TensorPool* pool = nullptr);
 
   std::vector<at::Tensor> Forward(const LayerContext& context, std::vector<at::Tensor> inputs) override;
 
  private:
-  absl::Status Bind(const Archive& archive, const std::vector<const exported::Input*>& inputs, c10::Device device);
-  absl::StatusOr<at::Tensor> BindOne(const Archive& archive, const exported::Input& input, c10::Device device);
+  absl::Status Bind(const Archive& archive, const std::vector<const exported::Input*>& inputs, c10::Device device,
+                    TensorPool& pool);
+  absl::StatusOr<at::Tensor> BindOne(const Archive& archive, const exported::Input& input, c10::Device device,
+                                     TensorPool& pool);
 
   std::unique_ptr<GraphCode> code_;
   std::vector<c10::IValue> bound_;  // Parameters, buffers and constants, after what enters.

@@ -10,7 +10,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "common/exported/value_names.h"
 #include "common/field_error.h"
 #include "common/grpc_status.h"
 #include "common/status_macros.h"
@@ -44,25 +43,6 @@ std::string ShapeText(const std::vector<std::optional<int64_t>>& sizes) {
                                       absl::StrAppend(out, size ? absl::StrCat(*size) : "any");
                                     }),
                       "]");
-}
-
-// The first and the last user of each parameter, under all its names.
-std::vector<std::pair<size_t, size_t>> UsersOfParameters(const Archive& archive) {
-  const exported::Program& program = archive.program();
-  std::map<std::string, std::string> parameters;  // By value.
-  for (const exported::Input& input : program.inputs) {
-    if (input.kind == exported::InputKind::kParameter) parameters[input.value] = archive.CanonicalName(input.name);
-  }
-  std::map<std::string, std::pair<size_t, size_t>> users;
-  for (size_t i = 0; i < program.graph.nodes.size(); ++i) {
-    for (const std::string& name : exported::ValuesReadBy(program.graph.nodes[i])) {
-      const auto parameter = parameters.find(name);
-      if (parameter != parameters.end()) users.emplace(parameter->second, std::pair(i, i)).first->second.second = i;
-    }
-  }
-  std::vector<std::pair<size_t, size_t>> result;
-  for (const auto& [parameter, nodes] : users) result.push_back(nodes);
-  return result;
 }
 
 class ExportedInspection {
@@ -142,15 +122,11 @@ class ExportedInspection {
 
   void FindLayers(const Units& units) {
     std::vector<size_t> begins = {0};
-    const auto parameters = UsersOfParameters(archive_);
     for (const size_t cut : units.cuts()) {
       const std::vector<std::string> crossing = units.Crossing(cut);
       const bool batch_first = std::all_of(crossing.begin(), crossing.end(),
                                            [&](const std::string& name) { return probe_->BatchFirst(name); });
-      const bool splits_parameter = std::any_of(parameters.begin(), parameters.end(), [&](const auto& users) {
-        return users.first < cut && cut <= users.second;
-      });
-      if (batch_first && !splits_parameter) begins.push_back(cut);
+      if (batch_first) begins.push_back(cut);
     }
     for (size_t i = 0; i < begins.size(); ++i) {
       const size_t end = i + 1 < begins.size() ? begins[i + 1] : program_.graph.nodes.size();
@@ -186,7 +162,9 @@ class ExportedInspection {
     tensor.set_name(entry.name);
     for (const int64_t size : entry.tensor.sizes()) tensor.add_shape(size);
     tensor.set_dtype(ToDataType(entry.tensor.scalar_type()));
+    for (const std::string& alias : archive_.AliasesOf(entry.name)) tensor.add_aliases(alias);
     if (!entry.parameter) return;
+    tensor.set_trainable(!Frozen(entry.name));
     info.set_parameter_count(info.parameter_count() + entry.tensor.numel());
     info.set_parameter_bytes(info.parameter_bytes() + static_cast<int64_t>(entry.tensor.nbytes()));
     if (!Frozen(entry.name)) info.set_trainable_count(info.trainable_count() + entry.tensor.numel());

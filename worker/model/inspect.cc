@@ -95,7 +95,9 @@ class Inspection {
     info.set_output_dtype(ToDataType(output.scalar_type()));
     int64_t count = 0, bytes = 0, trainable = 0;
     for (const LayerTensor& entry : layer.layer->tensors()) {
-      Describe(layer.prefix + entry.name, entry.tensor, *info.add_tensors());
+      v1::ModelTensor& tensor = *info.add_tensors();
+      Describe(layer.prefix + entry.name, entry.tensor, tensor);
+      tensor.set_trainable(entry.parameter && !Frozen(layer, entry));
       if (!entry.parameter) continue;
       count += entry.tensor.numel();
       bytes += static_cast<int64_t>(entry.tensor.nbytes());

@@ -75,6 +75,7 @@ void ModelStage::CollectState(const StageParts& parts) {
         named.layer = known->second;
       const bool frozen = std::any_of(parts.frozen.begin(), parts.frozen.end(),
                                       [&](const std::string& prefix) { return absl::StartsWith(named.name, prefix); });
+      named.owned = !parts.elsewhere.contains(named.name);
       named.trainable = parts.training && entry.parameter && !frozen;
       named.tensor.set_requires_grad(named.trainable);
       state_.push_back(std::move(named));

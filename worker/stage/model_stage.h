@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,7 @@ struct StageParts {
   std::unique_ptr<Loss> loss;           // Last stage, in training.
   std::vector<std::string> frozen;      // Prefixes of parameter names.
   std::map<std::string, int> layer_of;  // By tensor, where it is not the ModelLayer's index.
+  std::set<std::string> elsewhere;      // Tensors that an earlier worker has too.
   bool training = false;                // Whether parameters that are not frozen are trained.
   bool needs_backward = false;
   c10::Device device = c10::kCPU;

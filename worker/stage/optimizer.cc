@@ -79,7 +79,7 @@ class TorchOptimizer : public Optimizer {
     std::vector<at::Tensor> gradients;
     std::vector<int64_t> layer_of;
     for (const NamedTensor& parameter : parameters_) {
-      if (!parameter.tensor.grad().defined()) continue;
+      if (!parameter.tensor.grad().defined() || !parameter.owned) continue;
       gradients.push_back(parameter.tensor.grad());
       layer_of.push_back(parameter.layer);
     }
@@ -117,7 +117,7 @@ class TorchOptimizer : public Optimizer {
     std::vector<NamedTensor> result;
     for (const NamedTensor& parameter : parameters_) {
       const auto found = torch_->state().find(parameter.tensor.unsafeGetTensorImpl());
-      if (slots_.empty() || found == torch_->state().end()) continue;
+      if (slots_.empty() || found == torch_->state().end() || !parameter.owned) continue;
       for (const auto& [slot, tensor] : Slots::Read(*found->second)) {
         result.push_back({absl::StrCat(parameter.name, "/", slot), parameter.layer, tensor.to(at::kCPU)});
       }

@@ -22,7 +22,7 @@ class Optimizer {
 
   // Scalar tensors on the device, float64: the sum of squares of each layer's gradients, at the layer's index of a
   // vector as long as the model has layers, zero for layers of other workers. Summed over workers it is exact whatever
-  // the cut, and so is the norm taken from it in layer order.
+  // the cut, and so is the norm taken from it in layer order. A parameter of several workers counts on the first.
   virtual at::Tensor SquaredGradientNorms(int64_t layers) const = 0;
 
   // Scales all gradients by max_norm / (norm + 1e-6) when that is below 1, as torch.nn.utils.clip_grad_norm_.

@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/plan/shared_tensors.h"
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
 #include "worker/exported/build.h"
@@ -64,6 +66,15 @@ std::map<std::string, int> LayersByTensor(const v1::Plan& plan) {
   return layers;
 }
 
+// Of tensors that several workers have, those that an earlier one saves.
+std::set<std::string> SavedElsewhere(const v1::Plan& plan, int worker) {
+  std::set<std::string> names;
+  for (const SharedTensor& shared : SharedTensors(plan)) {
+    if (shared.workers.front() < worker) names.insert(shared.tensor->name());
+  }
+  return names;
+}
+
 absl::Status AddSequential(const v1::JobSpec& spec, const v1::Plan& plan, int stage, StageParts& parts) {
   GPIPE_RETURN_IF_ERROR(CheckCut(plan, stage, spec.model().sequential_size()));
   const v1::Stage& cut = plan.stages(stage);
@@ -74,13 +85,15 @@ absl::Status AddSequential(const v1::JobSpec& spec, const v1::Plan& plan, int st
 }
 
 // All layers of the stage are one here: nodes of a graph, which only the cut tells apart.
-absl::Status AddExported(const v1::JobSpec& spec, const v1::Plan& plan, int stage, const Archive& archive,
+absl::Status AddExported(const v1::JobSpec& spec, const v1::Plan& plan, int stage, const ExportedModel& model,
                          StageParts& parts) {
+  const Archive& archive = *model.archive;
   GPIPE_RETURN_IF_ERROR(CheckCut(plan, stage, plan.layers_size()));
   GPIPE_ASSIGN_OR_RETURN(const std::string output, OutputValue(archive.program(), spec.train().loss()));
-  GPIPE_ASSIGN_OR_RETURN(ModelLayer layer, BuildExported(archive, plan, stage, output, parts.device));
+  GPIPE_ASSIGN_OR_RETURN(ModelLayer layer, BuildExported(model, plan, stage, output, parts.device));
   parts.layers.push_back(std::move(layer));
   parts.layer_of = LayersByTensor(plan);
+  parts.elsewhere = SavedElsewhere(plan, plan.stage_worker(stage));
   if (stage == plan.stages_size() - 1) parts.output = output;
   return absl::OkStatus();
 }
@@ -88,12 +101,12 @@ absl::Status AddExported(const v1::JobSpec& spec, const v1::Plan& plan, int stag
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Stage>> Stage::Create(const v1::JobSpec& job, const v1::Plan& plan, int stage,
-                                                     c10::Device device, const Archive* archive) {
+                                                     c10::Device device, const ExportedModel& model) {
   const v1::JobSpec spec = spec::WithDefaults(job);
   StageParts parts;
   parts.device = device;
-  GPIPE_RETURN_IF_ERROR(archive == nullptr ? AddSequential(spec, plan, stage, parts)
-                                           : AddExported(spec, plan, stage, *archive, parts));
+  GPIPE_RETURN_IF_ERROR(model.archive == nullptr ? AddSequential(spec, plan, stage, parts)
+                                                 : AddExported(spec, plan, stage, model, parts));
   parts.incoming = IncomingOf(plan, stage);
   parts.outgoing = OutgoingOf(plan, stage);
   parts.frozen.assign(spec.train().freeze().begin(), spec.train().freeze().end());

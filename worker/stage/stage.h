@@ -13,7 +13,7 @@
 #include "absl/status/statusor.h"
 #include "gpipe/v1/job_spec.pb.h"
 #include "gpipe/v1/plan.pb.h"
-#include "worker/exported/archive.h"
+#include "worker/exported/build.h"
 
 namespace gpipe::worker {
 
@@ -25,6 +25,7 @@ struct NamedTensor {
   int layer = 0;
   at::Tensor tensor;  // The live parameter or buffer.
   bool trainable = false;
+  bool owned = true;  // False for a copy of what an earlier worker has too, and saves.
 };
 
 // What one mini-batch means to a stage.
@@ -51,7 +52,7 @@ class Stage {
   // Builds the layers with their initial weights (Model.init_seed, one random stream per layer; the archive's, if the
   // model was exported).
   static absl::StatusOr<std::unique_ptr<Stage>> Create(const v1::JobSpec& spec, const v1::Plan& plan, int stage,
-                                                       c10::Device device, const Archive* archive = nullptr);
+                                                       c10::Device device, const ExportedModel& model = {});
   virtual ~Stage() = default;
 
   // Parameters and buffers in the order of state_dict().

@@ -1,11 +1,11 @@
 // Compares schedules with tests/golden/schedules/*.txt, byte for byte. GPIPE_UPDATE_GOLDEN=1 writes the files anew;
 // read the difference before you commit it.
 
+#include <gtest/gtest.h>
+
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
-
-#include <gtest/gtest.h>
 
 #include "tests/unit/pipeline/schedules.h"
 
@@ -30,7 +30,7 @@ ScheduleOptions OnWorkers(ScheduleOptions options, std::vector<int> stage_worker
 }
 
 ScheduleOptions Clipped(ScheduleOptions options) {
-  options.clip_gradients = true;
+  options.reduce_gradients = true;
   return options;
 }
 

@@ -28,9 +28,7 @@ int CountKind(const std::vector<Action>& row, ActionKind kind) {
 }
 
 // The five cases that torchgpipe's own tests pin down.
-TEST(ForwardCyclesTest, OneMicroBatchOneStage) {
-  EXPECT_THAT(ForwardCycles(1, 1), ElementsAre(Cycle{{0, 0}}));
-}
+TEST(ForwardCyclesTest, OneMicroBatchOneStage) { EXPECT_THAT(ForwardCycles(1, 1), ElementsAre(Cycle{{0, 0}})); }
 TEST(ForwardCyclesTest, OneMicroBatchThreeStages) {
   EXPECT_THAT(ForwardCycles(1, 3), ElementsAre(Cycle{{0, 0}}, Cycle{{0, 1}}, Cycle{{0, 2}}));
 }
@@ -38,9 +36,8 @@ TEST(ForwardCyclesTest, ThreeMicroBatchesOneStage) {
   EXPECT_THAT(ForwardCycles(3, 1), ElementsAre(Cycle{{0, 0}}, Cycle{{1, 0}}, Cycle{{2, 0}}));
 }
 TEST(ForwardCyclesTest, ThreeMicroBatchesThreeStages) {
-  EXPECT_THAT(ForwardCycles(3, 3),
-              ElementsAre(Cycle{{0, 0}}, Cycle{{1, 0}, {0, 1}}, Cycle{{2, 0}, {1, 1}, {0, 2}}, Cycle{{2, 1}, {1, 2}},
-                          Cycle{{2, 2}}));
+  EXPECT_THAT(ForwardCycles(3, 3), ElementsAre(Cycle{{0, 0}}, Cycle{{1, 0}, {0, 1}}, Cycle{{2, 0}, {1, 1}, {0, 2}},
+                                               Cycle{{2, 1}, {1, 2}}, Cycle{{2, 2}}));
 }
 TEST(ForwardCyclesTest, FourMicroBatchesTwoStages) {
   EXPECT_THAT(ForwardCycles(4, 2), ElementsAre(Cycle{{0, 0}}, Cycle{{1, 0}, {0, 1}}, Cycle{{2, 0}, {1, 1}},
@@ -105,14 +102,14 @@ TEST(GPipeScheduleTest, AStageWithoutBackwardOnlyGoesForward) {
 TEST(GPipeScheduleTest, StagesOfOneWorkerGoUpInForwardAndDownInBackward) {
   ScheduleOptions options = Training(2, 2, CheckpointMode::kNever);
   options.stage_worker = {0, 0};
-  options.clip_gradients = true;
+  options.reduce_gradients = true;
   EXPECT_EQ(RowText(GPipeSchedule(options)->rows[0]), "0F0 0F1 1F0 1F1 1B1 1B0 0B1 0B0 0REDUCE_GRAD 0OPT");
 }
 
 TEST(GPipeScheduleTest, EachWorkerUpdatesOnceUnderItsFirstStage) {
   ScheduleOptions options = Training(5, 2);
   options.stage_worker = {0, 0, 1, 1, 1};
-  options.clip_gradients = true;
+  options.reduce_gradients = true;
   const Schedule schedule = GPipeSchedule(options).value();
   for (const auto& row : schedule.rows) {
     EXPECT_EQ(CountKind(row, ActionKind::kReduceGrad), 1);

@@ -55,7 +55,7 @@ TEST(SimulatorTest, AValueArrivesAfterItsEdgesTime) {
 
 TEST(SimulatorTest, ReduceGradWaitsForTheSlowestWorker) {
   ScheduleOptions options = Training(2, 1, CheckpointMode::kNever);
-  options.clip_gradients = true;
+  options.reduce_gradients = true;
   const SimulatedTimeline timeline = SimulateChain(options, Uniform(2, {.forward = 1, .backward = 1, .optimizer = 1}));
   EXPECT_DOUBLE_EQ(timeline.seconds, 5);
   for (const SimulatedAction& entry : timeline.actions) {

@@ -1,8 +1,8 @@
-#include <functional>
-#include <limits>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <functional>
+#include <limits>
 
 #include "pipeline/simulator.h"
 #include "tests/unit/pipeline/schedules.h"
@@ -17,7 +17,7 @@ using Row = std::vector<Action>;
 // Three stages, each on its own worker, three micro-batches, all recomputed, gradients clipped.
 Schedule Sound() {
   ScheduleOptions options = Training(3, 3, CheckpointMode::kAlways);
-  options.clip_gradients = true;
+  options.reduce_gradients = true;
   return Lowered(options, Chain(3));
 }
 
@@ -68,7 +68,7 @@ TEST(ValidatorTest, AcceptsAndRunsEveryShapeToTheEnd) {
           ScheduleOptions options = Training(stages, micro_batches);
           options.stage_worker = SharedOut(stages, workers);
           options.training = training;
-          options.clip_gradients = workers % 2 == 0;
+          options.reduce_gradients = workers % 2 == 0;
           const Schedule schedule = Lowered(options, edges);
           ASSERT_EQ(ErrorOf(schedule, edges), "") << stages << " " << micro_batches << " " << workers;
           ASSERT_TRUE(Simulate(schedule, edges, costs, edge_seconds).ok());

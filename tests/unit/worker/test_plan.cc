@@ -73,7 +73,7 @@ void AddProgram(const v1::JobSpec& spec, const Cut& cut, v1::ProgramKind kind, i
   options.stage_worker = cut.stage_worker;
   options.training = kind == v1::PROGRAM_KIND_TRAIN;
   options.checkpoint = ModeOf(spec.pipeline().checkpoint());
-  options.clip_gradients = spec.train().grad_clip_norm() > 0;
+  options.reduce_gradients = spec.train().grad_clip_norm() > 0;
   pipeline::Schedule schedule = *pipeline::GPipeSchedule(options);
   const std::vector<pipeline::Edge> edges = EdgesOf(plan);
   ASSERT_TRUE(pipeline::AddCommunication(edges, schedule).ok());
