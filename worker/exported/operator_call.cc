@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/synchronization/mutex.h"
 #include "common/status_macros.h"
 #include "worker/exported/argument_source.h"
 #include "worker/model/random.h"
@@ -56,6 +57,10 @@ bool CountsBatches(const Node& node) {
   return value != nullptr && absl::EndsWith(value->name, "num_batches_tracked");
 }
 
+// Operators of a program draw from LibTorch's default generator, of which a process has one a device. Held from seeding
+// it until the operator has drawn: the inspector may run another program beside the engine's.
+ABSL_CONST_INIT absl::Mutex default_generator_mutex(absl::kConstInit);
+
 void SeedDefaultGenerator(c10::Device device, uint64_t seed) {
   at::Generator generator = at::globalContext().defaultGenerator(device);
   const std::lock_guard<std::mutex> lock(generator.mutex());
@@ -92,8 +97,7 @@ class OperatorCall : public Instruction {
     stack.reserve(sources_.size());
     for (const ArgumentSource& source : sources_) stack.push_back(source.Get(frame));
     Adapt(context, stack);
-    if (random_) SeedDefaultGenerator(device_, SeedOf(context.seed, context.step, context.micro_batch, position_));
-    handle_.callBoxed(stack);
+    Call(context, stack);
     for (size_t i = 0; i < results_.size(); ++i) results_[i].Store(std::move(stack[i]), frame);
   }
 
@@ -133,6 +137,13 @@ class OperatorCall : public Instruction {
   }
 
  private:
+  void Call(const LayerContext& context, torch::jit::Stack& stack) const {
+    if (!random_) return handle_.callBoxed(stack);
+    const absl::MutexLock lock(&default_generator_mutex);
+    SeedDefaultGenerator(device_, SeedOf(context.seed, context.step, context.micro_batch, position_));
+    handle_.callBoxed(stack);
+  }
+
   absl::Status BindOne(const Node& node, const c10::Argument& argument, const Slots& slots,
                        std::set<std::string>& used) {
     for (const exported::NamedArgument& input : node.inputs) {
