@@ -13,13 +13,17 @@ import inspect
 import linecache
 import os
 import pathlib
+import sys
+import traceback
 import types
-from collections.abc import Callable, Iterator, Mapping
+import unittest.mock
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 from torch import nn
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 MAX_BATCH = 1 << 16
 # Largest difference allowed in fp32: of the tensor's maximum, and of the largest of all tensors of its kind. The second
@@ -28,6 +32,7 @@ OF_TENSOR, OF_ALL = 1e-5, 1e-6
 TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
 
 Named = dict[str, torch.Tensor | None]
+Frame = tuple[types.FrameType, int]  # And its line.
 
 
 class ExportError(RuntimeError):
@@ -133,19 +138,25 @@ def _export(model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any) 
     try:
         return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # torch.export raises nearly every kind.
-        raise ExportError(f"torch.export cannot export {_where(model, error)}: {_first_line(error)}") from error
+        where = _where(model, _frames(error))
+        if str(error).startswith("Constraints violated"):
+            where = _where_batch_is_fixed(model, args, kwargs, shapes) or where
+        raise ExportError(f"torch.export cannot export {where}: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:
+    """Of a list of violated constraints, the heading says nothing: the first of them."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Constraints violated"):
+        lines = [lines[0].split("!")[0] + ": " + lines[1].removeprefix("- ")]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _where(model: nn.Module, error: BaseException) -> str:
-    """The innermost module, and the innermost line outside torch, in the traceback of the error or of its causes."""
+def _where(model: nn.Module, frames: Iterable[Frame]) -> str:
+    """The innermost module among the frames, and the innermost line of it that is not torch's own."""
     names = {id(module): name for name, module in model.named_modules()}
     module, line = None, None
-    for frame, number in _frames(error):
+    for frame, number in frames:
         owner = frame.f_locals.get("self")
         if id(owner) in names:
             module = owner
@@ -156,17 +167,29 @@ def _where(model: nn.Module, error: BaseException) -> str:
     return _describe(names[id(module)], module) + (f" at {line}" if line else "")
 
 
-def _frames(error: BaseException) -> Iterator[tuple[types.FrameType, int]]:
-    """From the outermost to the innermost, of the first of error, cause, its cause that went through a model."""
+def _frames(error: BaseException) -> Iterator[Frame]:
+    """From the outermost to the innermost, first those of what caused the error."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         seen.append(error)
         error = error.__cause__ or error.__context__
     for error in reversed(seen):
-        trace = error.__traceback__
-        while trace is not None:
-            yield trace.tb_frame, trace.tb_lineno
-            trace = trace.tb_next
+        yield from traceback.walk_tb(error.__traceback__)
+
+
+def _where_batch_is_fixed(model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any) -> str | None:
+    """Where torch first concluded that a dynamic size has a certain value. It says so only while it exports."""
+    places = []
+
+    def note(environment: ShapeEnv, prefix: str, guard: Any, *rest: Any, **options: Any) -> Any:
+        if str(guard).startswith("Eq("):
+            places.append(_where(model, reversed(list(traceback.walk_stack(sys._getframe(1))))))
+        return log_guard(environment, prefix, guard, *rest, **options)
+
+    log_guard = ShapeEnv._log_guard
+    with unittest.mock.patch.object(ShapeEnv, "_log_guard", note), contextlib.suppress(Exception):
+        torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+    return next((place for place in places if " at " in place), None)
 
 
 def _source_line(file: str, number: int) -> str:
@@ -181,9 +204,16 @@ def _refuse_foreign_operators(model: nn.Module, program: torch.export.ExportedPr
     """Workers have PyTorch's own operators, and none that a Python package registers."""
     for graph_module in program.graph_module.modules():
         for node in getattr(graph_module, "graph", torch.fx.Graph()).nodes:
-            if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace not in ("aten", "prims"):
-                raise ExportError(f"{_place_of(model, node)}: the operator {node.target} is not one of PyTorch's own, "
-                                  "and workers do not have it")
+            if _is_foreign(node):
+                operator = node._pretty_print_target(node.target)
+                raise ExportError(f"{_place_of(model, node)}: workers do not have {operator}, which is not PyTorch's own")
+
+
+def _is_foreign(node: torch.fx.Node) -> bool:
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target.namespace not in ("aten", "prims")
+    # torch.vmap and the like leave calls of Python functions behind.
+    return node.op == "call_function" and str(getattr(node.target, "__module__", "")).startswith("torch._functorch")
 
 
 def _place_of(model: nn.Module, node: torch.fx.Node) -> str:
@@ -213,9 +243,9 @@ def _save(model: nn.Module, program: torch.export.ExportedProgram, path: pathlib
     try:
         torch.export.save(program, partial)
         os.replace(partial, path)
+    except OSError:
+        raise
     except Exception as error:
-        if isinstance(error, OSError):
-            raise
         raise ExportError(f"torch.export cannot save {type(model).__name__}: {_first_line(error)}") from error
     finally:
         partial.unlink(missing_ok=True)
@@ -226,12 +256,12 @@ def _save(model: nn.Module, program: torch.export.ExportedProgram, path: pathlib
 @contextlib.contextmanager
 def _left_as_it_is(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Iterator[None]:
     """Modes, values of parameters and buffers, and random numbers are afterwards what they were."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = {module: module.training for module in model.modules()}
     try:
         with torch.random.fork_rng(_cuda_devices(model, args, kwargs)), _values_kept(model), torch.enable_grad():
             yield
     finally:
-        for module, mode in modes:
+        for module, mode in modes.items():
             module.training = mode
 
 
@@ -343,18 +373,15 @@ def _refuse_if_different(kind: str, names: list[str]) -> None:
 def _refuse_gradients(model: nn.Module, names: list[str], functions: set[str]) -> None:
     if not names:
         return
-    places = []
-    for name in names:
-        owner = name.rpartition(".")[0]
-        places.append(f"{name} in {_describe(owner, model.get_submodule(owner))}")
+    owners = [name.rpartition(".")[0] for name in names]
+    places = [f"{name} in {_describe(owner, model.get_submodule(owner))}" for name, owner in zip(names, owners)]
     reason = (f"; the model uses {', '.join(sorted(functions))}: torch.export loses the backward of a custom "
               "autograd.Function, and PyTorch's own derivative of its forward takes its place") if functions else ""
     raise ExportError(f"the exported program has other gradients than the model: {_some(places)}{reason}")
 
 
 def _some(names: list[str], most: int = 10) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _custom_functions(outputs: Any) -> set[str]:

@@ -143,9 +143,27 @@ class Baked(nn.Module):
         return x.reshape(3, -1) * 2
 
 
-def test_a_baked_in_batch_size_is_refused(tmp_path):
-    with pytest.raises(ExportError, match="batch"):
-        gpipe_export(Baked(), (torch.randn(3, 4),), tmp_path / "baked.pt2")
+class Pairs(nn.Module):
+    def forward(self, x):
+        return x.view(2, x.shape[0] // 2, -1).sum(0)
+
+
+@pytest.mark.parametrize("module, batch, line", [(Baked, 3, "x.reshape(3, -1)"), (Pairs, 4, "x.view(2, x.shape[0]")])
+def test_a_batch_size_that_is_not_free_is_refused_with_its_line(tmp_path, module, batch, line):
+    with pytest.raises(ExportError) as refused:
+        gpipe_export(nn.Sequential(nn.Identity(), module()), (torch.randn(batch, 4),), tmp_path / "baked.pt2")
+    assert f"module '1' ({module.__name__}) at " in str(refused.value)
+    assert line in str(refused.value) and "Constraints violated (batch): " in str(refused.value)
+
+
+class Mapped(nn.Module):
+    def forward(self, x):
+        return torch.vmap(torch.sin)(x)
+
+
+def test_functions_of_functorch_are_refused_with_their_line(tmp_path):
+    with pytest.raises(ExportError, match=r"module '0' \(Mapped\) at .*: return torch.vmap"):
+        gpipe_export(nn.Sequential(Mapped()), (torch.randn(3, 4),), tmp_path / "mapped.pt2")
 
 
 @pytest.mark.parametrize("inputs, message", [
