@@ -206,7 +206,7 @@ def _refuse_foreign_operators(model: nn.Module, program: torch.export.ExportedPr
         for node in getattr(graph_module, "graph", torch.fx.Graph()).nodes:
             if _is_foreign(node):
                 operator = node._pretty_print_target(node.target)
-                raise ExportError(f"{_place_of(model, node)}: workers do not have {operator}, which is not PyTorch's own")
+                raise ExportError(f"{_place_of(model, node)}: workers lack {operator}, which is not PyTorch's own")
 
 
 def _is_foreign(node: torch.fx.Node) -> bool:

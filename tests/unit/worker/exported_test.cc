@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "tests/unit/worker/close.h"
+#include "tests/unit/worker/cut_program.h"
 #include "worker/data/tensor_file.h"
 #include "worker/exported/graph_layer.h"
 #include "worker/exported/units.h"
@@ -132,88 +133,6 @@ TEST_P(ExportedGoldenTest, RecomputingRepeatsTheForwardAndLeavesTheBuffers) {
   for (size_t i = 0; i < buffers.size(); ++i) EXPECT_TRUE(at::equal(layer_->tensors()[i].tensor, buffers[i]));
 }
 
-// A program in several parts, as stages run it: only detached values cross, and gradients come back for them.
-class CutProgram {
- public:
-  CutProgram(const Archive& archive, const Units& units, std::vector<size_t> cuts) : program_(archive.program()) {
-    for (const exported::UserOutput& output : program_.user_outputs) {
-      outputs_.push_back(std::get<exported::ValueName>(output.value.value).name);
-    }
-    cuts.insert(cuts.begin(), 0);
-    cuts.push_back(program_.graph.nodes.size());
-    for (size_t i = 0; i + 1 < cuts.size(); ++i) {
-      Stage& stage = stages_.emplace_back();
-      stage.part = units.PartOf(cuts[i], cuts[i + 1], outputs_);
-      auto layer = GraphLayer::Create(archive, stage.part, {});
-      EXPECT_TRUE(layer.ok()) << layer.status();
-      stage.layer = *std::move(layer);
-      for (const LayerTensor& entry : stage.layer->tensors()) entry.tensor.set_requires_grad(entry.parameter);
-    }
-  }
-
-  std::vector<at::Tensor> Forward(const std::vector<at::Tensor>& inputs) {
-    for (size_t i = 0; i < inputs.size(); ++i) values_[program_.user_inputs[i].value] = inputs[i];
-    LayerContext context;
-    context.training = true;
-    for (Stage& stage : stages_) {
-      for (const std::string& name : stage.part.entering) {
-        at::Tensor leaf = values_.at(name).detach();
-        if (values_.at(name).requires_grad()) leaf.set_requires_grad(true);
-        stage.leaves.push_back(leaf);
-      }
-      stage.results = stage.layer->Forward(context, stage.leaves);
-      for (size_t i = 0; i < stage.results.size(); ++i) values_[stage.part.leaving[i]] = stage.results[i];
-    }
-    return stages_.back().results;
-  }
-
-  // `gradients` by output; undefined for none.
-  void Backward(const std::vector<at::Tensor>& gradients) {
-    std::map<std::string, at::Tensor> sums;
-    for (size_t i = 0; i < outputs_.size(); ++i) sums[outputs_[i]] = gradients[i];
-    for (auto stage = stages_.rbegin(); stage != stages_.rend(); ++stage) {
-      torch::autograd::variable_list roots, root_gradients;
-      for (size_t i = 0; i < stage->results.size(); ++i) {
-        const at::Tensor gradient = sums[stage->part.leaving[i]];
-        if (!gradient.defined() || !stage->results[i].requires_grad()) continue;
-        roots.push_back(stage->results[i]);
-        root_gradients.push_back(gradient);
-      }
-      if (stage == stages_.rbegin()) sums.clear();  // An output that came from further up has its gradient as a leaf.
-      if (!roots.empty()) torch::autograd::backward(roots, root_gradients);
-      for (size_t i = 0; i < stage->leaves.size(); ++i) {
-        if (!stage->leaves[i].grad().defined()) continue;
-        at::Tensor& sum = sums[stage->part.entering[i]];
-        sum = sum.defined() ? sum + stage->leaves[i].grad() : stage->leaves[i].grad();
-      }
-    }
-  }
-
-  // Of a parameter that several parts have, the sum.
-  at::Tensor GradientOf(const std::string& name) const {
-    at::Tensor sum;
-    for (const Stage& stage : stages_) {
-      for (const LayerTensor& entry : stage.layer->tensors()) {
-        if (entry.name != name || !entry.tensor.grad().defined()) continue;
-        sum = sum.defined() ? sum + entry.tensor.grad() : entry.tensor.grad();
-      }
-    }
-    return sum;
-  }
-
- private:
-  struct Stage {
-    GraphLayer::Part part;
-    std::unique_ptr<GraphLayer> layer;
-    std::vector<at::Tensor> leaves, results;
-  };
-
-  const exported::Program& program_;
-  std::vector<std::string> outputs_;
-  std::vector<Stage> stages_;
-  std::map<std::string, at::Tensor> values_;
-};
-
 std::vector<std::vector<size_t>> EachCutAndAll(const std::vector<size_t>& cuts) {
   std::vector<std::vector<size_t>> choices = {cuts};
   for (const size_t cut : cuts) choices.push_back({cut});
@@ -229,12 +148,13 @@ TEST_P(ExportedGoldenTest, EveryCutTrainsAsTheWhole) {
   Backward(whole, gradients);
   for (const std::vector<size_t>& cuts : EachCutAndAll(units->cuts())) {
     SCOPED_TRACE(::testing::PrintToString(cuts));
-    CutProgram cut(*archive_, *units, cuts);
-    const std::vector<at::Tensor> outputs = cut.Forward(Inputs());
+    const auto cut = CutProgram::Create(*archive_, *units, cuts);
+    ASSERT_TRUE(cut.ok()) << cut.status();
+    const std::vector<at::Tensor> outputs = (*cut)->Forward(Inputs());
     for (size_t i = 0; i < whole.size(); ++i) ExpectClose(outputs[i], whole[i], "an output");
-    cut.Backward(gradients);
+    (*cut)->Backward(gradients);
     for (const LayerTensor& entry : layer_->tensors()) {
-      if (entry.tensor.grad().defined()) ExpectClose(cut.GradientOf(entry.name), entry.tensor.grad(), entry.name);
+      if (entry.tensor.grad().defined()) ExpectClose((*cut)->GradientOf(entry.name), entry.tensor.grad(), entry.name);
     }
   }
 }
