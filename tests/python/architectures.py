@@ -9,17 +9,20 @@ node here. `worst` is the largest difference as a part of what is allowed (expor
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
+
+from corners import CORNERS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHECK = pathlib.Path(os.environ.get("GPIPE_BIN_DIR", ROOT / "build" / "bin")).parent / "tests" / "exported_check"
@@ -226,9 +229,10 @@ CASES: dict[str, Callable[[], Case]] = {
     "timm swin": swin,
     "timm mobilenetv3_small_050": lambda: timm_model("mobilenetv3_small_050", 64, drop_rate=0.0),
     "timm regnetx_002": lambda: timm_model("regnetx_002", 64),
-    "timm mixer": lambda: timm_model("mixer_s32_224", 32, img_size=32, patch_size=8, embed_dim=32, num_blocks=3),
-    "torchvision googlenet": lambda: torchvision_model("googlenet", 96, aux_logits=True, init_weights=False,
-                                                       dropout=0.0, dropout_aux=0.0),
+    "timm mixer": lambda: timm_model("mixer_s16_224", 32, img_size=32, embed_dim=32, num_blocks=3),
+    "torchvision googlenet": lambda: torchvision_model("googlenet", aux_logits=False, init_weights=False, dropout=0.0),
+    "torchvision googlenet, aux": lambda: torchvision_model("googlenet", 96, aux_logits=True, init_weights=False,
+                                                            dropout=0.0, dropout_aux=0.0),
     "U-Net": lambda: (UNet(), {"image": torch.randn(BATCH, 3, 16, 16)}),
     "gpt2 (tied)": gpt2,
     "gpt2 with its loss": gpt2_loss,
@@ -245,22 +249,36 @@ CASES: dict[str, Callable[[], Case]] = {
     "lstm and gru": lambda: (Lstm(), {"tokens": ids()}),
     "mlp with dropout(0)": mlp,
     "three inputs, two outputs": joined,
-}
+} | {f"corner: {name}": case for name, case in CORNERS.items()}
 
 
 # --- One architecture, in a process of its own ---
 
+def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf with its place: keys of dicts and fields, positions in tuples and lists."""
+    if dataclasses.is_dataclass(values) and not isinstance(values, dict):
+        values = {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
+    values = values._asdict() if hasattr(values, "_asdict") else values
+    if not isinstance(values, (dict, list, tuple)):
+        yield path, values
+        return
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+        yield from leaves(value, f"{path}.{key}" if path else str(key))
+
+
 def named(outputs: Any) -> dict[str, torch.Tensor]:
-    """As the exported program names them."""
-    if isinstance(outputs, dict):
-        return dict(outputs)
-    outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
-    return {f"output_{i}" if i else "output": output for i, output in enumerate(outputs)}
+    """As the exported program names them: a place that is only a position is no name."""
+    found = {}
+    for i, (name, value) in enumerate(leaves(outputs)):
+        number = f"output_{i}" if i else "output"
+        if isinstance(value, torch.Tensor):
+            found[number if not name or name.isdigit() else name] = value
+    return found
 
 
 def numbers(model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What eager PyTorch computes. Tied parameters have their gradient under each of their names."""
-    values = {f"input.{name}": value for name, value in inputs.items()}
+    values = {f"input.{n.replace('.', '_')}": v for n, v in leaves(inputs) if isinstance(v, torch.Tensor)}
     outputs = named(model.train()(**inputs))
     gradients = {name: torch.randn_like(output) for name, output in outputs.items() if output.requires_grad}
     torch.autograd.backward([outputs[name] for name in gradients], list(gradients.values()))
