@@ -148,12 +148,13 @@ absl::Status ParseSignature(const json& root, Program& program) {
     program.inputs.push_back(std::move(input));
   }
   const std::vector<std::string> leaves = LeafNames(root);
+  size_t position = 0;
   for (const json& spec : Find(root, "/graph_module/signature/output_specs")) {
     if (!spec.contains("user_output")) return absl::UnimplementedError("the program writes to its inputs");
+    const size_t leaf = position++;
+    if (!Find(spec, "/user_output/arg").contains("as_tensor")) continue;
     GPIPE_ASSIGN_OR_RETURN(Argument value, ParseArgument(Find(spec, "/user_output/arg")));
-    const size_t position = program.user_outputs.size();
-    program.user_outputs.push_back(
-        {OutputName(position < leaves.size() ? leaves[position] : "", position), std::move(value)});
+    program.user_outputs.push_back({OutputName(leaf < leaves.size() ? leaves[leaf] : "", leaf), std::move(value)});
   }
   return absl::OkStatus();
 }
@@ -169,9 +170,7 @@ absl::Status CheckSignature(const Program& program) {
   for (const UserOutput& output : program.user_outputs) {
     if (!names.insert(output.name).second) return Malformed(absl::StrCat("two outputs '", output.name, "'"));
   }
-  if (program.user_outputs.empty() || !std::holds_alternative<ValueName>(program.user_outputs.front().value.value)) {
-    return absl::InvalidArgumentError("the model's first output is no tensor");
-  }
+  if (program.user_outputs.empty()) return absl::InvalidArgumentError("the model has no output that is a tensor");
   return absl::OkStatus();
 }
 

@@ -102,14 +102,14 @@ struct UserOutput {
 
 struct Program {
   Graph graph;
-  std::vector<Input> inputs;           // In the order of graph.inputs.
-  std::vector<UserInput> user_inputs;  // The tensors among them, in the model's order.
-  std::vector<UserOutput> user_outputs;
+  std::vector<Input> inputs;             // In the order of graph.inputs.
+  std::vector<UserInput> user_inputs;    // The tensors among them, in the model's order.
+  std::vector<UserOutput> user_outputs;  // The tensors among them.
 };
 
 // INVALID_ARGUMENT says what is wrong and where: not JSON, a schema version that is not known, a program that was
-// decomposed (its gradients would be wrong), an input or output that is no tensor, a batch size that is baked in, a
-// value that is used before it is made.
+// decomposed (its gradients would be wrong), an input that is no tensor, no output that is one, a batch size that is
+// baked in, a value that is used before it is made.
 absl::StatusOr<Program> ParseProgram(std::string_view json);
 
 }  // namespace gpipe::exported

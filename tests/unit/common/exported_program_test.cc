@@ -59,6 +59,20 @@ TEST(ExportedProgramTest, ReadsWhatTorchWrites) {
   EXPECT_EQ(program->user_outputs[0].name, "y");
 }
 
+TEST(ExportedProgramTest, OutputsThatAreNoTensorsAreLeftOut) {
+  json program = Relu();
+  json& outputs = program["graph_module"]["signature"]["output_specs"];
+  const json relu = outputs[0];
+  program["graph_module"]["module_call_graph"] = json::array();  // No names.
+  outputs = {json::parse(R"({"user_output": {"arg": {"as_none": true}}})"), relu};
+  const auto parsed = ParseProgram(program.dump());
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  ASSERT_EQ(parsed->user_outputs.size(), 1u);
+  EXPECT_EQ(parsed->user_outputs[0].name, "output_1");
+  outputs.erase(1);
+  ExpectRefused(program, "no output that is a tensor");
+}
+
 TEST(ExportedProgramTest, AnotherVersionIsRefused) {
   json program = Relu();
   program["schema_version"]["major"] = 9;
