@@ -6,6 +6,7 @@
 #include <optional>
 #include <string_view>
 
+#include "absl/strings/str_cat.h"
 #include "common/exported/value_names.h"
 #include "common/status_macros.h"
 #include "worker/exported/operator_call.h"
@@ -15,9 +16,24 @@ namespace {
 
 using exported::Node;
 
-// Return their input itself in some cases, which their schemas do not say.
-constexpr std::string_view kMayReturnInput[] = {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout",
-                                                "aten::feature_alpha_dropout", "aten::type_as"};
+// Return their input itself or a view of it in some cases, which their schemas do not say.
+constexpr std::string_view kMayReturnInput[] = {"aten::dropout",
+                                                "aten::feature_dropout",
+                                                "aten::alpha_dropout",
+                                                "aten::feature_alpha_dropout",
+                                                "aten::type_as",
+                                                "aten::atleast_1d",
+                                                "aten::atleast_2d",
+                                                "aten::atleast_3d",
+                                                "aten::einsum",
+                                                "aten::meshgrid",
+                                                "aten::sum_to_size",
+                                                "aten::broadcast_tensors",
+                                                "aten::cartesian_prod",
+                                                "aten::to_dense",
+                                                "aten::unsafe_chunk",
+                                                "aten::unsafe_split",
+                                                "aten::unsafe_split_with_sizes"};
 // Write to their running statistics, which their schemas do not say.
 constexpr std::string_view kWriteStatistics[] = {"aten::batch_norm", "aten::instance_norm"};
 
@@ -48,6 +64,41 @@ std::vector<std::string> ValuesOf(const exported::Argument& argument) {
   return names;
 }
 
+// Names are unique within a graph: those of a region get its place before them.
+std::vector<std::string> Scoped(std::vector<std::string> names, const std::string& scope) {
+  for (std::string& name : names) name.insert(0, scope);
+  return names;
+}
+
+// What a region's inputs are bound to, in their order: all that comes after its graphs.
+exported::ArgumentList Operands(const Node& node) {
+  exported::ArgumentList operands;
+  for (const exported::NamedArgument& input : node.inputs) {
+    operands.push_back(input.argument);
+    if (std::holds_alternative<std::shared_ptr<const exported::Graph>>(input.argument.value)) operands.clear();
+  }
+  if (operands.size() != 1) return operands;
+  const auto* list = std::get_if<exported::ArgumentList>(&operands.front().value);
+  return list != nullptr ? exported::ArgumentList(*list) : operands;
+}
+
+exported::ArgumentList Results(const Node& node) {
+  exported::ArgumentList results;
+  for (const exported::Output& output : node.outputs) {
+    for (const std::string& name : output.names) {
+      name.empty() ? results.emplace_back() : results.emplace_back(exported::Argument{exported::ValueName{name}});
+    }
+    if (output.names.empty()) results.emplace_back();
+  }
+  return results;
+}
+
+std::vector<std::string> MadeAt(const Node& node, size_t position) {
+  std::vector<std::string> names = node.outputs[position].names;
+  std::erase(names, "");
+  return names;
+}
+
 const exported::NamedArgument* Find(const Node& node, const std::string& name) {
   const auto found = std::find_if(node.inputs.begin(), node.inputs.end(),
                                   [&](const exported::NamedArgument& input) { return input.name == name; });
@@ -68,51 +119,65 @@ class Analysis {
 
   absl::StatusOr<Aliasing> Run() {
     for (size_t i = 0; i < program_.graph.nodes.size(); ++i) {
-      GPIPE_RETURN_IF_ERROR(Visit(i, program_.graph.nodes[i]));
+      GPIPE_RETURN_IF_ERROR(Visit(i, program_.graph.nodes[i], /*scope=*/""));
     }
     return Collect();
   }
 
  private:
-  absl::Status Visit(size_t position, const Node& node) {
+  // `position` in the program of the node, or of the one whose region it is in.
+  absl::Status Visit(size_t position, const Node& node, const std::string& scope) {
     GPIPE_ASSIGN_OR_RETURN(const std::optional<c10::OperatorHandle> handle, FindOperator(node));
-    if (handle) {
-      VisitOperator(position, node, *handle);
-    } else if (node.target.starts_with("torch.ops.higher_order.")) {
-      JoinEverything(position, node);
-    }
+    if (!handle) return VisitRegions(position, node, scope);
+    VisitOperator(position, node, *handle, scope);
     return absl::OkStatus();
   }
 
-  void VisitOperator(size_t position, const Node& node, const c10::OperatorHandle& handle) {
+  void VisitOperator(size_t position, const Node& node, const c10::OperatorHandle& handle, const std::string& scope) {
     const std::string& name = handle.operator_name().name;
     for (const c10::Argument& argument : handle.schema().arguments()) {
       const exported::NamedArgument* input = Find(node, argument.name());
       if (input == nullptr || argument.alias_info() == nullptr) continue;
-      const std::vector<std::string> values = ValuesOf(input->argument);
+      const std::vector<std::string> values = Scoped(ValuesOf(input->argument), scope);
       if (argument.alias_info()->isWrite()) Write(position, values);
       for (size_t i = 0; i < node.outputs.size(); ++i) {
-        if (handle.schema().returns()[i].alias_info() != nullptr) JoinAll(values, node.outputs[i].names);
+        if (handle.schema().returns()[i].alias_info() != nullptr) JoinAll(values, Scoped(MadeAt(node, i), scope));
       }
     }
-    if (Contains(kMayReturnInput, name)) JoinEverything(position, node, /*writes=*/false);
+    if (Contains(kMayReturnInput, name)) {
+      JoinAll(Scoped(exported::ValuesReadBy(node), scope), Scoped(exported::ValuesMadeBy(node), scope));
+    }
     if (!Contains(kWriteStatistics, name)) return;
     for (const char* statistic : {"running_mean", "running_var"}) {
-      if (const auto* input = Find(node, statistic)) Write(position, ValuesOf(input->argument));
+      if (const auto* input = Find(node, statistic)) Write(position, Scoped(ValuesOf(input->argument), scope));
     }
   }
 
-  // What a region does inside is not looked at.
-  void JoinEverything(size_t position, const Node& node, bool writes = false) {
-    JoinAll(exported::ValuesReadBy(node), exported::ValuesMadeBy(node));
-    if (writes) Write(position, exported::ValuesReadBy(node));
+  // The memory of what goes in and of what comes out is the same inside; what is written inside is written by the node.
+  absl::Status VisitRegions(size_t position, const Node& node, const std::string& scope) {
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      const auto* region = std::get_if<std::shared_ptr<const exported::Graph>>(&node.inputs[i].argument.value);
+      if (region == nullptr) continue;
+      const std::string inside = absl::StrCat(scope, node.name, "/", i, "/");
+      exported::ArgumentList inputs;
+      for (const std::string& input : (*region)->inputs) inputs.push_back({exported::ValueName{input}});
+      JoinEach(Operands(node), scope, inputs, inside);
+      for (const Node& inner : (*region)->nodes) GPIPE_RETURN_IF_ERROR(Visit(position, inner, inside));
+      JoinEach((*region)->outputs, inside, Results(node), scope);
+    }
+    return absl::OkStatus();
+  }
+
+  void JoinEach(const exported::ArgumentList& from, const std::string& from_scope, const exported::ArgumentList& to,
+                const std::string& to_scope) {
+    for (size_t i = 0; i < std::min(from.size(), to.size()); ++i) {
+      JoinAll(Scoped(ValuesOf(from[i]), from_scope), Scoped(ValuesOf(to[i]), to_scope));
+    }
   }
 
   void JoinAll(const std::vector<std::string>& inputs, const std::vector<std::string>& outputs) {
     for (const std::string& input : inputs) {
-      for (const std::string& output : outputs) {
-        if (!output.empty()) classes_.Join(input, output);
-      }
+      for (const std::string& output : outputs) classes_.Join(input, output);
     }
   }
 

@@ -39,6 +39,7 @@ constexpr TrainingArgument kTrainingArguments[] = {
     {"aten::feature_alpha_dropout", "train"},
     {"aten::native_dropout", "train"},
     {"aten::batch_norm", "training"},
+    {"aten::instance_norm", "use_input_stats"},
     {"aten::lstm", "train"},
     {"aten::gru", "train"},
     {"aten::rnn_tanh", "train"},
@@ -47,7 +48,7 @@ constexpr TrainingArgument kTrainingArguments[] = {
     {"aten::rrelu_", "training"},
 };
 
-constexpr std::string_view kBatchNorm = "aten::batch_norm";
+constexpr std::string_view kInstanceNorm = "aten::instance_norm";
 constexpr std::string_view kAttention = "aten::scaled_dot_product_attention";
 
 // Batch norm counts its training batches in a buffer of this name, by an addition of its own.
@@ -175,7 +176,12 @@ class OperatorCall : public Instruction {
     for (const auto& [operator_name, argument] : kTrainingArguments) {
       if (name == operator_name) training_ = PositionOf(argument);
     }
-    if (name == kBatchNorm) momentum_ = PositionOf("momentum");
+    if (const auto statistics = PositionOf("running_mean")) {
+      momentum_ = PositionOf("momentum");
+      // Without running statistics it has those of its input, always.
+      const std::optional<c10::IValue>& constant = sources_[*statistics].constant();
+      if (name == kInstanceNorm && constant && constant->isNone()) training_.reset();
+    }
     if (name == kAttention) attention_dropout_ = PositionOf("dropout_p");
   }
 
