@@ -121,6 +121,57 @@ class Dropouts(nn.Module):
         return nn.functional.dropout(self.attention(x, x, x, need_weights=False)[0], 0.3, self.training)
 
 
+class Statistics(nn.Module):
+    """Two regions without gradients that write to one buffer, which must not be parted."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.last = nn.Linear(4, 2)
+        self.register_buffer("mean", torch.ones(4))
+
+    def forward(self, x):
+        x = self.first(x)
+        with torch.no_grad():
+            self.mean.mul_(0.5)
+        x = x.sin()
+        with torch.no_grad():
+            self.mean.add_(x.mean(0))
+        return self.last(x.tanh() - self.mean)
+
+
+class HiddenViews(nn.Module):
+    """Views by operators whose schemas do not say so, and writes to what they are views of."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        y = self.layer(x)
+        turned = torch.einsum("ij->ji", y)
+        other = x.cos() * self.layer.weight.sum()
+        turned[1].mul_(3)
+        y = y.sin()
+        same = torch.atleast_2d(y)
+        other = other.tanh()
+        same[:, 0].add_(other[:, 1])
+        return y + other
+
+
+class InstanceNorms(nn.Module):
+    """With running statistics, for evaluation, and without."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(2, 3, 3)
+        self.tracking = nn.InstanceNorm2d(3, affine=True, track_running_stats=True)
+        self.plain = nn.InstanceNorm2d(3, affine=True)
+
+    def forward(self, x):
+        return self.plain(torch.relu(self.tracking(self.convolution(x)))), None, x.shape[0]
+
+
 def floats(*shape):
     return torch.randn(shape)
 
@@ -133,6 +184,9 @@ CASES = {
     "branch": (Branch, lambda: (floats(3, 4),), True),
     "frozen": (Frozen, lambda: (floats(3, 4),), True),
     "lstm": (Lstm, lambda: (floats(3, 4, 5),), True),
+    "statistics": (Statistics, lambda: (floats(3, 4),), True),
+    "hidden_views": (HiddenViews, lambda: (floats(3, 4),), True),
+    "instance_norms": (InstanceNorms, lambda: (floats(3, 2, 6, 6),), True),
     "dropouts": (Dropouts, lambda: (floats(3, 3, 2, 4),), False),
 }
 
@@ -140,7 +194,7 @@ CASES = {
 def named(outputs):
     if isinstance(outputs, dict):
         return outputs
-    return {"output": outputs}
+    return {"output": outputs[0] if isinstance(outputs, tuple) else outputs}
 
 
 def make(name, module, inputs, deterministic):
@@ -161,7 +215,7 @@ def make(name, module, inputs, deterministic):
         values |= {f"output.{n}": o.detach() for n, o in outputs.items()}
         values |= {f"output_gradient.{n}": gradients[n] for n in wanted}
         values |= {f"gradient.{n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
-    values |= {f"after.{n}": b for n, b in model.state_dict().items() if n not in dict(model.named_parameters())
+    values |= {f"after.{n}": b.clone() for n, b in model.state_dict().items() if n not in dict(model.named_parameters())
                and deterministic and not n.startswith("head.")}
     values |= {f"evaluation.{n}": o.detach() for n, o in named(model.eval()(*arguments)).items()}
     save_file({n: v.detach().clone().contiguous() for n, v in values.items()}, FOLDER / f"{name}.safetensors")

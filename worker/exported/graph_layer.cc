@@ -47,13 +47,14 @@ absl::StatusOr<std::unique_ptr<GraphLayer>> GraphLayer::Create(const Archive& ar
   GPIPE_ASSIGN_OR_RETURN(GraphCode compiled, GraphCode::Compile(code, options));
   layer->code_ = std::make_unique<GraphCode>(std::move(compiled));
   TensorPool own;
-  GPIPE_RETURN_IF_ERROR(layer->Bind(archive, inputs, options.device, pool == nullptr ? own : *pool));
+  GPIPE_RETURN_IF_ERROR(layer->Bind(archive, inputs, part.written, options.device, pool == nullptr ? own : *pool));
   return layer;
 }
 
-absl::Status GraphLayer::Bind(const Archive& archive, const std::vector<const Input*>& inputs, c10::Device device,
-                              TensorPool& pool) {
+absl::Status GraphLayer::Bind(const Archive& archive, const std::vector<const Input*>& inputs,
+                              const std::set<std::string>& written, c10::Device device, TensorPool& pool) {
   for (const Input* input : inputs) {
+    if (written.contains(input->value)) written_.push_back(bound_.size());
     if (input->kind == InputKind::kConstant) {
       bound_.emplace_back();  // torch.export has put its value where it is used.
       continue;
@@ -78,9 +79,33 @@ absl::StatusOr<at::Tensor> GraphLayer::BindOne(const Archive& archive, const Inp
   return in_state ? AddBuffer(name, tensor) : tensor;
 }
 
+GraphLayer::Kept GraphLayer::CopyWritten() const {
+  Kept copies;
+  for (const size_t position : written_) {
+    const at::Tensor& buffer = bound_[position].toTensor();
+    copies.emplace(buffer.unsafeGetTensorImpl(), buffer.detach().clone());
+  }
+  return copies;
+}
+
+// A model may read a buffer that it writes to, so a forward is repeated from what the first one saw, and on copies.
+std::vector<c10::IValue> GraphLayer::BoundFor(const LayerContext& context) {
+  std::vector<c10::IValue> bound = bound_;
+  if (context.recomputing) {
+    auto first = kept_.extract(context.micro_batch);
+    const Kept copies = first.empty() ? CopyWritten() : std::move(first.mapped());
+    for (const size_t position : written_)
+      bound[position] = copies.at(bound[position].toTensor().unsafeGetTensorImpl());
+  } else if (context.training && !c10::GradMode::is_enabled() && !written_.empty()) {
+    kept_[context.micro_batch] = CopyWritten();
+  }
+  return bound;
+}
+
 std::vector<at::Tensor> GraphLayer::Forward(const LayerContext& context, std::vector<at::Tensor> inputs) {
   std::vector<c10::IValue> values(std::make_move_iterator(inputs.begin()), std::make_move_iterator(inputs.end()));
-  values.insert(values.end(), bound_.begin(), bound_.end());
+  const std::vector<c10::IValue> bound = BoundFor(context);
+  values.insert(values.end(), bound.begin(), bound.end());
   std::vector<at::Tensor> results;
   for (c10::IValue& result : code_->Run(context, std::move(values))) results.push_back(std::move(result).toTensor());
   return results;

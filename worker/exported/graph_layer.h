@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ class GraphLayer : public Layer {
     std::vector<size_t> nodes;  // Positions in the program, ascending.
     std::vector<std::string> entering;
     std::vector<std::string> leaving;
+    std::set<std::string> written;  // Values that some node of the program writes to (Aliasing).
   };
 
   // Loads only what these nodes use and `pool`, if there is one, does not have yet. INVALID_ARGUMENT lists every node
@@ -34,13 +36,22 @@ class GraphLayer : public Layer {
   std::vector<at::Tensor> Forward(const LayerContext& context, std::vector<at::Tensor> inputs) override;
 
  private:
-  absl::Status Bind(const Archive& archive, const std::vector<const exported::Input*>& inputs, c10::Device device,
-                    TensorPool& pool);
+  // Values of the buffers that the program writes to, by buffer.
+  using Kept = std::map<const c10::TensorImpl*, at::Tensor>;
+
+  absl::Status Bind(const Archive& archive, const std::vector<const exported::Input*>& inputs,
+                    const std::set<std::string>& written, c10::Device device, TensorPool& pool);
   absl::StatusOr<at::Tensor> BindOne(const Archive& archive, const exported::Input& input, c10::Device device,
                                      TensorPool& pool);
 
+  Kept CopyWritten() const;
+  std::vector<c10::IValue> BoundFor(const LayerContext& context);
+
   std::unique_ptr<GraphCode> code_;
   std::vector<c10::IValue> bound_;  // Parameters, buffers and constants, after what enters.
+  std::vector<size_t> written_;     // Those among them that the program writes to.
+  // By micro-batch, from before a forward that will be repeated: until then, or until the next step's.
+  std::map<int, Kept> kept_;
 };
 
 }  // namespace gpipe::worker

@@ -31,23 +31,24 @@ bool IsPure(const Node& node) {
 absl::StatusOr<Units> Units::Find(const Archive& archive) {
   GPIPE_ASSIGN_OR_RETURN(const Aliasing aliasing, FindAliasing(archive));
   Units units(archive.program());
-  units.FindRepeated(aliasing.written);
+  units.written_ = aliasing.written;
+  units.FindRepeated();
   units.FindUses();
   units.FindCuts(aliasing.unbroken);
   return units;
 }
 
-void Units::FindRepeated(const std::set<std::string>& written) {
+void Units::FindRepeated() {
   std::set<std::string> common;
   for (const exported::Input& input : program_.inputs) {
-    if (input.kind != InputKind::kParameter && !written.contains(input.value)) common.insert(input.value);
+    if (input.kind != InputKind::kParameter && !written_.contains(input.value)) common.insert(input.value);
   }
   for (const Node& node : program_.graph.nodes) {
     const std::vector<std::string> read = exported::ValuesReadBy(node), made = exported::ValuesMadeBy(node);
     const bool repeated =
         IsPure(node) &&
         std::all_of(read.begin(), read.end(), [&](const auto& name) { return common.contains(name); }) &&
-        std::none_of(made.begin(), made.end(), [&](const auto& name) { return written.contains(name); });
+        std::none_of(made.begin(), made.end(), [&](const auto& name) { return written_.contains(name); });
     repeated_.push_back(repeated);
     if (repeated) common.insert(made.begin(), made.end());
   }
@@ -131,6 +132,7 @@ GraphLayer::Part Units::PartOf(size_t first, size_t last, const std::vector<std:
     for (const std::string& name : outputs) AddRepeated(name, nodes);
   }
   GraphLayer::Part part;
+  part.written = written_;
   std::set<std::string> made, read;
   for (const size_t i : nodes) {
     for (const std::string& name : exported::ValuesMadeBy(program_.graph.nodes[i])) made.insert(name);

@@ -39,7 +39,7 @@ class Units {
   explicit Units(const exported::Program& program) : program_(program) {}
 
   // Values that depend on the model's inputs and constants only, and are not random.
-  void FindRepeated(const std::set<std::string>& written);
+  void FindRepeated();
   void FindUses();
   void FindCuts(const std::vector<std::pair<size_t, size_t>>& unbroken);
   // Nodes that make these values, as far as they are repeated, and those that make theirs.
@@ -47,6 +47,7 @@ class Units {
   bool IsRepeated(const std::string& value) const;
 
   const exported::Program& program_;
+  std::set<std::string> written_;  // Of the aliasing.
   std::vector<bool> repeated_;           // By node.
   std::map<std::string, size_t> maker_;  // Node of each value; the program's inputs have none.
   std::map<std::string, size_t> last_use_;

@@ -53,7 +53,7 @@ std::vector<at::Tensor> CutProgram::Forward(const std::vector<at::Tensor>& input
 void CutProgram::RunForward(Stage& stage, const LayerContext& context) {
   stage.leaves.clear();
   for (const std::string& name : stage.part.entering) {
-    at::Tensor leaf = values_.at(name).detach();
+    at::Tensor leaf = values_.at(name).detach().clone();  // Another process has its own memory.
     if (values_.at(name).requires_grad()) leaf.set_requires_grad(true);
     stage.leaves.push_back(leaf);
   }
