@@ -344,7 +344,7 @@ def _differing(found: Named, expected: Named) -> list[str]:
 
 
 def _largest(tensor: torch.Tensor) -> float:
-    finite = tensor[tensor.isfinite()]
+    finite = tensor[tensor.isfinite()] if tensor.dtype != torch.bool else tensor.byte()
     return finite.abs().max().item() if finite.numel() else 0.0
 
 

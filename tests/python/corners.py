@@ -83,6 +83,29 @@ def no_grad_between(x, _):
     return x / (scale + 1) + shift * low
 
 
+def counts_twice(x, model):
+    """Regions that write to one buffer, with a layer between them."""
+    with torch.no_grad():
+        model.mean.mul_(0.5)
+    y = model.last.weight.sum() * x.sin()
+    with torch.no_grad():
+        model.mean.add_(y.mean(0))
+    return y.tanh() - model.mean
+
+
+def hidden_views(x, _):
+    """Operators that return views, which their schemas do not say."""
+    y = x * 2
+    turned = torch.einsum("ij->ji", y)
+    other = x.cos()
+    turned[1].mul_(3)
+    y = y.sin()
+    same = torch.atleast_2d(y)
+    other = other.tanh()
+    same[:, 0].add_(other[:, 1])
+    return y + other
+
+
 def nested_regions(x, _):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = x @ x.T
@@ -110,7 +133,7 @@ def chosen(x, _):
 def many_results(x, _):
     values, order = torch.sort(x, dim=1)
     top, where = torch.topk(values, 3, dim=1)
-    a, b, c = x.unbind(0)[0].expand(x.shape[0], 6).split([1, 2, 3], 1)
+    a, b, c = x.tanh().split([1, 2, 3], 1)
     return x.scatter_add(1, where, top) + torch.cat([c, b, a], 1) + order
 
 
@@ -120,7 +143,7 @@ def fourier(x, _):
 
 def indices(x, model):
     y = x.clone()
-    y[model.rows > 0] = 0.5
+    y[:, model.rows > 3] = 0.5
     y = y.index_select(1, model.order)
     return y[:, model.order] + torch.where(y > 0, y, -y) + y.masked_fill(y > 1, float("inf")).clamp(max=2.0)
 
@@ -203,7 +226,8 @@ class Attention(nn.Module):
     def forward(self, source, target, padding):
         causal = nn.Transformer.generate_square_subsequent_mask(target.shape[1])
         memory = self.encoder(source, src_key_padding_mask=padding)
-        return self.decoder(target, memory, tgt_mask=causal, memory_key_padding_mask=padding)
+        # Whether the mask is causal would else depend on data.
+        return self.decoder(target, memory, tgt_mask=causal, memory_key_padding_mask=padding, tgt_is_causal=True)
 
 
 def attention() -> Case:
@@ -228,6 +252,8 @@ CORNERS: dict[str, Callable[[], Case]] = {
     "in-place views": applied(in_place_views),
     "own statistics": applied(counts, mean=torch.zeros(6)),
     "assigned statistics": applied(assigns, mean=torch.zeros(6)),
+    "own statistics, written twice": applied(counts_twice, mean=torch.zeros(6)),
+    "hidden views": applied(hidden_views),
     "no_grad": applied(no_grad_between),
     "no_grad in autocast": applied(nested_regions),
     "sizes": applied(sizes),
@@ -248,6 +274,8 @@ CORNERS: dict[str, Callable[[], Case]] = {
                               lambda: nn.Linear(6, 2)),
     "instance norm": sequence(lambda: nn.Conv2d(2, 4, 3), lambda: nn.InstanceNorm2d(4, affine=True,
                               track_running_stats=True), nn.ReLU, lambda: nn.Conv2d(4, 2, 3), shape=(3, 2, 8, 8)),
+    "instance norm of the input": sequence(lambda: nn.Conv2d(2, 4, 3), lambda: nn.InstanceNorm2d(4, affine=True),
+                                           lambda: nn.Conv2d(4, 2, 3), shape=(3, 2, 8, 8)),
     "group norm, 3d": sequence(lambda: nn.Conv3d(2, 4, 3), lambda: nn.GroupNorm(2, 4), nn.SiLU,
                                lambda: nn.ConvTranspose3d(4, 2, 2), lambda: nn.MaxPool3d(2), shape=(3, 2, 5, 5, 5)),
     "1d, pixel shuffle": sequence(lambda: nn.Conv1d(2, 8, 3, padding="same", padding_mode="circular"),
