@@ -7,12 +7,14 @@ Needs nothing but torch. The model is not changed.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import inspect
 import linecache
 import os
 import pathlib
+import re
 import sys
 import traceback
 import types
@@ -228,19 +230,16 @@ def _place_of(model: nn.Module, node: torch.fx.Node) -> str:
 
 
 def _line_of(stack_trace: str) -> str:
-    """The innermost line outside torch of `File "model.py", line 3, in forward` and the line itself, many times."""
-    place = ""
-    lines = stack_trace.splitlines()
-    for first, second in zip(lines, lines[1:]):
-        parts = first.strip().split('"')
-        if parts[0] == "File " and not parts[1].startswith(TORCH_FOLDER):
-            place = f"{parts[1]}:{parts[2].split()[2].rstrip(',')}: {second.strip()}"
-    return place
+    """The innermost line outside torch."""
+    found = re.findall(r'File "(.*)", line (\d+), in .*\n\s*(.*)', stack_trace)
+    places = [f"{file}:{line}: {text}" for file, line, text in found if not file.startswith(TORCH_FOLDER)]
+    return places[-1] if places else ""
 
 
 def _save(model: nn.Module, program: torch.export.ExportedProgram, path: pathlib.Path) -> None:
     partial = path.with_name(f"{path.stem}.part.pt2")
     try:
+        _name_namedtuples(program.call_spec.out_spec)
         torch.export.save(program, partial)
         os.replace(partial, path)
     except OSError:
@@ -249,6 +248,16 @@ def _save(model: nn.Module, program: torch.export.ExportedProgram, path: pathlib
         raise ExportError(f"torch.export cannot save {type(model).__name__}: {_first_line(error)}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _name_namedtuples(spec: pytree.TreeSpec) -> None:
+    """torch.export.save wants a name for each kind that the model returns. Workers do not read it."""
+    if spec.type is collections.namedtuple:
+        with contextlib.suppress(ValueError):  # It has one already.
+            name = f"{spec.context.__module__}.{spec.context.__qualname__}"
+            pytree._register_namedtuple(spec.context, serialized_type_name=name)
+    for child in spec.children():
+        _name_namedtuples(child)
 
 
 # --- Leaving the model alone ---
@@ -282,12 +291,8 @@ def _values_kept(model: nn.Module) -> Iterator[None]:
             table[name] = tensor
         with torch.no_grad():
             for tensor, value in values.values():
-                if not _same(tensor.detach(), value):
+                if not torch.equal(tensor, value):  # Else autograd's count of writes stays, too.
                     tensor.copy_(value)
-
-
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)) if a.is_floating_point() else torch.equal(a, b)
 
 
 # --- The check ---
@@ -315,10 +320,9 @@ def _check(model: nn.Module, program: torch.export.ExportedProgram, inputs: _Inp
 
 def _run(call: Callable, model: nn.Module, names: list[str], inputs: _Inputs) -> _Run:
     torch.manual_seed(0)
-    args, kwargs = pytree.tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf,
-                                   (inputs.args, inputs.kwargs))
-    outputs = {_path_name(path) or "output": value for path, value in pytree.tree_flatten_with_path(
-        call(*args, **kwargs))[0] if isinstance(value, torch.Tensor)}
+    args, kwargs = pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), (inputs.args, inputs.kwargs))
+    leaves = pytree.tree_flatten_with_path(call(*args, **kwargs))[0]
+    outputs = {_path_name(path) or "output": leaf for path, leaf in leaves if isinstance(leaf, torch.Tensor)}
     table = dict(call.named_parameters(remove_duplicate=False))
     gradients = _gradients(outputs, {name: table[name] for name in names if name in table})
     buffers = {name: buffer.detach().clone() for name, buffer in call.named_buffers(remove_duplicate=False)}
@@ -333,9 +337,8 @@ def _gradients(outputs: Named, parameters: dict[str, torch.Tensor]) -> Named:
     roots = [name for name in weights if outputs[name].requires_grad]
     if not roots or not parameters:
         return dict.fromkeys(parameters)
-    found = torch.autograd.grad([outputs[n] for n in roots], list(parameters.values()), [weights[n] for n in roots],
-                                allow_unused=True)
-    return dict(zip(parameters, found))
+    tensors, gradients = [outputs[name] for name in roots], [weights[name] for name in roots]
+    return dict(zip(parameters, torch.autograd.grad(tensors, list(parameters.values()), gradients, allow_unused=True)))
 
 
 def _differing(found: Named, expected: Named) -> list[str]:
@@ -386,13 +389,11 @@ def _some(names: list[str], most: int = 10) -> str:
 
 def _custom_functions(outputs: Any) -> set[str]:
     """Names of the custom autograd functions behind these tensors."""
-    waiting, seen, names = [o.grad_fn for o in outputs], set(), set()
+    waiting, seen, names = [o.grad_fn for o in outputs if o.grad_fn], set(), set()
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
-            continue
         seen.add(node)
         if isinstance(node, torch.autograd.function.BackwardCFunction):
             names.add(type(node).__name__.removesuffix("Backward"))
-        waiting.extend(following for following, _ in node.next_functions)
+        waiting.extend(following for following, _ in node.next_functions if following and following not in seen)
     return names

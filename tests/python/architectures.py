@@ -229,7 +229,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "timm swin": swin,
     "timm mobilenetv3_small_050": lambda: timm_model("mobilenetv3_small_050", 64, drop_rate=0.0),
     "timm regnetx_002": lambda: timm_model("regnetx_002", 64),
-    "timm mixer": lambda: timm_model("mixer_s16_224", 32, img_size=32, embed_dim=32, num_blocks=3),
+    "timm mixer": lambda: timm_model("mixer_s32_224", 64, img_size=64),
     "torchvision googlenet": lambda: torchvision_model("googlenet", aux_logits=False, init_weights=False, dropout=0.0),
     "torchvision googlenet, aux": lambda: torchvision_model("googlenet", 96, aux_logits=True, init_weights=False,
                                                             dropout=0.0, dropout_aux=0.0),
@@ -258,7 +258,6 @@ def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every leaf with its place: keys of dicts and fields, positions in tuples and lists."""
     if dataclasses.is_dataclass(values) and not isinstance(values, dict):
         values = {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
-    values = values._asdict() if hasattr(values, "_asdict") else values
     if not isinstance(values, (dict, list, tuple)):
         yield path, values
         return
