@@ -28,14 +28,17 @@ std::unique_ptr<Archive> OpenArchive(const std::string& name) {
   return archive.ok() ? *std::move(archive) : nullptr;
 }
 
-GraphLayer::Part WholeProgram(const exported::Program& program) {
-  GraphLayer::Part part;
-  part.nodes.resize(program.graph.nodes.size());
-  std::iota(part.nodes.begin(), part.nodes.end(), size_t{0});
-  for (const exported::UserInput& input : program.user_inputs) part.entering.push_back(input.value);
+GraphLayer::Part WholeProgram(const Archive& archive) {
+  const exported::Program& program = archive.program();
+  std::vector<std::string> outputs;
   for (const exported::UserOutput& output : program.user_outputs) {
-    part.leaving.push_back(std::get<exported::ValueName>(output.value.value).name);
+    outputs.push_back(std::get<exported::ValueName>(output.value.value).name);
   }
+  const auto units = Units::Find(archive);
+  EXPECT_TRUE(units.ok()) << units.status();
+  GraphLayer::Part part = units->PartOf(0, program.graph.nodes.size(), outputs);
+  part.entering.clear();  // All of the inputs, whether used or not.
+  for (const exported::UserInput& input : program.user_inputs) part.entering.push_back(input.value);
   return part;
 }
 
@@ -47,7 +50,7 @@ class ExportedGoldenTest : public ::testing::TestWithParam<std::string> {
     auto file = TensorFile::Open(kFolder / (GetParam() + ".safetensors"));
     ASSERT_TRUE(file.ok()) << file.status();
     file_ = *std::move(file);
-    auto layer = GraphLayer::Create(*archive_, WholeProgram(archive_->program()), {});
+    auto layer = GraphLayer::Create(*archive_, WholeProgram(*archive_), {});
     ASSERT_TRUE(layer.ok()) << layer.status();
     layer_ = *std::move(layer);
     for (const LayerTensor& entry : layer_->tensors()) entry.tensor.set_requires_grad(entry.parameter);
@@ -217,7 +220,7 @@ TEST(ExportedTest, NamesAreTheModels) {
 
 TEST(ExportedTest, RandomOperatorsAreAFunctionOfSeedStepAndMicroBatch) {
   const auto archive = OpenArchive("dropouts");
-  auto layer = GraphLayer::Create(*archive, WholeProgram(archive->program()), {});
+  auto layer = GraphLayer::Create(*archive, WholeProgram(*archive), {});
   ASSERT_TRUE(layer.ok()) << layer.status();
   const at::Tensor input = at::arange(72, at::kFloat).sin().reshape({3, 3, 2, 4});
   const auto run = [&](uint64_t seed, int64_t step, int micro_batch) {
@@ -231,7 +234,7 @@ TEST(ExportedTest, RandomOperatorsAreAFunctionOfSeedStepAndMicroBatch) {
 
 TEST(ExportedTest, RecomputingSeesTheBuffersThatTheFirstForwardSaw) {
   const auto archive = OpenArchive("statistics");
-  auto layer = GraphLayer::Create(*archive, WholeProgram(archive->program()), {});
+  auto layer = GraphLayer::Create(*archive, WholeProgram(*archive), {});
   ASSERT_TRUE(layer.ok()) << layer.status();
   const auto run = [&](int micro_batch, bool recomputing) {
     const at::AutoGradMode gradients(recomputing);
@@ -244,7 +247,7 @@ TEST(ExportedTest, RecomputingSeesTheBuffersThatTheFirstForwardSaw) {
 
 TEST(ExportedTest, OtherBatchSizesRun) {
   const auto archive = OpenArchive("tied");
-  auto layer = GraphLayer::Create(*archive, WholeProgram(archive->program()), {});
+  auto layer = GraphLayer::Create(*archive, WholeProgram(*archive), {});
   ASSERT_TRUE(layer.ok()) << layer.status();
   for (const int64_t batch : {1, 2, 7}) {
     const auto outputs = (*layer)->Forward({}, {at::zeros({batch, 6}, at::kLong), at::ones({batch})});
