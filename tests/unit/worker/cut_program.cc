@@ -50,12 +50,17 @@ std::vector<at::Tensor> CutProgram::Forward(const std::vector<at::Tensor>& input
   return stages_.back().results;
 }
 
-void CutProgram::RunForward(Stage& stage, const LayerContext& context) {
+void CutProgram::RunForward(Stage& stage, LayerContext context) {
   stage.leaves.clear();
   for (const std::string& name : stage.part.entering) {
     at::Tensor leaf = values_.at(name).detach().clone();  // Another process has its own memory.
     if (values_.at(name).requires_grad()) leaf.set_requires_grad(true);
     stage.leaves.push_back(leaf);
+  }
+  if (recomputes_ && context.training) {
+    const at::NoGradGuard no_gradients;
+    stage.layer->Forward(context, stage.leaves);
+    context.recomputing = true;
   }
   stage.results = stage.layer->Forward(context, stage.leaves);
   for (size_t i = 0; i < stage.results.size(); ++i) values_[stage.part.leaving[i]] = stage.results[i];

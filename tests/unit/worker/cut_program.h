@@ -19,6 +19,9 @@ class CutProgram {
   static absl::StatusOr<std::unique_ptr<CutProgram>> Create(const Archive& archive, const Units& units,
                                                             std::vector<size_t> cuts);
 
+  // Each forward in training is first done without gradients, then repeated with them.
+  void RecomputeAlways() { recomputes_ = true; }
+
   // The program's outputs. Throws what LibTorch throws.
   std::vector<at::Tensor> Forward(const std::vector<at::Tensor>& inputs, bool training = true);
 
@@ -39,10 +42,11 @@ class CutProgram {
   };
 
   explicit CutProgram(const exported::Program& program) : program_(program) {}
-  void RunForward(Stage& stage, const LayerContext& context);
+  void RunForward(Stage& stage, LayerContext context);
   void RunBackward(Stage& stage, const std::vector<at::Tensor>& gradients);
 
   const exported::Program& program_;
+  bool recomputes_ = false;
   std::vector<Stage> stages_;
   std::map<std::string, at::Tensor> values_;
   std::map<std::string, at::Tensor> sums_;  // Gradients of values, from all later parts.

@@ -1,7 +1,7 @@
-// exported_check MODEL.pt2 NUMBERS.safetensors: runs the program whole and cut into 2, 3 and 5 parts, and prints one
-// line of JSON about how far it is from PyTorch's own numbers, which are named as in tests/golden/make_exported.py.
-// `worst` is the largest |difference| as a part of what is allowed: 1e-5 of the tensor's largest element and 1e-6 of
-// the largest of all gradients.
+// exported_check MODEL.pt2 NUMBERS.safetensors: runs the program whole and cut into 2, 3 and 5 parts, with
+// recomputing and without, and prints one line of JSON about how far it is from PyTorch's own numbers, which are named
+// as in tests/golden/make_exported.py. `worst` is the largest |difference| as a part of what is allowed: 1e-5 of the
+// tensor's largest element and 1e-6 of the largest of all gradients.
 
 #include <ATen/ATen.h>
 
@@ -40,10 +40,10 @@ class Check {
   }
 
   absl::Status Run() {
-    GPIPE_RETURN_IF_ERROR(RunCut({}));
+    GPIPE_RETURN_IF_ERROR(RunBoth({}));
     for (const size_t parts : {2, 3, 5}) {
       if (units_.cuts().size() + 1 < parts) continue;
-      for (const std::vector<size_t>& cuts : Choices(parts)) GPIPE_RETURN_IF_ERROR(RunCut(cuts));
+      for (const std::vector<size_t>& cuts : Choices(parts)) GPIPE_RETURN_IF_ERROR(RunBoth(cuts));
     }
     return absl::OkStatus();
   }
@@ -66,10 +66,17 @@ class Check {
     return choices;
   }
 
-  absl::Status RunCut(const std::vector<size_t>& cuts) {
-    const std::string where = absl::StrCat("cut at [", absl::StrJoin(cuts, ","), "]: ");
+  absl::Status RunBoth(const std::vector<size_t>& cuts) {
+    GPIPE_RETURN_IF_ERROR(RunCut(cuts, /*recomputes=*/false));
+    return RunCut(cuts, /*recomputes=*/true);
+  }
+
+  absl::Status RunCut(const std::vector<size_t>& cuts, bool recomputes) {
+    const std::string where =
+        absl::StrCat("cut at [", absl::StrJoin(cuts, ","), "]", recomputes ? ", recomputed: " : ": ");
     try {
       GPIPE_ASSIGN_OR_RETURN(const auto program, CutProgram::Create(archive_, units_, cuts));
+      if (recomputes) program->RecomputeAlways();
       Train(*program, where);
       return absl::OkStatus();
     } catch (const std::exception& error) {
