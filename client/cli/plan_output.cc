@@ -25,6 +25,21 @@ std::string KindsOf(const v1::Plan& plan, const v1::Stage& stage) {
   });
 }
 
+bool IsExported(const v1::Plan& plan) {
+  return std::any_of(plan.layers().begin(), plan.layers().end(),
+                     [](const v1::LayerInfo& layer) { return layer.first_node() > 0; });
+}
+
+// `transformer.wte to transformer.h.3.mlp`: the first and the last module that has a name.
+std::string ModulesOf(const v1::Plan& plan, const v1::Stage& stage) {
+  std::vector<std::string> modules;
+  for (int i = stage.first_layer(); i < stage.first_layer() + stage.layer_count() && i < plan.layers_size(); ++i) {
+    if (!plan.layers(i).kind().empty()) modules.push_back(plan.layers(i).kind());
+  }
+  if (modules.empty()) return "";
+  return modules.front() == modules.back() ? modules.front() : absl::StrCat(modules.front(), " to ", modules.back());
+}
+
 // The program that the job spends its time in: the one of the largest mini-batch.
 const v1::Program* MainProgram(const v1::Plan& plan) {
   const v1::Program* main = nullptr;
@@ -52,7 +67,8 @@ std::string LayersOf(const v1::Stage& stage) {
 }
 
 std::string StagesTable(const v1::Plan& plan) {
-  Table table({">STAGE", ">WORKER", ">LAYERS", ">PARAMETERS", ">MEMORY", "KINDS"});
+  const bool exported = IsExported(plan);
+  Table table({">STAGE", ">WORKER", ">LAYERS", ">PARAMETERS", ">MEMORY", exported ? "MODULES" : "KINDS"});
   for (int i = 0; i < plan.stages_size(); ++i) {
     const v1::Stage& stage = plan.stages(i);
     int64_t parameters = 0, bytes = 0;
@@ -61,7 +77,7 @@ std::string StagesTable(const v1::Plan& plan) {
       bytes += plan.layers(j).parameter_bytes();
     }
     table.Add({absl::StrCat(i), i < plan.stage_worker_size() ? absl::StrCat(plan.stage_worker(i)) : "", LayersOf(stage),
-               FormatCount(parameters), FormatBytes(bytes), KindsOf(plan, stage)});
+               FormatCount(parameters), FormatBytes(bytes), exported ? ModulesOf(plan, stage) : KindsOf(plan, stage)});
   }
   return table.Render();
 }

@@ -169,6 +169,24 @@ TEST(RenderPlan, ShowsStagesBoundariesGridAndBubble) {
             "bubble 33%\n");
 }
 
+TEST(RenderPlan, OfAnExportedModelTheModulesAreShown) {
+  v1::PlanJobResponse response;
+  v1::Plan& plan = *response.mutable_plan();
+  for (const char* module : {"wte", "", "h.0.mlp", "h.1.mlp"}) {
+    v1::LayerInfo& layer = *plan.add_layers();
+    layer.set_kind(module);
+    layer.set_first_node(plan.layers_size() * 3 - 3);
+  }
+  plan.add_stages()->set_layer_count(3);
+  v1::Stage& second = *plan.add_stages();
+  second.set_first_layer(3);
+  second.set_layer_count(1);
+  const std::string text = RenderPlan(response);
+  EXPECT_THAT(text, testing::HasSubstr("MODULES"));
+  EXPECT_THAT(text, testing::HasSubstr("wte to h.0.mlp"));
+  EXPECT_THAT(text, testing::HasSubstr("h.1.mlp\n"));
+}
+
 TEST(RenderJob, DescribesAFailure) {
   v1::Job job;
   job.set_id("digits-a1b2c3");
