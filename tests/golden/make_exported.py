@@ -200,7 +200,8 @@ def named(outputs):
 
 def forget_folders(module):
     """Where this machine has its files is nobody's business."""
-    for node in [node for part in module.modules() if isinstance(part, torch.fx.GraphModule) for node in part.graph.nodes]:
+    graphs = [part.graph for part in module.modules() if isinstance(part, torch.fx.GraphModule)]
+    for node in [node for graph in graphs for node in graph.nodes]:
         trace = node.meta.get("stack_trace") or ""
         node.meta["stack_trace"] = re.sub(r'File "[^"]*?/(?=torch/|[^/"]+")', 'File "', trace)
 
