@@ -8,10 +8,10 @@ seconds=${1:-60}
 # All of our code is compiled with coverage, which is what leads the fuzzer to new paths.
 GPIPE_BUILD_DIR=build-fuzz scripts/build.sh -DCMAKE_CXX_COMPILER="${CXX:-clang++-19}" \
   -DCMAKE_CXX_FLAGS=-fsanitize=fuzzer-no-link -DGPIPE_SANITIZE=address,undefined \
-  -DGPIPE_BUILD_FUZZERS=ON -DGPIPE_BUILD_WORKER=OFF spec_reader_fuzzer safetensors_fuzzer
+  -DGPIPE_BUILD_FUZZERS=ON -DGPIPE_BUILD_WORKER=OFF spec_reader_fuzzer safetensors_fuzzer exported_program_fuzzer
 
 failed=0
-for name in spec_reader safetensors; do
+for name in spec_reader safetensors exported_program; do
   mkdir -p "build-fuzz/corpus/$name" build-fuzz/found
   echo "$name for $seconds s"
   UBSAN_OPTIONS=halt_on_error=1 "build-fuzz/fuzz/${name}_fuzzer" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \

@@ -21,12 +21,17 @@ absl::Status Malformed(const std::string& what) {
   return absl::InvalidArgumentError(absl::StrCat("malformed program: ", what));
 }
 
-absl::StatusOr<json> ParseJson(std::string_view text) {
+// Discarded when it is no JSON, or nested too deeply.
+json ParseShallow(std::string_view text) {
   bool too_deep = false;
   const auto watch_depth = [&](int depth, json::parse_event_t, json&) { return !(too_deep |= depth > kMaxDepth); };
   json value = json::parse(text, watch_depth, /*allow_exceptions=*/false);
-  if (too_deep) return Malformed("nested too deeply");
-  if (value.is_discarded() || !value.is_object()) return Malformed("not a JSON object");
+  return too_deep ? json(json::value_t::discarded) : value;
+}
+
+absl::StatusOr<json> ParseJson(std::string_view text) {
+  json value = ParseShallow(text);
+  if (value.is_discarded() || !value.is_object()) return Malformed("not a JSON object, or nested too deeply");
   return value;
 }
 
@@ -114,7 +119,7 @@ absl::StatusOr<UserInput> DescribeUserInput(const Input& input, const json& tens
 void NameLeaves(const json& spec, const std::string& path, std::vector<std::string>& names) {
   const json& children = Find(spec, "/children_spec");
   if (TextAt(spec, "/type").empty()) return names.push_back(path);
-  const json keys = json::parse(TextAt(spec, "/context"), nullptr, /*allow_exceptions=*/false);
+  const json keys = ParseShallow(TextAt(spec, "/context"));
   for (size_t i = 0; i < children.size(); ++i) {
     const bool keyed = keys.is_array() && keys.size() == children.size() && keys[i].is_string();
     const std::string key = keyed ? keys[i].get<std::string>() : absl::StrCat(i);
@@ -124,7 +129,7 @@ void NameLeaves(const json& spec, const std::string& path, std::vector<std::stri
 
 std::vector<std::string> LeafNames(const json& root) {
   const std::string text = TextAt(root, "/graph_module/module_call_graph/0/signature/out_spec");
-  const json spec = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const json spec = ParseShallow(text);
   std::vector<std::string> names;
   if (spec.is_array() && spec.size() == 2) NameLeaves(spec[1], "", names);
   return names;

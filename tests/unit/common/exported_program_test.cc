@@ -110,6 +110,17 @@ TEST(ExportedProgramTest, WhatIsNoProgramIsRefused) {
   EXPECT_FALSE(ParseProgram(std::string(100000, '[')).ok());
 }
 
+// It is JSON within a string, with a depth of its own.
+TEST(ExportedProgramTest, ADeepDescriptionOfTheOutputsIsNoHarm) {
+  std::string deep = R"({"type": null})";
+  for (int i = 0; i < 20000; ++i) deep = R"({"type": "t", "context": "", "children_spec": [)" + deep + "]}";
+  json program = Relu();
+  program["graph_module"]["module_call_graph"][0]["signature"]["out_spec"] = "[1, " + deep + "]";
+  const auto parsed = ParseProgram(program.dump());
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->user_outputs[0].name, "output");
+}
+
 // Whatever single member is missing, the answer is a status.
 void RemoveEach(json& value, const json& whole) {
   if (value.is_array()) {
