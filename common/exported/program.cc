@@ -6,6 +6,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/exported/graph_parser.h"
+#include "common/exported/json_find.h"
 #include "common/status_macros.h"
 #include "nlohmann/json.hpp"
 
@@ -33,12 +34,6 @@ absl::StatusOr<json> ParseJson(std::string_view text) {
   json value = ParseShallow(text);
   if (value.is_discarded() || !value.is_object()) return Malformed("not a JSON object, or nested too deeply");
   return value;
-}
-
-const json& Find(const json& value, const char* pointer) {
-  static const json kNull;
-  const json::json_pointer path(pointer);
-  return value.contains(path) ? value.at(path) : kNull;
 }
 
 std::string TextAt(const json& value, const char* pointer) {

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/exported/json_find.h"
 #include "common/status_macros.h"
 #include "nlohmann/json.hpp"
 
@@ -14,12 +15,6 @@ using nlohmann::json;
 constexpr int64_t kStrided = 7;
 
 absl::Status Malformed() { return absl::InvalidArgumentError("malformed entry"); }
-
-const json& Find(const json& value, const char* pointer) {
-  static const json kNull;
-  const json::json_pointer path(pointer);
-  return value.contains(path) ? value.at(path) : kNull;
-}
 
 absl::StatusOr<int64_t> Number(const json& value) {
   if (!value.is_number_integer() || value.get<int64_t>() < 0) return Malformed();

@@ -18,6 +18,7 @@
 #include "worker/exported/build.h"
 #include "worker/exported/probe.h"
 #include "worker/exported/units.h"
+#include "worker/model/frozen.h"
 #include "worker/model/loss_check.h"
 #include "worker/model/profile.h"
 #include "worker/torch_status.h"
@@ -164,15 +165,11 @@ class ExportedInspection {
     tensor.set_dtype(ToDataType(entry.tensor.scalar_type()));
     for (const std::string& alias : archive_.AliasesOf(entry.name)) tensor.add_aliases(alias);
     if (!entry.parameter) return;
-    tensor.set_trainable(!Frozen(entry.name));
+    tensor.set_trainable(!IsFrozen(request_.freeze(), entry.name));
     info.set_parameter_count(info.parameter_count() + entry.tensor.numel());
     info.set_parameter_bytes(info.parameter_bytes() + static_cast<int64_t>(entry.tensor.nbytes()));
-    if (!Frozen(entry.name)) info.set_trainable_count(info.trainable_count() + entry.tensor.numel());
-  }
-
-  bool Frozen(const std::string& name) const {
-    return std::any_of(request_.freeze().begin(), request_.freeze().end(),
-                       [&](const std::string& prefix) { return absl::StartsWith(name, prefix); });
+    if (!IsFrozen(request_.freeze(), entry.name))
+      info.set_trainable_count(info.trainable_count() + entry.tensor.numel());
   }
 
   absl::Status CheckLoss() const {
@@ -214,7 +211,7 @@ class ExportedInspection {
     return profiler.Measure(description, inputs, needs_gradient, [&]() -> absl::StatusOr<ModelLayer> {
       GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<GraphLayer> layer, GraphLayer::Create(archive_, part, {device_}));
       for (const LayerTensor& entry : layer->tensors()) {
-        if (entry.parameter) entry.tensor.set_requires_grad(!Frozen(entry.name));
+        if (entry.parameter) entry.tensor.set_requires_grad(!IsFrozen(request_.freeze(), entry.name));
       }
       return ModelLayer{0, "exported", "", part.entering, part.leaving, std::move(layer)};
     });

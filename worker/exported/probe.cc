@@ -3,14 +3,12 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
-#include <algorithm>
 #include <numeric>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "common/status_macros.h"
 #include "worker/data/tensor_file.h"
-#include "worker/exported/graph_layer.h"
+#include "worker/model/frozen.h"
 #include "worker/torch_status.h"
 
 namespace gpipe::worker {
@@ -27,39 +25,36 @@ at::Tensor MetaOf(const at::Tensor& tensor) {
 }  // namespace
 
 absl::Status Probe::Run(const std::vector<std::string>& values) {
-  GPIPE_ASSIGN_OR_RETURN(small_, RunOnce(values, kSmallBatch));
-  GPIPE_ASSIGN_OR_RETURN(large_, RunOnce(values, kLargeBatch));
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::map<std::string, at::Tensor>> Probe::RunOnce(const std::vector<std::string>& values,
-                                                                 int64_t batch) {
-  const exported::Program& program = archive_.program();
   GraphLayer::Part part;
-  part.nodes.resize(program.graph.nodes.size());
+  part.nodes.resize(archive_.program().graph.nodes.size());
   std::iota(part.nodes.begin(), part.nodes.end(), size_t{0});
-  std::vector<at::Tensor> inputs;
-  for (size_t i = 0; i < program.user_inputs.size(); ++i) {
-    std::vector<int64_t> shape = {batch};
-    shape.insert(shape.end(), inputs_[i].shape().begin(), inputs_[i].shape().end());
-    // Integers are indices; zero is one in every table.
-    inputs.push_back(at::zeros(shape, at::dtype(ToScalarType(inputs_[i].dtype()))));
-    part.entering.push_back(program.user_inputs[i].value);
-  }
+  for (const exported::UserInput& input : archive_.program().user_inputs) part.entering.push_back(input.value);
   part.leaving = values;
   GPIPE_ASSIGN_OR_RETURN(const std::unique_ptr<GraphLayer> layer, GraphLayer::Create(archive_, part, {c10::kCPU}));
-  return CatchTorch([&]() -> absl::StatusOr<std::map<std::string, at::Tensor>> {
-    const torch::autograd::AutoGradMode with_grad(true);
+  return CatchTorch([&] {
     for (const LayerTensor& entry : layer->tensors()) {
-      const bool frozen = std::any_of(frozen_.begin(), frozen_.end(),
-                                      [&](const std::string& prefix) { return absl::StartsWith(entry.name, prefix); });
-      entry.tensor.set_requires_grad(entry.parameter && !frozen);
+      entry.tensor.set_requires_grad(entry.parameter && !IsFrozen(frozen_, entry.name));
     }
-    std::vector<at::Tensor> made = layer->Forward({.training = true}, std::move(inputs));
-    std::map<std::string, at::Tensor> metas;
-    for (size_t i = 0; i < values.size(); ++i) metas[values[i]] = MetaOf(made[i]);
-    return metas;
+    small_ = RunOnce(*layer, values, kSmallBatch);
+    large_ = RunOnce(*layer, values, kLargeBatch);
+    return absl::OkStatus();
   });
+}
+
+std::map<std::string, at::Tensor> Probe::RunOnce(GraphLayer& layer, const std::vector<std::string>& values,
+                                                 int64_t batch) const {
+  const torch::autograd::AutoGradMode with_grad(true);
+  std::vector<at::Tensor> inputs;
+  for (const v1::ModelValue& input : inputs_) {
+    std::vector<int64_t> shape = {batch};
+    shape.insert(shape.end(), input.shape().begin(), input.shape().end());
+    // Integers are indices; zero is one in every table.
+    inputs.push_back(at::zeros(shape, at::dtype(ToScalarType(input.dtype()))));
+  }
+  const std::vector<at::Tensor> made = layer.Forward({.training = true}, std::move(inputs));
+  std::map<std::string, at::Tensor> metas;
+  for (size_t i = 0; i < values.size(); ++i) metas[values[i]] = MetaOf(made[i]);
+  return metas;
 }
 
 bool Probe::BatchFirst(const std::string& value) const {

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "gpipe/v1/plan.pb.h"
 #include "worker/exported/archive.h"
+#include "worker/exported/graph_layer.h"
 
 namespace gpipe::worker {
 
@@ -30,7 +31,9 @@ class Probe {
   at::Tensor Meta(const std::string& value, int64_t samples) const;
 
  private:
-  absl::StatusOr<std::map<std::string, at::Tensor>> RunOnce(const std::vector<std::string>& values, int64_t batch);
+  // Throws what LibTorch throws.
+  std::map<std::string, at::Tensor> RunOnce(GraphLayer& layer, const std::vector<std::string>& values,
+                                            int64_t batch) const;
 
   const Archive& archive_;
   const std::vector<v1::ModelValue> inputs_;

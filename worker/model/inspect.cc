@@ -11,6 +11,7 @@
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
 #include "worker/data/tensor_file.h"
+#include "worker/model/frozen.h"
 #include "worker/model/loss_check.h"
 #include "worker/model/model_layers.h"
 #include "worker/model/profile.h"
@@ -82,9 +83,7 @@ class Inspection {
   }
 
   bool Frozen(const ModelLayer& layer, const LayerTensor& parameter) const {
-    const std::string name = layer.prefix + parameter.name;
-    return std::any_of(request_.freeze().begin(), request_.freeze().end(),
-                       [&](const std::string& prefix) { return absl::StartsWith(name, prefix); });
+    return IsFrozen(request_.freeze(), layer.prefix + parameter.name);
   }
 
   void Describe(const ModelLayer& layer) {

@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "common/status_macros.h"
 #include "worker/model/memory_meter.h"
+#include "worker/model/random.h"
 #include "worker/torch_status.h"
 
 namespace gpipe::worker {
@@ -20,6 +21,7 @@ constexpr absl::Duration kTotalTime = absl::Seconds(4);
 constexpr absl::Duration kEnoughTime = absl::Milliseconds(20);  // For one layer, once it has run often enough.
 constexpr size_t kEnoughRuns = 5;
 constexpr size_t kMostRuns = 25;
+constexpr uint64_t kSeed = 1;  // Of the values to measure with.
 
 template <typename Value>
 Value Median(std::vector<Value> values) {
@@ -110,7 +112,8 @@ std::vector<at::Tensor> LayerProfiler::RandomInputs(const std::vector<at::Tensor
   for (const at::Tensor& shape : shapes) {
     const auto options = shape.options().device(device_);
     // Integers are indices; zero is one in every table.
-    at::Tensor input = shape.is_floating_point() ? at::rand(shape.sizes(), options) : at::zeros(shape.sizes(), options);
+    at::Tensor input = shape.is_floating_point() ? at::rand(shape.sizes(), MakeGenerator(device_, kSeed), options)
+                                                 : at::zeros(shape.sizes(), options);
     if (input.is_floating_point()) input.set_requires_grad(need_gradient && training_);
     inputs.push_back(std::move(input));
   }

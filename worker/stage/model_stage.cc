@@ -9,9 +9,9 @@
 #include <numeric>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "worker/model/frozen.h"
 #include "worker/model/memory_meter.h"
 #include "worker/torch_status.h"
 
@@ -73,10 +73,8 @@ void ModelStage::CollectState(const StageParts& parts) {
       NamedTensor named{layer.prefix + entry.name, layer.index, entry.tensor, false};
       if (const auto known = parts.layer_of.find(named.name); known != parts.layer_of.end())
         named.layer = known->second;
-      const bool frozen = std::any_of(parts.frozen.begin(), parts.frozen.end(),
-                                      [&](const std::string& prefix) { return absl::StartsWith(named.name, prefix); });
       named.owned = !parts.elsewhere.contains(named.name);
-      named.trainable = parts.training && entry.parameter && !frozen;
+      named.trainable = parts.training && entry.parameter && !IsFrozen(parts.frozen, named.name);
       named.tensor.set_requires_grad(named.trainable);
       state_.push_back(std::move(named));
     }
