@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <cstdlib>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -56,8 +57,13 @@ std::string FormatTime(const google::protobuf::Timestamp& time) {
   return absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixSeconds(time.seconds()), absl::LocalTimeZone());
 }
 
-std::string FormatShape(const google::protobuf::RepeatedField<int64_t>& shape) {
-  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+std::string FormatShape(const Shape& shape) {
+  const auto format = [](std::string* out, const v1::Dimension& size) {
+    if (size.per_sample() == 0) return absl::StrAppend(out, size.fixed());
+    absl::StrAppend(out, size.per_sample() == 1 ? "" : absl::StrCat(size.per_sample(), " "), "B");
+    if (size.fixed() != 0) absl::StrAppend(out, size.fixed() < 0 ? " - " : " + ", std::abs(size.fixed()));
+  };
+  return absl::StrCat("[", absl::StrJoin(shape, ", ", format), "]");
 }
 
 std::string FormatDtype(v1::DataType dtype) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "common/plan/shape.h"
 #include "google/protobuf/timestamp.pb.h"
 #include "gpipe/v1/plan.pb.h"
 #include "gpipe/v1/worker_session.pb.h"
@@ -20,7 +21,7 @@ std::string FormatClock(absl::Duration duration);                 // `0:07`, `12
 std::string FormatSeconds(absl::Duration duration);               // `0.42 s`, `12.3 s`, then as FormatClock
 std::string FormatPercent(double share);                          // `23%`
 std::string FormatTime(const google::protobuf::Timestamp& time);  // `2026-01-31 12:34:56`, local; empty when unset
-std::string FormatShape(const google::protobuf::RepeatedField<int64_t>& shape);  // `[32, 8, 8]`
+std::string FormatShape(const Shape& shape);  // `[B, 8, 8]`, `[4 B + 1, 8]`: B is the micro-batch
 std::string FormatDtype(v1::DataType dtype);                                     // `float32`
 std::string FormatPhase(v1::Phase phase);                                        // `forward`
 // `backward step 12 micro-batch 3`

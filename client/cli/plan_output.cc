@@ -6,7 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "client/cli/format.h"
 #include "client/cli/spec_commands.h"
-#include "common/safetensors/header.h"
+#include "common/plan/shape.h"
 
 namespace gpipe::client {
 namespace {
@@ -55,12 +55,6 @@ int64_t LargestMicroBatch(const v1::Program* program) {
   return *std::max_element(program->micro_batch_sizes().begin(), program->micro_batch_sizes().end());
 }
 
-int64_t BytesPerSample(const v1::Edge& edge) {
-  int64_t bytes = safetensors::ElementSize(edge.dtype());
-  for (const int64_t size : edge.shape()) bytes *= size;
-  return bytes;
-}
-
 std::string LayersOf(const v1::Stage& stage) {
   const int last = stage.first_layer() + stage.layer_count() - 1;
   return last == stage.first_layer() ? absl::StrCat(last) : absl::StrCat(stage.first_layer(), "-", last);
@@ -87,7 +81,7 @@ std::string EdgesTable(const v1::Plan& plan, int64_t micro_batch) {
   Table table({"VALUE", "STAGES", "SHAPE", "TYPE", ">PER MICRO-BATCH", "GRADIENT"});
   for (const v1::Edge& edge : plan.edges()) {
     table.Add({edge.value(), absl::StrCat(edge.from_stage(), " -> ", edge.to_stage()), FormatShape(edge.shape()),
-               FormatDtype(edge.dtype()), FormatBytes(BytesPerSample(edge) * micro_batch),
+               FormatDtype(edge.dtype()), FormatBytes(BytesFor(edge.shape(), edge.dtype(), micro_batch)),
                edge.requires_grad() ? "yes" : "no"});
   }
   return absl::StrCat("\n", table.Render());
@@ -106,8 +100,8 @@ std::string RenderPlan(const v1::PlanJobResponse& response) {
   }
   absl::StrAppend(&text, response.grid(), response.grid().empty() || response.grid().back() == '\n' ? "" : "\n");
   absl::StrAppend(&text, "bubble ", FormatPercent(response.bubble_share()), "\n");
-  if (response.predicted_step_seconds() > 0) {
-    absl::StrAppend(&text, "predicted ", FormatSeconds(absl::Seconds(response.predicted_step_seconds())), " a step\n");
+  if (response.forecast().step_seconds() > 0) {
+    absl::StrAppend(&text, "predicted ", FormatSeconds(absl::Seconds(response.forecast().step_seconds())), " a step\n");
   }
   return text;
 }

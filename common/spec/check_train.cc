@@ -27,6 +27,9 @@ void CheckDataset(const v1::Dataset& dataset, const v1::JobSpec& spec, const std
     errors.Add(path, "needs either path or random");
     return;
   }
+  if (loss.has_model_output() && !dataset.target().empty()) {
+    errors.Add(path + ".target", "has no use: with model_output the model computes its loss from its inputs");
+  }
   if (dataset.inputs_size() > 1 && !spec.model().has_exported()) {
     errors.Add(path + ".inputs", "must name one tensor: a layer list has one input");
   }
@@ -60,6 +63,7 @@ void CheckLossOutput(const v1::JobSpec& spec, FieldErrors& errors) {
   } kinds[] = {{"cross_entropy", !loss.cross_entropy().output().empty()},
                {"mse", !loss.mse().output().empty()},
                {"bce_with_logits", !loss.bce_with_logits().output().empty()}};
+  if (loss.has_model_output()) errors.Add("train.loss.model_output", "is for exported models");
   for (const auto& [kind, chosen] : kinds) {
     if (chosen) errors.Add(absl::StrCat("train.loss.", kind, ".output"), "a layer list has one output, without a name");
   }
@@ -67,7 +71,7 @@ void CheckLossOutput(const v1::JobSpec& spec, FieldErrors& errors) {
 
 void CheckLoss(const v1::Loss& loss, FieldErrors& errors) {
   if (loss.kind_case() == v1::Loss::KIND_NOT_SET) {
-    errors.Add("train.loss", "is required: cross_entropy, mse or bce_with_logits");
+    errors.Add("train.loss", "is required: cross_entropy, mse, bce_with_logits or model_output");
   }
   CheckRange(loss.cross_entropy().label_smoothing(), 0, 1, /*closed=*/true, "train.loss.cross_entropy.label_smoothing",
              errors);
@@ -180,11 +184,15 @@ void CheckTrain(const v1::JobSpec& spec, FieldErrors& errors) {
   }
 }
 
-void CheckInfer(const v1::Infer& infer, FieldErrors& errors) {
+void CheckInfer(const v1::JobSpec& spec, FieldErrors& errors) {
+  const v1::Infer& infer = spec.infer();
   if (infer.has_random_inputs() == !infer.inputs().empty()) {
     errors.Add("infer", "needs either inputs or random_inputs");
   }
   CheckNotNegative(infer.batch_size(), "infer.batch_size", errors);
+  if (!infer.outputs().empty() && !spec.model().has_exported()) {
+    errors.Add("infer.outputs", "is for exported models: a layer list has one output, `output`");
+  }
   if (!infer.has_random_inputs()) return;
   if (infer.random_inputs().shape().empty()) errors.Add("infer.random_inputs.shape", "is required");
   for (int i = 0; i < infer.random_inputs().shape_size(); ++i) {

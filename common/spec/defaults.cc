@@ -94,9 +94,9 @@ void Fill(v1::Pipeline& pipeline) {
   if (pipeline.device() == v1::DEVICE_UNSPECIFIED) pipeline.set_device(v1::DEVICE_ANY);
 }
 
-void Fill(v1::Dataset& dataset) {
+void Fill(v1::Dataset& dataset, const v1::Loss& loss) {
   if (dataset.inputs().empty()) dataset.add_inputs("input");
-  if (dataset.target().empty()) dataset.set_target("target");
+  if (dataset.target().empty() && !loss.has_model_output()) dataset.set_target("target");
 }
 
 void Fill(v1::Adam& adam, double weight_decay) {
@@ -110,8 +110,8 @@ void Fill(v1::Adam& adam, double weight_decay) {
 }
 
 void Fill(v1::Train& train) {
-  Fill(*train.mutable_dataset());
-  if (train.has_evaluate()) Fill(*train.mutable_evaluate()->mutable_dataset());
+  Fill(*train.mutable_dataset(), train.loss());
+  if (train.has_evaluate()) Fill(*train.mutable_evaluate()->mutable_dataset(), train.loss());
   if (train.optimizer().has_adam()) Fill(*train.mutable_optimizer()->mutable_adam(), 0);
   if (train.optimizer().has_adamw()) Fill(*train.mutable_optimizer()->mutable_adamw(), 0.01);
   v1::LrSchedule& schedule = *train.mutable_lr_schedule();

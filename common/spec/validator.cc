@@ -80,9 +80,6 @@ void CheckPipeline(const v1::JobSpec& spec, FieldErrors& errors) {
   CheckNotNegative(pipeline.clock_window(), "pipeline.clock_window", errors);
   if (pipeline.has_chunks()) CheckPositive(pipeline.chunks(), "pipeline.chunks", errors);
   if (!CheckNotNegative(pipeline.workers(), "pipeline.workers", errors)) return;
-  if (spec.model().has_exported() && pipeline.deferred_batch_norm()) {
-    errors.Add("pipeline.deferred_batch_norm", "is for layer lists");
-  }
   const bool known = !spec.model().has_exported() || !pipeline.balance().empty();
   const int stages = pipeline.balance().empty() ? spec.model().sequential_size() : pipeline.balance_size();
   if (known && pipeline.workers() > stages) {

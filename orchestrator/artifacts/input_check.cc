@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/field_error.h"
+#include "common/plan/shape.h"
 #include "common/safetensors/header.h"
 #include "common/string_view.h"
 #include "orchestrator/artifacts/data_files.h"
@@ -31,7 +32,9 @@ struct NamedSamples {
 
 struct DatasetFacts {
   std::vector<NamedSamples> inputs;  // At least one.
-  Samples target;
+  std::optional<Samples> target;     // With a loss that takes one.
+
+  int64_t count() const { return inputs.front().samples.count; }
 };
 
 std::string ShapeText(const std::vector<int64_t>& shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
@@ -62,7 +65,7 @@ InputFacts FactsOf(const std::vector<NamedSamples>& inputs) {
   for (const auto& [name, samples] : inputs) {
     v1::ModelValue& value = facts.inputs.emplace_back();
     value.set_name(name);
-    value.mutable_shape()->Assign(samples.shape.begin(), samples.shape.end());
+    *value.mutable_shape() = BatchShape(samples.shape);
     value.set_dtype(samples.dtype);
   }
   return facts;
@@ -121,13 +124,16 @@ class Checker {
                                     DtypeText(target.dtype)));
   }
 
+  bool HasTarget() const { return !spec_.train().loss().has_model_output(); }
+
   std::optional<DatasetFacts> CheckRandom(const v1::RandomDataset& random, const std::string& field) {
     DatasetFacts facts;
     facts.inputs = {
         {"input",
          {random.samples(), {random.input_shape().begin(), random.input_shape().end()}, v1::DATA_TYPE_FLOAT32}}};
+    if (!HasTarget()) return facts;
     facts.target = {random.samples(), {}, v1::DATA_TYPE_INT64};
-    ExpectTargetType(facts.target, field);
+    ExpectTargetType(*facts.target, field);
     return facts;
   }
 
@@ -136,22 +142,24 @@ class Checker {
     std::optional<safetensors::Header> header = Open(field + ".path", dataset.path());
     if (!header.has_value()) return std::nullopt;
     DatasetFacts facts;
-    std::optional<Samples> target = Find(*header, field + ".target", dataset.target());
+    if (HasTarget()) facts.target = Find(*header, field + ".target", dataset.target());
     for (int i = 0; i < std::max(1, dataset.inputs_size()); ++i) {
       const std::string name = dataset.inputs().empty() ? "input" : dataset.inputs(i);
       const std::string input_field = absl::StrCat(field, ".inputs[", i, "]");
       std::optional<Samples> input = Find(*header, input_field, name);
       if (!input.has_value()) continue;
       ExpectInputType(*input, input_field);
-      if (target.has_value()) ExpectAsMany(*target, dataset.target(), *input, name, field + ".target");
+      if (facts.target) ExpectAsMany(*facts.target, dataset.target(), *input, name, field + ".target");
       facts.inputs.push_back({name, *std::move(input)});
     }
-    if (target.has_value()) ExpectTargetType(*target, field + ".target");
-    if (static_cast<int>(facts.inputs.size()) < std::max(1, dataset.inputs_size()) || !target.has_value()) {
-      return std::nullopt;
+    if (facts.target) ExpectTargetType(*facts.target, field + ".target");
+    const bool complete = static_cast<int>(facts.inputs.size()) == std::max(1, dataset.inputs_size());
+    if (!complete || facts.target.has_value() != HasTarget()) return std::nullopt;
+    for (size_t i = 1; i < facts.inputs.size() && !facts.target; ++i) {
+      const auto& [name, samples] = facts.inputs[i];
+      ExpectAsMany(samples, name, facts.inputs[0].samples, facts.inputs[0].name, absl::StrCat(field, ".inputs[", i, "]"));
     }
-    facts.target = *std::move(target);
-    if (facts.target.count == 0) errors_.Add(field + ".path", "the data set is empty: its tensors have 0 samples");
+    if (facts.count() == 0) errors_.Add(field + ".path", "the data set is empty: its tensors have 0 samples");
     return facts;
   }
 
@@ -188,17 +196,19 @@ class Checker {
         errors_.Add("train.evaluate.dataset.inputs",
                     absl::StrCat("names ", evaluation->inputs.size(), " tensors, training has ", data->inputs.size()));
       }
-      ExpectSame(evaluation->target, data->target, "train.evaluate.dataset.target");
+      if (data->target) ExpectSame(*evaluation->target, *data->target, "train.evaluate.dataset.target");
     }
-    const int64_t samples = data->target.count;
+    const int64_t samples = data->count();
     if (train.drop_last() && samples > 0 && samples < train.batch_size()) {
       errors_.Add("train.drop_last",
                   absl::StrCat("leaves nothing: the data set has ", samples, " samples, a batch ", train.batch_size()));
     }
     InputFacts facts = FactsOf(data->inputs);
-    facts.target_shape = data->target.shape;
-    facts.target_dtype = data->target.dtype;
-    if (evaluation.has_value()) facts.evaluation_samples = evaluation->target.count;
+    if (data->target) {
+      facts.target_shape = data->target->shape;
+      facts.target_dtype = data->target->dtype;
+    }
+    if (evaluation.has_value()) facts.evaluation_samples = evaluation->count();
     return facts;
   }
 

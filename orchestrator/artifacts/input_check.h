@@ -18,7 +18,7 @@ struct InputFacts {
   int64_t samples = 0;
   // In training in the order of the spec, in inference by name.
   std::vector<v1::ModelValue> inputs;
-  // Training only.
+  // Training only, unless the model computes its loss itself.
   std::vector<int64_t> target_shape;
   v1::DataType target_dtype = v1::DATA_TYPE_UNSPECIFIED;
   // 0 without evaluation.

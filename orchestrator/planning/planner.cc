@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/field_error.h"
 #include "common/plan/convert.h"
+#include "common/plan/shape.h"
 #include "common/status_macros.h"
 #include "orchestrator/planning/edges.h"
 #include "orchestrator/planning/layer_costs.h"
@@ -181,6 +182,7 @@ v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, const 
   const std::string& exported = spec.model().exported().path();
   if (const auto file = files.find(exported); file != files.end()) (*inspect.mutable_files())[exported] = file->second;
   if (measure) inspect.set_profile_micro_batch(LargestMicroBatch(spec, facts));
+  *inspect.mutable_outputs() = spec.infer().outputs();
   if (!spec.has_train()) return inspect;
   *inspect.mutable_freeze() = spec.train().freeze();
   inspect.mutable_target_shape()->Assign(facts.target_shape.begin(), facts.target_shape.end());
@@ -190,11 +192,11 @@ v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, const 
 }
 
 int64_t ClassesOf(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers) {
-  if (layers.empty()) return 0;
-  const auto& shape = layers.back().output_shape();  // Without the batch, which is dimension 0.
+  if (layers.empty() || layers.back().outputs().empty()) return 0;
+  const Shape& shape = layers.back().outputs(0).shape();
   const int64_t chosen = spec.train().loss().cross_entropy().class_dim();
-  const int64_t dim = chosen < 0 ? chosen + shape.size() : chosen - 1;
-  return dim >= 0 && dim < shape.size() ? shape[static_cast<int>(dim)] : 0;
+  const int64_t dim = chosen < 0 ? chosen + shape.size() : chosen;
+  return dim > 0 && dim < shape.size() ? shape[static_cast<int>(dim)].fixed() : 0;
 }
 
 double PredictStepSeconds(const v1::JobSpec& spec, const v1::Plan& plan) {

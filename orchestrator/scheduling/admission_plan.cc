@@ -22,7 +22,7 @@ absl::StatusOr<v1::PlanJobResponse> Respond(const v1::JobSpec& spec, const Input
   const v1::Program& program = response.plan().programs(0);
   response.set_bubble_share(pipeline::BubbleShare(workers, program.micro_batch_sizes_size()));
   response.set_grid(pipeline::RenderGrid(ScheduleOf(response.plan(), program)));
-  response.set_predicted_step_seconds(PredictStepSeconds(spec, response.plan()));
+  response.mutable_forecast()->set_step_seconds(PredictStepSeconds(spec, response.plan()));
   return response;
 }
 

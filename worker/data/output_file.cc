@@ -4,40 +4,63 @@
 
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/plan/shape.h"
 #include "common/safetensors/header.h"
 #include "common/status_macros.h"
 #include "worker/data/tensor_file.h"
 
 namespace gpipe::worker {
 
-absl::StatusOr<OutputFile> OutputFile::Create(const std::filesystem::path& path, v1::DataType dtype,
-                                              const std::vector<int64_t>& shape) {
-  std::vector<std::pair<std::string, safetensors::TensorInfo>> tensors = {{"output", {.dtype = dtype, .shape = shape}}};
+absl::StatusOr<OutputFile> OutputFile::Create(const std::filesystem::path& path,
+                                              const google::protobuf::RepeatedPtrField<v1::ModelValue>& outputs,
+                                              int64_t samples) {
+  std::vector<std::pair<std::string, safetensors::TensorInfo>> tensors;
+  std::map<std::string, Region> regions;
+  for (const v1::ModelValue& output : outputs) {
+    regions[output.name()].value = output;
+    tensors.push_back({output.name(), {.dtype = output.dtype(), .shape = SizesFor(output.shape(), samples)}});
+  }
   const std::string header = safetensors::BuildHeader(tensors);
+  for (const auto& [name, info] : tensors) regions[name].next = info.begin;
   GPIPE_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
   GPIPE_RETURN_IF_ERROR(file.Append(header));
-  return OutputFile(std::move(file), dtype, shape);
+  return OutputFile(std::move(file), std::move(regions), samples);
 }
 
-absl::Status OutputFile::Append(const at::Tensor& rows) {
-  const at::Tensor packed = rows.contiguous();
-  const bool fits = packed.dim() == static_cast<int64_t>(shape_.size()) && ToDataType(packed.scalar_type()) == dtype_ &&
-                    packed.sizes().slice(1) == at::IntArrayRef(shape_).slice(1);
-  if (!fits) {
-    return absl::InternalError(absl::StrCat("the last stage made rows of shape [", absl::StrJoin(packed.sizes(), ", "),
-                                            "], which do not fit the planned output of shape [",
-                                            absl::StrJoin(shape_, ", "), "]"));
+absl::Status OutputFile::Append(const std::map<std::string, at::Tensor>& rows) {
+  int64_t count = 0;
+  for (auto& [name, region] : regions_) {
+    const auto found = rows.find(name);
+    if (found == rows.end()) return absl::InternalError(absl::StrCat("the last stage made no output '", name, "'"));
+    GPIPE_RETURN_IF_ERROR(Append(found->second, region));
+    count = found->second.size(0);
   }
-  written_ += packed.size(0);
-  return file_.Append(std::string_view(static_cast<const char*>(packed.const_data_ptr()), packed.nbytes()));
+  written_ += count;
+  return absl::OkStatus();
+}
+
+absl::Status OutputFile::Append(const at::Tensor& rows, Region& region) {
+  const at::Tensor packed = rows.contiguous();
+  const v1::ModelValue& value = region.value;
+  const std::vector<int64_t> expected = SizesFor(value.shape(), packed.dim() == 0 ? 0 : packed.size(0));
+  if (packed.sizes() != at::IntArrayRef(expected) || ToDataType(packed.scalar_type()) != value.dtype()) {
+    return absl::InternalError(absl::StrCat("the last stage made '", value.name(), "' of shape [",
+                                            absl::StrJoin(packed.sizes(), ", "), "], planned is [",
+                                            absl::StrJoin(expected, ", "), "]"));
+  }
+  const std::string_view bytes(static_cast<const char*>(packed.const_data_ptr()), packed.nbytes());
+  GPIPE_RETURN_IF_ERROR(file_.WriteAt(region.next, bytes));
+  region.next += bytes.size();
+  return absl::OkStatus();
 }
 
 absl::Status OutputFile::Commit() {
-  if (written_ != shape_[0]) {
-    return absl::InternalError(absl::StrCat("wrote ", written_, " of ", shape_[0], " output rows"));
+  if (written_ != samples_) {
+    return absl::InternalError(absl::StrCat("wrote ", written_, " of ", samples_, " output rows"));
   }
   return file_.Commit();
 }

@@ -5,7 +5,8 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <vector>
+#include <map>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "common/file.h"
@@ -13,27 +14,36 @@
 
 namespace gpipe::worker {
 
-// outputs.safetensors while inference runs: one tensor, `output`, whose rows arrive in sample order and go straight to
-// disk, so that it may be larger than memory. It appears under its name at Commit. Used by the engine's thread only.
+// outputs.safetensors while inference runs: one tensor for each of the model's outputs, whose rows arrive in sample
+// order and go straight to disk, so that it may be larger than memory. It appears under its name at Commit. Used by the
+// engine's thread only.
 class OutputFile {
  public:
-  // `shape` begins with the number of samples.
-  static absl::StatusOr<OutputFile> Create(const std::filesystem::path& path, v1::DataType dtype,
-                                           const std::vector<int64_t>& shape);
+  // Each of `outputs` begins with the batch.
+  static absl::StatusOr<OutputFile> Create(const std::filesystem::path& path,
+                                           const google::protobuf::RepeatedPtrField<v1::ModelValue>& outputs,
+                                           int64_t samples);
 
-  // Rows on the CPU. INTERNAL when type or shape are not as the plan says.
-  absl::Status Append(const at::Tensor& rows);
+  // Rows of every output, on the CPU. INTERNAL when names, types or shapes are not as the plan says.
+  absl::Status Append(const std::map<std::string, at::Tensor>& rows);
 
   // INTERNAL unless exactly all rows were written.
   absl::Status Commit();
 
  private:
-  OutputFile(AtomicFile file, v1::DataType dtype, std::vector<int64_t> shape)
-      : file_(std::move(file)), dtype_(dtype), shape_(std::move(shape)) {}
+  // One tensor of the file.
+  struct Region {
+    v1::ModelValue value;
+    uint64_t next = 0;  // Where its next row goes.
+  };
+
+  OutputFile(AtomicFile file, std::map<std::string, Region> regions, int64_t samples)
+      : file_(std::move(file)), regions_(std::move(regions)), samples_(samples) {}
+  absl::Status Append(const at::Tensor& rows, Region& region);
 
   AtomicFile file_;
-  v1::DataType dtype_;
-  std::vector<int64_t> shape_;
+  std::map<std::string, Region> regions_;
+  int64_t samples_;
   int64_t written_ = 0;
 };
 

@@ -152,10 +152,12 @@ absl::Status ActionExecutor::KeepOutputs(const HostedStage& hosted, int micro_ba
 }
 
 void ActionExecutor::KeepResults(Values& outputs) {
+  if (round_.round.kind == pipeline::RoundKind::kInfer) {
+    for (const auto& [name, rows] : outputs) record_->outputs[name].push_back(rows);
+    return;
+  }
   if (auto loss = outputs.find("loss"); loss != outputs.end()) record_->losses.push_back(loss->second);
   if (auto correct = outputs.find("correct"); correct != outputs.end()) record_->corrects.push_back(correct->second);
-  if (round_.round.kind != pipeline::RoundKind::kInfer) return;
-  if (auto output = outputs.find("output"); output != outputs.end()) record_->outputs.push_back(output->second);
 }
 
 absl::Status ActionExecutor::Recompute(const Action& action) {

@@ -92,11 +92,10 @@ absl::Status Attempt::CreateOptimizer() {
 
 absl::Status Attempt::CreateOutput() {
   if (!assignment_.spec().has_infer() || !stages_->has_last()) return absl::OkStatus();
-  const v1::LayerInfo& layer = assignment_.plan().layers(assignment_.plan().layers_size() - 1);
-  std::vector<int64_t> shape = {assignment_.plan().timeline().samples()};
-  shape.insert(shape.end(), layer.output_shape().begin(), layer.output_shape().end());
-  GPIPE_ASSIGN_OR_RETURN(output_,
-                         OutputFile::Create(environment_.folder / "outputs.safetensors", layer.output_dtype(), shape));
+  const v1::Plan& plan = assignment_.plan();
+  GPIPE_ASSIGN_OR_RETURN(output_, OutputFile::Create(environment_.folder / "outputs.safetensors",
+                                                     plan.layers(plan.layers_size() - 1).outputs(),
+                                                     plan.timeline().samples()));
   return absl::OkStatus();
 }
 

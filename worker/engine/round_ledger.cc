@@ -65,7 +65,7 @@ RoundRecord& RoundLedger::Begin(const RoundPlan& plan) {
 
 absl::Status RoundLedger::End() {
   current_->scalars = GatherScalars(*current_);
-  if (!current_->outputs.empty()) current_->rows = ToHost(at::cat(current_->outputs));
+  for (const auto& [name, parts] : current_->outputs) current_->rows[name] = ToHost(at::cat(parts));
   current_->timer->End();
   current_->outputs.clear();
   pending_.push_back(std::move(current_));
@@ -99,7 +99,7 @@ absl::Status RoundLedger::BookOldest() {
   record->timer->Synchronize();
   const double loss = Sum(record->scalars, 0, record->losses.size());
   GPIPE_RETURN_IF_ERROR(CheckLoss(*record, loss));
-  if (record->rows.defined() && options_.output != nullptr)
+  if (!record->rows.empty() && options_.output != nullptr)
     GPIPE_RETURN_IF_ERROR(options_.output->Append(record->rows));
   if (record->plan.round.kind == pipeline::RoundKind::kEvaluate) AddEvaluation(*record, loss);
 

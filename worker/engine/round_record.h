@@ -4,7 +4,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "pipeline/action.h"
@@ -25,14 +27,14 @@ struct RoundRecord {
   // The worker of the last stage. Scalars on the device, one per micro-batch.
   std::vector<at::Tensor> losses;
   std::vector<at::Tensor> corrects;
-  std::vector<at::Tensor> outputs;
+  std::map<std::string, std::vector<at::Tensor>> outputs;  // Inference: by name.
   double lr = 0;
 
   at::Tensor grad_squares;  // Training: of each layer of the model, right for this worker's layers.
 
-  // Copies on the host, there when the timer is complete: losses, corrects, grad_squares; and the rows of all outputs.
+  // Copies on the host, there when the timer is complete: losses, corrects, grad_squares; and the rows of each output.
   at::Tensor scalars;
-  at::Tensor rows;
+  std::map<std::string, at::Tensor> rows;
 };
 
 }  // namespace gpipe::worker

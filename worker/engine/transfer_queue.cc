@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/plan/shape.h"
 #include "common/status_macros.h"
 #include "worker/data/tensor_file.h"
 
@@ -71,9 +72,7 @@ absl::Status TransferQueue::FinishOldestSend() {
 
 at::Tensor TransferQueue::Allocate(int edge, int64_t samples) const {
   const v1::Edge& description = plan_.edges(edge);
-  std::vector<int64_t> shape = {samples};
-  shape.insert(shape.end(), description.shape().begin(), description.shape().end());
-  return at::empty(shape, at::TensorOptions().dtype(ToScalarType(description.dtype())).device(device_));
+  return at::empty(SizesFor(description.shape(), samples), at::TensorOptions().dtype(ToScalarType(description.dtype())).device(device_));
 }
 
 absl::Status TransferQueue::Describe(const absl::Status& status, const pipeline::Action& action) const {

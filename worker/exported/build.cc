@@ -11,30 +11,28 @@
 #include "worker/exported/units.h"
 
 namespace gpipe::worker {
-namespace {
-
-const std::string& NamedOutput(const v1::Loss& loss) {
-  if (loss.has_mse()) return loss.mse().output();
-  return loss.has_bce_with_logits() ? loss.bce_with_logits().output() : loss.cross_entropy().output();
-}
-
-}  // namespace
-
-absl::StatusOr<std::string> OutputValue(const exported::Program& program, const v1::Loss& loss) {
-  const std::string& wanted = NamedOutput(loss);
+absl::StatusOr<exported::UserOutput> FindOutput(const exported::Program& program, const std::string& name,
+                                                std::string_view field) {
   std::vector<std::string> names;
   for (const exported::UserOutput& output : program.user_outputs) {
-    const auto* value = std::get_if<exported::ValueName>(&output.value.value);
-    if (value == nullptr) continue;
-    if (wanted.empty() || output.name == wanted) return value->name;
+    if (!std::holds_alternative<exported::ValueName>(output.value.value)) continue;
+    if (name.empty() || output.name == name) return output;
     names.push_back(output.name);
   }
-  return FieldError("train.loss",
-                    absl::StrCat("the model has no output '", wanted, "'; it has: ", absl::StrJoin(names, ", ")));
+  return FieldError(field, absl::StrCat("the model has no output '", name, "'; it has: ", absl::StrJoin(names, ", ")));
+}
+
+absl::StatusOr<std::vector<std::string>> OutputValues(const exported::Program& program, const v1::Plan& plan) {
+  std::vector<std::string> values;
+  for (const v1::ModelValue& output : plan.layers(plan.layers_size() - 1).outputs()) {
+    GPIPE_ASSIGN_OR_RETURN(const exported::UserOutput found, FindOutput(program, output.name(), "plan.layers.outputs"));
+    values.push_back(std::get<exported::ValueName>(found.value.value).name);
+  }
+  return values;
 }
 
 absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::Plan& plan, int stage,
-                                         const std::string& output, c10::Device device) {
+                                         const std::vector<std::string>& outputs, c10::Device device) {
   const Archive& archive = *model.archive;
   const v1::Stage& cut = plan.stages(stage);
   const int next = cut.first_layer() + cut.layer_count();
@@ -45,7 +43,7 @@ absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::P
     return absl::InvalidArgumentError(absl::StrCat("stage ", stage, " is not within the program"));
   }
   GPIPE_ASSIGN_OR_RETURN(const Units units, Units::Find(archive));
-  const GraphLayer::Part part = units.PartOf(first, last, {output});
+  const GraphLayer::Part part = units.PartOf(first, last, outputs);
   GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<GraphLayer> graph, GraphLayer::Create(archive, part, {device}, model.tensors));
   return ModelLayer{cut.first_layer(), "exported", "", part.entering, part.leaving, std::move(graph)};
 }

@@ -4,6 +4,8 @@
 #include <c10/core/Device.h>
 
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "gpipe/v1/job_spec.pb.h"
@@ -20,14 +22,18 @@ struct ExportedModel {
   TensorPool* tensors = nullptr;  // So that stages of one worker that use the same parameter have the same tensor.
 };
 
-// The value that is the model's output: the one that the loss names, else the first.
-// INVALID_ARGUMENT for `train.loss`: no such output, with the names there are.
-absl::StatusOr<std::string> OutputValue(const exported::Program& program, const v1::Loss& loss);
+// The value that is the model's output of that name; its first output, if there is no name.
+// INVALID_ARGUMENT for `field`: no such output, with the names there are.
+absl::StatusOr<exported::UserOutput> FindOutput(const exported::Program& program, const std::string& name,
+                                                std::string_view field);
+
+// The values of the model's outputs that the plan wants, in the order of its last layer's.
+absl::StatusOr<std::vector<std::string>> OutputValues(const exported::Program& program, const v1::Plan& plan);
 
 // A stage's nodes of an exported program as one layer, with its parameters from the archive.
 // REQUIRES: plan.layers are this program's (InspectExported); plan.stages(stage) is within them.
 absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::Plan& plan, int stage,
-                                         const std::string& output, c10::Device device);
+                                         const std::vector<std::string>& outputs, c10::Device device);
 
 }  // namespace gpipe::worker
 

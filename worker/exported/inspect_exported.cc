@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "common/field_error.h"
 #include "common/grpc_status.h"
+#include "common/plan/shape.h"
 #include "common/status_macros.h"
 #include "worker/data/tensor_file.h"
 #include "worker/exported/argument_source.h"
@@ -27,6 +28,13 @@ namespace gpipe::worker {
 namespace {
 
 constexpr char kModel[] = "model.exported.path";
+constexpr char kLoss[] = "train.loss";
+
+const std::string& NamedOutput(const v1::Loss& loss) {
+  if (loss.has_mse()) return loss.mse().output();
+  if (loss.has_model_output()) return loss.model_output().output();
+  return loss.has_bce_with_logits() ? loss.bce_with_logits().output() : loss.cross_entropy().output();
+}
 
 // What the archive says about itself is about the file that the spec names, wherever it lies here.
 absl::Status AboutModel(const absl::Status& status, const std::filesystem::path& file) {
@@ -53,11 +61,11 @@ class ExportedInspection {
 
   absl::Status Run() {
     GPIPE_RETURN_IF_ERROR(MatchInputs());
-    GPIPE_ASSIGN_OR_RETURN(output_, OutputValue(program_, request_.loss()));
+    GPIPE_RETURN_IF_ERROR(FindOutputs());
     GPIPE_ASSIGN_OR_RETURN(const Units units, Units::Find(archive_));
     probe_.emplace(archive_, inputs_, std::vector<std::string>(request_.freeze().begin(), request_.freeze().end()));
     GPIPE_RETURN_IF_ERROR(probe_->Run(ValuesToKnow(units)));
-    if (!probe_->BatchFirst(output_)) return FieldError(kModel, "its output does not have the batch first");
+    GPIPE_RETURN_IF_ERROR(CheckOutputs());
     FindLayers(units);
     GPIPE_RETURN_IF_ERROR(CheckLoss());
     return request_.profile_micro_batch() > 0 ? Profile() : absl::OkStatus();
@@ -94,17 +102,17 @@ class ExportedInspection {
 
   absl::Status MatchInput(const exported::UserInput& input, const v1::ModelValue& data) const {
     const auto type = ToScalarType(input.meta.dtype);
-    bool fits =
-        type && ToDataType(*type) == data.dtype() && static_cast<int>(input.meta.sizes.size()) == data.shape_size() + 1;
-    for (size_t i = 1; fits && i < input.meta.sizes.size(); ++i) {
-      fits = !input.meta.sizes[i] || *input.meta.sizes[i] == data.shape(static_cast<int>(i) - 1);
+    const std::vector<int64_t> sample = SampleShape(data.shape());
+    bool fits = type && ToDataType(*type) == data.dtype() && input.meta.sizes.size() == sample.size() + 1;
+    for (size_t i = 0; fits && i < sample.size(); ++i) {
+      fits = !input.meta.sizes[i + 1] || *input.meta.sizes[i + 1] == sample[i];
     }
     if (fits) return absl::OkStatus();
     return FieldError(DataField(),
                       absl::StrCat("the model's input '", input.name, "' is ", type ? c10::toString(*type) : "?", " ",
                                    ShapeText(input.meta.sizes), ", the data's '", data.name(), "' is ",
-                                   c10::toString(ToScalarType(data.dtype())), " [any", data.shape().empty() ? "" : ", ",
-                                   absl::StrJoin(data.shape(), ", "), "]"));
+                                   c10::toString(ToScalarType(data.dtype())), " [any", sample.empty() ? "" : ", ",
+                                   absl::StrJoin(sample, ", "), "]"));
   }
 
   std::string InputNames() const {
@@ -112,8 +120,51 @@ class ExportedInspection {
                          [](std::string* out, const exported::UserInput& input) { absl::StrAppend(out, input.name); });
   }
 
+  // In training the one that the loss takes; in inference those that are asked for, or all.
+  absl::Status FindOutputs() {
+    std::vector<std::string> names(request_.outputs().begin(), request_.outputs().end());
+    if (training()) names = {NamedOutput(request_.loss())};
+    for (size_t i = 0; i < names.size(); ++i) {
+      const std::string field = training() ? kLoss : absl::StrCat("infer.outputs[", i, "]");
+      GPIPE_ASSIGN_OR_RETURN(exported::UserOutput output, FindOutput(program_, names[i], field));
+      outputs_.push_back(std::move(output));
+    }
+    if (!names.empty()) return absl::OkStatus();
+    for (const exported::UserOutput& output : program_.user_outputs) {
+      if (std::holds_alternative<exported::ValueName>(output.value.value)) outputs_.push_back(output);
+    }
+    return absl::OkStatus();
+  }
+
+  // Only what has the batch first can be cut into samples; a loss may be anything.
+  absl::Status CheckOutputs() {
+    const auto fits = [&](const exported::UserOutput& output) {
+      return probe_->CanDescribe(ValueOf(output)) && BeginsWithBatch(probe_->Describe(ValueOf(output)).shape());
+    };
+    if (request_.loss().has_model_output()) return absl::OkStatus();
+    if (!training() && request_.outputs().empty()) std::erase_if(outputs_, [&](const auto& o) { return !fits(o); });
+    for (size_t i = 0; i < outputs_.size(); ++i) {
+      if (fits(outputs_[i])) continue;
+      return FieldError(training() ? kLoss : absl::StrCat("infer.outputs[", i, "]"),
+                        absl::StrCat("the model's output '", outputs_[i].name, "' does not have the batch first"));
+    }
+    if (outputs_.empty()) return FieldError(kModel, "none of its outputs has the batch first");
+    return absl::OkStatus();
+  }
+
+  static const std::string& ValueOf(const exported::UserOutput& output) {
+    return std::get<exported::ValueName>(output.value.value).name;
+  }
+
+  std::vector<std::string> OutputNames() const {
+    std::vector<std::string> values;
+    for (const exported::UserOutput& output : outputs_) values.push_back(ValueOf(output));
+    return values;
+  }
+
   std::vector<std::string> ValuesToKnow(const Units& units) const {
-    std::set<std::string> values = {output_};
+    std::set<std::string> values;
+    for (const exported::UserOutput& output : outputs_) values.insert(ValueOf(output));
     for (const exported::UserInput& input : program_.user_inputs) values.insert(input.value);
     for (const size_t cut : units.cuts()) {
       for (std::string& name : units.Crossing(cut)) values.insert(std::move(name));
@@ -125,22 +176,23 @@ class ExportedInspection {
     std::vector<size_t> begins = {0};
     for (const size_t cut : units.cuts()) {
       const std::vector<std::string> crossing = units.Crossing(cut);
-      const bool batch_first = std::all_of(crossing.begin(), crossing.end(),
-                                           [&](const std::string& name) { return probe_->BatchFirst(name); });
-      if (batch_first) begins.push_back(cut);
+      const bool can_cross = std::all_of(crossing.begin(), crossing.end(),
+                                         [&](const std::string& name) { return probe_->CanDescribe(name); });
+      if (can_cross) begins.push_back(cut);
     }
     for (size_t i = 0; i < begins.size(); ++i) {
       const size_t end = i + 1 < begins.size() ? begins[i + 1] : program_.graph.nodes.size();
-      parts_.push_back(units.PartOf(begins[i], end, {output_}));
+      parts_.push_back(units.PartOf(begins[i], end, OutputNames()));
       v1::LayerInfo& info = *result_.add_layers();
       info.set_kind(units.ModuleOf(begins[i], end));
       info.set_first_node(static_cast<int64_t>(begins[i]));
       Describe(parts_.back(), info);
     }
-    const v1::ModelValue output = probe_->Describe(output_);
-    v1::LayerInfo& last = *result_.mutable_layers(result_.layers_size() - 1);
-    *last.mutable_output_shape() = output.shape();
-    last.set_output_dtype(output.dtype());
+    for (const exported::UserOutput& output : outputs_) {
+      v1::ModelValue& added = *result_.mutable_layers(result_.layers_size() - 1)->add_outputs();
+      added = probe_->Describe(ValueOf(output));
+      added.set_name(output.name);
+    }
   }
 
   void Describe(const GraphLayer::Part& part, v1::LayerInfo& info) {
@@ -148,10 +200,6 @@ class ExportedInspection {
     for (const std::string& name : part.entering) info.add_reads(name);
     for (const std::string& name : part.leaving) {
       if (!entering.contains(name)) *info.add_makes() = probe_->Describe(name);
-    }
-    if (info.makes_size() > 0) {
-      *info.mutable_output_shape() = info.makes(0).shape();
-      info.set_output_dtype(info.makes(0).dtype());
     }
     const auto layer = GraphLayer::Create(archive_, part, {c10::kMeta});
     if (!layer.ok()) return;  // It ran in the probe.
@@ -173,16 +221,20 @@ class ExportedInspection {
   }
 
   absl::Status CheckLoss() const {
-    if (!training() || request_.target_dtype() == v1::DATA_TYPE_UNSPECIFIED) return absl::OkStatus();
+    if (!training()) return absl::OkStatus();
     constexpr int64_t kBatch = 2;
     std::vector<int64_t> shape = {kBatch};
     shape.insert(shape.end(), request_.target_shape().begin(), request_.target_shape().end());
     const absl::Status fits = CatchTorch([&] {
-      const at::Tensor target = at::empty(shape, at::device(c10::kMeta).dtype(ToScalarType(request_.target_dtype())));
-      CheckLossFits(request_.loss(), ClassesSecond(request_.loss(), probe_->Meta(output_, kBatch)), target);
+      at::Tensor target;
+      if (request_.target_dtype() != v1::DATA_TYPE_UNSPECIFIED) {
+        target = at::empty(shape, at::device(c10::kMeta).dtype(ToScalarType(request_.target_dtype())));
+      }
+      const at::Tensor output = probe_->Meta(ValueOf(outputs_.front()), kBatch);
+      CheckLossFits(request_.loss(), ClassesSecond(request_.loss(), output), target);
       return absl::OkStatus();
     });
-    return fits.ok() ? fits : FieldError("train.loss", std::string(fits.message()));
+    return fits.ok() ? fits : FieldError(kLoss, std::string(fits.message()));
   }
 
   absl::Status Profile() {
@@ -223,7 +275,7 @@ class ExportedInspection {
   const c10::Device device_;
   v1::Inspected& result_;
   std::vector<v1::ModelValue> inputs_;  // In the model's order.
-  std::string output_;
+  std::vector<exported::UserOutput> outputs_;
   std::optional<Probe> probe_;
   std::vector<GraphLayer::Part> parts_;
 };

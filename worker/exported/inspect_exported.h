@@ -9,10 +9,10 @@
 
 namespace gpipe::worker {
 
-// Reads the archive, finds where the program can be cut into layers, runs it on the CPU with small batches for the
+// Reads the archive, finds where the program can be cut into layers, runs it with small batches for the
 // shapes of the values between them, and checks data and loss against it; if asked, measures each layer on `device`. A
-// layer is what lies between two neighbouring cuts. A cut is left out when a value that crosses it does not have the
-// batch in its first dimension. Never throws: what does not fit is in Inspected.status, as INVALID_ARGUMENT with a
+// layer is what lies between two neighbouring cuts. A cut is left out when the size of a value that crosses it depends on
+// the batch in another way than Dimension can say. Never throws: what does not fit is in Inspected.status, as INVALID_ARGUMENT with a
 // field path.
 v1::Inspected InspectExported(const v1::Inspect& request, const std::filesystem::path& file, c10::Device device);
 

@@ -139,7 +139,7 @@ class OperatorCall : public Instruction {
 
  private:
   void Call(const LayerContext& context, torch::jit::Stack& stack) const {
-    if (!random_) return handle_.callBoxed(stack);
+    if (!random_ || device_.is_meta()) return handle_.callBoxed(stack);
     const absl::MutexLock lock(&default_generator_mutex);
     SeedDefaultGenerator(device_, SeedOf(context.seed, context.step, context.micro_batch, position_));
     handle_.callBoxed(stack);

@@ -139,14 +139,15 @@ GraphLayer::Part Units::PartOf(size_t first, size_t last, const std::vector<std:
     for (const std::string& name : exported::ValuesReadBy(program_.graph.nodes[i])) read.insert(name);
   }
   part.nodes.assign(nodes.begin(), nodes.end());
+  const bool is_last = last == program_.graph.nodes.size();
+  if (is_last) read.insert(outputs.begin(), outputs.end());  // Also those that it passes on.
   for (const exported::UserInput& input : program_.user_inputs) {
     if (read.contains(input.value)) part.entering.push_back(input.value);
   }
   for (std::string& name : Crossing(first)) {
-    const bool passes_on = last == program_.graph.nodes.size() && std::count(outputs.begin(), outputs.end(), name) > 0;
-    if (read.contains(name) || passes_on) part.entering.push_back(std::move(name));
+    if (read.contains(name)) part.entering.push_back(std::move(name));
   }
-  if (last == program_.graph.nodes.size()) {
+  if (is_last) {
     part.leaving = outputs;
     return part;
   }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/field_error.h"
 #include "common/grpc_status.h"
+#include "common/plan/shape.h"
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
 #include "worker/data/tensor_file.h"
@@ -56,7 +57,7 @@ class Inspection {
   absl::Status FindShapes() {
     if (request_.inputs_size() != 1) return absl::InvalidArgumentError("a layer list has one input");
     const v1::ModelValue& input = request_.inputs(0);
-    GPIPE_ASSIGN_OR_RETURN(values_["input"], MetaTensor("the input", input.shape(), input.dtype(), kBatch));
+    GPIPE_ASSIGN_OR_RETURN(values_["input"], MetaTensor("the input", SampleShape(input.shape()), input.dtype(), kBatch));
     for (const ModelLayer& layer : layers_) {
       GPIPE_RETURN_IF_ERROR(FindOutputs(layer));
       Describe(layer);
@@ -89,9 +90,6 @@ class Inspection {
   void Describe(const ModelLayer& layer) {
     v1::LayerInfo& info = *result_.add_layers();
     info.set_kind(layer.kind);
-    const at::Tensor& output = values_[layer.outputs.front()];
-    for (const int64_t size : output.sizes().slice(1)) info.add_output_shape(size);
-    info.set_output_dtype(ToDataType(output.scalar_type()));
     int64_t count = 0, bytes = 0, trainable = 0;
     for (const LayerTensor& entry : layer.layer->tensors()) {
       v1::ModelTensor& tensor = *info.add_tensors();
@@ -108,12 +106,15 @@ class Inspection {
     trained_ = trained_ || trainable > 0;
     for (const std::string& name : layer.inputs) info.add_reads(name);
     for (const std::string& name : layer.outputs) DescribeValue(name, *info.add_makes());
+    if (&layer != &layers_.back()) return;
+    *info.add_outputs() = info.makes(0);
+    info.mutable_outputs(0)->set_name("output");
   }
 
   void DescribeValue(const std::string& name, v1::ModelValue& description) {
     const at::Tensor& value = values_[name];
     description.set_name(name);
-    for (const int64_t size : value.sizes().slice(1)) description.add_shape(size);
+    *description.mutable_shape() = BatchShape(value.sizes().slice(1).vec());
     description.set_dtype(ToDataType(value.scalar_type()));
     description.set_requires_grad(trained_ && value.is_floating_point());
   }

@@ -25,6 +25,11 @@ void CheckSame(const char* loss, const at::Tensor& output, const at::Tensor& tar
                     ShapeText(output), " and ", target.scalar_type(), ' ', ShapeText(target));
 }
 
+void CheckScalar(const at::Tensor& output) {
+  TORCH_CHECK_VALUE(output.numel() == 1, "model_output expects the model's output to be one number, gets ",
+                    ShapeText(output));
+}
+
 }  // namespace
 
 at::Tensor ClassesSecond(const v1::Loss& loss, const at::Tensor& output) {
@@ -41,6 +46,8 @@ void CheckLossFits(const v1::Loss& loss, const at::Tensor& output, const at::Ten
       return CheckSame("mse", output, target);
     case v1::Loss::kBceWithLogits:
       return CheckSame("bce_with_logits", output, target);
+    case v1::Loss::kModelOutput:
+      return CheckScalar(output);
     case v1::Loss::KIND_NOT_SET:
       break;
   }

@@ -15,9 +15,9 @@ class CrossEntropyLoss : public Loss {
         ignored_(spec.cross_entropy().ignore_index()) {}
 
   // torch divides by the targets that count, with label smoothing too; 0/0 is NaN there as here.
-  void Begin(const at::Tensor& target) override { count_ = target.ne(ignored_).sum(); }
+  void Begin(const at::Tensor& target, int64_t) override { count_ = target.ne(ignored_).sum(); }
 
-  at::Tensor Share(const at::Tensor& any, const at::Tensor& target) const override {
+  at::Tensor Share(const at::Tensor& any, const at::Tensor& target, int64_t) const override {
     const at::Tensor output = ClassesSecond(spec_, any);
     CheckLossFits(spec_, output, target);
     const auto sum = at::cross_entropy_loss(output, target, /*weight=*/{}, at::Reduction::Sum, ignored_, smoothing_);
@@ -40,9 +40,9 @@ class ElementwiseLoss : public Loss {
  public:
   explicit ElementwiseLoss(const v1::Loss& spec) : spec_(spec) {}
 
-  void Begin(const at::Tensor& target) override { count_ = static_cast<double>(target.numel()); }
+  void Begin(const at::Tensor& target, int64_t) override { count_ = static_cast<double>(target.numel()); }
 
-  at::Tensor Share(const at::Tensor& output, const at::Tensor& target) const override {
+  at::Tensor Share(const at::Tensor& output, const at::Tensor& target, int64_t) const override {
     CheckLossFits(spec_, output, target);
     return Sum(output, target) / count_;
   }
@@ -57,10 +57,26 @@ class ElementwiseLoss : public Loss {
   double count_ = 0;
 };
 
+// A mean over the batch, which the model has computed.
+class ModelOutputLoss : public Loss {
+ public:
+  bool has_target() const override { return false; }
+
+  void Begin(const at::Tensor&, int64_t samples) override { samples_ = static_cast<double>(samples); }
+
+  at::Tensor Share(const at::Tensor& output, const at::Tensor&, int64_t samples) const override {
+    return output.reshape({}) * (static_cast<double>(samples) / samples_);
+  }
+
+ private:
+  double samples_ = 0;
+};
+
 }  // namespace
 
 std::unique_ptr<Loss> Loss::Create(const v1::Loss& spec) {
   if (spec.has_cross_entropy()) return std::make_unique<CrossEntropyLoss>(spec);
+  if (spec.has_model_output()) return std::make_unique<ModelOutputLoss>();
   TORCH_CHECK_VALUE(spec.has_mse() || spec.has_bce_with_logits(), "a loss without a kind");
   return std::make_unique<ElementwiseLoss>(spec);
 }

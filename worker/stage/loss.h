@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <memory>
 
 #include "gpipe/v1/job_spec.pb.h"
@@ -18,11 +19,14 @@ class Loss {
   static std::unique_ptr<Loss> Create(const v1::Loss& spec);
   virtual ~Loss() = default;
 
-  // `target` is the whole mini-batch's.
-  virtual void Begin(const at::Tensor& target) = 0;
+  // Whether there is a target. Without one it is undefined everywhere here.
+  virtual bool has_target() const { return true; }
+
+  // `target` is the whole mini-batch's, of so many samples.
+  virtual void Begin(const at::Tensor& target, int64_t samples) = 0;
 
   // A micro-batch's part of the mini-batch's mean, a scalar with gradients.
-  virtual at::Tensor Share(const at::Tensor& output, const at::Tensor& target) const = 0;
+  virtual at::Tensor Share(const at::Tensor& output, const at::Tensor& target, int64_t samples) const = 0;
 
   // How many targets the output's largest value hits, an int64 scalar; undefined where that means nothing.
   virtual at::Tensor Correct(const at::Tensor& output, const at::Tensor& target) const { return {}; }

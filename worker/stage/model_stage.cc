@@ -6,10 +6,12 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/status_macros.h"
 #include "worker/model/frozen.h"
 #include "worker/model/memory_meter.h"
@@ -45,11 +47,25 @@ int64_t TotalBytes(const std::vector<at::Tensor>& tensors) {
   return bytes;
 }
 
+absl::Status CheckShape(const CrossingValue& value, const at::Tensor& tensor, int64_t samples) {
+  if (!value.shape) {
+    const int64_t found = tensor.dim() == 0 ? 0 : tensor.size(0);
+    if (found == samples) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", value.name, "' has ", found, " samples instead of ", samples));
+  }
+  const std::vector<int64_t> expected = SizesFor(*value.shape, samples);
+  if (tensor.sizes() == at::IntArrayRef(expected)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("'", value.name, "' has the shape [",
+                                                 absl::StrJoin(tensor.sizes(), ", "), "] instead of [",
+                                                 absl::StrJoin(expected, ", "), "]"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ModelStage>> ModelStage::Create(StageParts parts) {
   std::vector<std::string> leaving = NamesOf(parts.outgoing);
-  if (!parts.output.empty()) leaving.push_back(parts.output);
+  for (const OutputValue& output : parts.outputs) leaving.push_back(output.value);
   GPIPE_ASSIGN_OR_RETURN(Segment segment, Segment::Create(std::move(parts.layers), NamesOf(parts.incoming), leaving));
   return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<ModelStage>> {
     return std::unique_ptr<ModelStage>(new ModelStage(std::move(parts), std::move(segment)));
@@ -60,7 +76,7 @@ ModelStage::ModelStage(StageParts parts, Segment segment)
     : segment_(std::move(segment)),
       incoming_(std::move(parts.incoming)),
       outgoing_(std::move(parts.outgoing)),
-      has_output_(!parts.output.empty()),
+      outputs_(std::move(parts.outputs)),
       loss_(std::move(parts.loss)),
       needs_backward_(parts.needs_backward),
       device_(parts.device) {
@@ -87,14 +103,14 @@ absl::Status ModelStage::Begin(MiniBatch mini_batch) {
   offsets_.assign(sizes.size(), 0);
   std::exclusive_scan(sizes.begin(), sizes.end(), offsets_.begin(), int64_t{0});
   const int64_t samples = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
-  if (loss_ != nullptr &&
+  if (loss_ != nullptr && loss_->has_target() &&
       (!mini_batch.target.defined() || mini_batch.target.dim() == 0 || mini_batch.target.size(0) != samples)) {
     return absl::InvalidArgumentError(absl::StrCat("the mini-batch's target must have ", samples, " samples"));
   }
   return CatchTorch([&] {
     mini_batch_ = std::move(mini_batch);
     for (NamedTensor& named : state_) named.tensor.mutable_grad().reset();
-    if (loss_ != nullptr) loss_->Begin(mini_batch_.target);
+    if (loss_ != nullptr) loss_->Begin(mini_batch_.target, samples);
     saved_.clear();
     saved_bytes_ = peak_bytes_ = 0;
     open_ = true;
@@ -117,20 +133,16 @@ absl::Status ModelStage::CheckForward(int micro_batch, ForwardMode mode) const {
 }
 
 absl::StatusOr<std::vector<at::Tensor>> ModelStage::TakeInputs(int micro_batch, Values& inputs) const {
-  const int64_t samples = mini_batch_.micro_batch_sizes[micro_batch];
+  const int64_t samples = SamplesOf(micro_batch);
   std::vector<at::Tensor> taken;
   for (const CrossingValue& value : incoming_) {
     const auto found = inputs.find(value.name);
     if (found == inputs.end() || !found->second.defined()) {
       return absl::InvalidArgumentError(absl::StrCat("micro-batch ", micro_batch, ": no value '", value.name, "'"));
     }
-    const at::Tensor& tensor = found->second;
-    if (tensor.dim() == 0 || tensor.size(0) != samples) {
-      return absl::InvalidArgumentError(absl::StrCat("micro-batch ", micro_batch, ": '", value.name, "' has ",
-                                                     tensor.dim() == 0 ? 0 : tensor.size(0), " samples instead of ",
-                                                     samples));
-    }
-    taken.push_back(tensor.detach());
+    const absl::Status fits = CheckShape(value, found->second, samples);
+    if (!fits.ok()) return Prefixed(absl::StrCat("micro-batch ", micro_batch), fits);
+    taken.push_back(found->second.detach());
   }
   return taken;
 }
@@ -140,19 +152,20 @@ LayerContext ModelStage::ContextOf(int micro_batch, bool training, bool recomput
 }
 
 at::Tensor ModelStage::TargetOf(int micro_batch) const {
-  return mini_batch_.target.narrow(0, offsets_[micro_batch], mini_batch_.micro_batch_sizes[micro_batch]);
+  if (!loss_->has_target()) return {};
+  return mini_batch_.target.narrow(0, offsets_[micro_batch], SamplesOf(micro_batch));
 }
 
 absl::StatusOr<ModelStage::Results> ModelStage::Run(int micro_batch, const LayerContext& context,
                                                     std::vector<at::Tensor> values) const {
   Results results;
   GPIPE_ASSIGN_OR_RETURN(results.outgoing, segment_.Run(context, std::move(values)));
-  if (!has_output_) return results;
-  results.output = std::move(results.outgoing.back());
-  results.outgoing.pop_back();
+  const auto outputs = results.outgoing.begin() + static_cast<std::ptrdiff_t>(outgoing_.size());
+  results.outputs.assign(std::make_move_iterator(outputs), std::make_move_iterator(results.outgoing.end()));
+  results.outgoing.resize(outgoing_.size());
   if (loss_ == nullptr) return results;
   const absl::Status status = CatchTorch([&] {
-    results.loss = loss_->Share(results.output, TargetOf(micro_batch));
+    results.loss = loss_->Share(results.outputs.front(), TargetOf(micro_batch), SamplesOf(micro_batch));
     return absl::OkStatus();
   });
   if (!status.ok()) return Prefixed("loss", status);
@@ -186,7 +199,7 @@ absl::StatusOr<ModelStage::Results> ModelStage::RunWithGraph(int micro_batch, co
   };
   for (size_t i = 0; i < outgoing_.size(); ++i) cut(results.outgoing[i], outgoing_[i].requires_grad);
   if (loss_ != nullptr) cut(results.loss, true);
-  results.output.reset();
+  results.outputs.clear();
   saved.has_graph = true;
   saved.bytes += meter.Allocated() - OwnBytes(results.outgoing);
   return results;
@@ -202,13 +215,12 @@ Values ModelStage::Leave(int micro_batch, Results results, ForwardMode mode) con
   Values values;
   for (size_t i = 0; i < outgoing_.size(); ++i) values[outgoing_[i].name] = Detached(results.outgoing[i]);
   if (results.loss.defined()) values["loss"] = Detached(results.loss);
-  if (mode != ForwardMode::kInference || !has_output_) return values;
+  if (mode != ForwardMode::kInference) return values;
   if (loss_ != nullptr) {
-    if (at::Tensor correct = loss_->Correct(results.output, TargetOf(micro_batch)); correct.defined()) {
-      values["correct"] = std::move(correct);
-    }
+    at::Tensor correct = loss_->Correct(results.outputs.front(), TargetOf(micro_batch));
+    if (correct.defined()) values["correct"] = std::move(correct);
   }
-  values["output"] = Detached(results.output);
+  for (size_t i = 0; i < outputs_.size(); ++i) values[outputs_[i].name] = Detached(results.outputs[i]);
   return values;
 }
 

@@ -5,10 +5,12 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "common/plan/shape.h"
 #include "worker/model/segment.h"
 #include "worker/stage/loss.h"
 #include "worker/stage/stage.h"
@@ -19,6 +21,13 @@ namespace gpipe::worker {
 struct CrossingValue {
   std::string name;
   bool requires_grad = false;  // A gradient goes the other way.
+  std::optional<Shape> shape;  // Of data only the first dimension is checked.
+};
+
+// A value that is an output of the model, and the name by which the job knows it.
+struct OutputValue {
+  std::string name;
+  std::string value;
 };
 
 // All that a stage is made of, whatever the source of its model.
@@ -26,7 +35,7 @@ struct StageParts {
   std::vector<ModelLayer> layers;
   std::vector<CrossingValue> incoming;
   std::vector<CrossingValue> outgoing;
-  std::string output;                   // The value that is the model's output; last stage, else empty.
+  std::vector<OutputValue> outputs;     // Last stage, else empty. A loss takes the first.
   std::unique_ptr<Loss> loss;           // Last stage, in training.
   std::vector<std::string> frozen;      // Prefixes of parameter names.
   std::map<std::string, int> layer_of;  // By tensor, where it is not the ModelLayer's index.
@@ -62,7 +71,7 @@ class ModelStage : public Stage {
   // What one run of the layers makes.
   struct Results {
     std::vector<at::Tensor> outgoing;
-    at::Tensor output;
+    std::vector<at::Tensor> outputs;
     at::Tensor loss;
   };
 
@@ -72,6 +81,8 @@ class ModelStage : public Stage {
   absl::Status CheckForward(int micro_batch, ForwardMode mode) const;
   absl::StatusOr<std::vector<at::Tensor>> TakeInputs(int micro_batch, Values& inputs) const;
   LayerContext ContextOf(int micro_batch, bool training, bool recomputing) const;
+  int64_t SamplesOf(int micro_batch) const { return mini_batch_.micro_batch_sizes[micro_batch]; }
+  // REQUIRES: there is a loss. Undefined, if it has no target.
   at::Tensor TargetOf(int micro_batch) const;
 
   absl::StatusOr<Results> Run(int micro_batch, const LayerContext& context, std::vector<at::Tensor> values) const;
@@ -88,7 +99,7 @@ class ModelStage : public Stage {
   const Segment segment_;
   const std::vector<CrossingValue> incoming_;
   const std::vector<CrossingValue> outgoing_;
-  const bool has_output_;
+  const std::vector<OutputValue> outputs_;
   const std::unique_ptr<Loss> loss_;
   const bool needs_backward_;
   const c10::Device device_;

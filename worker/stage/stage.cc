@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -23,9 +24,9 @@ namespace {
 
 std::vector<CrossingValue> IncomingOf(const v1::Plan& plan, int stage) {
   std::vector<CrossingValue> values;
-  for (const std::string& name : plan.stages(stage).inputs()) values.push_back({name, false});
+  for (const std::string& name : plan.stages(stage).inputs()) values.push_back({name, false, std::nullopt});
   for (const v1::Edge& edge : plan.edges()) {
-    if (edge.to_stage() == stage) values.push_back({edge.value(), edge.requires_grad()});
+    if (edge.to_stage() == stage) values.push_back({edge.value(), edge.requires_grad(), edge.shape()});
   }
   return values;
 }
@@ -38,7 +39,7 @@ std::vector<CrossingValue> OutgoingOf(const v1::Plan& plan, int stage) {
     const auto known = std::find_if(values.begin(), values.end(),
                                     [&](const CrossingValue& value) { return value.name == edge.value(); });
     if (known == values.end()) {
-      values.push_back({edge.value(), edge.requires_grad()});
+      values.push_back({edge.value(), edge.requires_grad(), edge.shape()});
     } else {
       known->requires_grad = known->requires_grad || edge.requires_grad();
     }
@@ -80,7 +81,7 @@ absl::Status AddSequential(const v1::JobSpec& spec, const v1::Plan& plan, int st
   const v1::Stage& cut = plan.stages(stage);
   GPIPE_ASSIGN_OR_RETURN(parts.layers, BuildSequential(spec, {cut.first_layer(), cut.layer_count(),
                                                               spec.pipeline().deferred_batch_norm(), parts.device}));
-  if (stage == plan.stages_size() - 1) parts.output = parts.layers.back().outputs.front();
+  if (stage == plan.stages_size() - 1) parts.outputs = {{"output", parts.layers.back().outputs.front()}};
   return absl::OkStatus();
 }
 
@@ -89,12 +90,16 @@ absl::Status AddExported(const v1::JobSpec& spec, const v1::Plan& plan, int stag
                          StageParts& parts) {
   const Archive& archive = *model.archive;
   GPIPE_RETURN_IF_ERROR(CheckCut(plan, stage, plan.layers_size()));
-  GPIPE_ASSIGN_OR_RETURN(const std::string output, OutputValue(archive.program(), spec.train().loss()));
-  GPIPE_ASSIGN_OR_RETURN(ModelLayer layer, BuildExported(model, plan, stage, output, parts.device));
+  GPIPE_ASSIGN_OR_RETURN(const std::vector<std::string> values, OutputValues(archive.program(), plan));
+  GPIPE_ASSIGN_OR_RETURN(ModelLayer layer, BuildExported(model, plan, stage, values, parts.device));
   parts.layers.push_back(std::move(layer));
   parts.layer_of = LayersByTensor(plan);
   parts.elsewhere = SavedElsewhere(plan, plan.stage_worker(stage));
-  if (stage == plan.stages_size() - 1) parts.output = output;
+  if (stage < plan.stages_size() - 1) return absl::OkStatus();
+  for (size_t i = 0; i < values.size(); ++i) {
+    const std::string& name = plan.layers(plan.layers_size() - 1).outputs(static_cast<int>(i)).name();
+    parts.outputs.push_back({spec.has_train() ? "output" : name, values[i]});
+  }
   return absl::OkStatus();
 }
 
@@ -113,7 +118,7 @@ absl::StatusOr<std::unique_ptr<Stage>> Stage::Create(const v1::JobSpec& job, con
   parts.training = spec.has_train();
   parts.needs_backward = plan.stages(stage).needs_backward();
   return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<Stage>> {
-    if (!parts.output.empty() && spec.has_train()) parts.loss = Loss::Create(spec.train().loss());
+    if (!parts.outputs.empty() && spec.has_train()) parts.loss = Loss::Create(spec.train().loss());
     return ModelStage::Create(std::move(parts));
   });
 }

@@ -25,6 +25,17 @@ TEST(Format, BytesCountsAndTimesReadLikeAPersonWouldSayThem) {
   EXPECT_EQ(FormatSeconds(absl::Seconds(754)), "12:34");
 }
 
+TEST(Format, AShapeSaysWhereTheBatchIs) {
+  Shape shape = BatchShape({8, 16});
+  EXPECT_EQ(FormatShape(shape), "[B, 8, 16]");
+  shape[0].set_per_sample(4);
+  shape[1].set_per_sample(1);
+  shape[0].set_fixed(1);
+  shape[1].set_fixed(-2);
+  EXPECT_EQ(FormatShape(shape), "[4 B + 1, B - 2, 16]");
+  EXPECT_EQ(FormatShape(Shape()), "[]");
+}
+
 TEST(Format, AnUnsetTimeIsEmpty) { EXPECT_EQ(FormatTime(google::protobuf::Timestamp()), ""); }
 
 TEST(Format, BarsAreFilledByShareAndNeverOverflow) {

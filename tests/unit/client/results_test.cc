@@ -6,6 +6,7 @@
 #include "client/cli/job_output.h"
 #include "client/cli/spec_commands.h"
 #include "common/file.h"
+#include "common/plan/shape.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/unit/client/fake_orchestrator.h"
@@ -146,7 +147,7 @@ TEST(RenderPlan, ShowsStagesBoundariesGridAndBubble) {
   v1::Edge& edge = *plan.add_edges();
   edge.set_value("layer.1");
   edge.set_to_stage(1);
-  edge.add_shape(2048);
+  *edge.mutable_shape() = BatchShape({2048});
   edge.set_dtype(v1::DATA_TYPE_FLOAT32);
   v1::Program& program = *plan.add_programs();
   program.set_kind(v1::PROGRAM_KIND_INFER);
@@ -160,8 +161,8 @@ TEST(RenderPlan, ShowsStagesBoundariesGridAndBubble) {
             "    0       0     0-1   2,099,200  8.0 MiB  linear, relu\n"
             "    1       1       2   2,098,176  8.0 MiB  linear\n"
             "\n"
-            "VALUE    STAGES  SHAPE   TYPE     PER MICRO-BATCH  GRADIENT\n"
-            "layer.1  0 -> 1  [2048]  float32         64.0 KiB  no\n"
+            "VALUE    STAGES  SHAPE      TYPE     PER MICRO-BATCH  GRADIENT\n"
+            "layer.1  0 -> 1  [B, 2048]  float32         64.0 KiB  no\n"
             "\n"
             "a mini-batch of 15 in 2 micro-batches of 8 7, 3 clock cycles:\n"
             "w0  F0  F1  .\n"

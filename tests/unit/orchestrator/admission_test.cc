@@ -149,7 +149,7 @@ TEST_F(AdmissionTest, PlanningForSoManyWorkersMeasuresTheLayers) {
   auto plan = Plan(spec, 2);
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->plan().stages_size(), 2);
-  EXPECT_GT(plan->predicted_step_seconds(), 0);
+  EXPECT_GT(plan->forecast().step_seconds(), 0);
 }
 
 TEST_F(AdmissionTest, AShutdownAnswersWhatIsUnderWay) {

@@ -1,4 +1,5 @@
 #include "common/field_error.h"
+#include "common/plan/shape.h"
 #include "google/protobuf/text_format.h"
 #include "orchestrator/artifacts/input_check.h"
 #include "tests/unit/orchestrator/artifact_testing.h"
@@ -63,7 +64,7 @@ TEST_F(ArtifactInputTest, FactsOfATrainingFile) {
   UseEvaluation();
   InputFacts facts = Facts();
   EXPECT_EQ(facts.samples, 10);
-  EXPECT_THAT(facts.inputs.at(0).shape(), ElementsAre(1, 8, 8));
+  EXPECT_THAT(SampleShape(facts.inputs.at(0).shape()), ElementsAre(1, 8, 8));
   EXPECT_EQ(facts.inputs.at(0).dtype(), v1::DATA_TYPE_FLOAT32);
   EXPECT_THAT(facts.target_shape, IsEmpty());
   EXPECT_EQ(facts.target_dtype, v1::DATA_TYPE_INT64);
@@ -83,7 +84,7 @@ TEST_F(ArtifactInputTest, FactsOfMadeUpData) {
                   batch_size: 4 loss { cross_entropy {} } })");
   InputFacts facts = Facts();
   EXPECT_EQ(facts.samples, 7);
-  EXPECT_THAT(facts.inputs.at(0).shape(), ElementsAre(2, 3));
+  EXPECT_THAT(SampleShape(facts.inputs.at(0).shape()), ElementsAre(2, 3));
   EXPECT_EQ(facts.target_dtype, v1::DATA_TYPE_INT64);
 }
 
@@ -186,7 +187,7 @@ TEST_F(ArtifactInputTest, InferenceInputs) {
   AddFile("in.safetensors", {Floats("input", {10, 3})});
   InputFacts facts = Facts();
   EXPECT_EQ(facts.samples, 10);
-  EXPECT_THAT(facts.inputs.at(0).shape(), ElementsAre(3));
+  EXPECT_THAT(SampleShape(facts.inputs.at(0).shape()), ElementsAre(3));
   EXPECT_EQ(facts.target_dtype, v1::DATA_TYPE_UNSPECIFIED);
 
   AddFile("in.safetensors", {Floats("x", {10, 3})});
@@ -199,7 +200,7 @@ TEST_F(ArtifactInputTest, MadeUpInferenceInputs) {
   Read(R"(infer { random_inputs { shape: [ 64, 1024 ] } batch_size: 64 })");
   InputFacts facts = Facts();
   EXPECT_EQ(facts.samples, 64);
-  EXPECT_THAT(facts.inputs.at(0).shape(), ElementsAre(1024));
+  EXPECT_THAT(SampleShape(facts.inputs.at(0).shape()), ElementsAre(1024));
 }
 
 class TargetCheckTest : public ArtifactInputTest {

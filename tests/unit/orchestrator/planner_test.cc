@@ -1,6 +1,7 @@
 #include "orchestrator/planning/planner.h"
 
 #include "common/plan/convert.h"
+#include "common/plan/shape.h"
 #include "tests/unit/orchestrator/scheduling_testing.h"
 
 namespace gpipe::orchestrator {
@@ -36,7 +37,7 @@ InputFacts Facts(int64_t samples, const std::vector<int64_t>& shape) {
   InputFacts facts;
   facts.samples = samples;
   v1::ModelValue& input = facts.inputs.emplace_back();
-  input.mutable_shape()->Assign(shape.begin(), shape.end());
+  *input.mutable_shape() = BatchShape(shape);
   input.set_dtype(v1::DATA_TYPE_FLOAT32);
   facts.target_dtype = v1::DATA_TYPE_INT64;
   return facts;
@@ -51,7 +52,7 @@ struct Planned {
       : spec(std::move(with)),
         facts(std::move(data)),
         layers(
-            LayersFor(spec.model(), {facts.inputs[0].shape().begin(), facts.inputs[0].shape().end()}, frozen_layers)) {
+            LayersFor(spec.model(), SampleShape(facts.inputs[0].shape()), frozen_layers)) {
     auto made = MakePlan({spec, facts, layers, BalanceOf(spec), workers, first_step});
     EXPECT_TRUE(made.ok()) << made.status();
     if (made.ok()) plan = *made;
@@ -80,7 +81,7 @@ struct Planned {
 TEST(PlannerTest, ASkipGoesStraightFromItsStashToItsPop) {
   const Planned planned(ParseSpec(kSkipYaml), Facts(100, {32}), 3);
   EXPECT_THAT(planned.Edges(), ElementsAre("layer.2 0>1 grad", "layer.4 1>2 grad", "skip.x0 0>2 grad"));
-  EXPECT_THAT(planned.plan.edges(2).shape(), ElementsAre(64));
+  EXPECT_THAT(SampleShape(planned.plan.edges(2).shape()), ElementsAre(64));
   EXPECT_THAT(planned.plan.stage_worker(), ElementsAre(0, 1, 2));
   EXPECT_EQ(planned.plan.stages(1).first_layer(), 3);
   EXPECT_EQ(planned.plan.stages(1).layer_count(), 2);

@@ -9,6 +9,7 @@
 
 #include "common/file.h"
 #include "common/grpc_status.h"
+#include "common/plan/shape.h"
 #include "common/spec/reader.h"
 #include "common/spec/validator.h"
 #include "gmock/gmock.h"
@@ -52,12 +53,13 @@ train:
 )";
 
 // The values that a layer of a list reads and makes, named as a worker names them.
-inline void NameValues(const v1::Layer& spec, int index, bool trained, v1::LayerInfo& layer) {
+inline void NameValues(const v1::Layer& spec, int index, bool trained, const std::vector<int64_t>& shape,
+                       v1::LayerInfo& layer) {
   const auto make = [&](const std::string& name) {
     v1::ModelValue& value = *layer.add_makes();
     value.set_name(name);
-    *value.mutable_shape() = layer.output_shape();
-    value.set_dtype(layer.output_dtype());
+    *value.mutable_shape() = BatchShape(shape);
+    value.set_dtype(v1::DATA_TYPE_FLOAT32);
     value.set_requires_grad(trained);
   };
   layer.add_reads(index == 0 ? "input" : absl::StrCat("layer.", index - 1));
@@ -82,11 +84,10 @@ inline LayerInfos LayersFor(const v1::Model& model, std::vector<int64_t> shape, 
       layer.set_trainable_count(i < frozen ? 0 : layer.parameter_count());
       trained = trained || i >= frozen;
     }
-    for (int64_t size : shape) layer.add_output_shape(size);
-    layer.set_output_dtype(v1::DATA_TYPE_FLOAT32);
-    NameValues(model.sequential(i), i, trained, layer);
+    NameValues(model.sequential(i), i, trained, shape, layer);
     layers.push_back(layer);
   }
+  if (!layers.empty()) *layers.back().add_outputs() = layers.back().makes(0);
   return layers;
 }
 
@@ -253,8 +254,7 @@ class SchedulingTest : public testing::Test {
     inspected.set_id(inspect.id());
     *inspected.mutable_status() = ToProto(inspect_status_);
     if (!inspect_status_.ok()) return inspected;
-    const auto& shape = inspect.inputs(0).shape();
-    LayerInfos layers = LayersFor(inspect.model(), {shape.begin(), shape.end()});
+    LayerInfos layers = LayersFor(inspect.model(), SampleShape(inspect.inputs(0).shape()));
     for (v1::LayerInfo& layer : layers) {
       if (inspect.profile_micro_batch() > 0) layer.set_forward_nanos(layer.parameter_count() > 0 ? 1000 : 10);
       *inspected.add_layers() = layer;

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "common/file.h"
+#include "common/plan/shape.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "worker/data/output_file.h"
@@ -119,19 +120,45 @@ TEST(DataSource, ReadsNamedTensorsOfAFile) {
   EXPECT_THAT(std::string(missing.message()), testing::HasSubstr("nothing"));
 }
 
+void AddOutput(const std::string& name, const std::vector<int64_t>& sample, v1::DataType dtype, v1::LayerInfo& last) {
+  v1::ModelValue& output = *last.add_outputs();
+  output.set_name(name);
+  *output.mutable_shape() = BatchShape(sample);
+  output.set_dtype(dtype);
+}
+
 TEST(OutputFile, HoldsAllRowsInOrderOnceCommitted) {
   const TemporaryFolder folder = *TemporaryFolder::Create("output-file-test");
   const std::filesystem::path path = folder.path() / "outputs.safetensors";
-  absl::StatusOr<OutputFile> file = OutputFile::Create(path, v1::DATA_TYPE_FLOAT32, {5, 2});
+  v1::LayerInfo last;
+  AddOutput("logits", {2}, v1::DATA_TYPE_FLOAT32, last);
+  AddOutput("class", {}, v1::DATA_TYPE_INT64, last);
+  absl::StatusOr<OutputFile> file = OutputFile::Create(path, last.outputs(), 5);
   ASSERT_TRUE(file.ok()) << file.status();
-  const at::Tensor rows = at::arange(10, at::kFloat).reshape({5, 2});
-  ASSERT_TRUE(file->Append(rows.narrow(0, 0, 3)).ok());
-  EXPECT_EQ(file->Append(at::zeros({1, 3})).code(), absl::StatusCode::kInternal);
+  const at::Tensor logits = at::arange(10, at::kFloat).reshape({5, 2}), classes = at::arange(5, at::kLong);
+  const auto append = [&](int64_t first, int64_t count) {
+    return file->Append({{"logits", logits.narrow(0, first, count)}, {"class", classes.narrow(0, first, count)}});
+  };
+  ASSERT_TRUE(append(0, 3).ok());
+  EXPECT_EQ(file->Append({{"class", at::zeros({1}, at::kLong)}}).code(), absl::StatusCode::kInternal);
   EXPECT_EQ(file->Commit().code(), absl::StatusCode::kInternal) << "two rows are missing";
-  ASSERT_TRUE(file->Append(rows.narrow(0, 3, 2)).ok());
+  ASSERT_TRUE(append(3, 2).ok());
   EXPECT_FALSE(std::filesystem::exists(path));
   ASSERT_TRUE(file->Commit().ok());
-  EXPECT_TRUE(at::equal(*(*TensorFile::Open(path))->Get("output"), rows));
+  const auto written = *TensorFile::Open(path);
+  EXPECT_TRUE(at::equal(*written->Get("logits"), logits));
+  EXPECT_TRUE(at::equal(*written->Get("class"), classes));
+}
+
+TEST(OutputFile, RefusesRowsThatWereNotPlanned) {
+  const TemporaryFolder folder = *TemporaryFolder::Create("output-file-test");
+  v1::LayerInfo last;
+  AddOutput("logits", {2}, v1::DATA_TYPE_FLOAT32, last);
+  absl::StatusOr<OutputFile> file = OutputFile::Create(folder.path() / "outputs.safetensors", last.outputs(), 5);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(file->Append({{"logits", at::zeros({1, 3})}}).code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(file->Append({{"logits", at::zeros({1, 2}, at::kLong)}}).code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(file->Append({{"other", at::zeros({1, 2})}}).code(), absl::StatusCode::kInternal);
 }
 
 }  // namespace

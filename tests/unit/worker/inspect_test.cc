@@ -6,6 +6,7 @@
 
 #include "common/field_error.h"
 #include "common/grpc_status.h"
+#include "common/plan/shape.h"
 #include "tests/unit/worker/local_pipeline.h"
 
 namespace gpipe::worker {
@@ -19,7 +20,7 @@ v1::Inspect Request(const std::string& layers, const std::vector<int64_t>& input
   v1::Inspect request;
   *request.mutable_model() = ParseSpec("name: test\nmodel: {sequential: [" + layers + "]}").model();
   v1::ModelValue& input = *request.add_inputs();
-  input.mutable_shape()->Assign(input_shape.begin(), input_shape.end());
+  *input.mutable_shape() = BatchShape(input_shape);
   input.set_dtype(dtype);
   return request;
 }
@@ -52,7 +53,7 @@ TEST(InspectTest, FindsShapesAndParameters) {
   EXPECT_EQ(result.id(), 7);
   ASSERT_EQ(result.layers_size(), 8);
   EXPECT_EQ(result.layers(0).kind(), "conv_2d");
-  EXPECT_THAT(result.layers(0).output_shape(), ElementsAre(8, 6, 6));
+  EXPECT_THAT(SampleShape(result.layers(0).makes(0).shape()), ElementsAre(8, 6, 6));
   EXPECT_EQ(result.layers(0).parameter_count(), 8 * 3 * 9 + 8);
   EXPECT_EQ(result.layers(0).parameter_bytes(), 4 * (8 * 3 * 9 + 8));
   EXPECT_EQ(result.layers(0).trainable_count(), 0);
@@ -67,10 +68,11 @@ TEST(InspectTest, FindsShapesAndParameters) {
   EXPECT_TRUE(result.layers(1).makes(0).requires_grad());
   EXPECT_THAT(result.layers(1).tensors(0).shape(), ElementsAre(8));
   EXPECT_EQ(result.layers(1).tensors(4).dtype(), v1::DATA_TYPE_INT64) << "num_batches_tracked";
-  EXPECT_THAT(result.layers(4).output_shape(), ElementsAre(16, 6, 6));
-  EXPECT_THAT(result.layers(6).output_shape(), ElementsAre(144));
-  EXPECT_THAT(result.layers(7).output_shape(), ElementsAre(10));
-  EXPECT_EQ(result.layers(7).output_dtype(), v1::DATA_TYPE_FLOAT32);
+  EXPECT_THAT(SampleShape(result.layers(4).makes(0).shape()), ElementsAre(16, 6, 6));
+  EXPECT_THAT(SampleShape(result.layers(6).makes(0).shape()), ElementsAre(144));
+  EXPECT_THAT(SampleShape(result.layers(7).outputs(0).shape()), ElementsAre(10));
+  EXPECT_EQ(result.layers(7).outputs(0).name(), "output");
+  EXPECT_EQ(result.layers(7).outputs(0).dtype(), v1::DATA_TYPE_FLOAT32);
   EXPECT_EQ(result.layers(7).forward_nanos(), 0) << "not asked for";
 }
 

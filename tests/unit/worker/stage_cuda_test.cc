@@ -3,6 +3,7 @@
 #include <c10/cuda/CUDAFunctions.h>
 #include <gtest/gtest.h>
 
+#include "common/plan/shape.h"
 #include "tests/unit/worker/local_pipeline.h"
 #include "worker/model/inspect.h"
 #include "worker/stage/optimizer.h"
@@ -133,7 +134,7 @@ TEST_F(StageCudaTest, MeasuresLayers) {
   v1::Inspect request;
   *request.mutable_model() = ParseSpec(Network("0.1")).model();
   v1::ModelValue& input = *request.add_inputs();
-  for (const int64_t size : {2, 8, 8}) input.add_shape(size);
+  *input.mutable_shape() = BatchShape({2, 8, 8});
   input.set_dtype(v1::DATA_TYPE_FLOAT32);
   *request.mutable_loss() = ParseSpec(Network("0.1")).train().loss();
   request.set_profile_micro_batch(16);

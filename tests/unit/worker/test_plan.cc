@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common/plan/convert.h"
+#include "common/plan/shape.h"
 #include "common/spec/validator.h"
 #include "gtest/gtest.h"
 #include "pipeline/schedule.h"
@@ -34,17 +35,17 @@ void AddEdge(v1::Plan& plan, const std::string& value, int from, int to) {
   edge.set_value(value);
   edge.set_from_stage(from);
   edge.set_to_stage(to);
-  edge.add_shape(kWidth);
+  *edge.mutable_shape() = BatchShape({kWidth});
   edge.set_dtype(v1::DATA_TYPE_FLOAT32);
   edge.set_requires_grad(true);
 }
 
 void AddLayersAndCuts(const Cut& cut, v1::Plan& plan) {
-  for (int i = 0; i < kLayers; ++i) {
-    v1::LayerInfo& layer = *plan.add_layers();
-    layer.add_output_shape(i == kLayers - 1 ? kClasses : kWidth);
-    layer.set_output_dtype(v1::DATA_TYPE_FLOAT32);
-  }
+  for (int i = 0; i < kLayers; ++i) plan.add_layers();
+  v1::ModelValue& output = *plan.mutable_layers(kLayers - 1)->add_outputs();
+  output.set_name("output");
+  *output.mutable_shape() = BatchShape({kClasses});
+  output.set_dtype(v1::DATA_TYPE_FLOAT32);
   int first = 0;
   for (size_t i = 0; i < cut.balance.size(); ++i) {
     v1::Stage& stage = *plan.add_stages();

@@ -1,0 +1,31 @@
+#ifndef GPIPE_COMMON_PLAN_SHAPE_H_
+#define GPIPE_COMMON_PLAN_SHAPE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "gpipe/v1/plan.pb.h"
+
+namespace gpipe {
+
+// The shape of a value that depends on the number of samples, as messages have it.
+using Shape = google::protobuf::RepeatedPtrField<v1::Dimension>;
+
+// The batch, and behind it one sample's sizes, which do not depend on it.
+Shape BatchShape(const std::vector<int64_t>& sample);
+
+// Whether it is BatchShape of something: of most values, of all data, and of outputs that can be cut into samples.
+bool BeginsWithBatch(const Shape& shape);
+
+// What it is BatchShape of. REQUIRES: BeginsWithBatch.
+std::vector<int64_t> SampleShape(const Shape& shape);
+
+// The sizes for so many samples.
+std::vector<int64_t> SizesFor(const Shape& shape, int64_t samples);
+
+// Bytes of a value for so many samples.
+int64_t BytesFor(const Shape& shape, v1::DataType dtype, int64_t samples);
+
+}  // namespace gpipe
+
+#endif  // GPIPE_COMMON_PLAN_SHAPE_H_
