@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -62,14 +63,9 @@ def start_run(folder: pathlib.Path, spec: dict, workers: int, threads: int = 1, 
                              str(folder / spec["name"]), *options], stdin=subprocess.DEVNULL)
 
 
-def all_step_seconds(folder: pathlib.Path, name: str, skip: int = 2) -> list[float]:
-    """Seconds of each step, the first `skip` steps left out."""
-    return [step["step_seconds"] for step in read_jsonl(folder / name / "metrics.jsonl")[skip:]]
-
-
-def step_seconds(folder: pathlib.Path, name: str) -> float:
-    """Median seconds per step."""
-    return statistics.median(all_step_seconds(folder, name))
+def step_seconds(folder: pathlib.Path, name: str, skip: int = 2) -> float:
+    """Median seconds per step, the first `skip` steps left out."""
+    return statistics.median(step["step_seconds"] for step in read_jsonl(folder / name / "metrics.jsonl")[skip:])
 
 
 def run_and_time(folder: pathlib.Path, spec: dict, workers: int, **options) -> float:
@@ -85,7 +81,35 @@ def program(name: str) -> list[str]:
     return [str(BIN.parent / "libexec" / "with-torch"), str(BIN.parent / "tests" / name)]
 
 
-def run_peer(script: str, processes: int, *arguments, threads: int = 1) -> float:
+def core_list() -> list[int]:
+    """One logical CPU of each physical core, of those that this process may use."""
+    cores = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        siblings = pathlib.Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.setdefault(siblings.read_text().strip() if siblings.exists() else str(cpu), cpu)
+    return list(cores.values())
+
+
+@contextlib.contextmanager
+def running_cluster(folder: pathlib.Path, workers: int, pin: bool = False):
+    """A cluster of workers of one thread; with `pin` each one on a core of its own."""
+    cluster = Cluster(folder / "cluster", lease_millis=10000)
+    try:
+        cluster.start_workers(workers)
+        for process, core in zip(cluster.workers.values(), core_list() if pin else ()):
+            pin_process(process.pid, core)
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def pin_process(pid: int, core: int) -> None:
+    """All of its threads, and those that they will make."""
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setaffinity(int(thread), {core})
+
+
+def run_peer(script: str, processes: int, *arguments, threads: int = 1, pin: bool = False) -> float:
     """A program of bench/peers under torchrun's environment, one process per rank; rank 0 prints seconds per step."""
     ranks = []
     with tempfile.TemporaryDirectory() as folder:
@@ -94,6 +118,8 @@ def run_peer(script: str, processes: int, *arguments, threads: int = 1) -> float
                        RENDEZVOUS=f"file://{folder}/store", NCCL_HOSTID=f"rank{rank}", GLOO_SOCKET_IFNAME="lo")
             ranks.append(subprocess.Popen([sys.executable, str(ROOT / "bench" / "peers" / script),
                                            *map(str, arguments)], env=env, stdout=subprocess.PIPE, text=True))
+            if pin:
+                pin_process(ranks[-1].pid, core_list()[rank])
         outputs = [r.communicate()[0] for r in ranks]
     if any(r.returncode for r in ranks):
         raise SystemExit(f"{script} failed")

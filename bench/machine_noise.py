@@ -8,21 +8,12 @@ pieces of work take. Reads the pipeline's bound by: jitter between micro-batches
 import argparse
 import json
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
 import time
 
-
-def core_list() -> list[int]:
-    """One logical CPU of each physical core, of those that this process may use."""
-    cores = {}
-    for cpu in sorted(os.sched_getaffinity(0)):
-        siblings = pathlib.Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        key = siblings.read_text().strip() if siblings.exists() else str(cpu)
-        cores.setdefault(key, cpu)
-    return list(cores.values())
+import common
 
 
 def work(pieces: int) -> None:
@@ -48,7 +39,7 @@ def main():
     options = parser.parse_args()
     if options.work:
         return work(options.pieces)
-    cores = core_list()
+    cores = common.core_list()
     print(f"{len(os.sched_getaffinity(0))} logical CPUs on {len(cores)} physical cores: {cores}")
     running = []
     for i in range(options.processes):

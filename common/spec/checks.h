@@ -19,7 +19,7 @@ void CheckLayer(const v1::Layer& layer, const std::string& path, FieldErrors& er
 void CheckSkips(const v1::Model& model, FieldErrors& errors);
 void CheckPipeline(const v1::JobSpec& spec, FieldErrors& errors);
 void CheckTrain(const v1::JobSpec& spec, FieldErrors& errors);
-void CheckInfer(const v1::Infer& infer, FieldErrors& errors);
+void CheckInfer(const v1::JobSpec& spec, FieldErrors& errors);
 
 // Single values. Each returns whether the value is good.
 

@@ -27,7 +27,7 @@ void CheckTask(const v1::JobSpec& spec, FieldErrors& errors) {
     case v1::JobSpec::kTrain:
       return CheckTrain(spec, errors);
     case v1::JobSpec::kInfer:
-      return CheckInfer(spec.infer(), errors);
+      return CheckInfer(spec, errors);
     case v1::JobSpec::TASK_NOT_SET:
       errors.Add("", "there is no task: give train or infer");
   }

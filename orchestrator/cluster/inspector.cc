@@ -19,6 +19,14 @@ absl::StatusOr<LayerInfos> LayersOf(const std::string& worker, int expected, con
   return LayerInfos(answer.layers().begin(), answer.layers().end());
 }
 
+// The worker must have the model's file first.
+absl::Duration TimeToFetch(const v1::Inspect& request) {
+  constexpr double kSlowBytesPerSecond = 20e6;
+  absl::Duration time;
+  for (const auto& [path, ref] : request.files()) time += absl::Seconds(ref.size() / kSlowBytesPerSecond);
+  return time;
+}
+
 }  // namespace
 
 void Inspector::Inspect(v1::Inspect request, v1::Device device, absl::Duration timeout, Callback done) {
@@ -35,6 +43,7 @@ void Inspector::Inspect(v1::Inspect request, v1::Device device, absl::Duration t
   }
   const int64_t id = next_id_++;
   request.set_id(id);
+  timeout += TimeToFetch(request);
   const EventLoop::TimerId timer = loop_->PostAfter(timeout, [this, id, name = worker->name(), timeout] {
     Finish(id, absl::DeadlineExceededError(
                    absl::StrCat("worker ", name, " did not look at the model within ", absl::FormatDuration(timeout))));

@@ -29,7 +29,8 @@ class Inspector {
   // Calls `done` once, now or later. UNAVAILABLE: no suitable worker is connected, or it went away, or too much
   // is asked already. DEADLINE_EXCEEDED:
   // no answer in time. INVALID_ARGUMENT: the model or its data do not fit, by field path. `request.id` is set here.
-  // Measuring (profile_micro_batch) asks an IDLE worker only.
+  // Measuring (profile_micro_batch) asks an IDLE worker only. `timeout` begins when the worker has had time to fetch the
+  // request's files.
   void Inspect(v1::Inspect request, v1::Device device, absl::Duration timeout, Callback done);
 
   void OnInspected(const WorkerEntry& worker, const v1::Inspected& answer);

@@ -189,8 +189,109 @@ def test_evaluation_and_inference_turn_dropout_and_batch_statistics_off(cluster,
             "infer": {"inputs": "inputs.safetensors", "batch_size": 7}}
     out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
     with torch.no_grad():
-        expected = model.eval()(data["tokens"], data["scale"])["hidden"]
-    torch.testing.assert_close(load_file(out / "outputs.safetensors")["output"], expected, rtol=1e-5, atol=1e-5)
+        expected = model.eval()(data["tokens"], data["scale"])
+    outputs = load_file(out / "outputs.safetensors")
+    assert set(outputs) == {"hidden", "logits"}
+    for name, output in outputs.items():
+        torch.testing.assert_close(output, expected[name], rtol=1e-5, atol=1e-5)
+
+    spec["infer"]["outputs"] = ["logits"]
+    out = cluster.run(write_spec(tmp_path, spec), tmp_path / "logits")
+    assert set(load_file(out / "outputs.safetensors")) == {"logits"}
+
+
+class RelativePositions(nn.Module):
+    """As in T5, layers share a bias without a batch, which has a gradient; the loss is its own and its first output."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens = nn.Embedding(VOCABULARY, WIDTH)
+        self.bias = nn.Embedding(2 * TOKENS, 2)
+        self.layers = nn.ModuleList(nn.Linear(WIDTH, 3 * WIDTH) for _ in range(3))
+        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(3))
+
+    def forward(self, ids, labels):
+        batch, length = ids.shape
+        places = torch.arange(length)
+        bias = self.bias(places[:, None] - places[None, :] + TOKENS).permute(2, 0, 1)[None]
+        x = self.tokens(ids)
+        for layer, norm in zip(self.layers, self.norms):
+            q, k, v = (part.view(batch, length, 2, -1).transpose(1, 2) for part in layer(norm(x)).chunk(3, -1))
+            weights = (q @ k.transpose(2, 3) + bias).softmax(-1)
+            x = x + (weights @ v).transpose(1, 2).reshape(batch, length, WIDTH)
+        logits = x @ self.tokens.weight.t()
+        return {"loss": nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
+
+
+def make_own_loss_job(folder: pathlib.Path, name: str, **pipeline) -> tuple[nn.Module, dict[str, torch.Tensor], dict]:
+    data = language_data(folder)
+    torch.manual_seed(5)
+    model = RelativePositions()
+    save_model(model, folder / "model.pt2", data["tokens"][:3], data["labels"][:3])
+    spec = language_spec(name, **pipeline)
+    spec["train"] |= {"dataset": {"path": "data.safetensors", "inputs": ["tokens", "labels"]},
+                      "loss": {"model_output": {}}, "evaluate": {
+                          "dataset": {"path": "data.safetensors", "inputs": ["tokens", "labels"]}}}
+    return model, data, spec
+
+
+@pytest.mark.parametrize("pipeline", [{"workers": 1}, {"workers": 3}, {"workers": 3, "chunks": 3},
+                                      {"workers": 2, "chunks": 3, "checkpoint": "never"}], ids=str)
+def test_a_model_that_computes_its_loss(cluster, tmp_path, pipeline):
+    model, data, spec = make_own_loss_job(tmp_path, "own-loss", **pipeline)
+    out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for step, metrics in enumerate(read_jsonl(out / "metrics.jsonl")):
+        rows = slice(step * BATCH % 24, min(step * BATCH % 24 + BATCH, SAMPLES))
+        loss = model(data["tokens"][rows], data["labels"][rows])["loss"]
+        assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    expect_model(out, model)
+    evaluation, = read_jsonl(out / "evaluation.jsonl")
+    with torch.no_grad():
+        assert evaluation["loss"] == pytest.approx(model(data["tokens"], data["labels"])["loss"].item(), rel=1e-5)
+    assert "accuracy" not in evaluation
+
+
+def test_a_value_without_a_batch_crosses(cluster, tmp_path):
+    _, _, spec = make_own_loss_job(tmp_path, "plan", workers=3, chunks=3)
+    plan = json.loads(gpipe("plan", write_spec(tmp_path, spec), "-o", "json", address=cluster.address).stdout)["plan"]
+    shapes = [value["shape"] for layer in plan["layers"] for value in layer.get("makes", ())]
+    assert [{"fixed": "1"}, {"fixed": "2"}, {"fixed": "8"}, {"fixed": "8"}] in shapes
+    parts = len(plan["layers"])
+    spec["pipeline"] = {"balance": [parts // 3, parts // 3, parts - parts // 3 * 2], "chunks": 3, "checkpoint": "always"}
+    edges = json.loads(gpipe("plan", write_spec(tmp_path, spec), "-o", "json", address=cluster.address).stdout)["plan"]["edges"]
+    assert any("perSample" not in edge["shape"][0] and edge.get("requiresGrad") for edge in edges), edges
+
+
+class Normalised(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(2, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4 * 36, 3)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.norm(self.convolution(x))).flatten(1))
+
+
+@pytest.mark.parametrize("checkpoint", ["always", "never"])
+def test_deferred_batch_norm_has_the_running_statistics_of_the_whole_batch(cluster, tmp_path, checkpoint):
+    torch.manual_seed(4)
+    model, inputs = Normalised(), torch.randn(SAMPLES, 2, 8, 8) + 3
+    save_file({"x": inputs, "y": torch.randn(SAMPLES, 3)}, tmp_path / "data.safetensors")
+    save_model(model, tmp_path / "model.pt2", inputs[:3])
+    spec = language_spec("deferred", workers=2, chunks=3, deferred_batch_norm=True, checkpoint=checkpoint)
+    spec["train"] |= {"dataset": {"path": "data.safetensors", "inputs": ["x"], "target": "y"}, "loss": {"mse": {}},
+                      "optimizer": {"sgd": {"lr": 1e-12}}}
+    out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
+    for step in range(5):
+        model(inputs[step * BATCH % 24:][:BATCH])
+    state, expected = load_file(out / "model.safetensors"), model.state_dict()
+    for name in ("norm.running_mean", "norm.running_var", "norm.num_batches_tracked"):
+        torch.testing.assert_close(state[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
 def test_a_checkpoint_of_one_cut_resumes_on_another(cluster, tmp_path):
@@ -225,9 +326,13 @@ def changed(**train) -> dict:
      "names 1 tensors, but the model's inputs are ids, scale"),
     (changed(dataset={"path": "data.safetensors", "inputs": ["scale", "tokens"], "target": "labels"}),
      "the model's input 'ids' is Long [any, 8]"),
+    (changed(loss={"model_output": {"output": "logits"}}), "has no use: with model_output"),
+    (changed(loss={"model_output": {"output": "logits"}},
+             dataset={"path": "data.safetensors", "inputs": ["tokens", "scale"]}),
+     "model_output expects the model's output to be one number"),
     (changed(freeze=["nothing."]), "'nothing.' begins no tensor's name"),
     (dict(changed(), pipeline={"balance": [1, 1]}), "must add up to the number of parts"),
-], ids=["output", "classes", "inputs", "dtype", "freeze", "balance"])
+], ids=["output", "classes", "inputs", "dtype", "target", "no number", "freeze", "balance"])
 def test_what_does_not_fit_the_model_is_refused_with_its_field(cluster, tmp_path, spec, words):
     make_language_job(tmp_path)
     assert words in refusal(cluster, tmp_path, spec)

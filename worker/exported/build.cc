@@ -31,20 +31,22 @@ absl::StatusOr<std::vector<std::string>> OutputValues(const exported::Program& p
   return values;
 }
 
-absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::Plan& plan, int stage,
-                                         const std::vector<std::string>& outputs, c10::Device device) {
+absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::Plan& plan,
+                                         const ExportedStage& stage) {
   const Archive& archive = *model.archive;
-  const v1::Stage& cut = plan.stages(stage);
+  const v1::Stage& cut = plan.stages(stage.index);
   const int next = cut.first_layer() + cut.layer_count();
   const size_t first = static_cast<size_t>(plan.layers(cut.first_layer()).first_node());
   const size_t last = next < plan.layers_size() ? static_cast<size_t>(plan.layers(next).first_node())
                                                 : archive.program().graph.nodes.size();
   if (first >= last || last > archive.program().graph.nodes.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("stage ", stage, " is not within the program"));
+    return absl::InvalidArgumentError(absl::StrCat("stage ", stage.index, " is not within the program"));
   }
   GPIPE_ASSIGN_OR_RETURN(const Units units, Units::Find(archive));
-  const GraphLayer::Part part = units.PartOf(first, last, outputs);
-  GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<GraphLayer> graph, GraphLayer::Create(archive, part, {device}, model.tensors));
+  GraphLayer::Part part = units.PartOf(first, last, stage.outputs);
+  part.deferred_batch_norm = stage.deferred_batch_norm;
+  GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<GraphLayer> graph,
+                         GraphLayer::Create(archive, part, {stage.device}, model.tensors));
   return ModelLayer{cut.first_layer(), "exported", "", part.entering, part.leaving, std::move(graph)};
 }
 

@@ -30,10 +30,16 @@ absl::StatusOr<exported::UserOutput> FindOutput(const exported::Program& program
 // The values of the model's outputs that the plan wants, in the order of its last layer's.
 absl::StatusOr<std::vector<std::string>> OutputValues(const exported::Program& program, const v1::Plan& plan);
 
+struct ExportedStage {
+  int index = 0;
+  std::vector<std::string> outputs;  // Values of the model's outputs.
+  bool deferred_batch_norm = false;
+  c10::Device device = c10::kCPU;
+};
+
 // A stage's nodes of an exported program as one layer, with its parameters from the archive.
-// REQUIRES: plan.layers are this program's (InspectExported); plan.stages(stage) is within them.
-absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::Plan& plan, int stage,
-                                         const std::vector<std::string>& outputs, c10::Device device);
+// REQUIRES: plan.layers are this program's (InspectExported); the plan's stage is within them.
+absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::Plan& plan, const ExportedStage& stage);
 
 }  // namespace gpipe::worker
 

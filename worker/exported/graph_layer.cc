@@ -44,7 +44,8 @@ absl::StatusOr<std::unique_ptr<GraphLayer>> GraphLayer::Create(const Archive& ar
   for (const Input* input : inputs) code.entering.push_back(input->value);
 
   auto layer = std::make_unique<GraphLayer>();
-  GPIPE_ASSIGN_OR_RETURN(GraphCode compiled, GraphCode::Compile(code, options));
+  const CompileOptions compile{options.device, part.deferred_batch_norm ? &layer->deferred_ : nullptr};
+  GPIPE_ASSIGN_OR_RETURN(GraphCode compiled, GraphCode::Compile(code, compile));
   layer->code_ = std::make_unique<GraphCode>(std::move(compiled));
   TensorPool own;
   GPIPE_RETURN_IF_ERROR(layer->Bind(archive, inputs, part.written, options.device, pool == nullptr ? own : *pool));

@@ -26,6 +26,7 @@ class GraphLayer : public Layer {
     std::vector<std::string> entering;
     std::vector<std::string> leaving;
     std::set<std::string> written;  // Values that some node of the program writes to (Aliasing).
+    bool deferred_batch_norm = false;
   };
 
   // Loads only what these nodes use and `pool`, if there is one, does not have yet. INVALID_ARGUMENT lists every node
@@ -34,6 +35,7 @@ class GraphLayer : public Layer {
                                                             const CompileOptions& options, TensorPool* pool = nullptr);
 
   std::vector<at::Tensor> Forward(const LayerContext& context, std::vector<at::Tensor> inputs) override;
+  void EndMiniBatch() override { deferred_.Commit(); }
 
  private:
   // Values of the buffers that the program writes to, by buffer.
@@ -47,6 +49,7 @@ class GraphLayer : public Layer {
   Kept CopyWritten() const;
   std::vector<c10::IValue> BoundFor(const LayerContext& context);
 
+  DeferredStatistics deferred_;
   std::unique_ptr<GraphCode> code_;
   std::vector<c10::IValue> bound_;  // Parameters, buffers and constants, after what enters.
   std::vector<size_t> written_;     // Those among them that the program writes to.

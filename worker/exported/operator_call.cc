@@ -49,6 +49,7 @@ constexpr TrainingArgument kTrainingArguments[] = {
 };
 
 constexpr std::string_view kInstanceNorm = "aten::instance_norm";
+constexpr std::string_view kBatchNorm = "aten::batch_norm";
 constexpr std::string_view kAttention = "aten::scaled_dot_product_attention";
 
 // Batch norm counts its training batches in a buffer of this name, by an addition of its own.
@@ -88,10 +89,17 @@ struct ResultSlots {
 
 class OperatorCall : public Instruction {
  public:
-  explicit OperatorCall(c10::OperatorHandle handle) : handle_(std::move(handle)) {}
+  OperatorCall(c10::OperatorHandle handle, uint64_t position, const CompileOptions& options)
+      : handle_(std::move(handle)),
+        position_(position),
+        device_(options.device),
+        deferred_(options.deferred),
+        random_(handle_.hasTag(at::Tag::nondeterministic_seeded)) {}
 
   void Run(const LayerContext& context, Frame& frame) const override {
-    if (counts_batches_ && (!context.training || context.recomputing)) {
+    const bool counts = context.training && !context.recomputing;
+    if (counts_batches_ && (!counts || deferred_ != nullptr)) {
+      if (counts) deferred_->Count(position_, sources_.front().Get(frame).toTensor());
       return results_.front().Store(sources_.front().Get(frame), frame);
     }
     torch::jit::Stack stack;
@@ -102,8 +110,7 @@ class OperatorCall : public Instruction {
     for (size_t i = 0; i < results_.size(); ++i) results_[i].Store(std::move(stack[i]), frame);
   }
 
-  absl::Status Bind(const Node& node, const Slots& slots, c10::Device device) {
-    device_ = device;
+  absl::Status Bind(const Node& node, const Slots& slots) {
     std::set<std::string> used;
     for (const c10::Argument& argument : handle_.schema().arguments()) {
       GPIPE_RETURN_IF_ERROR(BindOne(node, argument, slots, used));
@@ -130,11 +137,6 @@ class OperatorCall : public Instruction {
       }
     }
     return absl::OkStatus();
-  }
-
-  void SetRandom(uint64_t position) {
-    random_ = handle_.hasTag(at::Tag::nondeterministic_seeded);
-    position_ = position;
   }
 
  private:
@@ -182,6 +184,7 @@ class OperatorCall : public Instruction {
       const std::optional<c10::IValue>& constant = sources_[*statistics].constant();
       if (name == kInstanceNorm && constant && constant->isNone()) training_.reset();
     }
+    if (name == kBatchNorm) running_mean_ = PositionOf("running_mean");
     if (name == kAttention) attention_dropout_ = PositionOf("dropout_p");
   }
 
@@ -190,17 +193,28 @@ class OperatorCall : public Instruction {
       if (training_) stack[*training_] = false;
       if (attention_dropout_) stack[*attention_dropout_] = 0.0;
     }
+    if (context.training && !context.recomputing && running_mean_ && deferred_ != nullptr) Defer(stack);
     if (context.recomputing && momentum_) stack[*momentum_] = 0.0;  // The new statistics weigh nothing.
   }
 
+  // Where batch norm keeps statistics and has those of its input.
+  void Defer(torch::jit::Stack& stack) const {
+    const c10::IValue& mean = stack[*running_mean_];
+    if (mean.isNone() || !stack[*training_].toBool()) return;
+    deferred_->Add(position_, stack.front().toTensor(), mean.toTensor(), stack[*running_mean_ + 1].toTensor(),
+                   stack[*momentum_].toDouble());
+    stack[*momentum_] = 0.0;
+  }
+
   const c10::OperatorHandle handle_;
-  c10::Device device_ = c10::kCPU;
+  const uint64_t position_;
+  const c10::Device device_;
+  DeferredStatistics* const deferred_;
+  const bool random_;
   std::vector<ArgumentSource> sources_;  // In the order of the schema.
   std::vector<ResultSlots> results_;
-  std::optional<size_t> training_, momentum_, attention_dropout_;
+  std::optional<size_t> training_, momentum_, running_mean_, attention_dropout_;
   bool counts_batches_ = false;
-  bool random_ = false;
-  uint64_t position_ = 0;
 };
 
 }  // namespace
@@ -220,10 +234,9 @@ absl::StatusOr<std::unique_ptr<Instruction>> MakeOperatorCall(const Node& node, 
                                                               const CompileOptions& options) {
   GPIPE_ASSIGN_OR_RETURN(const std::optional<c10::OperatorHandle> handle, FindOperator(node));
   if (!handle) return absl::InvalidArgumentError(absl::StrCat(node.target, " is no operator"));
-  auto call = std::make_unique<OperatorCall>(*handle);
-  GPIPE_RETURN_IF_ERROR(call->Bind(node, slots, options.device));
+  auto call = std::make_unique<OperatorCall>(*handle, position, options);
+  GPIPE_RETURN_IF_ERROR(call->Bind(node, slots));
   GPIPE_RETURN_IF_ERROR(call->BindResults(node, slots));
-  call->SetRandom(position);
   return call;
 }
 

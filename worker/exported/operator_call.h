@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/exported/program.h"
+#include "worker/exported/deferred_statistics.h"
 #include "worker/exported/frame.h"
 
 namespace gpipe::worker {
@@ -15,6 +16,8 @@ namespace gpipe::worker {
 // What a graph's instructions are made with.
 struct CompileOptions {
   c10::Device device = c10::kCPU;
+  // In training batch norm leaves its running statistics alone and puts its micro-batch's there; null: it does not.
+  DeferredStatistics* deferred = nullptr;
 };
 
 // A call of one of LibTorch's operators through the dispatcher, so that autograd sees it.

@@ -12,6 +12,7 @@
 #include "worker/data/tensor_file.h"
 #include "worker/exported/argument_source.h"
 #include "worker/model/frozen.h"
+#include "worker/model/meta_kernels.h"
 #include "worker/torch_status.h"
 
 namespace gpipe::worker {
@@ -53,6 +54,7 @@ absl::Status Probe::RunOn(c10::Device device, const std::vector<std::string>& va
   part.leaving = values;
   GPIPE_ASSIGN_OR_RETURN(const std::unique_ptr<GraphLayer> layer, GraphLayer::Create(archive_, part, {device}));
   return CatchTorch([&] {
+    RegisterMetaKernels();
     for (const LayerTensor& entry : layer->tensors()) {
       entry.tensor.set_requires_grad(entry.parameter && !IsFrozen(frozen_, entry.name));
     }

@@ -24,8 +24,8 @@ namespace {
 constexpr int64_t kBatch = 2;
 
 // A tensor with `batch` samples, without memory.
-absl::StatusOr<at::Tensor> MetaTensor(const char* what, const google::protobuf::RepeatedField<int64_t>& sample,
-                                      v1::DataType dtype, int64_t batch) {
+absl::StatusOr<at::Tensor> MetaTensor(const char* what, const std::vector<int64_t>& sample, v1::DataType dtype,
+                                      int64_t batch) {
   const auto type = ToScalarType(dtype);
   if (type == c10::ScalarType::Undefined) return absl::InvalidArgumentError(absl::StrCat(what, " has no type"));
   std::vector<int64_t> shape = {batch};
@@ -128,7 +128,8 @@ class Inspection {
   absl::Status CheckLoss() const {
     if (!request_.has_loss() || request_.target_dtype() == v1::DATA_TYPE_UNSPECIFIED) return absl::OkStatus();
     GPIPE_ASSIGN_OR_RETURN(const at::Tensor target,
-                           MetaTensor("the target", request_.target_shape(), request_.target_dtype(), kBatch));
+                           MetaTensor("the target", {request_.target_shape().begin(), request_.target_shape().end()},
+                                      request_.target_dtype(), kBatch));
     const at::Tensor& output = values_.at(layers_.empty() ? "input" : layers_.back().outputs.front());
     const absl::Status fits = CatchTorch([&] {
       CheckLossFits(request_.loss(), output, target);

@@ -91,7 +91,9 @@ absl::Status AddExported(const v1::JobSpec& spec, const v1::Plan& plan, int stag
   const Archive& archive = *model.archive;
   GPIPE_RETURN_IF_ERROR(CheckCut(plan, stage, plan.layers_size()));
   GPIPE_ASSIGN_OR_RETURN(const std::vector<std::string> values, OutputValues(archive.program(), plan));
-  GPIPE_ASSIGN_OR_RETURN(ModelLayer layer, BuildExported(model, plan, stage, values, parts.device));
+  GPIPE_ASSIGN_OR_RETURN(
+      ModelLayer layer,
+      BuildExported(model, plan, {stage, values, spec.pipeline().deferred_batch_norm(), parts.device}));
   parts.layers.push_back(std::move(layer));
   parts.layer_of = LayersByTensor(plan);
   parts.elsewhere = SavedElsewhere(plan, plan.stage_worker(stage));

@@ -1,0 +1,43 @@
+#ifndef GPIPE_WORKER_MODEL_CHANNEL_STATISTICS_H_
+#define GPIPE_WORKER_MODEL_CHANNEL_STATISTICS_H_
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace gpipe::worker {
+
+// Count, mean and sum of squared deviations of [N, C, ...] per channel; micro-batches are merged as by Chan, Golub and
+// LeVeque (1979), because a sum of squares minus a squared mean loses all digits when the mean is large.
+struct ChannelStatistics {
+  int64_t count = 0;
+  at::Tensor mean;
+  at::Tensor squares;
+
+  static ChannelStatistics Of(const at::Tensor& x) {
+    std::vector<int64_t> dims = {0};
+    for (int64_t dim = 2; dim < x.dim(); ++dim) dims.push_back(dim);
+    const int64_t count = x.numel() / x.size(1);
+    auto [variance, mean] = at::var_mean(x.detach(), at::OptionalIntArrayRef(dims), /*correction=*/at::Scalar(0));
+    return {count, mean, variance.mul_(count)};
+  }
+
+  void Merge(const ChannelStatistics& other) {
+    if (count == 0) {
+      *this = other;
+      return;
+    }
+    const double total = static_cast<double>(count + other.count);
+    const at::Tensor difference = other.mean - mean;
+    mean = mean + difference * (other.count / total);
+    squares = squares + other.squares + difference.square() * (count * (other.count / total));
+    count += other.count;
+  }
+
+  at::Tensor UnbiasedVariance() const { return squares / static_cast<double>(count - 1); }
+};
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_MODEL_CHANNEL_STATISTICS_H_
