@@ -258,12 +258,12 @@ def test_a_model_that_computes_its_loss(cluster, tmp_path, pipeline):
 def test_a_value_without_a_batch_crosses(cluster, tmp_path):
     _, _, spec = make_own_loss_job(tmp_path, "plan", workers=3, chunks=3)
     plan = json.loads(gpipe("plan", write_spec(tmp_path, spec), "-o", "json", address=cluster.address).stdout)["plan"]
-    shapes = [value["shape"] for layer in plan["layers"] for value in layer.get("makes", ())]
+    shapes = [value.get("shape") for layer in plan["layers"] for value in layer.get("makes", ())]
     assert [{"fixed": "1"}, {"fixed": "2"}, {"fixed": "8"}, {"fixed": "8"}] in shapes
     parts = len(plan["layers"])
     spec["pipeline"] = {"balance": [parts // 3, parts // 3, parts - parts // 3 * 2], "chunks": 3, "checkpoint": "always"}
     edges = json.loads(gpipe("plan", write_spec(tmp_path, spec), "-o", "json", address=cluster.address).stdout)["plan"]["edges"]
-    assert any("perSample" not in edge["shape"][0] and edge.get("requiresGrad") for edge in edges), edges
+    assert any("per_sample" not in edge["shape"][0] and edge.get("requires_grad") for edge in edges), edges
 
 
 class Normalised(nn.Module):
@@ -346,3 +346,23 @@ def test_a_broken_archive_is_refused(cluster, tmp_path):
     assert "model.exported.path" in words and "not a model that can be run" in words
     path.write_bytes(b"")
     assert "model.exported.path" in refusal(cluster, tmp_path, language_spec("empty", workers=2))
+
+
+def highest_memory(pid: int) -> int:
+    """Bytes that a process has had in memory at its highest, but for files that it maps."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
+
+
+def test_a_model_is_looked_at_without_its_weights(fresh_cluster, tmp_path):
+    rows, width = 1 << 18, 128
+    model = nn.Sequential(nn.Embedding(rows, width), nn.LayerNorm(width), nn.Linear(width, 2), nn.ReLU())
+    save_model(model, tmp_path / "model.pt2", torch.zeros(3, 4, dtype=torch.long))
+    save_file({"input": torch.zeros(4, 4, dtype=torch.long)}, tmp_path / "inputs.safetensors")
+    spec = {"name": "large", "model": {"exported": {"path": "model.pt2"}}, "pipeline": {"workers": 1},
+            "infer": {"inputs": "inputs.safetensors"}}
+    worker = fresh_cluster.start_worker("w0")
+    fresh_cluster.wait_idle(1)
+    before = highest_memory(worker.pid)
+    gpipe("plan", write_spec(tmp_path, spec), address=fresh_cluster.address)
+    assert highest_memory(worker.pid) - before < rows * width * 4 / 2

@@ -14,6 +14,19 @@
 #include "worker/data/tensor_file.h"
 
 namespace gpipe::worker {
+namespace {
+
+absl::Status CheckPlanned(const at::Tensor& rows, const v1::ModelValue& planned) {
+  const std::vector<int64_t> expected = SizesFor(planned.shape(), rows.dim() == 0 ? 0 : rows.size(0));
+  if (rows.sizes() == at::IntArrayRef(expected) && ToDataType(rows.scalar_type()) == planned.dtype()) {
+    return absl::OkStatus();
+  }
+  return absl::InternalError(absl::StrCat("the last stage made '", planned.name(), "' of shape [",
+                                          absl::StrJoin(rows.sizes(), ", "), "], planned is [",
+                                          absl::StrJoin(expected, ", "), "]"));
+}
+
+}  // namespace
 
 absl::StatusOr<OutputFile> OutputFile::Create(const std::filesystem::path& path,
                                               const google::protobuf::RepeatedPtrField<v1::ModelValue>& outputs,
@@ -33,28 +46,19 @@ absl::StatusOr<OutputFile> OutputFile::Create(const std::filesystem::path& path,
 
 absl::Status OutputFile::Append(const std::map<std::string, at::Tensor>& rows) {
   int64_t count = 0;
-  for (auto& [name, region] : regions_) {
+  for (const auto& [name, region] : regions_) {
     const auto found = rows.find(name);
     if (found == rows.end()) return absl::InternalError(absl::StrCat("the last stage made no output '", name, "'"));
-    GPIPE_RETURN_IF_ERROR(Append(found->second, region));
+    GPIPE_RETURN_IF_ERROR(CheckPlanned(found->second, region.value));
     count = found->second.size(0);
   }
-  written_ += count;
-  return absl::OkStatus();
-}
-
-absl::Status OutputFile::Append(const at::Tensor& rows, Region& region) {
-  const at::Tensor packed = rows.contiguous();
-  const v1::ModelValue& value = region.value;
-  const std::vector<int64_t> expected = SizesFor(value.shape(), packed.dim() == 0 ? 0 : packed.size(0));
-  if (packed.sizes() != at::IntArrayRef(expected) || ToDataType(packed.scalar_type()) != value.dtype()) {
-    return absl::InternalError(absl::StrCat("the last stage made '", value.name(), "' of shape [",
-                                            absl::StrJoin(packed.sizes(), ", "), "], planned is [",
-                                            absl::StrJoin(expected, ", "), "]"));
+  for (auto& [name, region] : regions_) {
+    const at::Tensor packed = rows.at(name).contiguous();
+    const std::string_view bytes(static_cast<const char*>(packed.const_data_ptr()), packed.nbytes());
+    GPIPE_RETURN_IF_ERROR(file_.WriteAt(region.next, bytes));
+    region.next += bytes.size();
   }
-  const std::string_view bytes(static_cast<const char*>(packed.const_data_ptr()), packed.nbytes());
-  GPIPE_RETURN_IF_ERROR(file_.WriteAt(region.next, bytes));
-  region.next += bytes.size();
+  written_ += count;
   return absl::OkStatus();
 }
 

@@ -39,7 +39,6 @@ class OutputFile {
 
   OutputFile(AtomicFile file, std::map<std::string, Region> regions, int64_t samples)
       : file_(std::move(file)), regions_(std::move(regions)), samples_(samples) {}
-  absl::Status Append(const at::Tensor& rows, Region& region);
 
   AtomicFile file_;
   std::map<std::string, Region> regions_;

@@ -11,7 +11,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/status_macros.h"
 #include "worker/model/frozen.h"
 #include "worker/model/memory_meter.h"
@@ -47,18 +46,10 @@ int64_t TotalBytes(const std::vector<at::Tensor>& tensors) {
   return bytes;
 }
 
-absl::Status CheckShape(const CrossingValue& value, const at::Tensor& tensor, int64_t samples) {
-  if (!value.shape) {
-    const int64_t found = tensor.dim() == 0 ? 0 : tensor.size(0);
-    if (found == samples) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", value.name, "' has ", found, " samples instead of ", samples));
-  }
-  const std::vector<int64_t> expected = SizesFor(*value.shape, samples);
-  if (tensor.sizes() == at::IntArrayRef(expected)) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("'", value.name, "' has the shape [",
-                                                 absl::StrJoin(tensor.sizes(), ", "), "] instead of [",
-                                                 absl::StrJoin(expected, ", "), "]"));
+absl::Status CheckSamples(const CrossingValue& value, const at::Tensor& tensor, int64_t samples) {
+  const int64_t found = tensor.dim() == 0 ? 0 : tensor.size(0);
+  if (!value.begins_with_batch || found == samples) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("'", value.name, "' has ", found, " samples instead of ", samples));
 }
 
 }  // namespace
@@ -140,7 +131,7 @@ absl::StatusOr<std::vector<at::Tensor>> ModelStage::TakeInputs(int micro_batch, 
     if (found == inputs.end() || !found->second.defined()) {
       return absl::InvalidArgumentError(absl::StrCat("micro-batch ", micro_batch, ": no value '", value.name, "'"));
     }
-    const absl::Status fits = CheckShape(value, found->second, samples);
+    const absl::Status fits = CheckSamples(value, found->second, samples);
     if (!fits.ok()) return Prefixed(absl::StrCat("micro-batch ", micro_batch), fits);
     taken.push_back(found->second.detach());
   }

@@ -5,12 +5,10 @@
 
 #include <map>
 #include <memory>
-#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
-#include "common/plan/shape.h"
 #include "worker/model/segment.h"
 #include "worker/stage/loss.h"
 #include "worker/stage/stage.h"
@@ -21,7 +19,7 @@ namespace gpipe::worker {
 struct CrossingValue {
   std::string name;
   bool requires_grad = false;  // A gradient goes the other way.
-  std::optional<Shape> shape;  // Of data only the first dimension is checked.
+  bool begins_with_batch = true;
 };
 
 // A value that is an output of the model, and the name by which the job knows it.

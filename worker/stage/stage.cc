@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <map>
-#include <optional>
 #include <set>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/plan/shape.h"
 #include "common/plan/shared_tensors.h"
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
@@ -24,9 +24,9 @@ namespace {
 
 std::vector<CrossingValue> IncomingOf(const v1::Plan& plan, int stage) {
   std::vector<CrossingValue> values;
-  for (const std::string& name : plan.stages(stage).inputs()) values.push_back({name, false, std::nullopt});
+  for (const std::string& name : plan.stages(stage).inputs()) values.push_back({name, false, true});
   for (const v1::Edge& edge : plan.edges()) {
-    if (edge.to_stage() == stage) values.push_back({edge.value(), edge.requires_grad(), edge.shape()});
+    if (edge.to_stage() == stage) values.push_back({edge.value(), edge.requires_grad(), BeginsWithBatch(edge.shape())});
   }
   return values;
 }
@@ -39,7 +39,7 @@ std::vector<CrossingValue> OutgoingOf(const v1::Plan& plan, int stage) {
     const auto known = std::find_if(values.begin(), values.end(),
                                     [&](const CrossingValue& value) { return value.name == edge.value(); });
     if (known == values.end()) {
-      values.push_back({edge.value(), edge.requires_grad(), edge.shape()});
+      values.push_back({edge.value(), edge.requires_grad(), BeginsWithBatch(edge.shape())});
     } else {
       known->requires_grad = known->requires_grad || edge.requires_grad();
     }
