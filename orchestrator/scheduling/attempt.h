@@ -47,6 +47,7 @@ struct AttemptSetup {
   std::vector<std::string> workers;  // By index, as in the plan.
   FileMap files;
   std::optional<CheckpointFiles> resume;
+  std::optional<v1::Forecast> forecast;  // Where its layers were measured.
 };
 
 // One run of a job on its workers: prepares them, grants clock cycles, collects what they report, and decides what the

@@ -45,6 +45,7 @@ Scheduler::Scheduler(const Parts& parts)
       cluster_(parts.cluster),
       book_(parts.book),
       checker_(parts.checker),
+      profiler_(parts.profiler),
       artifacts_(parts.artifacts),
       merges_(parts.merges) {
   cluster_->set_listener(this);

@@ -12,6 +12,7 @@
 #include "orchestrator/cluster/event_loop.h"
 #include "orchestrator/scheduling/attempt.h"
 #include "orchestrator/scheduling/job_book.h"
+#include "orchestrator/scheduling/profiler.h"
 #include "orchestrator/scheduling/spec_checker.h"
 
 namespace gpipe::orchestrator {
@@ -20,7 +21,6 @@ namespace gpipe::orchestrator {
 // A job at the head of the queue that cannot be placed yet holds back the others.
 class Scheduler final : public ClusterListener, public AttemptHost {
  public:
-  static constexpr absl::Duration kMeasureTimeout = absl::Seconds(120);
   static constexpr absl::Duration kRetry = absl::Seconds(1);
   static constexpr int kMaxUnansweredChecks = 3;
 
@@ -29,6 +29,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
     Cluster* cluster;
     JobBook* book;
     SpecChecker* checker;
+    Profiler* profiler;
     ArtifactStore* artifacts;
     Background* merges;  // For joining what workers uploaded.
   };
@@ -64,8 +65,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
 
  private:
   struct Slots {
-    v1::Device device = v1::DEVICE_UNSPECIFIED;
     std::vector<WorkerEntry*> workers;
+    std::vector<v1::LinkSpeed> links;  // As PlanRequest has them.
   };
 
   // placement.cc
@@ -73,8 +74,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   Slots FindSlots(const v1::JobSpec& spec);
   void BeginCheck(LiveJob& job);
   void OnChecked(const std::string& id, absl::StatusOr<CheckedSpec> checked);
-  void BeginMeasuring(LiveJob& job, v1::Device device);
-  void OnMeasured(const std::string& id, v1::Device device, absl::StatusOr<LayerInfos> layers);
+  void BeginMeasuring(LiveJob& job, const std::string& kind);
+  void OnMeasured(const std::string& id, const std::string& kind, absl::StatusOr<LayerInfos> layers);
   void OnIncomplete(LiveJob& job);
   void RetryLater();
   void Place(LiveJob& job, const Slots& slots);
@@ -94,6 +95,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   Cluster* const cluster_;
   JobBook* const book_;
   SpecChecker* const checker_;
+  Profiler* const profiler_;
   ArtifactStore* const artifacts_;
   Background* const merges_;
   bool scheduled_ = false;

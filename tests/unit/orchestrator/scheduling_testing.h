@@ -4,6 +4,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,40 @@ train:
   loss: {cross_entropy: {}}
   optimizer: {sgd: {lr: 0.1}}
 )";
+
+// A model with a skip over five of its nine layers.
+inline const char* const kSkipYaml = R"(
+name: skip
+model:
+  sequential:
+    - linear: {in_features: 32, out_features: 64}
+    - stash: {name: x0}
+    - relu: {}
+    - linear: {in_features: 64, out_features: 64}
+    - tanh: {}
+    - linear: {in_features: 64, out_features: 64}
+    - pop_add: {name: x0}
+    - layer_norm: {normalized_shape: [64]}
+    - linear: {in_features: 64, out_features: 1}
+pipeline: {balance: [3, 2, 4], chunks: 5, checkpoint: always}
+train:
+  dataset: {path: regression.safetensors, inputs: [x], target: y}
+  batch_size: 32
+  steps: 20
+  loss: {mse: {}}
+  optimizer: {adam: {lr: 0.001}}
+)";
+
+// Data of so many samples of one input.
+inline InputFacts Facts(int64_t samples, const std::vector<int64_t>& shape) {
+  InputFacts facts;
+  facts.samples = samples;
+  v1::ModelValue& input = facts.inputs.emplace_back();
+  *input.mutable_shape() = BatchShape(shape);
+  input.set_dtype(v1::DATA_TYPE_FLOAT32);
+  facts.target_dtype = v1::DATA_TYPE_INT64;
+  return facts;
+}
 
 // The values that a layer of a list reads and makes, named as a worker names them.
 inline void NameValues(const v1::Layer& spec, int index, bool trained, const std::vector<int64_t>& shape,
@@ -155,8 +190,9 @@ class SchedulingTest : public testing::Test {
           cluster(&loop, {.heartbeat = absl::Seconds(1), .lease = absl::Seconds(5)}),
           checker(&loop, &cluster.inspector(), &checks, artifacts.get()),
           book(&loop, store.get()),
-          scheduler({&loop, &cluster, &book, &checker, artifacts.get(), &merges}),
-          admission({&loop, &cluster, &book, &scheduler, &checker, artifacts.get()}) {}
+          profiler(&cluster.inspector(), store.get()),
+          scheduler({&loop, &cluster, &book, &checker, &profiler, artifacts.get(), &merges}),
+          admission({&loop, &cluster, &book, &scheduler, &checker, &profiler, artifacts.get()}) {}
     absl::Status Begin() {
       batch.emplace(*store->Begin());
       return absl::OkStatus();
@@ -177,6 +213,7 @@ class SchedulingTest : public testing::Test {
     FakeBackground merges;
     SpecChecker checker;
     JobBook book;
+    Profiler profiler;
     Scheduler scheduler;
     Admission admission;
   };
@@ -193,7 +230,8 @@ class SchedulingTest : public testing::Test {
     Settle();
   }
 
-  FakeWorker& Connect(const std::string& name, const std::string& device = "cpu") {
+  FakeWorker& Connect(const std::string& name, const std::string& device = "cpu",
+                      const std::string& device_name = "") {
     auto worker = std::make_shared<FakeWorker>();
     worker->name = name;
     worker->session = next_session_++;
@@ -203,6 +241,7 @@ class SchedulingTest : public testing::Test {
     v1::Hello& hello = *message.mutable_hello();
     hello.set_name(name);
     hello.set_device(device);
+    hello.set_device_name(device_name);
     hello.set_data_address("127.0.0.1");
     hello.set_incarnation(std::to_string(worker->session));
     Say(*worker, message);
@@ -240,7 +279,7 @@ class SchedulingTest : public testing::Test {
         continue;
       }
       v1::WorkerMessage answer;
-      *answer.mutable_inspected() = Inspect(message->inspect());
+      *answer.mutable_inspected() = Inspect(message->inspect(), worker);
       message = worker.inbox.erase(message);
       ++inspections_;
       parts_->loop.Post([this, id = worker.session, answer] { parts_->cluster.OnMessage(id, answer); });
@@ -249,14 +288,17 @@ class SchedulingTest : public testing::Test {
     return answered;
   }
 
-  v1::Inspected Inspect(const v1::Inspect& inspect) {
+  v1::Inspected Inspect(const v1::Inspect& inspect, const FakeWorker& worker) {
     v1::Inspected inspected;
     inspected.set_id(inspect.id());
     *inspected.mutable_status() = ToProto(inspect_status_);
     if (!inspect_status_.ok()) return inspected;
     LayerInfos layers = LayersFor(inspect.model(), SampleShape(inspect.inputs(0).shape()));
     for (v1::LayerInfo& layer : layers) {
-      if (inspect.profile_micro_batch() > 0) layer.set_forward_nanos(layer.parameter_count() > 0 ? 1000 : 10);
+      if (inspect.profile_micro_batch() > 0) {
+        const int64_t nanos = layer.parameter_count() > 0 ? 1000 : 10;
+        layer.set_forward_nanos(nanos * (slow_workers_.contains(worker.name) ? 3 : 1));
+      }
       *inspected.add_layers() = layer;
     }
     return inspected;
@@ -372,6 +414,7 @@ class SchedulingTest : public testing::Test {
   bool answer_inspections_ = true;
   absl::Status inspect_status_;
   int inspections_ = 0;
+  std::set<std::string> slow_workers_;  // By name: those that measure three times the time.
   std::map<std::string, v1::Activity> activity_of_;
 };
 
