@@ -26,6 +26,26 @@ def test_an_absent_balance_is_cut_by_measured_cost(cluster, tmp_path):
     assert sum(balance) == 7 and balance[0] == 5, balance
 
 
+def test_a_measured_job_has_a_forecast_with_what_was_measured_beside_it(cluster, tmp_path):
+    spec = training_spec("foretold", steps=6)
+    spec["pipeline"] = {"workers": 2, "chunks": 4, "checkpoint": "always"}
+    job = cluster.wait(cluster.submit(write_spec(tmp_path, spec)))
+    assert job["state"] == "STATE_SUCCEEDED", job
+    forecast = job["forecast"]
+    assert 0 < forecast["bubble_share"] < 1 and forecast["step_seconds"] > 0
+    assert [0 < stage["busy_share"] <= 1 and int(stage["peak_saved_bytes"]) > 0 for stage in forecast["stages"]] == [True] * 2
+    text = gpipe("job", "get", job["id"], address=cluster.address).stdout
+    assert "predicted a step of" in text and "; measured" in text, text
+
+    # The same question again is not asked of a worker, by a plan either.
+    gpipe("plan", tmp_path / "foretold.yaml", address=cluster.address)
+    again = cluster.submit(tmp_path / "foretold.yaml")
+    assert cluster.wait(again)["state"] == "STATE_SUCCEEDED"
+    log = (cluster.folder / "orchestrator.log").read_text()
+    assert log.count("a plan of foretold: the profile for") == 1
+    assert log.count(f"{again}: the profile for") == 1 and f"{again}: measuring" not in log
+
+
 def test_without_balance_and_workers_every_idle_worker_is_used(cluster, tmp_path):
     spec = training_spec("everyone")
     spec["pipeline"] = {"chunks": 2}
