@@ -59,11 +59,10 @@ bool Scheduler::TryHead() {
   }
   const int layers = static_cast<int>(head->checked->layers->size());
   if (static_cast<int>(slots.workers.size()) > layers) slots.workers.resize(layers);
-  if (NeedsMeasuring(head->job().spec(), layers, static_cast<int>(slots.workers.size()))) {
-    if (const auto kind = UnmeasuredKind(*head, slots.workers); kind.has_value()) {
-      BeginMeasuring(*head, *kind);
-      return false;
-    }
+  const bool measure = NeedsMeasuring(head->job().spec(), layers, static_cast<int>(slots.workers.size()));
+  if (const auto kind = UnmeasuredKind(*head, slots.workers); measure && kind.has_value()) {
+    BeginMeasuring(*head, *kind);
+    return false;
   }
   Place(*head, slots);
   return true;

@@ -1,6 +1,6 @@
 #include "orchestrator/planning/balance.h"
 
-#include "tests/unit/orchestrator/scheduling_testing.h"
+#include "tests/unit/orchestrator/plan_testing.h"
 
 namespace gpipe::orchestrator {
 namespace {

@@ -1,7 +1,7 @@
 #include "orchestrator/planning/forecast.h"
 
 #include "orchestrator/planning/planner.h"
-#include "tests/unit/orchestrator/scheduling_testing.h"
+#include "tests/unit/orchestrator/plan_testing.h"
 
 namespace gpipe::orchestrator {
 namespace {

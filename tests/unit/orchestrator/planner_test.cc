@@ -3,7 +3,7 @@
 #include "common/plan/convert.h"
 #include "common/plan/shape.h"
 #include "orchestrator/planning/balance.h"
-#include "tests/unit/orchestrator/scheduling_testing.h"
+#include "tests/unit/orchestrator/plan_testing.h"
 
 namespace gpipe::orchestrator {
 namespace {
