@@ -25,6 +25,7 @@ struct LiveJob {
   std::optional<CheckedSpec> checked;
   int unanswered_checks = 0;                   // Those that timed out.
   std::map<std::string, LayerInfos> measured;  // By kind of worker.
+  int link_tries = 0;                          // To measure the links of its workers.
   bool busy = false;                           // Something that placing waits for is under way.
   std::unique_ptr<Attempt> attempt;            // While it is placed.
   std::vector<std::shared_ptr<WatchQueue>> watchers;

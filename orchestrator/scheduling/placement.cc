@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "common/plan/convert.h"
 #include "common/status_macros.h"
+#include "common/string_view.h"
 #include "orchestrator/planning/balance.h"
 #include "orchestrator/planning/forecast.h"
 #include "orchestrator/planning/planner.h"
@@ -64,6 +65,11 @@ bool Scheduler::TryHead() {
     BeginMeasuring(*head, *kind);
     return false;
   }
+  if (measure && NeedsLinks(*head, slots)) {
+    BeginMeasuringLinks(*head, slots);
+    return false;
+  }
+  slots.links = links_.Find(slots.workers).value_or(Links{});
   Place(*head, slots);
   return true;
 }
@@ -128,6 +134,32 @@ void Scheduler::OnMeasured(const std::string& id, const std::string& kind, absl:
     job->measured[kind] = *std::move(layers);
   } else {
     Fail(*job, PlainFailure(layers.status()));
+  }
+  ScheduleSoon();
+}
+
+bool Scheduler::NeedsLinks(const LiveJob& job, const Slots& slots) const {
+  return job.link_tries < kMaxLinkTries && !links_.Find(slots.workers).has_value();
+}
+
+void Scheduler::BeginMeasuringLinks(LiveJob& job, const Slots& slots) {
+  job.busy = true;
+  ++job.link_tries;
+  spdlog::info("job {}: measuring the links between its workers", job.id());
+  links_.Measure(job.id(), slots.workers,
+                 [this, id = job.id()](const absl::Status& measured) { OnLinksMeasured(id, measured); });
+}
+
+// Without links the cut is as good as the layers' times alone can make it. After the loss of a worker others may be
+// chosen, whose links can be measured.
+void Scheduler::OnLinksMeasured(const std::string& id, const absl::Status& measured) {
+  LiveJob* job = book_->Find(id);
+  if (job == nullptr) return;
+  job->busy = false;
+  if (!measured.ok()) {
+    if (!absl::IsUnavailable(measured)) job->link_tries = kMaxLinkTries;
+    spdlog::warn("job {}: the links between its workers could not be measured ({}); it {}", id,
+                 StdView(measured.message()), job->link_tries < kMaxLinkTries ? "tries again" : "goes on without");
   }
   ScheduleSoon();
 }

@@ -12,6 +12,7 @@
 #include "orchestrator/cluster/event_loop.h"
 #include "orchestrator/scheduling/attempt.h"
 #include "orchestrator/scheduling/job_book.h"
+#include "orchestrator/scheduling/link_meter.h"
 #include "orchestrator/scheduling/profiler.h"
 #include "orchestrator/scheduling/spec_checker.h"
 
@@ -23,6 +24,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
  public:
   static constexpr absl::Duration kRetry = absl::Seconds(1);
   static constexpr int kMaxUnansweredChecks = 3;
+  // Of measuring the links between a job's workers, before it goes on without them.
+  static constexpr int kMaxLinkTries = 3;
 
   struct Parts {
     EventLoop* loop;
@@ -47,6 +50,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   // Places nothing any more. Attempts that run are aborted; their jobs stay as they are stored, and go on after the
   // next start.
   void Shutdown(std::string_view reason);
+
+  const LinkMeter& links() const { return links_; }
 
   // ClusterListener
   void OnAttemptMessage(WorkerEntry& worker, const v1::WorkerMessage& message) override;
@@ -76,6 +81,9 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void OnChecked(const std::string& id, absl::StatusOr<CheckedSpec> checked);
   void BeginMeasuring(LiveJob& job, const std::string& kind);
   void OnMeasured(const std::string& id, const std::string& kind, absl::StatusOr<LayerInfos> layers);
+  bool NeedsLinks(const LiveJob& job, const Slots& slots) const;
+  void BeginMeasuringLinks(LiveJob& job, const Slots& slots);
+  void OnLinksMeasured(const std::string& id, const absl::Status& measured);
   void OnIncomplete(LiveJob& job);
   void RetryLater();
   void Place(LiveJob& job, const Slots& slots);
@@ -98,6 +106,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   Profiler* const profiler_;
   ArtifactStore* const artifacts_;
   Background* const merges_;
+  LinkMeter links_;
   bool scheduled_ = false;
   bool closed_ = false;
 };

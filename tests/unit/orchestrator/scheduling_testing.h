@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "common/attempt_id.h"
 #include "common/file.h"
 #include "common/grpc_status.h"
 #include "gmock/gmock.h"
@@ -53,7 +54,8 @@ class FakeWorker final : public WorkerChannel {
   Cluster::SessionId session = 0;
   std::deque<v1::OrchestratorMessage> inbox;
   std::optional<absl::Status> closed;
-  v1::AttemptId attempt;  // Of the last assignment seen by SchedulingTest::Settle.
+  v1::AttemptId attempt;        // Of the last assignment seen by SchedulingTest::Settle.
+  v1::AttemptId links_attempt;  // The last one in which it measured links.
   v1::Plan plan;
 };
 
@@ -157,13 +159,13 @@ class SchedulingTest : public testing::Test {
     Settle();
   }
 
-  // Runs the loop until nothing happens any more; workers answer inspections.
+  // Runs the loop until nothing happens any more; workers answer inspections and measure links.
   void Settle() {
     bool answered = true;
     while (answered) {
       parts_->loop.RunPending();
       answered = false;
-      for (auto& worker : workers_) answered |= AnswerInspections(*worker);
+      for (auto& worker : workers_) answered |= AnswerInspections(*worker) | AnswerLinks(*worker);
     }
   }
 
@@ -186,6 +188,43 @@ class SchedulingTest : public testing::Test {
       answered = true;
     }
     return answered;
+  }
+
+  // Measures links, and lets go of the attempt that was for that.
+  bool AnswerLinks(FakeWorker& worker) {
+    bool answered = false;
+    for (auto message = worker.inbox.begin(); message != worker.inbox.end() && answer_links_;) {
+      std::optional<v1::WorkerMessage> answer;
+      if (message->has_measure_links()) answer = LinksOf(worker, message->measure_links());
+      const bool ends = message->has_release() || message->has_abort();
+      if (ends && SameAttempt(EndedBy(*message), worker.links_attempt)) {
+        *answer.emplace().mutable_released()->mutable_attempt() = worker.links_attempt;
+      }
+      if (!answer.has_value()) {
+        ++message;
+        continue;
+      }
+      message = worker.inbox.erase(message);
+      parts_->loop.Post([this, id = worker.session, answer] { parts_->cluster.OnMessage(id, *answer); });
+      answered = true;
+    }
+    return answered;
+  }
+  static const v1::AttemptId& EndedBy(const v1::OrchestratorMessage& message) {
+    return message.has_release() ? message.release().attempt() : message.abort().attempt();
+  }
+
+  // Of 10 us and 1 GB/s, and each slower than the one before.
+  v1::WorkerMessage LinksOf(FakeWorker& worker, const v1::MeasureLinks& request) {
+    worker.links_attempt = request.attempt();
+    if (request.worker_index() == 0) ++link_measurements_;
+    v1::WorkerMessage message;
+    v1::LinksMeasured& measured = *message.mutable_links_measured();
+    *measured.mutable_attempt() = request.attempt();
+    if (request.worker_index() + 1 == request.workers()) return message;
+    measured.mutable_next()->set_latency_seconds(1e-5 * (request.worker_index() + 1));
+    measured.mutable_next()->set_bytes_per_second(1e9);
+    return message;
   }
 
   v1::Inspected Inspect(const v1::Inspect& inspect, const FakeWorker& worker) {
@@ -315,6 +354,8 @@ class SchedulingTest : public testing::Test {
   absl::Status inspect_status_;
   int inspections_ = 0;
   std::set<std::string> slow_workers_;  // By name: those that measure three times the time.
+  bool answer_links_ = true;
+  int link_measurements_ = 0;
   std::map<std::string, v1::Activity> activity_of_;
 };
 
