@@ -76,7 +76,7 @@ class Admission {
   void MeasureThenRespond(uint64_t id);
   std::vector<v1::Hello> HostsFor(const Planning& planning) const;
   std::vector<WorkerEntry*> Connected(v1::Device device, int64_t wanted) const;
-  static absl::StatusOr<v1::PlanJobResponse> Respond(const Planning& planning);
+  absl::StatusOr<v1::PlanJobResponse> Respond(const Planning& planning) const;
   void FinishPlan(uint64_t id, absl::StatusOr<v1::PlanJobResponse> response);
 
   const Parts parts_;

@@ -98,7 +98,7 @@ std::vector<WorkerEntry*> Admission::Connected(v1::Device device, int64_t wanted
   return best;
 }
 
-absl::StatusOr<v1::PlanJobResponse> Admission::Respond(const Planning& planning) {
+absl::StatusOr<v1::PlanJobResponse> Admission::Respond(const Planning& planning) const {
   const v1::JobSpec& spec = planning.spec;
   PlanRequest request{.spec = spec, .facts = planning.checked.facts, .layers = *planning.checked.layers};
   request.workers = static_cast<int>(planning.hosts.size());
@@ -106,6 +106,7 @@ absl::StatusOr<v1::PlanJobResponse> Admission::Respond(const Planning& planning)
     request.memory_bytes.push_back(UsableMemory(host));
     if (!planning.measured.empty()) request.profiles.push_back(&planning.measured.at(KindOf(host)));
   }
+  if (!planning.measured.empty()) request.links = parts_.scheduler->links().Find(planning.hosts).value_or(Links{});
   GPIPE_ASSIGN_OR_RETURN(request.balance, Balance(request));
   v1::PlanJobResponse response;
   GPIPE_ASSIGN_OR_RETURN(*response.mutable_plan(), MakePlan(request));

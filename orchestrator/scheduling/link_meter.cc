@@ -18,10 +18,10 @@ bool IsSpeed(const v1::LinkSpeed& link) { return link.latency_seconds() >= 0 && 
 
 }  // namespace
 
-std::optional<Links> LinkMeter::Find(const std::vector<WorkerEntry*>& workers) const {
+std::optional<Links> LinkMeter::Find(const std::vector<v1::Hello>& workers) const {
   Links links;
   for (size_t i = 0; i + 1 < workers.size(); ++i) {
-    const auto known = known_.find({workers[i]->hello.incarnation(), workers[i + 1]->hello.incarnation()});
+    const auto known = known_.find({workers[i].incarnation(), workers[i + 1].incarnation()});
     if (known == known_.end()) return std::nullopt;
     links.push_back(known->second);
   }

@@ -38,7 +38,7 @@ class LinkMeter {
   LinkMeter& operator=(const LinkMeter&) = delete;
 
   // The links between neighbours in this order; nullopt when not all of them are known.
-  std::optional<Links> Find(const std::vector<WorkerEntry*>& workers) const;
+  std::optional<Links> Find(const std::vector<v1::Hello>& workers) const;
 
   // Measures them for a job, whose id makes the attempt's. Calls `done` once, later, when the last of the workers lets
   // go or is gone: OK when all links are known; UNAVAILABLE: a worker went away, or lost a peer; DEADLINE_EXCEEDED: not

@@ -65,11 +65,7 @@ bool Scheduler::TryHead() {
     BeginMeasuring(*head, *kind);
     return false;
   }
-  if (measure && NeedsLinks(*head, slots)) {
-    BeginMeasuringLinks(*head, slots);
-    return false;
-  }
-  slots.links = links_.Find(slots.workers).value_or(Links{});
+  if (measure && !FindLinks(*head, slots)) return false;
   Place(*head, slots);
   return true;
 }
@@ -138,14 +134,21 @@ void Scheduler::OnMeasured(const std::string& id, const std::string& kind, absl:
   ScheduleSoon();
 }
 
-bool Scheduler::NeedsLinks(const LiveJob& job, const Slots& slots) const {
-  return job.link_tries < kMaxLinkTries && !links_.Find(slots.workers).has_value();
+// Fills in the links between the workers, as far as is known. False: they are measured first.
+bool Scheduler::FindLinks(LiveJob& job, Slots& slots) {
+  std::vector<v1::Hello> hellos;
+  for (const WorkerEntry* worker : slots.workers) hellos.push_back(worker->hello);
+  std::optional<Links> links = links_.Find(hellos);
+  if (links.has_value()) slots.links = *std::move(links);
+  if (!slots.links.empty() || job.link_tries >= kMaxLinkTries) return true;
+  BeginMeasuringLinks(job, slots);
+  return false;
 }
 
 void Scheduler::BeginMeasuringLinks(LiveJob& job, const Slots& slots) {
   job.busy = true;
   ++job.link_tries;
-  spdlog::info("job {}: measuring the links between its workers", job.id());
+  spdlog::info("job {}: its workers measure the links between them", job.id());
   links_.Measure(job.id(), slots.workers,
                  [this, id = job.id()](const absl::Status& measured) { OnLinksMeasured(id, measured); });
 }

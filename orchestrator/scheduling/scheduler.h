@@ -71,7 +71,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
  private:
   struct Slots {
     std::vector<WorkerEntry*> workers;
-    std::vector<v1::LinkSpeed> links;  // As PlanRequest has them.
+    Links links;  // Empty: not known.
   };
 
   // placement.cc
@@ -81,7 +81,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void OnChecked(const std::string& id, absl::StatusOr<CheckedSpec> checked);
   void BeginMeasuring(LiveJob& job, const std::string& kind);
   void OnMeasured(const std::string& id, const std::string& kind, absl::StatusOr<LayerInfos> layers);
-  bool NeedsLinks(const LiveJob& job, const Slots& slots) const;
+  bool FindLinks(LiveJob& job, Slots& slots);
   void BeginMeasuringLinks(LiveJob& job, const Slots& slots);
   void OnLinksMeasured(const std::string& id, const absl::Status& measured);
   void OnIncomplete(LiveJob& job);

@@ -43,8 +43,8 @@ class LinkMeterTest : public SchedulingTest {
     Say(worker, message);
   }
   std::optional<Links> Known(const std::vector<std::string>& names) {
-    std::vector<WorkerEntry*> workers;
-    for (const std::string& name : names) workers.push_back(parts_->cluster.registry().Find(name));
+    std::vector<v1::Hello> workers;
+    for (const std::string& name : names) workers.push_back(parts_->cluster.registry().Find(name)->hello);
     return parts_->scheduler.links().Find(workers);
   }
   void Finish(const std::string& id, const std::vector<FakeWorker*>& workers) {
@@ -75,6 +75,8 @@ TEST_F(LinkMeterTest, AJobWithoutBalanceHasItsLinksMeasuredFirst) {
   ASSERT_TRUE(Known({"w0", "w1"}).has_value());
   EXPECT_EQ(Known({"w0", "w1"})->at(0).bytes_per_second(), 1e9);
   EXPECT_FALSE(Known({"w1", "w0"}).has_value());
+  ASSERT_EQ(Get(id_).forecast().links_size(), 1);
+  EXPECT_EQ(Get(id_).forecast().links(0).bytes_per_second(), 1e9);
 }
 
 TEST_F(LinkMeterTest, EachWorkerIsToldItsPlaceAndMeetsTheOthersAtARendezvous) {
@@ -112,6 +114,17 @@ TEST_F(LinkMeterTest, TheNextJobOnTheSameWorkersMeasuresNothing) {
   EXPECT_EQ(link_measurements_, 1);
 }
 
+TEST_F(LinkMeterTest, APlanUsesWhatIsKnownAndMeasuresNothing) {
+  w0_ = &Connect("w0");
+  w1_ = &Connect("w1");
+  EXPECT_EQ(Plan(UnbalancedSpec())->forecast().links_size(), 0);
+  EXPECT_EQ(link_measurements_, 0);
+  id_ = Submit(UnbalancedSpec())->id();
+  Finish(id_, {w0_, w1_});
+  EXPECT_EQ(Plan(UnbalancedSpec())->forecast().links_size(), 1);
+  EXPECT_EQ(link_measurements_, 1);
+}
+
 TEST_F(LinkMeterTest, ANewProcessUnderTheSameNameIsMeasuredAgain) {
   w0_ = &Connect("w0");
   w1_ = &Connect("w1");
@@ -141,6 +154,7 @@ TEST_F(LinkMeterTest, AfterAWorkersErrorTheJobGoesOnWithoutLinks) {
   SayReleased(*w0_);
   EXPECT_EQ(Get(id_).state(), Job::STATE_STARTING);
   EXPECT_FALSE(Known({"w0", "w1"}).has_value());
+  EXPECT_EQ(Get(id_).forecast().links_size(), 0);
 }
 
 TEST_F(LinkMeterTest, ASpeedThatIsNoneIsAnError) {

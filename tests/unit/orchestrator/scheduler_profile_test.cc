@@ -16,16 +16,6 @@ class SchedulerProfileTest : public SchedulingTest {
     spec_.mutable_pipeline()->clear_balance();
     spec_.mutable_pipeline()->set_workers(2);
   }
-  absl::StatusOr<v1::PlanJobResponse> Plan(const v1::JobSpec& spec) {
-    auto result = std::make_shared<absl::StatusOr<v1::PlanJobResponse>>(absl::UnknownError("no answer"));
-    parts_->loop.Post([this, spec, result] {
-      v1::PlanJobRequest request;
-      *request.mutable_spec() = spec;
-      parts_->admission.Plan(request, spec, [result](auto response) { *result = std::move(response); });
-    });
-    Settle();
-    return *result;
-  }
 
   v1::JobSpec spec_ = ParseSpec(kTrainYaml);
 };

@@ -271,6 +271,17 @@ class SchedulingTest : public testing::Test {
     return *result;
   }
 
+  absl::StatusOr<v1::PlanJobResponse> Plan(const v1::JobSpec& spec, int workers = 0) {
+    v1::PlanJobRequest request;
+    request.set_workers(workers);
+    auto result = std::make_shared<absl::StatusOr<v1::PlanJobResponse>>(absl::UnknownError("no answer"));
+    parts_->loop.Post([this, request, spec, result] {
+      parts_->admission.Plan(request, spec, [result](absl::StatusOr<v1::PlanJobResponse> plan) { *result = plan; });
+    });
+    Settle();
+    return *result;
+  }
+
   // Runs something on the loop, as a client's request does.
   template <typename Body>
   auto Do(Body body) {
