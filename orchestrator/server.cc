@@ -81,8 +81,9 @@ struct Server::State {
         cluster(&loop, options.cluster),
         checker(&loop, &cluster.inspector(), &checks, artifacts.get()),
         book(&loop, store.get()),
-        scheduler({&loop, &cluster, &book, &checker, artifacts.get(), &merges}),
-        admission({&loop, &cluster, &book, &scheduler, &checker, artifacts.get()}),
+        profiler(&cluster.inspector(), store.get()),
+        scheduler({&loop, &cluster, &book, &checker, &profiler, artifacts.get(), &merges}),
+        admission({&loop, &cluster, &book, &scheduler, &checker, &profiler, artifacts.get()}),
         job_service({&loop, &book, &scheduler, &admission}),
         cluster_service(&loop, &cluster),
         session_service(&loop, &cluster),
@@ -99,6 +100,7 @@ struct Server::State {
   BackgroundThread merges{"merges", kQueuedMerges};
   SpecChecker checker;
   JobBook book;
+  Profiler profiler;
   Scheduler scheduler;
   Admission admission;
   JobService job_service;

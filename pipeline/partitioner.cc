@@ -4,58 +4,79 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "pipeline/crossing_bytes.h"
 
 namespace gpipe::pipeline {
 namespace {
 
 constexpr double kImpossible = std::numeric_limits<double>::infinity();
 
-// Sums over any run of layers in constant time.
+template <typename T>
+std::vector<T> PrefixSums(const std::vector<T>& values) {
+  std::vector<T> sums(1);
+  for (const T& value : values) sums.push_back(sums.back() + value);
+  return sums;
+}
+
+// What a run of layers costs on a stage, in constant time, for the runs with the end that MoveTo has chosen.
 class Runs {
  public:
-  explicit Runs(const std::vector<LayerCost>& layers) : layers_(layers), seconds_(1), memory_(1) {
-    for (const LayerCost& layer : layers) {
-      seconds_.push_back(seconds_.back() + layer.seconds);
-      memory_.push_back(memory_.back() + layer.memory_bytes);
-    }
+  explicit Runs(const PartitionRequest& request)
+      : request_(request), memory_(PrefixSums(request.memory_bytes)), crossing_(request.values, layers()) {
+    for (const auto& seconds : request.seconds) seconds_.push_back(PrefixSums(seconds));
   }
 
-  // Of layers [begin, end); the last layer of all sends nothing.
-  double Seconds(size_t begin, size_t end) const {
-    const double send = end < layers_.size() ? layers_[end - 1].send_seconds : 0;
-    return seconds_[end] - seconds_[begin] + send;
+  size_t stages() const { return request_.seconds.size(); }
+  size_t layers() const { return request_.memory_bytes.size(); }
+  void MoveTo(size_t end) {
+    end_ = end;
+    crossing_.MoveTo(end);
   }
-  int64_t Memory(size_t begin, size_t end) const { return memory_[end] - memory_[begin]; }
+
+  // Of layers [begin, end) without the gradients that they send back: never less for a longer run.
+  double SecondsForward(size_t stage, size_t begin) const {
+    const double computing = seconds_[stage][end_] - seconds_[stage][begin];
+    const bool sends = stage < request_.links.size();
+    return computing + (sends ? request_.links[stage].SecondsFor(crossing_.Out(begin)) : 0);
+  }
+  double SecondsBack(size_t stage, size_t begin) const {
+    const bool sends = stage > 0 && stage <= request_.links.size();
+    return sends ? request_.links[stage - 1].SecondsFor(crossing_.Gradients(begin)) : 0;
+  }
+
+  // Whether the layers of the run are too large for the stage, as those of any longer one then are.
+  bool LayersTooLarge(size_t stage, size_t begin) const {
+    return LimitOf(stage) > 0 && memory_[end_] - memory_[begin] > LimitOf(stage);
+  }
+  // With what the run reads of others.
+  bool TooLarge(size_t stage, size_t begin) const {
+    const int64_t held = request_.inputs_held * crossing_.In(begin);
+    return LimitOf(stage) > 0 && memory_[end_] - memory_[begin] + held > LimitOf(stage);
+  }
 
  private:
-  const std::vector<LayerCost>& layers_;
-  std::vector<double> seconds_;
-  std::vector<int64_t> memory_;
+  int64_t LimitOf(size_t stage) const { return request_.memory_limits.empty() ? 0 : request_.memory_limits[stage]; }
+
+  const PartitionRequest& request_;
+  std::vector<std::vector<double>> seconds_;  // By stage.
+  const std::vector<int64_t> memory_;
+  CrossingBytes crossing_;
+  size_t end_ = 0;
 };
 
 // The best cut of the first n layers into k stages, for every k and n.
 class Table {
  public:
   // `combine(cost of the stages before, seconds of the last stage)` is the cost to minimise; it must not fall when
-  // either grows. A stage may take neither more than `seconds_limit` nor more than `memory_limit` bytes (0: any).
+  // either grows. No stage may take more than `seconds_limit`.
   template <typename Combine>
-  Table(const Runs& runs, size_t stages, size_t layers, double seconds_limit, int64_t memory_limit, Combine combine)
-      : cost_(stages + 1, std::vector<double>(layers + 1, kImpossible)),
-        begin_(stages + 1, std::vector<size_t>(layers + 1)) {
+  Table(const PartitionRequest& request, double seconds_limit, Combine combine) : runs_(request) {
+    cost_.assign(runs_.stages() + 1, std::vector<double>(runs_.layers() + 1, kImpossible));
+    begin_.assign(runs_.stages() + 1, std::vector<size_t>(runs_.layers() + 1));
     cost_[0][0] = 0;
-    for (size_t stage = 1; stage <= stages; ++stage) {
-      for (size_t end = stage; end <= layers; ++end) {
-        // From the shortest last stage on: a longer one is slower and larger.
-        for (size_t begin = end; begin-- > stage - 1;) {
-          const double seconds = runs.Seconds(begin, end);
-          const bool too_large = memory_limit > 0 && runs.Memory(begin, end) > memory_limit;
-          if (too_large || seconds > seconds_limit || combine(0, seconds) > cost_[stage][end]) break;
-          const double cost = combine(cost_[stage - 1][begin], seconds);
-          if (cost >= cost_[stage][end]) continue;
-          cost_[stage][end] = cost;
-          begin_[stage][end] = begin;
-        }
-      }
+    for (size_t end = 1; end <= runs_.layers(); ++end) {
+      runs_.MoveTo(end);
+      for (size_t stage = 0; stage < std::min(end, runs_.stages()); ++stage) Fill(stage, end, seconds_limit, combine);
     }
   }
 
@@ -73,29 +94,68 @@ class Table {
   }
 
  private:
-  std::vector<std::vector<double>> cost_;
+  // Tries every begin of `stage` as the last one, from the shortest run on: a longer one is slower and larger.
+  template <typename Combine>
+  void Fill(size_t stage, size_t end, double seconds_limit, Combine combine) {
+    double& best = cost_[stage + 1][end];
+    for (size_t begin = end; begin-- > stage;) {
+      const double forward = runs_.SecondsForward(stage, begin);
+      if (forward > seconds_limit || combine(0, forward) > best || runs_.LayersTooLarge(stage, begin)) break;
+      const double seconds = forward + runs_.SecondsBack(stage, begin);
+      const double cost = combine(cost_[stage][begin], seconds);
+      if (cost >= best || seconds > seconds_limit || runs_.TooLarge(stage, begin)) continue;
+      best = cost;
+      begin_[stage + 1][end] = begin;
+    }
+  }
+
+  Runs runs_;
+  std::vector<std::vector<double>> cost_;   // By number of stages and of layers.
   std::vector<std::vector<size_t>> begin_;  // Where the last stage begins.
 };
 
+absl::Status Check(const PartitionRequest& request) {
+  const size_t stages = request.seconds.size(), layers = request.memory_bytes.size();
+  if (stages == 0) return absl::InvalidArgumentError("there must be at least one stage");
+  if (stages > layers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("more stages than layers (stages: ", stages, ", layers: ", layers, ")"));
+  }
+  const auto has_all_layers = [&](const auto& seconds) { return seconds.size() == layers; };
+  if (!std::all_of(request.seconds.begin(), request.seconds.end(), has_all_layers)) {
+    return absl::InvalidArgumentError("seconds must be given for every layer on every stage");
+  }
+  if (!request.links.empty() && request.links.size() != stages - 1) {
+    return absl::InvalidArgumentError("links must be given between all neighbouring stages");
+  }
+  const auto has_speed = [](const Link& link) { return link.latency_seconds >= 0 && link.bytes_per_second > 0; };
+  if (!std::all_of(request.links.begin(), request.links.end(), has_speed)) {
+    return absl::InvalidArgumentError("the speed of a link must be positive");
+  }
+  if (!request.memory_limits.empty() && request.memory_limits.size() != stages) {
+    return absl::InvalidArgumentError("memory limits must be given for every stage");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NothingFits(const PartitionRequest& request) {
+  const auto [least, most] = std::minmax_element(request.memory_limits.begin(), request.memory_limits.end());
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "no cut into ", request.seconds.size(), " stages keeps every stage within ",
+      *least == *most ? absl::StrCat(*most) : absl::StrCat("its worker's ", *least, " to ", *most), " bytes"));
+}
+
 }  // namespace
 
-absl::StatusOr<std::vector<int64_t>> Partition(const std::vector<LayerCost>& layers, int stages, int64_t memory_limit) {
-  if (stages < 1) return absl::InvalidArgumentError("there must be at least one stage");
-  if (static_cast<size_t>(stages) > layers.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("more stages than layers (stages: ", stages, ", layers: ", layers.size(), ")"));
-  }
-  const Runs runs(layers);
+absl::StatusOr<std::vector<int64_t>> Partition(const PartitionRequest& request) {
+  if (absl::Status status = Check(request); !status.ok()) return status;
   const auto slowest = [](double before, double seconds) { return std::max(before, seconds); };
-  const Table fastest(runs, stages, layers.size(), kImpossible, memory_limit, slowest);
-  if (fastest.Cost() == kImpossible) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("no cut into ", stages, " stages keeps every stage within ", memory_limit, " bytes"));
-  }
+  const Table fastest(request, kImpossible, slowest);
+  if (fastest.Cost() == kImpossible) return NothingFits(request);
   // Among the cuts with that slowest stage, the sum of squares is smallest where the others are most even.
   const auto squares = [](double before, double seconds) { return before + seconds * seconds; };
   const double limit = fastest.Cost() * (1 + 1e-12);  // Sums of the same numbers may differ in the last bit.
-  return Table(runs, stages, layers.size(), limit, memory_limit, squares).Balance();
+  return Table(request, limit, squares).Balance();
 }
 
 }  // namespace gpipe::pipeline

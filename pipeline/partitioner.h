@@ -5,21 +5,42 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "pipeline/link.h"
 
 namespace gpipe::pipeline {
 
-struct LayerCost {
-  double seconds = 0;        // Forward, backward and recompute of one micro-batch.
-  int64_t memory_bytes = 0;  // Parameters, optimizer state and saved activations.
-  double send_seconds = 0;   // To send its output on, if the cut comes right after it.
+// A value that one layer makes and later ones read.
+struct LayerValue {
+  static constexpr int kModelInput = -1;
+
+  int made_by = kModelInput;  // No stage sends an input of the model.
+  std::vector<int> read_by;   // Ascending, all after made_by.
+  int64_t bytes = 0;          // Of one micro-batch.
+  bool has_gradient = false;  // A message of the same size comes back.
 };
 
-// Cuts the layers into `stages` non-empty runs so that the slowest run, its send included, is as fast as possible, and
-// no run needs more than memory_limit bytes (0: no limit). Exact: dynamic programming over contiguous cuts,
-// O(stages * layers^2). Among equal optima the one whose other stages are most even. Returns layers per stage.
-// INVALID_ARGUMENT: stages < 1 or more stages than layers. RESOURCE_EXHAUSTED: no cut fits the limit.
-absl::StatusOr<std::vector<int64_t>> Partition(const std::vector<LayerCost>& layers, int stages,
-                                               int64_t memory_limit = 0);
+struct PartitionRequest {
+  // Of one micro-batch: forward, backward and recompute of each layer, by the stage it would be on. One entry per
+  // stage.
+  std::vector<std::vector<double>> seconds;
+  // Parameters, optimizer state and what is saved, of each layer.
+  std::vector<int64_t> memory_bytes;
+  // What crosses between stages. A stage also holds what it reads of earlier ones, for `inputs_held` micro-batches.
+  std::vector<LayerValue> values;
+  int64_t inputs_held = 0;
+  // Between each stage and the next one; empty: sending takes no time.
+  std::vector<Link> links;
+  // Bytes that each stage may take, 0 is any number; empty: all may.
+  std::vector<int64_t> memory_limits;
+};
+
+// Cuts the layers into one non-empty run per stage so that the slowest run is as fast as possible, and none is over its
+// memory limit. A run's time is that of its layers on its stage, and of its sends: the values that later layers read,
+// over the link to the next stage, as one message; the gradients of what it reads, over the link to the one before.
+// Exact: dynamic programming over contiguous cuts, O(stages * layers^2) at worst. Among equal optima the one whose
+// other stages are most even. Returns layers per stage. INVALID_ARGUMENT: no stages, more stages than layers, or lists
+// that do not fit each other. RESOURCE_EXHAUSTED: no cut fits the limits.
+absl::StatusOr<std::vector<int64_t>> Partition(const PartitionRequest& request);
 
 }  // namespace gpipe::pipeline
 

@@ -1,7 +1,6 @@
 #include "pipeline/simulator.h"
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
 #include "pipeline/replay.h"
@@ -35,14 +34,12 @@ class Memory {
     if (!transfers_.HasBackward(action.stage)) return;
     const StageCost& cost = stages_[action.stage];
     int64_t& bytes = bytes_[action.stage];
-    const std::pair micro_batch(action.stage, action.micro_batch);
     if (action.kind == ActionKind::kForward) {
-      bytes += action.checkpointed ? cost.input_bytes : cost.saved_bytes;
+      bytes += cost.input_bytes + (action.checkpointed ? 0 : cost.saved_bytes);
     } else if (action.kind == ActionKind::kRecompute) {
       bytes += cost.saved_bytes;
-      recomputed_.insert(micro_batch);
     } else if (action.kind == ActionKind::kBackward) {
-      bytes -= cost.saved_bytes + (recomputed_.count(micro_batch) > 0 ? cost.input_bytes : 0);
+      bytes -= cost.input_bytes + cost.saved_bytes;
     }
     peak_[action.stage] = std::max(peak_[action.stage], bytes);
   }
@@ -53,7 +50,6 @@ class Memory {
   const std::vector<StageCost>& stages_;
   const Transfers& transfers_;
   std::vector<int64_t> bytes_, peak_;
-  std::set<std::pair<int, int>> recomputed_;  // Stage, micro-batch.
 };
 
 class Simulation {

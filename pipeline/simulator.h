@@ -15,8 +15,8 @@ struct StageCost {
   double backward = 2;
   double recompute = 1;
   double optimizer = 0;
-  int64_t saved_bytes = 0;   // Kept per micro-batch from F (or R) to B.
-  int64_t input_bytes = 0;   // Kept per checkpointed micro-batch from F to R.
+  int64_t saved_bytes = 0;  // Kept per micro-batch from F, or R if it is checkpointed, to B.
+  int64_t input_bytes = 0;  // Kept per micro-batch from F to B.
 };
 
 struct SimulatedAction {
@@ -27,10 +27,10 @@ struct SimulatedAction {
 };
 
 struct SimulatedTimeline {
-  std::vector<SimulatedAction> actions;   // By start time.
+  std::vector<SimulatedAction> actions;  // By start time.
   double seconds = 0;
-  double bubble_share = 0;                // Workers' time without compute.
-  std::vector<int64_t> peak_bytes;        // By stage.
+  double bubble_share = 0;          // Workers' time without compute.
+  std::vector<int64_t> peak_bytes;  // By stage.
 };
 
 // Runs a lowered schedule with the given durations; a value sent over an edge arrives `edge_seconds[edge]` later.

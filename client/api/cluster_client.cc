@@ -140,18 +140,19 @@ absl::StatusOr<v1::ListJobEventsResponse> ClusterClient::ListJobEvents(const std
   return all;
 }
 
-absl::StatusOr<v1::ListJobMetricsResponse> ClusterClient::ListJobMetrics(const std::string& id) {
+absl::StatusOr<v1::ListJobMetricsResponse> ClusterClient::ListJobMetrics(const std::string& id, int limit) {
   v1::ListJobMetricsRequest request;
   request.set_id(id);
-  request.set_page_size(kStepsPerPage);
   v1::ListJobMetricsResponse all;
   do {
+    const int missing = limit - all.steps_size();
+    request.set_page_size(limit == 0 ? kStepsPerPage : std::min(kStepsPerPage, missing));
     GPIPE_ASSIGN_OR_RETURN(v1::ListJobMetricsResponse page,
                            Call(*jobs_, &v1::JobService::StubInterface::ListJobMetrics, request, kQuickCall));
     all.mutable_steps()->MergeFrom(page.steps());
     all.mutable_evaluations()->MergeFrom(page.evaluations());
     request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
+  } while (!request.page_token().empty() && (limit == 0 || all.steps_size() < limit));
   return all;
 }
 

@@ -49,7 +49,8 @@ class ClusterClient {
   absl::StatusOr<v1::ListJobsResponse> ListJobs(const std::vector<v1::Job::State>& states, int limit);
   // All pages.
   absl::StatusOr<v1::ListJobEventsResponse> ListJobEvents(const std::string& id);
-  absl::StatusOr<v1::ListJobMetricsResponse> ListJobMetrics(const std::string& id);
+  // With the first `limit` steps; with all when 0.
+  absl::StatusOr<v1::ListJobMetricsResponse> ListJobMetrics(const std::string& id, int limit = 0);
 
   // One stream from its start to its end, and how it ended. `on_update` runs on the calling thread.
   // Callers that must survive a broken stream use client/api/follow.h.

@@ -2,10 +2,17 @@
 
 #include "absl/strings/str_format.h"
 #include "client/api/json.h"
+#include "client/cli/job_output.h"
 #include "client/cli/render.h"
 #include "common/status_macros.h"
 
 namespace gpipe::client {
+namespace {
+
+// Enough for a median, also of a job of millions of steps.
+constexpr int kStepsToCompare = 1000;
+
+}  // namespace
 
 absl::StatusOr<JobProgress> Attend(ClusterClient& client, const std::string& id, const FollowOptions& options,
                                    Display& display) {
@@ -19,12 +26,21 @@ absl::StatusOr<JobProgress> Attend(ClusterClient& client, const std::string& id,
   return progress;
 }
 
-ExitCode ReportEnd(const JobProgress& progress, const GlobalOptions& global, std::FILE* words) {
+absl::StatusOr<std::string> ForecastTable(ClusterClient& client, const v1::Job& job) {
+  if (!job.has_forecast()) return std::string();
+  GPIPE_ASSIGN_OR_RETURN(const v1::ListJobMetricsResponse metrics, client.ListJobMetrics(job.id(), kStepsToCompare));
+  return RenderForecast(job.forecast(), {metrics.steps().begin(), metrics.steps().end()});
+}
+
+ExitCode ReportEnd(ClusterClient& client, const JobProgress& progress, const GlobalOptions& global, std::FILE* words) {
   const ExitCode code = ExitCodeOf(progress.job().state());
   if (global.json()) {
     Print(ToJson(progress.job(), JsonStyle::kDocument) + "\n");
   } else if (!global.quiet || code != ExitCode::kSucceeded) {
     absl::FPrintF(words, "%s\n", RenderEnd(progress));
+    // The job's end is known without it.
+    const absl::StatusOr<std::string> forecast = ForecastTable(client, progress.job());
+    if (forecast.ok()) absl::FPrintF(words, "%s", *forecast);
   }
   return code;
 }

@@ -16,9 +16,12 @@ namespace gpipe::client {
 absl::StatusOr<JobProgress> Attend(ClusterClient& client, const std::string& id, const FollowOptions& options,
                                    Display& display);
 
-// Prints how the job ended: with -o json the job on stdout; else words on `words`, which -q leaves out of a success.
-// Returns what to exit with.
-ExitCode ReportEnd(const JobProgress& progress, const GlobalOptions& global, std::FILE* words);
+// Prints how the job ended: with -o json the job on stdout; else words on `words`, which -q leaves out of a success,
+// and what was measured beside what was forecast. Returns what to exit with.
+ExitCode ReportEnd(ClusterClient& client, const JobProgress& progress, const GlobalOptions& global, std::FILE* words);
+
+// RenderForecast of a job with the steps that it has done so far. Empty without a forecast.
+absl::StatusOr<std::string> ForecastTable(ClusterClient& client, const v1::Job& job);
 
 // A document or a table on stdout.
 void Print(const std::string& text);

@@ -90,7 +90,7 @@ absl::StatusOr<ExitCode> AttendAndReport(ClusterClient& client, const GlobalOpti
                                          DisplayKind kind, std::FILE* out) {
   const auto display = MakeDisplay(kind, out);
   GPIPE_ASSIGN_OR_RETURN(const JobProgress progress, Attend(client, options.id, Following(options), *display));
-  return ReportEnd(progress, global, out);
+  return ReportEnd(client, progress, global, out);
 }
 
 }  // namespace
@@ -121,7 +121,9 @@ absl::StatusOr<ExitCode> JobList(const GlobalOptions& global, const JobOptions& 
 absl::StatusOr<ExitCode> JobGet(const GlobalOptions& global, const JobOptions& options) {
   ClusterClient client(global.client());
   GPIPE_ASSIGN_OR_RETURN(const v1::Job job, client.GetJob(options.id));
-  Print(global.json() ? ToJson(job, JsonStyle::kDocument) + "\n" : RenderJob(job));
+  if (global.json()) return PrintJob(job, global);
+  GPIPE_ASSIGN_OR_RETURN(const std::string forecast, ForecastTable(client, job));
+  Print(absl::StrCat(RenderJob(job), forecast.empty() ? "" : "\n", forecast));
   return ExitCode::kSucceeded;
 }
 

@@ -1,5 +1,7 @@
 #include "client/cli/job_output.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -50,6 +52,21 @@ std::string StateOf(const v1::Worker& worker) {
   return name.empty() ? absl::StrCat(worker.state()) : name.substr(sizeof("STATE_") - 1);
 }
 
+// REQUIRES: there are steps.
+template <typename ValueOf>
+auto Median(const std::vector<v1::StepMetrics>& steps, const ValueOf& value_of) {
+  std::vector<decltype(value_of(steps.front()))> values;
+  for (const v1::StepMetrics& step : steps) values.push_back(value_of(step));
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+// Steps are often shorter than what FormatSeconds tells apart.
+std::string FormatStep(double seconds) {
+  return seconds < 1 ? absl::StrFormat("%.1f ms", seconds * 1000) : FormatSeconds(absl::Seconds(seconds));
+}
+
 }  // namespace
 
 std::string RenderJobs(const v1::ListJobsResponse& jobs) {
@@ -78,6 +95,31 @@ std::string RenderJob(const v1::Job& job) {
   }
   if (job.stage_worker_size() > 0) absl::StrAppend(&text, "\n", StagesTable(job));
   return text;
+}
+
+std::string RenderForecast(const v1::Forecast& forecast, std::vector<v1::StepMetrics> steps) {
+  if (steps.size() > 1) steps.erase(steps.begin());
+  std::erase_if(steps, [&](const v1::StepMetrics& step) { return step.stage_busy_size() != forecast.stages_size(); });
+  const auto measured = [&](auto value_of, auto format) {
+    return steps.empty() ? std::string() : format(Median(steps, value_of));
+  };
+  std::string text = absl::StrCat("predicted a step of ", FormatStep(forecast.step_seconds()), ", bubble ",
+                                  FormatPercent(forecast.bubble_share()));
+  if (!steps.empty()) {
+    absl::StrAppend(&text, "; measured ",
+                    FormatStep(Median(steps, [](const v1::StepMetrics& step) { return step.step_seconds(); })), ", ",
+                    FormatPercent(Median(steps, [](const v1::StepMetrics& step) { return step.bubble_share(); })));
+  }
+  Table table({">STAGE", ">BUSY", ">MEASURED", ">PEAK SAVED", ">MEASURED"});
+  for (int i = 0; i < forecast.stages_size(); ++i) {
+    const auto busy = [i](const v1::StepMetrics& step) { return step.stage_busy(i); };
+    const auto saved = [i](const v1::StepMetrics& step) {
+      return i < step.stage_peak_saved_bytes_size() ? step.stage_peak_saved_bytes(i) : 0;
+    };
+    table.Add({absl::StrCat(i), FormatPercent(forecast.stages(i).busy_share()), measured(busy, FormatPercent),
+               FormatBytes(forecast.stages(i).peak_saved_bytes()), measured(saved, FormatBytes)});
+  }
+  return absl::StrCat(text, "\n", table.Render());
 }
 
 std::string RenderWorkers(const v1::ListWorkersResponse& workers) {

@@ -52,7 +52,7 @@ absl::StatusOr<ExitCode> RunJob(PrivateCluster& cluster, const spec::SpecFile& f
   const auto display = MakeDisplay(global.quiet ? DisplayKind::kNone : LiveOrPlain(stderr), stderr);
   GPIPE_ASSIGN_OR_RETURN(const JobProgress progress, Attend(client, job.id(), {}, *display));
   const absl::Status pulled = PullResults(client, progress.job(), folder);
-  const ExitCode code = ReportEnd(progress, global, stderr);  // The job's own end comes first.
+  const ExitCode code = ReportEnd(client, progress, global, stderr);  // The job's own end comes first.
   if (code == ExitCode::kFailed) ShowLog(cluster.local(), progress.job());
   GPIPE_RETURN_IF_ERROR(pulled);
   Say(global, absl::StrCat("results: ", folder.string()));

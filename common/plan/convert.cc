@@ -83,6 +83,12 @@ v1::ProgramKind ProgramKindOf(pipeline::RoundKind kind) {
   return v1::PROGRAM_KIND_UNSPECIFIED;
 }
 
+pipeline::Link FromProto(const v1::LinkSpeed& link) {
+  pipeline::Link converted{.latency_seconds = link.latency_seconds()};
+  if (link.bytes_per_second() > 0) converted.bytes_per_second = link.bytes_per_second();
+  return converted;
+}
+
 std::vector<pipeline::Edge> EdgesOf(const v1::Plan& plan) {
   std::vector<pipeline::Edge> edges;
   for (const v1::Edge& edge : plan.edges()) {

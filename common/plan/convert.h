@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "gpipe/v1/plan.pb.h"
+#include "pipeline/link.h"
 #include "pipeline/schedule.h"
 #include "pipeline/timeline.h"
 
@@ -19,6 +20,9 @@ v1::Timeline ToProto(const pipeline::TimelineSpec& timeline);
 
 // The kind of program that such a round runs; UNSPECIFIED for a checkpoint, which runs none.
 v1::ProgramKind ProgramKindOf(pipeline::RoundKind kind);
+
+// Where no bandwidth is given, bytes take no time.
+pipeline::Link FromProto(const v1::LinkSpeed& link);
 
 std::vector<pipeline::Edge> EdgesOf(const v1::Plan& plan);
 

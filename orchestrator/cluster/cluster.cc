@@ -30,6 +30,8 @@ const v1::AttemptId* AttemptOf(const v1::WorkerMessage& message) {
       return &message.released().attempt();
     case v1::WorkerMessage::kEvaluation:
       return &message.evaluation().attempt();
+    case v1::WorkerMessage::kLinksMeasured:
+      return &message.links_measured().attempt();
     default:
       return nullptr;
   }
@@ -141,14 +143,24 @@ void Cluster::Send(const WorkerEntry& worker, v1::OrchestratorMessage message) {
 }
 
 void Cluster::Assign(WorkerEntry& worker, const v1::Assignment& assignment) {
-  worker.attempt = assignment.attempt();
+  v1::OrchestratorMessage message;
+  *message.mutable_prepare() = assignment;
+  BeginAttempt(worker, assignment.attempt(), std::move(message));
+}
+
+void Cluster::Assign(WorkerEntry& worker, const v1::MeasureLinks& request) {
+  v1::OrchestratorMessage message;
+  *message.mutable_measure_links() = request;
+  BeginAttempt(worker, request.attempt(), std::move(message));
+}
+
+void Cluster::BeginAttempt(WorkerEntry& worker, const v1::AttemptId& attempt, v1::OrchestratorMessage message) {
+  worker.attempt = attempt;
   worker.activity.Clear();
   const std::string why = absl::StrCat("attempt ", worker.attempt.attempt(), " of ", worker.attempt.job());
   if (absl::Status applied = registry_.Apply(worker, WorkerEvent::kAssign, why); !applied.ok()) {
     spdlog::error("{}", StdView(applied.message()));
   }
-  v1::OrchestratorMessage message;
-  *message.mutable_prepare() = assignment;
   Send(worker, std::move(message));
 }
 

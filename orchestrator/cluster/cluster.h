@@ -60,6 +60,7 @@ class Cluster {
 
   // Gives it an attempt and makes it ASSIGNED. REQUIRES: IDLE.
   void Assign(WorkerEntry& worker, const v1::Assignment& assignment);
+  void Assign(WorkerEntry& worker, const v1::MeasureLinks& request);
   // Ends the worker's part in `attempt`; nothing if it has another one or none.
   void Abort(WorkerEntry& worker, const v1::AttemptId& attempt, std::string_view reason);
   void Release(WorkerEntry& worker, const v1::AttemptId& attempt);
@@ -83,6 +84,7 @@ class Cluster {
   void OnReleased(WorkerEntry& worker);
   void Refuse(Session& session, const absl::Status& why);
   void Lose(WorkerEntry& worker, std::string_view why);
+  void BeginAttempt(WorkerEntry& worker, const v1::AttemptId& attempt, v1::OrchestratorMessage message);
   void BeginRelease(WorkerEntry& worker, WorkerEvent event, std::string_view why);
   void Sweep(absl::Time due);
   void ScheduleSweep();

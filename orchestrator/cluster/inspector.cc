@@ -31,34 +31,44 @@ absl::Duration TimeToFetch(const v1::Inspect& request) {
 
 void Inspector::Inspect(v1::Inspect request, v1::Device device, absl::Duration timeout, Callback done) {
   request.clear_id();
-  const bool measure = request.profile_micro_batch() > 0;
-  std::string key = measure ? "" : request.SerializeAsString();
-  if (auto known = known_.find(key); !measure && known != known_.end()) return done(known->second);
+  std::string key = request.SerializeAsString();
+  if (auto known = known_.find(key); known != known_.end()) return done(known->second);
   if (JoinPending(key, done)) return;
-  if (pending_.size() >= kMaxPending) return done(absl::UnavailableError("the workers have many models to look at"));
-
-  WorkerEntry* worker = Choose(device, measure);
+  WorkerEntry* worker = Choose(device);
   if (worker == nullptr) {
     return done(absl::UnavailableError("no suitable worker is connected that could look at the model"));
   }
+  Ask(*worker, std::move(request), std::move(key), timeout, std::move(done));
+}
+
+void Inspector::Measure(v1::Inspect request, const std::string& kind, absl::Duration timeout, Callback done) {
+  for (WorkerEntry* worker : registry_->Idle(v1::DEVICE_ANY)) {
+    if (KindOf(worker->hello) != kind) continue;
+    return Ask(*worker, std::move(request), /*key=*/"", timeout, std::move(done));
+  }
+  done(absl::UnavailableError(absl::StrCat("no worker is idle that could measure the model: ", kind)));
+}
+
+void Inspector::Ask(const WorkerEntry& worker, v1::Inspect request, std::string key, absl::Duration timeout,
+                    Callback done) {
+  if (pending_.size() >= kMaxPending) return done(absl::UnavailableError("the workers have many models to look at"));
   const int64_t id = next_id_++;
   request.set_id(id);
   timeout += TimeToFetch(request);
-  const EventLoop::TimerId timer = loop_->PostAfter(timeout, [this, id, name = worker->name(), timeout] {
+  const EventLoop::TimerId timer = loop_->PostAfter(timeout, [this, id, name = worker.name(), timeout] {
     Finish(id, absl::DeadlineExceededError(
                    absl::StrCat("worker ", name, " did not look at the model within ", absl::FormatDuration(timeout))));
   });
   const int layers = request.model().sequential_size();  // 0 for an exported model, which only the worker knows.
-  pending_.emplace(id, Pending{worker->name(), std::move(key), layers, timer, {std::move(done)}});
+  pending_.emplace(id, Pending{worker.name(), std::move(key), layers, timer, {std::move(done)}});
   v1::OrchestratorMessage message;
   *message.mutable_inspect() = std::move(request);
-  loop_->AfterCommit([channel = worker->channel, message = std::move(message)](const absl::Status& stored) {
+  loop_->AfterCommit([channel = worker.channel, message = std::move(message)](const absl::Status& stored) {
     if (stored.ok()) channel->Send(message);
   });
 }
 
 bool Inspector::JoinPending(const std::string& key, Callback& done) {
-  if (key.empty()) return false;
   for (auto& [id, pending] : pending_) {
     if (pending.key != key) continue;
     pending.done.push_back(std::move(done));
@@ -68,10 +78,9 @@ bool Inspector::JoinPending(const std::string& key, Callback& done) {
 }
 
 // An idle worker answers sooner than a busy one.
-WorkerEntry* Inspector::Choose(v1::Device device, bool idle_only) {
+WorkerEntry* Inspector::Choose(v1::Device device) {
   std::vector<WorkerEntry*> idle = registry_->Idle(device);
   if (!idle.empty()) return idle.front();
-  if (idle_only) return nullptr;
   for (WorkerEntry* worker : registry_->All()) {
     if (worker->connected() && Suits(*worker, device)) return worker;
   }

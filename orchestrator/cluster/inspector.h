@@ -27,11 +27,12 @@ class Inspector {
   Inspector(EventLoop* loop, WorkerRegistry* registry) : loop_(loop), registry_(registry) {}
 
   // Calls `done` once, now or later. UNAVAILABLE: no suitable worker is connected, or it went away, or too much
-  // is asked already. DEADLINE_EXCEEDED:
-  // no answer in time. INVALID_ARGUMENT: the model or its data do not fit, by field path. `request.id` is set here.
-  // Measuring (profile_micro_batch) asks an IDLE worker only. `timeout` begins when the worker has had time to fetch the
-  // request's files.
+  // is asked already. DEADLINE_EXCEEDED: no answer in time, which begins when the worker has had time to fetch the
+  // request's files. INVALID_ARGUMENT: the model or its data do not fit, by field path. `request.id` is set here.
   void Inspect(v1::Inspect request, v1::Device device, absl::Duration timeout, Callback done);
+
+  // The same with a measurement (profile_micro_batch), by an IDLE worker of the kind; it is not remembered here.
+  void Measure(v1::Inspect request, const std::string& kind, absl::Duration timeout, Callback done);
 
   void OnInspected(const WorkerEntry& worker, const v1::Inspected& answer);
   void OnLost(const WorkerEntry& worker);
@@ -49,7 +50,8 @@ class Inspector {
   };
 
   bool JoinPending(const std::string& key, Callback& done);
-  WorkerEntry* Choose(v1::Device device, bool idle_only);
+  WorkerEntry* Choose(v1::Device device);
+  void Ask(const WorkerEntry& worker, v1::Inspect request, std::string key, absl::Duration timeout, Callback done);
   void Finish(int64_t id, absl::StatusOr<LayerInfos> result);
   void Remember(const std::string& key, const LayerInfos& layers);
 

@@ -52,6 +52,18 @@ bool Suits(const WorkerEntry& worker, v1::Device device) {
   return true;
 }
 
+std::vector<v1::Device> DevicesFor(v1::Device device) {
+  if (device == v1::DEVICE_CPU || device == v1::DEVICE_CUDA) return {device};
+  return {v1::DEVICE_CUDA, v1::DEVICE_CPU};
+}
+
+std::string KindOf(const v1::Hello& hello) {
+  return absl::StrCat(IsCuda(hello) ? "cuda " : "cpu ", hello.device_name(), ", ", hello.threads(), " threads, gpipe ",
+                      hello.version());
+}
+
+int64_t UsableMemory(const v1::Hello& hello) { return hello.memory_bytes() / 10 * 9; }
+
 absl::StatusOr<WorkerEntry*> WorkerRegistry::Join(const v1::Hello& hello, std::shared_ptr<WorkerChannel> channel,
                                                   absl::Time now) {
   GPIPE_RETURN_IF_ERROR(CheckHello(hello));

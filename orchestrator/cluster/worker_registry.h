@@ -37,6 +37,14 @@ struct WorkerEntry {
 bool IsCuda(const v1::Hello& hello);
 // Whether a job that asks for `device` may run on this worker.
 bool Suits(const WorkerEntry& worker, v1::Device device);
+// The devices that such a job may run on, all its workers on one of them; the better one first.
+std::vector<v1::Device> DevicesFor(v1::Device device);
+
+// Workers of one kind run a layer in the same time: `cpu AMD EPYC, 2 threads, gpipe 0.1.0`.
+std::string KindOf(const v1::Hello& hello);
+
+// What stages may use of the worker's memory; the rest is for the runtime. 0: not known.
+int64_t UsableMemory(const v1::Hello& hello);
 
 // All workers by name, lost ones too until they return, of those at most kMaxLost. For the loop's thread.
 // Entries stay where they are in memory until they are forgotten, which only happens to lost ones, in Join.

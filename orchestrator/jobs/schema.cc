@@ -90,6 +90,16 @@ CREATE TABLE results (
   PRIMARY KEY (job, path)
 ) WITHOUT ROWID;
 )sql",
+    // `request` is the fingerprint of what was measured; the newest have the highest sequence.
+    R"sql(
+CREATE TABLE profiles (
+  sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+  request TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  message BLOB NOT NULL,
+  UNIQUE (request, kind)
+);
+)sql",
 };
 
 }  // namespace

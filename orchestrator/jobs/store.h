@@ -119,6 +119,13 @@ class Store {
   // A file to pull. The same path again replaces it.
   absl::Status AddResult(std::string_view job_id, const v1::ResultFile& result);
 
+  static constexpr int64_t kMaxProfiles = 256;
+  // Remembers the layers that a worker of the kind measured when it was asked the request of that Fingerprint. Of all
+  // profiles only the newest are kept.
+  absl::Status AddProfile(std::string_view request, std::string_view kind, const v1::Inspected& profile);
+  // nullopt when it is not known.
+  absl::StatusOr<std::optional<v1::Inspected>> FindProfile(std::string_view request, std::string_view kind);
+
  private:
   Store(std::unique_ptr<FileLock> lock, std::unique_ptr<Database> database);
 

@@ -6,13 +6,13 @@
 
 namespace gpipe::orchestrator {
 
-std::string Fingerprint(const v1::SubmitJobRequest& request) {
+std::string Fingerprint(const google::protobuf::MessageLite& message) {
   std::string bytes;
   {
     google::protobuf::io::StringOutputStream stream(&bytes);
     google::protobuf::io::CodedOutputStream coded(&stream);
     coded.SetSerializationDeterministic(true);  // Maps in order of key.
-    request.SerializeToCodedStream(&coded);
+    message.SerializeToCodedStream(&coded);
   }
   Sha256 hash;
   hash.Update(bytes);

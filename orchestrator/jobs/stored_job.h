@@ -36,8 +36,8 @@ struct StoredJob {
   std::optional<CheckpointFiles> resume;
 };
 
-// A digest of everything in the request.
-std::string Fingerprint(const v1::SubmitJobRequest& request);
+// A digest of everything in the message.
+std::string Fingerprint(const google::protobuf::MessageLite& message);
 
 }  // namespace gpipe::orchestrator
 

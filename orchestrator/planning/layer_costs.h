@@ -2,26 +2,27 @@
 #define GPIPE_ORCHESTRATOR_PLANNING_LAYER_COSTS_H_
 
 #include <cstdint>
-#include <vector>
+#include <string>
 
 #include "gpipe/v1/job_spec.pb.h"
 #include "gpipe/v1/plan.pb.h"
-#include "orchestrator/artifacts/input_check.h"
-#include "pipeline/partitioner.h"
 
 namespace gpipe::orchestrator {
 
-// What each layer costs the worker that hosts it, for the partitioner: seconds of one micro-batch, and bytes for the
-// whole mini-batch (weights, gradients, optimizer state, what is saved for the backward pass).
-std::vector<pipeline::LayerCost> LayerCosts(const v1::JobSpec& spec, const InputFacts& facts,
-                                            const std::vector<v1::LayerInfo>& layers);
+// Weights, gradients and optimizer state of a layer.
+int64_t StateBytes(const v1::JobSpec& spec, const v1::LayerInfo& layer);
 
-// Forward, backward and recompute of a run of layers, one micro-batch.
-struct PassSeconds {
-  double forward = 0;
-  double backward = 0;
-};
-PassSeconds SecondsOf(const v1::JobSpec& spec, const v1::LayerInfo& layer);
+// What a layer keeps of a micro-batch of so many samples for the backward pass, without its inputs.
+int64_t SavedBytes(const v1::LayerInfo& layer, int64_t samples);
+
+// Of a value that a layer makes, or an input of the model.
+int64_t ValueBytes(const v1::ModelValue& value, int64_t samples);
+
+// The data behind an input of the model: the one of that name, or the only one there is; null when it cannot be told.
+const v1::ModelValue* DataOf(const std::string& input, const google::protobuf::RepeatedPtrField<v1::ModelValue>& data);
+
+// Whether any of so many micro-batches is computed again before its backward.
+bool Recomputes(const v1::JobSpec& spec, int64_t micro_batches);
 
 }  // namespace gpipe::orchestrator
 

@@ -6,15 +6,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/field_error.h"
-#include "common/plan/convert.h"
 #include "common/plan/shape.h"
 #include "common/status_macros.h"
 #include "orchestrator/planning/edges.h"
-#include "orchestrator/planning/layer_costs.h"
 #include "orchestrator/planning/programs.h"
-#include "pipeline/partitioner.h"
-#include "pipeline/schedule.h"
-#include "pipeline/simulator.h"
 #include "pipeline/timeline.h"
 
 namespace gpipe::orchestrator {
@@ -49,11 +44,14 @@ void AddStages(const PlanRequest& request, v1::Plan& plan) {
   const int stages = static_cast<int>(request.balance.size());
   int first_layer = 0;
   for (int stage = 0; stage < stages; ++stage) {
+    const int worker = static_cast<int>(int64_t{stage} * request.workers / stages);
     v1::Stage& added = *plan.add_stages();
     added.set_first_layer(first_layer);
     added.set_layer_count(static_cast<int>(request.balance[stage]));
+    plan.add_stage_worker(worker);
+    const auto layers = ProfileOf(request, worker).begin() + first_layer;
+    plan.mutable_layers()->Add(layers, layers + added.layer_count());
     first_layer += added.layer_count();
-    plan.add_stage_worker(static_cast<int>(int64_t{stage} * request.workers / stages));
   }
 }
 
@@ -65,26 +63,15 @@ void AddShapes(const PlanRequest& request, v1::Plan& plan) {
   plan.set_target_dtype(facts.target_dtype);
 }
 
-std::vector<pipeline::StageCost> StageCosts(const v1::JobSpec& spec, const v1::Plan& plan) {
-  std::vector<pipeline::StageCost> costs;
-  for (const v1::Stage& stage : plan.stages()) {
-    pipeline::StageCost cost{.forward = 0, .backward = 0, .recompute = 0};
-    for (int i = 0; i < stage.layer_count(); ++i) {
-      const PassSeconds seconds = SecondsOf(spec, plan.layers(stage.first_layer() + i));
-      cost.forward += seconds.forward;
-      cost.backward += seconds.backward;
-    }
-    cost.recompute = cost.forward;
-    costs.push_back(cost);
-  }
-  return costs;
-}
-
 }  // namespace
+
+const std::vector<v1::LayerInfo>& ProfileOf(const PlanRequest& request, int worker) {
+  return request.profiles.empty() ? request.layers : *request.profiles[worker];
+}
 
 absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts) {
   const int64_t stages = MostStages(spec);
-  const int64_t micro_batches = std::min({BatchSize(spec), facts.samples, spec.pipeline().chunks()});
+  const int64_t micro_batches = MicroBatches(spec, facts);
   FieldErrors errors;
   if (micro_batches > kMaxCells / stages) {
     errors.Add("pipeline.chunks", absl::StrCat("makes ", micro_batches, " micro-batches on up to ", stages,
@@ -120,32 +107,12 @@ absl::Status CheckBalance(const v1::JobSpec& spec, int64_t layers) {
 
 absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request) {
   v1::Plan plan;
-  plan.mutable_layers()->Assign(request.layers.begin(), request.layers.end());
   AddStages(request, plan);
   AddEdges(plan);
   *plan.mutable_timeline() = TimelineOf(request);
   AddShapes(request, plan);
   GPIPE_RETURN_IF_ERROR(AddPrograms(request.spec, plan));
   return plan;
-}
-
-absl::StatusOr<std::vector<int64_t>> Balance(const v1::JobSpec& spec, const InputFacts& facts,
-                                             const std::vector<v1::LayerInfo>& layers, int workers,
-                                             int64_t memory_bytes) {
-  if (spec.pipeline().balance_size() > 0) {
-    return std::vector<int64_t>(spec.pipeline().balance().begin(), spec.pipeline().balance().end());
-  }
-  absl::StatusOr<std::vector<int64_t>> balance = pipeline::Partition(
-      LayerCosts(spec, facts, layers), std::min<int>(workers, static_cast<int>(layers.size())), memory_bytes);
-  if (absl::IsResourceExhausted(balance.status())) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("out of memory: no cut into ", workers, " stages fits the workers: ", balance.status().message()));
-  }
-  return balance;
-}
-
-bool NeedsMeasuring(const v1::JobSpec& spec, int layers, int workers) {
-  return spec.pipeline().balance_size() == 0 && workers > 1 && workers < layers;
 }
 
 int WorkersFor(const v1::JobSpec& spec, int idle) {
@@ -169,10 +136,13 @@ int64_t TotalSteps(const v1::JobSpec& spec, const InputFacts& facts) {
   return train.epochs() * per_epoch;
 }
 
+int64_t MicroBatches(const v1::JobSpec& spec, const InputFacts& facts) {
+  return std::min({BatchSize(spec), facts.samples, spec.pipeline().chunks()});
+}
+
 int64_t LargestMicroBatch(const v1::JobSpec& spec, const InputFacts& facts) {
-  const int64_t batch = std::min(BatchSize(spec), facts.samples);
-  const int64_t chunks = std::min(batch, spec.pipeline().chunks());
-  return (batch + chunks - 1) / chunks;
+  const int64_t micro_batches = MicroBatches(spec, facts);
+  return (std::min(BatchSize(spec), facts.samples) + micro_batches - 1) / micro_batches;
 }
 
 v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, const FileMap& files, bool measure) {
@@ -197,15 +167,6 @@ int64_t ClassesOf(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& lay
   const int64_t chosen = spec.train().loss().cross_entropy().class_dim();
   const int64_t dim = chosen < 0 ? chosen + shape.size() : chosen;
   return dim > 0 && dim < shape.size() ? shape[static_cast<int>(dim)].fixed() : 0;
-}
-
-double PredictStepSeconds(const v1::JobSpec& spec, const v1::Plan& plan) {
-  if (plan.programs().empty()) return 0;
-  std::vector<pipeline::StageCost> costs = StageCosts(spec, plan);
-  const std::vector<double> edges(plan.edges_size(), 0.0);
-  absl::StatusOr<pipeline::SimulatedTimeline> timeline =
-      pipeline::Simulate(ScheduleOf(plan, plan.programs(0)), EdgesOf(plan), costs, edges);
-  return timeline.ok() ? timeline->seconds : 0;
 }
 
 }  // namespace gpipe::orchestrator

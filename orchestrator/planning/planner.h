@@ -19,10 +19,19 @@ struct PlanRequest {
   const v1::JobSpec& spec;
   const InputFacts& facts;
   const std::vector<v1::LayerInfo>& layers;
-  std::vector<int64_t> balance;  // Layers per stage.
-  int workers = 1;               // At most as many as stages.
-  int64_t first_step = 0;        // Steps done by the checkpoint to start from.
+  std::vector<int64_t> balance = {};  // Layers per stage.
+  int workers = 1;                    // At most as many as stages.
+  int64_t first_step = 0;             // Steps done by the checkpoint to start from.
+  // The layers as measured on each worker, or on one of its kind; empty when they were not measured.
+  std::vector<const std::vector<v1::LayerInfo>*> profiles = {};
+  // Between each worker and the next one; empty when they were not measured.
+  std::vector<v1::LinkSpeed> links = {};
+  // Bytes that stages may take on each worker, 0 is any number; empty: all may.
+  std::vector<int64_t> memory_bytes = {};
 };
+
+// The layers as that worker runs them, where that was measured.
+const std::vector<v1::LayerInfo>& ProfileOf(const PlanRequest& request, int worker);
 
 // Whether the job can be laid out at all, before its layers are known. INVALID_ARGUMENT, by field path: too many steps,
 // or too many micro-batches.
@@ -31,17 +40,9 @@ absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts);
 // Whether the spec's balance fits so many layers. Of a layer list the validator knows that. INVALID_ARGUMENT.
 absl::Status CheckBalance(const v1::JobSpec& spec, int64_t layers);
 
+// Each layer of the plan is described as on the worker that gets it.
 // REQUIRES: CheckSize is OK; the balance fits the layers.
 absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request);
-
-// The cut for `workers` stages from measured layers: the spec's balance, or an exact partition by time within
-// `memory_bytes` per worker (0: no limit). RESOURCE_EXHAUSTED ("out of memory") when nothing fits.
-absl::StatusOr<std::vector<int64_t>> Balance(const v1::JobSpec& spec, const InputFacts& facts,
-                                             const std::vector<v1::LayerInfo>& layers, int workers,
-                                             int64_t memory_bytes);
-
-// Whether Balance needs measured times: there is no balance and more than one way to cut so many layers.
-bool NeedsMeasuring(const v1::JobSpec& spec, int layers, int workers);
 
 // At most so many stages make sense, as far as is known before the layers are.
 int64_t MostStages(const v1::JobSpec& spec);
@@ -52,7 +53,8 @@ int WorkersFor(const v1::JobSpec& spec, int idle);
 // Optimizer steps of the whole job; 0 in inference.
 int64_t TotalSteps(const v1::JobSpec& spec, const InputFacts& facts);
 
-// Samples of the largest micro-batch.
+// Micro-batches of a full mini-batch, and the samples of the largest one.
+int64_t MicroBatches(const v1::JobSpec& spec, const InputFacts& facts);
 int64_t LargestMicroBatch(const v1::JobSpec& spec, const InputFacts& facts);
 
 // The question to a worker about this spec's layers; with `measure`, their costs too.
@@ -61,9 +63,6 @@ v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, const 
 // The size of the output's dimension that counts the classes (cross_entropy's class_dim); 0 when it has no such
 // dimension.
 int64_t ClassesOf(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers);
-
-// Time of one mini-batch from measured layers, by simulation; 0 when they were not measured.
-double PredictStepSeconds(const v1::JobSpec& spec, const v1::Plan& plan);
 
 }  // namespace gpipe::orchestrator
 

@@ -30,6 +30,7 @@ class Admission {
     JobBook* book;
     Scheduler* scheduler;
     SpecChecker* checker;
+    Profiler* profiler;
     const ArtifactStore* artifacts;
   };
   // All parts must outlive the admission.
@@ -56,7 +57,9 @@ class Admission {
     v1::JobSpec spec;
     FileMap files;
     int workers = 0;  // Asked for; 0 is up to the spec.
-    CheckedSpec checked;
+    CheckedSpec checked = {};
+    std::vector<v1::Hello> hosts = {};  // The workers it is planned for; the same one may stand for several.
+    std::map<std::string, LayerInfos> measured = {};  // By kind of worker.
     PlanCallback done;
   };
 
@@ -70,8 +73,10 @@ class Admission {
   void Answer(const SubmitCallback& done, absl::StatusOr<v1::Job> result);
 
   void OnPlanChecked(uint64_t id, absl::StatusOr<CheckedSpec> checked);
-  void Measure(uint64_t id, int workers);
-  int WorkersToPlanFor(const Planning& planning) const;
+  void MeasureThenRespond(uint64_t id);
+  std::vector<v1::Hello> HostsFor(const Planning& planning) const;
+  std::vector<WorkerEntry*> Connected(v1::Device device, int64_t wanted) const;
+  absl::StatusOr<v1::PlanJobResponse> Respond(const Planning& planning) const;
   void FinishPlan(uint64_t id, absl::StatusOr<v1::PlanJobResponse> response);
 
   const Parts parts_;

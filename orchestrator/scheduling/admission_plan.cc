@@ -6,6 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/plan/convert.h"
 #include "common/status_macros.h"
+#include "orchestrator/planning/balance.h"
+#include "orchestrator/planning/forecast.h"
 #include "orchestrator/planning/planner.h"
 #include "orchestrator/scheduling/admission.h"
 #include "pipeline/schedule.h"
@@ -13,17 +15,10 @@
 namespace gpipe::orchestrator {
 namespace {
 
-absl::StatusOr<v1::PlanJobResponse> Respond(const v1::JobSpec& spec, const InputFacts& facts, const LayerInfos& layers,
-                                            int workers) {
-  PlanRequest request{.spec = spec, .facts = facts, .layers = layers, .balance = {}, .workers = workers};
-  GPIPE_ASSIGN_OR_RETURN(request.balance, Balance(spec, facts, layers, workers, /*memory_bytes=*/0));
-  v1::PlanJobResponse response;
-  GPIPE_ASSIGN_OR_RETURN(*response.mutable_plan(), MakePlan(request));
-  const v1::Program& program = response.plan().programs(0);
-  response.set_bubble_share(pipeline::BubbleShare(workers, program.micro_batch_sizes_size()));
-  response.set_grid(pipeline::RenderGrid(ScheduleOf(response.plan(), program)));
-  response.mutable_forecast()->set_step_seconds(PredictStepSeconds(spec, response.plan()));
-  return response;
+absl::Status NoWorker() {
+  return absl::UnavailableError(
+      "planning needs a worker that looks at the model, and none is connected; start one with gpipe-worker "
+      "--orchestrator HOST:PORT");
 }
 
 }  // namespace
@@ -32,8 +27,7 @@ void Admission::Plan(const v1::PlanJobRequest& request, const v1::JobSpec& spec,
   if (!closed_.ok()) return done(closed_);
   const uint64_t id = next_id_++;
   const FileMap files(request.files().begin(), request.files().end());
-  plannings_.emplace(
-      id, Planning{.spec = spec, .files = files, .workers = request.workers(), .checked = {}, .done = std::move(done)});
+  plannings_.emplace(id, Planning{.spec = spec, .files = files, .workers = request.workers(), .done = std::move(done)});
   parts_.checker->Check(spec, files,
                         [this, id](absl::StatusOr<CheckedSpec> checked) { OnPlanChecked(id, std::move(checked)); });
 }
@@ -42,44 +36,87 @@ void Admission::OnPlanChecked(uint64_t id, absl::StatusOr<CheckedSpec> checked) 
   auto found = plannings_.find(id);
   if (found == plannings_.end()) return;
   if (!checked.ok()) return FinishPlan(id, checked.status());
-  if (!checked->layers.has_value()) {
-    return FinishPlan(id, absl::UnavailableError("planning needs a worker that looks at the model, and none is "
-                                                 "connected; start one with gpipe-worker --orchestrator HOST:PORT"));
-  }
+  if (!checked->layers.has_value()) return FinishPlan(id, NoWorker());
   Planning& planning = found->second;
   planning.checked = *std::move(checked);
-  const int workers = WorkersToPlanFor(planning);
-  const int layers = static_cast<int>(planning.checked.layers->size());
-  if (NeedsMeasuring(planning.spec, layers, workers)) return Measure(id, workers);
-  FinishPlan(id, Respond(planning.spec, planning.checked.facts, *planning.checked.layers, workers));
+  planning.hosts = HostsFor(planning);
+  if (planning.hosts.empty()) return FinishPlan(id, NoWorker());
+  MeasureThenRespond(id);
 }
 
-void Admission::Measure(uint64_t id, int workers) {
-  const Planning& planning = plannings_.at(id);
-  parts_.cluster->inspector().Inspect(
-      MakeInspect(planning.spec, planning.checked.facts, planning.files, /*measure=*/true),
-      planning.spec.pipeline().device(), Scheduler::kMeasureTimeout,
-      [this, id, workers](absl::StatusOr<LayerInfos> layers) {
-        auto found = plannings_.find(id);
-        if (found == plannings_.end()) return;
-        if (!layers.ok()) return FinishPlan(id, layers.status());
-        FinishPlan(id, Respond(found->second.spec, found->second.checked.facts, *layers, workers));
-      });
+// One kind of worker after the other, then the answer.
+void Admission::MeasureThenRespond(uint64_t id) {
+  auto found = plannings_.find(id);
+  if (found == plannings_.end()) return;
+  const Planning& planning = found->second;
+  const size_t layers = planning.checked.layers->size();
+  const auto is_measured = [&](const v1::Hello& host) { return planning.measured.contains(KindOf(host)); };
+  const auto next = std::find_if_not(planning.hosts.begin(), planning.hosts.end(), is_measured);
+  const bool needed = NeedsMeasuring(planning.spec, static_cast<int>(layers), static_cast<int>(planning.hosts.size()));
+  if (!needed || next == planning.hosts.end()) return FinishPlan(id, Respond(planning));
+  parts_.profiler->Measure(MakeInspect(planning.spec, planning.checked.facts, planning.files, /*measure=*/true),
+                           KindOf(*next), layers, absl::StrCat("a plan of ", planning.spec.name()),
+                           [this, id, kind = KindOf(*next)](absl::StatusOr<LayerInfos> measured) {
+                             if (!plannings_.contains(id)) return;
+                             if (!measured.ok()) return FinishPlan(id, measured.status());
+                             plannings_.at(id).measured[kind] = *std::move(measured);
+                             MeasureThenRespond(id);
+                           });
 }
 
-// Those asked for; else those the spec asks for; else as many as are connected.
-int Admission::WorkersToPlanFor(const Planning& planning) const {
+// As many workers as are asked for; else as the spec asks for; else as are connected. Connected ones, idle ones first,
+// on the device that the job would get; where they are too few, the last one stands for the missing ones.
+std::vector<v1::Hello> Admission::HostsFor(const Planning& planning) const {
   const v1::JobSpec& spec = planning.spec;
   const int64_t stages = std::min<int64_t>(MostStages(spec), static_cast<int64_t>(planning.checked.layers->size()));
-  int64_t workers = planning.workers;
-  if (workers == 0) workers = spec.pipeline().workers();
-  if (workers == 0 && spec.pipeline().balance_size() > 0) workers = stages;
-  if (workers == 0) {
-    for (const WorkerEntry* worker : parts_.cluster->registry().All()) {
-      if (worker->connected() && Suits(*worker, spec.pipeline().device())) ++workers;
-    }
+  int64_t wanted = planning.workers;
+  if (wanted == 0) wanted = spec.pipeline().workers();
+  if (wanted == 0 && spec.pipeline().balance_size() > 0) wanted = stages;
+  const std::vector<WorkerEntry*> connected = Connected(spec.pipeline().device(), wanted);
+  if (connected.empty()) return {};
+  if (wanted == 0) wanted = static_cast<int64_t>(connected.size());
+  wanted = std::clamp<int64_t>(wanted, 1, stages);
+  std::vector<v1::Hello> hosts;
+  for (int64_t i = 0; i < wanted; ++i) {
+    hosts.push_back(connected[std::min<size_t>(i, connected.size() - 1)]->hello);
   }
-  return static_cast<int>(std::clamp<int64_t>(workers, 1, stages));
+  return hosts;
+}
+
+// Of the best device that has enough of them; of the best one that has any when none has.
+std::vector<WorkerEntry*> Admission::Connected(v1::Device device, int64_t wanted) const {
+  std::vector<WorkerEntry*> best;
+  for (const v1::Device one : DevicesFor(device)) {
+    std::vector<WorkerEntry*> connected = parts_.cluster->registry().All();
+    std::erase_if(connected, [&](const WorkerEntry* w) { return !w->connected() || !Suits(*w, one); });
+    std::stable_partition(connected.begin(), connected.end(),
+                          [](const WorkerEntry* worker) { return worker->state == v1::Worker::STATE_IDLE; });
+    const bool enough = !connected.empty() && static_cast<int64_t>(connected.size()) >= wanted;
+    if (enough || best.empty()) best = std::move(connected);
+    if (enough) break;
+  }
+  return best;
+}
+
+absl::StatusOr<v1::PlanJobResponse> Admission::Respond(const Planning& planning) const {
+  const v1::JobSpec& spec = planning.spec;
+  PlanRequest request{.spec = spec, .facts = planning.checked.facts, .layers = *planning.checked.layers};
+  request.workers = static_cast<int>(planning.hosts.size());
+  for (const v1::Hello& host : planning.hosts) {
+    request.memory_bytes.push_back(UsableMemory(host));
+    if (!planning.measured.empty()) request.profiles.push_back(&planning.measured.at(KindOf(host)));
+  }
+  if (!planning.measured.empty()) request.links = parts_.scheduler->links().Find(planning.hosts).value_or(Links{});
+  GPIPE_ASSIGN_OR_RETURN(request.balance, Balance(request));
+  v1::PlanJobResponse response;
+  GPIPE_ASSIGN_OR_RETURN(*response.mutable_plan(), MakePlan(request));
+  const v1::Program& program = response.plan().programs(0);
+  response.set_bubble_share(pipeline::BubbleShare(request.workers, program.micro_batch_sizes_size()));
+  response.set_grid(pipeline::RenderGrid(ScheduleOf(response.plan(), program)));
+  if (IsMeasured(response.plan())) {
+    GPIPE_ASSIGN_OR_RETURN(*response.mutable_forecast(), MakeForecast(spec, response.plan(), request.links));
+  }
+  return response;
 }
 
 void Admission::FinishPlan(uint64_t id, absl::StatusOr<v1::PlanJobResponse> response) {

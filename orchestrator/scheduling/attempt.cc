@@ -17,7 +17,9 @@ Attempt::Attempt(EventLoop* loop, Cluster* cluster, AttemptHost* host, AttemptSe
       host_(host),
       setup_(std::move(setup)),
       window_(setup_.plan, static_cast<int>(setup_.workers.size()), setup_.spec.pipeline().clock_window()),
-      steps_(setup_.plan, static_cast<int>(setup_.workers.size())) {
+      steps_(setup_.plan, static_cast<int>(setup_.workers.size())),
+      rendezvous_(setup_.id,
+                  [this](int index, v1::OrchestratorMessage message) { SendTo(index, std::move(message)); }) {
   for (const std::string& name : setup_.workers) members_.push_back({.name = name});
 }
 
@@ -76,7 +78,7 @@ void Attempt::OnMessage(WorkerEntry& worker, const v1::WorkerMessage& message) {
     case v1::WorkerMessage::kRendezvousPut:
       return OnRendezvousPut(index, message.rendezvous_put());
     case v1::WorkerMessage::kRendezvousGet:
-      return OnRendezvousGet(index, message.rendezvous_get());
+      return rendezvous_.OnGet(index, message.rendezvous_get());
     case v1::WorkerMessage::kCheckpointShard:
       return OnCheckpointShard(index, message.checkpoint_shard());
     case v1::WorkerMessage::kFinished:
@@ -162,24 +164,8 @@ void Attempt::OnFinished(int index, const v1::Finished& finished) {
 }
 
 void Attempt::OnRendezvousPut(int index, const v1::RendezvousPut& put) {
-  std::vector<int> waiting;
-  absl::Status status = rendezvous_.Put(put.key(), put.value(), waiting);
-  if (!status.ok()) return Fail(FailureOf(index, "INTERNAL", "failed", StdView(status.message())));
-  for (int worker : waiting) SendValue(worker, put.key(), put.value());
-}
-
-void Attempt::OnRendezvousGet(int index, const v1::RendezvousGet& get) {
-  const std::string* value = rendezvous_.Get(get.key(), index);
-  if (value != nullptr) SendValue(index, get.key(), *value);
-}
-
-void Attempt::SendValue(int index, const std::string& key, const std::string& value) {
-  v1::OrchestratorMessage message;
-  v1::RendezvousValue& sent = *message.mutable_rendezvous_value();
-  *sent.mutable_attempt() = setup_.id;
-  sent.set_key(key);
-  sent.set_value(value);
-  SendTo(index, std::move(message));
+  const absl::Status status = rendezvous_.OnPut(put);
+  if (!status.ok()) Fail(FailureOf(index, "INTERNAL", "failed", StdView(status.message())));
 }
 
 void Attempt::SendTo(int index, v1::OrchestratorMessage message) {

@@ -16,7 +16,7 @@
 #include "orchestrator/jobs/stored_job.h"
 #include "orchestrator/scheduling/clock_window.h"
 #include "orchestrator/scheduling/cycle_collector.h"
-#include "orchestrator/scheduling/rendezvous_board.h"
+#include "orchestrator/scheduling/rendezvous_relay.h"
 #include "orchestrator/scheduling/step_collector.h"
 
 namespace gpipe::orchestrator {
@@ -47,6 +47,7 @@ struct AttemptSetup {
   std::vector<std::string> workers;  // By index, as in the plan.
   FileMap files;
   std::optional<CheckpointFiles> resume;
+  std::optional<v1::Forecast> forecast;  // Where its layers were measured.
 };
 
 // One run of a job on its workers: prepares them, grants clock cycles, collects what they report, and decides what the
@@ -114,8 +115,6 @@ class Attempt {
   void OnCheckpointShard(int index, const v1::CheckpointShard& shard);
   void OnFinished(int index, const v1::Finished& finished);
   void OnRendezvousPut(int index, const v1::RendezvousPut& put);
-  void OnRendezvousGet(int index, const v1::RendezvousGet& get);
-  void SendValue(int index, const std::string& key, const std::string& value);
   void SendTo(int index, v1::OrchestratorMessage message);
   void SendGrants();
 
@@ -143,7 +142,7 @@ class Attempt {
   ClockWindow window_;
   StepCollector steps_;
   CycleCollector cycles_;
-  RendezvousBoard rendezvous_;
+  RendezvousRelay rendezvous_;
   std::map<int64_t, std::map<int, v1::CheckpointShard>> shards_;  // By step and worker.
 
   // The first consequence, while no cause is known; then the cause, with its consequences.

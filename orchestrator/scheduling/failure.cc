@@ -52,6 +52,8 @@ std::string Doing(const v1::Activity& activity) {
       return AfterStep("evaluation", activity);
     case v1::PHASE_FINISHING:
       return "finishing";
+    case v1::PHASE_MEASURING:
+      return "measuring the links with its neighbours";
     default:
       return "preparing";
   }

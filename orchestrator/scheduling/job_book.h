@@ -23,10 +23,11 @@ namespace gpipe::orchestrator {
 struct LiveJob {
   StoredJob stored;
   std::optional<CheckedSpec> checked;
-  int unanswered_checks = 0;                  // Those that timed out.
-  std::map<v1::Device, LayerInfos> measured;  // By kind of device.
-  bool busy = false;                          // Something that placing waits for is under way.
-  std::unique_ptr<Attempt> attempt;           // While it is placed.
+  int unanswered_checks = 0;                   // Those that timed out.
+  std::map<std::string, LayerInfos> measured;  // By kind of worker.
+  int link_tries = 0;                          // To measure the links of its workers.
+  bool busy = false;                           // Something that placing waits for is under way.
+  std::unique_ptr<Attempt> attempt;            // While it is placed.
   std::vector<std::shared_ptr<WatchQueue>> watchers;
   std::vector<v1::StepMetrics> unsaved;  // Steps that are not stored yet.
   bool dirty = false;                    // The job's progress is not stored yet.

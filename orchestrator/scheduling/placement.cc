@@ -1,11 +1,14 @@
 // The half of the scheduler that brings the head of the queue onto workers.
 
-#include <algorithm>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/plan/convert.h"
 #include "common/status_macros.h"
+#include "common/string_view.h"
+#include "orchestrator/planning/balance.h"
+#include "orchestrator/planning/forecast.h"
 #include "orchestrator/planning/planner.h"
 #include "orchestrator/scheduling/failure.h"
 #include "orchestrator/scheduling/scheduler.h"
@@ -15,14 +18,22 @@
 namespace gpipe::orchestrator {
 namespace {
 
-// What a stage may use of the smallest worker; the rest is for the runtime. 0: not known.
-int64_t UsableMemory(const std::vector<WorkerEntry*>& workers) {
-  int64_t smallest = 0;
+// The kind of the first of these workers on which the job's layers were not measured; nullopt when there is none.
+std::optional<std::string> UnmeasuredKind(const LiveJob& job, const std::vector<WorkerEntry*>& workers) {
   for (const WorkerEntry* worker : workers) {
-    const int64_t bytes = worker->hello.memory_bytes();
-    if (bytes > 0 && (smallest == 0 || bytes < smallest)) smallest = bytes;
+    std::string kind = KindOf(worker->hello);
+    if (!job.measured.contains(kind)) return kind;
   }
-  return smallest / 10 * 9;
+  return std::nullopt;
+}
+
+// What the planner may know of the workers.
+void Describe(const LiveJob& job, const std::vector<WorkerEntry*>& workers, PlanRequest& request) {
+  const bool measured = !UnmeasuredKind(job, workers).has_value();
+  for (const WorkerEntry* worker : workers) {
+    request.memory_bytes.push_back(UsableMemory(worker->hello));
+    if (measured) request.profiles.push_back(&job.measured.at(KindOf(worker->hello)));
+  }
 }
 
 }  // namespace
@@ -50,24 +61,23 @@ bool Scheduler::TryHead() {
   const int layers = static_cast<int>(head->checked->layers->size());
   if (static_cast<int>(slots.workers.size()) > layers) slots.workers.resize(layers);
   const bool measure = NeedsMeasuring(head->job().spec(), layers, static_cast<int>(slots.workers.size()));
-  if (measure && !head->measured.contains(slots.device)) {
-    BeginMeasuring(*head, slots.device);
+  if (const auto kind = UnmeasuredKind(*head, slots.workers); measure && kind.has_value()) {
+    BeginMeasuring(*head, *kind);
     return false;
   }
+  if (measure && !FindLinks(*head, slots)) return false;
   Place(*head, slots);
   return true;
 }
 
 // All workers of one kind of device; GPUs first where the job takes any.
 Scheduler::Slots Scheduler::FindSlots(const v1::JobSpec& spec) {
-  for (v1::Device device : {v1::DEVICE_CUDA, v1::DEVICE_CPU}) {
-    const v1::Device wanted = spec.pipeline().device();
-    if ((wanted == v1::DEVICE_CPU || wanted == v1::DEVICE_CUDA) && wanted != device) continue;
+  for (v1::Device device : DevicesFor(spec.pipeline().device())) {
     std::vector<WorkerEntry*> idle = cluster_->registry().Idle(device);
     const int count = WorkersFor(spec, static_cast<int>(idle.size()));
     if (count == 0) continue;
     idle.resize(count);
-    return {device, std::move(idle)};
+    return {.workers = std::move(idle), .links = {}};
   }
   return {};
 }
@@ -103,23 +113,56 @@ void Scheduler::OnIncomplete(LiveJob& job) {
   RetryLater();
 }
 
-void Scheduler::BeginMeasuring(LiveJob& job, v1::Device device) {
+void Scheduler::BeginMeasuring(LiveJob& job, const std::string& kind) {
   job.busy = true;
-  spdlog::info("job {}: measuring its layers", job.id());
-  cluster_->inspector().Inspect(
-      MakeInspect(job.job().spec(), job.checked->facts, job.stored.files, /*measure=*/true), device, kMeasureTimeout,
-      [this, id = job.id(), device](absl::StatusOr<LayerInfos> layers) { OnMeasured(id, device, std::move(layers)); });
+  profiler_->Measure(
+      MakeInspect(job.job().spec(), job.checked->facts, job.stored.files, /*measure=*/true), kind,
+      job.checked->layers->size(), absl::StrCat("job ", job.id()),
+      [this, id = job.id(), kind](absl::StatusOr<LayerInfos> layers) { OnMeasured(id, kind, std::move(layers)); });
 }
 
-void Scheduler::OnMeasured(const std::string& id, v1::Device device, absl::StatusOr<LayerInfos> layers) {
+void Scheduler::OnMeasured(const std::string& id, const std::string& kind, absl::StatusOr<LayerInfos> layers) {
   LiveJob* job = book_->Find(id);
   if (job == nullptr) return;
   job->busy = false;
   if (absl::IsUnavailable(layers.status())) return RetryLater();
   if (layers.ok()) {
-    job->measured[device] = *std::move(layers);
+    job->measured[kind] = *std::move(layers);
   } else {
     Fail(*job, PlainFailure(layers.status()));
+  }
+  ScheduleSoon();
+}
+
+// Fills in the links between the workers, as far as is known. False: they are measured first.
+bool Scheduler::FindLinks(LiveJob& job, Slots& slots) {
+  std::vector<v1::Hello> hellos;
+  for (const WorkerEntry* worker : slots.workers) hellos.push_back(worker->hello);
+  std::optional<Links> links = links_.Find(hellos);
+  if (links.has_value()) slots.links = *std::move(links);
+  if (!slots.links.empty() || job.link_tries >= kMaxLinkTries) return true;
+  BeginMeasuringLinks(job, slots);
+  return false;
+}
+
+void Scheduler::BeginMeasuringLinks(LiveJob& job, const Slots& slots) {
+  job.busy = true;
+  ++job.link_tries;
+  spdlog::info("job {}: its workers measure the links between them", job.id());
+  links_.Measure(job.id(), slots.workers,
+                 [this, id = job.id()](const absl::Status& measured) { OnLinksMeasured(id, measured); });
+}
+
+// Without links the cut is as good as the layers' times alone can make it. After the loss of a worker others may be
+// chosen, whose links can be measured.
+void Scheduler::OnLinksMeasured(const std::string& id, const absl::Status& measured) {
+  LiveJob* job = book_->Find(id);
+  if (job == nullptr) return;
+  job->busy = false;
+  if (!measured.ok()) {
+    if (!absl::IsUnavailable(measured)) job->link_tries = kMaxLinkTries;
+    spdlog::warn("job {}: the links between its workers could not be measured ({}); it {}", id,
+                 StdView(measured.message()), job->link_tries < kMaxLinkTries ? "tries again" : "goes on without");
   }
   ScheduleSoon();
 }
@@ -143,19 +186,24 @@ void Scheduler::Place(LiveJob& job, const Slots& slots) {
 absl::StatusOr<AttemptSetup> Scheduler::Setup(LiveJob& job, const Slots& slots) {
   const v1::JobSpec& spec = job.job().spec();
   const int workers = static_cast<int>(slots.workers.size());
-  AttemptSetup setup{.id = {}, .spec = spec, .plan = {}, .workers = {}, .files = job.stored.files, .resume = {}};
+  AttemptSetup setup{
+      .id = {}, .spec = spec, .plan = {}, .workers = {}, .files = job.stored.files, .resume = {}, .forecast = {}};
   setup.id.set_job(job.id());
   setup.id.set_attempt(job.job().attempt() + 1);
   for (const WorkerEntry* worker : slots.workers) setup.workers.push_back(worker->name());
 
   GPIPE_ASSIGN_OR_RETURN(setup.resume, book_->store().LatestCheckpoint(job.id()));
   if (!setup.resume.has_value()) setup.resume = job.stored.resume;
-  auto measured = job.measured.find(slots.device);
-  const LayerInfos& layers = measured != job.measured.end() ? measured->second : *job.checked->layers;
-  PlanRequest request{.spec = spec, .facts = job.checked->facts, .layers = layers, .balance = {}, .workers = workers};
+  PlanRequest request{.spec = spec, .facts = job.checked->facts, .layers = *job.checked->layers};
+  request.workers = workers;
   request.first_step = setup.resume.has_value() ? setup.resume->step : 0;
-  GPIPE_ASSIGN_OR_RETURN(request.balance, Balance(spec, request.facts, layers, workers, UsableMemory(slots.workers)));
+  request.links = slots.links;
+  Describe(job, slots.workers, request);
+  GPIPE_ASSIGN_OR_RETURN(request.balance, Balance(request));
   GPIPE_ASSIGN_OR_RETURN(setup.plan, MakePlan(request));
+  if (IsMeasured(setup.plan)) {
+    GPIPE_ASSIGN_OR_RETURN(setup.forecast, MakeForecast(spec, setup.plan, request.links));
+  }
   // What the attempt measures again must not be there twice.
   GPIPE_RETURN_IF_ERROR(book_->store().DropMetricsAfter(job.id(), request.first_step));
   return setup;
@@ -168,6 +216,8 @@ void Scheduler::FillJob(LiveJob& job, const AttemptSetup& setup) {
   *filled.mutable_stage_worker() = setup.plan.stage_worker();
   filled.clear_balance();
   for (const v1::Stage& stage : setup.plan.stages()) filled.add_balance(stage.layer_count());
+  filled.clear_forecast();
+  if (setup.forecast.has_value()) *filled.mutable_forecast() = *setup.forecast;
   filled.set_rounds_done(0);
   filled.set_rounds_total(pipeline::CountRounds(FromProto(setup.plan.timeline())));
   filled.set_steps_done(setup.plan.timeline().first_step());

@@ -45,8 +45,10 @@ Scheduler::Scheduler(const Parts& parts)
       cluster_(parts.cluster),
       book_(parts.book),
       checker_(parts.checker),
+      profiler_(parts.profiler),
       artifacts_(parts.artifacts),
-      merges_(parts.merges) {
+      merges_(parts.merges),
+      links_(parts.loop, parts.cluster) {
   cluster_->set_listener(this);
 }
 
@@ -57,14 +59,17 @@ LiveJob* Scheduler::JobOf(const v1::AttemptId& attempt) {
 }
 
 void Scheduler::OnAttemptMessage(WorkerEntry& worker, const v1::WorkerMessage& message) {
+  if (links_.Has(worker.attempt)) return links_.OnMessage(worker, message);
   if (LiveJob* job = JobOf(worker.attempt); job != nullptr) job->attempt->OnMessage(worker, message);
 }
 
 void Scheduler::OnWorkerLost(WorkerEntry& worker, std::string_view why) {
+  if (links_.Has(worker.attempt)) return links_.OnLost(worker, why);
   if (LiveJob* job = JobOf(worker.attempt); job != nullptr) job->attempt->OnLost(worker, why);
 }
 
 void Scheduler::OnWorkerLeaving(WorkerEntry& worker, std::string_view reason) {
+  if (links_.Has(worker.attempt)) return links_.OnLeaving(worker, reason);
   LiveJob* job = JobOf(worker.attempt);
   if (job == nullptr) return cluster_->GrantLeave(worker);
   job->attempt->OnLeaving(worker, reason);

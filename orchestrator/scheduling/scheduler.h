@@ -12,6 +12,8 @@
 #include "orchestrator/cluster/event_loop.h"
 #include "orchestrator/scheduling/attempt.h"
 #include "orchestrator/scheduling/job_book.h"
+#include "orchestrator/scheduling/link_meter.h"
+#include "orchestrator/scheduling/profiler.h"
 #include "orchestrator/scheduling/spec_checker.h"
 
 namespace gpipe::orchestrator {
@@ -20,15 +22,17 @@ namespace gpipe::orchestrator {
 // A job at the head of the queue that cannot be placed yet holds back the others.
 class Scheduler final : public ClusterListener, public AttemptHost {
  public:
-  static constexpr absl::Duration kMeasureTimeout = absl::Seconds(120);
   static constexpr absl::Duration kRetry = absl::Seconds(1);
   static constexpr int kMaxUnansweredChecks = 3;
+  // Of measuring the links between a job's workers, before it goes on without them.
+  static constexpr int kMaxLinkTries = 3;
 
   struct Parts {
     EventLoop* loop;
     Cluster* cluster;
     JobBook* book;
     SpecChecker* checker;
+    Profiler* profiler;
     ArtifactStore* artifacts;
     Background* merges;  // For joining what workers uploaded.
   };
@@ -47,6 +51,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   // next start.
   void Shutdown(std::string_view reason);
 
+  const LinkMeter& links() const { return links_; }
+
   // ClusterListener
   void OnAttemptMessage(WorkerEntry& worker, const v1::WorkerMessage& message) override;
   void OnWorkerLost(WorkerEntry& worker, std::string_view why) override;
@@ -64,8 +70,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
 
  private:
   struct Slots {
-    v1::Device device = v1::DEVICE_UNSPECIFIED;
     std::vector<WorkerEntry*> workers;
+    Links links;  // Empty: not known.
   };
 
   // placement.cc
@@ -73,8 +79,11 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   Slots FindSlots(const v1::JobSpec& spec);
   void BeginCheck(LiveJob& job);
   void OnChecked(const std::string& id, absl::StatusOr<CheckedSpec> checked);
-  void BeginMeasuring(LiveJob& job, v1::Device device);
-  void OnMeasured(const std::string& id, v1::Device device, absl::StatusOr<LayerInfos> layers);
+  void BeginMeasuring(LiveJob& job, const std::string& kind);
+  void OnMeasured(const std::string& id, const std::string& kind, absl::StatusOr<LayerInfos> layers);
+  bool FindLinks(LiveJob& job, Slots& slots);
+  void BeginMeasuringLinks(LiveJob& job, const Slots& slots);
+  void OnLinksMeasured(const std::string& id, const absl::Status& measured);
   void OnIncomplete(LiveJob& job);
   void RetryLater();
   void Place(LiveJob& job, const Slots& slots);
@@ -94,8 +103,10 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   Cluster* const cluster_;
   JobBook* const book_;
   SpecChecker* const checker_;
+  Profiler* const profiler_;
   ArtifactStore* const artifacts_;
   Background* const merges_;
+  LinkMeter links_;
   bool scheduled_ = false;
   bool closed_ = false;
 };

@@ -1,6 +1,7 @@
 """What users see of a running cluster: automatic cuts, the clock, plans, results."""
 
 import json
+import re
 import shutil
 import subprocess
 
@@ -24,6 +25,45 @@ def test_an_absent_balance_is_cut_by_measured_cost(cluster, tmp_path):
     assert job["state"] == "STATE_SUCCEEDED", job
     balance = [int(count) for count in job["balance"]]
     assert sum(balance) == 7 and balance[0] == 5, balance
+
+
+def test_a_measured_job_has_a_forecast_with_what_was_measured_beside_it(cluster, tmp_path):
+    spec = training_spec("foretold", steps=6)
+    spec["pipeline"] = {"workers": 2, "chunks": 4, "checkpoint": "always"}
+    job = cluster.wait(cluster.submit(write_spec(tmp_path, spec)))
+    assert job["state"] == "STATE_SUCCEEDED", job
+    forecast = job["forecast"]
+    assert 0 < forecast["bubble_share"] < 1 and forecast["step_seconds"] > 0
+    assert [0 < stage["busy_share"] <= 1 and int(stage["peak_saved_bytes"]) > 0 for stage in forecast["stages"]] == [True] * 2
+    text = gpipe("job", "get", job["id"], address=cluster.address).stdout
+    assert "predicted a step of" in text and "; measured" in text, text
+
+    # The same question again is not asked of a worker, by a plan either.
+    gpipe("plan", tmp_path / "foretold.yaml", address=cluster.address)
+    again = cluster.submit(tmp_path / "foretold.yaml")
+    assert cluster.wait(again)["state"] == "STATE_SUCCEEDED"
+    log = (cluster.folder / "orchestrator.log").read_text()
+    assert log.count("a plan of foretold: the profile for") == 1
+    assert log.count(f"{again}: the profile for") == 1 and f"{again}: measuring" not in log
+
+
+def test_links_between_workers_are_measured_once_and_are_in_the_forecast(fresh_cluster, tmp_path):
+    fresh_cluster.start_workers(3)
+    forecasts = []
+    for name in ("first", "second"):
+        spec = training_spec(name)
+        spec["pipeline"] = {"workers": 3, "chunks": 2}
+        job = fresh_cluster.wait(fresh_cluster.submit(write_spec(tmp_path, spec)))
+        assert job["state"] == "STATE_SUCCEEDED", job
+        forecasts.append(job["forecast"]["links"])
+        fresh_cluster.wait_idle(3)
+    assert forecasts[0] == forecasts[1] and len(forecasts[0]) == 2
+    for link in forecasts[0]:
+        assert 0 <= link.get("latency_seconds", 0) < 0.1 and link["bytes_per_second"] > 1e6, link
+    plan = json.loads(gpipe("plan", tmp_path / "first.yaml", "-o", "json", address=fresh_cluster.address).stdout)
+    assert plan["forecast"]["links"] == forecasts[0]
+    log = (fresh_cluster.folder / "orchestrator.log").read_text()
+    assert re.findall(r"link (w\d - w\d): [\d.]+ us, [\d.]+ MB/s", log) == ["w0 - w1", "w1 - w2"], log
 
 
 def test_without_balance_and_workers_every_idle_worker_is_used(cluster, tmp_path):

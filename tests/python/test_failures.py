@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from cluster import BIN, gpipe, read_jsonl, wait_until, write_spec
-from failure_table import PHASES, failpoint, lose_worker, training_spec
+from failure_table import PHASES, failpoint, lose_worker, training_spec, where_it_stopped
 
 BOUND_SECONDS = 10
 
@@ -41,6 +41,24 @@ def test_a_hung_worker_counts_as_lost_after_its_lease(fresh_cluster, tmp_path):
     assert seconds < BOUND_SECONDS
     assert job["state"] == "STATE_FAILED" and job["failure"]["worker"] == "w1"
     check_survivors_run_the_next_job(fresh_cluster, tmp_path)
+
+
+@pytest.mark.parametrize("how", ["killed", "failing"])
+def test_links_that_cannot_be_measured_do_not_fail_the_job(fresh_cluster, tmp_path, how):
+    fresh_cluster.start_worker("w0")
+    action = {"killed": "stop", "failing": "error"}[how]
+    victim = fresh_cluster.start_worker("w1", environment=failpoint("worker.measuring", action))
+    fresh_cluster.wait_idle(2)
+    spec = training_spec("unknown_links", workers=2)
+    spec["pipeline"] = {"workers": 2, "chunks": 4}
+    job = fresh_cluster.submit(write_spec(tmp_path, spec))
+    if how == "killed":
+        wait_until(lambda: where_it_stopped(fresh_cluster, "w1"), 60, "w1 stopped")
+        victim.kill()
+        fresh_cluster.start_worker("w2")
+    done = fresh_cluster.wait(job)
+    assert done["state"] == "STATE_SUCCEEDED", done
+    assert done["workers"] == {"killed": ["w0", "w2"], "failing": ["w0", "w1"]}[how]
 
 
 def test_an_uncontrolled_kill_fails_the_job_too(fresh_cluster, tmp_path):

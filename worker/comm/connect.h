@@ -3,6 +3,7 @@
 
 #include <c10/core/Device.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,6 +27,10 @@ struct CommOptions {
 // Connects this worker with its peers: NCCL when the device is CUDA, Gloo on CPU, and nothing at all when size is 1.
 // Blocks until all have joined. `rendezvous` must outlive the result. Aborting `rendezvous` wakes it.
 absl::StatusOr<std::unique_ptr<Communicator>> Connect(const CommOptions& options, Rendezvous& rendezvous);
+
+// How a worker finds its peers: Connect, or another one in tests.
+using Connector =
+    std::function<absl::StatusOr<std::unique_ptr<Communicator>>(const CommOptions& options, Rendezvous& rendezvous)>;
 
 }  // namespace gpipe::worker
 

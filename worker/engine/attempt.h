@@ -4,7 +4,6 @@
 #include <c10/core/Device.h>
 
 #include <filesystem>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,10 +24,6 @@
 #include "worker/stage/optimizer.h"
 
 namespace gpipe::worker {
-
-// How a worker finds its peers: worker/comm/connect.h, or another one in tests.
-using Connector =
-    std::function<absl::StatusOr<std::unique_ptr<Communicator>>(const CommOptions& options, Rendezvous& rendezvous)>;
 
 // One worker's part of one attempt, from the assignment to the results. The methods are called in the order in which
 // they stand, each at most once, by the engine's thread. Destroying it lets go of everything.

@@ -15,6 +15,8 @@ class AttemptHost {
 
   // Begins an attempt. Answers with Prepared or Failed; with Failed at once when another attempt is under way.
   virtual void Prepare(v1::Assignment assignment) = 0;
+  // Begins an attempt that only measures. Answers with LinksMeasured, or as Prepare.
+  virtual void MeasureLinks(v1::MeasureLinks request) = 0;
   virtual void Grant(const v1::Grant& grant) = 0;
   virtual void OnRendezvousValue(const v1::RendezvousValue& value) = 0;
   // Both are answered with Released, also when there is nothing (any more) to let go of.

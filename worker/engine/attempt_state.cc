@@ -23,11 +23,16 @@ constexpr Edge kTable[] = {
     {State::kFinishing, Event::kUploaded, State::kFinished},
     {State::kFinished, Event::kRelease, State::kIdle},
 
+    {State::kIdle, Event::kMeasure, State::kMeasuring},
+    {State::kMeasuring, Event::kMeasured, State::kFinished},
+
+    {State::kMeasuring, Event::kFail, State::kAborting},
     {State::kPreparing, Event::kFail, State::kAborting},
     {State::kJoining, Event::kFail, State::kAborting},
     {State::kRunning, Event::kFail, State::kAborting},
     {State::kFinishing, Event::kFail, State::kAborting},
 
+    {State::kMeasuring, Event::kAbort, State::kAborting},
     {State::kPreparing, Event::kAbort, State::kAborting},
     {State::kJoining, Event::kAbort, State::kAborting},
     {State::kRunning, Event::kAbort, State::kAborting},
@@ -52,6 +57,8 @@ std::string_view ToString(AttemptState state) {
   switch (state) {
     case State::kIdle:
       return "idle";
+    case State::kMeasuring:
+      return "measuring links";
     case State::kPreparing:
       return "preparing";
     case State::kJoining:
@@ -72,6 +79,10 @@ std::string_view ToString(AttemptEvent event) {
   switch (event) {
     case Event::kPrepare:
       return "prepare";
+    case Event::kMeasure:
+      return "measure links";
+    case Event::kMeasured:
+      return "have measured";
     case Event::kBuilt:
       return "be built";
     case Event::kJoined:

@@ -10,16 +10,19 @@ namespace gpipe::worker {
 // The life of a worker's part of an attempt.
 enum class AttemptState {
   kIdle,       // No attempt.
+  kMeasuring,  // Measuring links with its neighbours; such an attempt does nothing else.
   kPreparing,  // Fetching files, building stages, loading weights.
   kJoining,    // Connecting with its peers.
   kRunning,    // Executing rounds as they are granted.
   kFinishing,  // Uploading results.
-  kFinished,   // Waits for Release; its communicator stays, because peers may still be receiving.
+  kFinished,   // Waits for Release; its communicator stays, because peers may still be receiving or measuring.
   kAborting,   // Failed or aborted: letting go of tensors, then waiting for Abort if that has not come yet.
 };
 
 enum class AttemptEvent {
   kPrepare,     // An assignment arrived.
+  kMeasure,     // Its links are to be measured.
+  kMeasured,    // They are.
   kBuilt,       // Stages, optimizer and data are there.
   kJoined,      // All peers are connected.
   kRoundsDone,  // The last round is done.
@@ -31,13 +34,13 @@ enum class AttemptEvent {
 };
 
 inline constexpr AttemptState kAllAttemptStates[] = {
-    AttemptState::kIdle,      AttemptState::kPreparing, AttemptState::kJoining, AttemptState::kRunning,
-    AttemptState::kFinishing, AttemptState::kFinished,  AttemptState::kAborting};
+    AttemptState::kIdle,    AttemptState::kMeasuring, AttemptState::kPreparing, AttemptState::kJoining,
+    AttemptState::kRunning, AttemptState::kFinishing, AttemptState::kFinished,  AttemptState::kAborting};
 
 inline constexpr AttemptEvent kAllAttemptEvents[] = {
-    AttemptEvent::kPrepare,    AttemptEvent::kBuilt,    AttemptEvent::kJoined,
-    AttemptEvent::kRoundsDone, AttemptEvent::kUploaded, AttemptEvent::kFail,
-    AttemptEvent::kAbort,      AttemptEvent::kRelease,  AttemptEvent::kAborted};
+    AttemptEvent::kPrepare, AttemptEvent::kMeasure,    AttemptEvent::kMeasured, AttemptEvent::kBuilt,
+    AttemptEvent::kJoined,  AttemptEvent::kRoundsDone, AttemptEvent::kUploaded, AttemptEvent::kFail,
+    AttemptEvent::kAbort,   AttemptEvent::kRelease,    AttemptEvent::kAborted};
 
 // The only way an attempt changes its state. FAILED_PRECONDITION names state and event when it is not in the table.
 absl::StatusOr<AttemptState> Transition(AttemptState from, AttemptEvent event);

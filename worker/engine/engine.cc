@@ -60,15 +60,24 @@ AttemptState Engine::state() const {
 
 void Engine::Prepare(v1::Assignment assignment) {
   const v1::AttemptId id = assignment.attempt();
+  Begin(id, AttemptEvent::kPrepare, std::move(assignment));
+}
+
+void Engine::MeasureLinks(v1::MeasureLinks request) {
+  const v1::AttemptId id = request.attempt();
+  Begin(id, AttemptEvent::kMeasure, std::move(request));
+}
+
+void Engine::Begin(const v1::AttemptId& id, AttemptEvent event, Task task) {
   absl::Status refused;
   {
     absl::MutexLock lock(&mutex_);
-    absl::StatusOr<AttemptState> next = Transition(state_, AttemptEvent::kPrepare);
+    absl::StatusOr<AttemptState> next = Transition(state_, event);
     if (stopping_) next = absl::FailedPreconditionError("the worker is leaving");
     if (next.ok()) {
       state_ = *next;
       control_ = std::make_shared<AttemptControl>(id, sink_);
-      pending_ = std::move(assignment);
+      pending_ = std::move(task);
       return;
     }
     refused = next.status();
@@ -138,19 +147,18 @@ void Engine::Loop() {
   SetThreadName("engine");
   const absl::Status ready = SetUpTorchThread(options_.device, options_.threads);
   while (true) {
-    v1::Assignment assignment;
+    std::optional<Task> task;
     std::shared_ptr<AttemptControl> control;
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(this, &Engine::HasWork));
       if (closing_) return;
-      assignment = *std::exchange(pending_, std::nullopt);
+      task = std::exchange(pending_, std::nullopt);
       control = control_;
     }
-    spdlog::info("{}: preparing", Describe(control->id()));
     activity_.Begin(control->id());
     if (ready.ok()) {
-      RunAttempt(std::move(assignment), *control);
+      std::visit([&](auto& begun) { Run(std::move(begun), *control); }, *task);
     } else {
       Fail(ready, *control);
     }
@@ -158,7 +166,8 @@ void Engine::Loop() {
   }
 }
 
-void Engine::RunAttempt(v1::Assignment assignment, AttemptControl& control) {
+void Engine::Run(v1::Assignment assignment, AttemptControl& control) {
+  spdlog::info("{}: preparing", Describe(control.id()));
   absl::StatusOr<ScratchFolder> folder = ScratchFolder::Create(options_.work_dir / "attempt");
   if (!folder.ok()) return Fail(folder.status(), control);
   const Attempt::Environment environment = {options_.device,  options_.data_address,
@@ -173,6 +182,34 @@ void Engine::RunAttempt(v1::Assignment assignment, AttemptControl& control) {
   }
   Fail(status, control);  // Before the peers notice, so that the cause is told first.
   attempt.Abandon(status);
+}
+
+void Engine::Run(const v1::MeasureLinks& request, AttemptControl& control) {
+  spdlog::info("{}: measuring links", Describe(control.id()));
+  CommOptions options;
+  options.rank = request.worker_index();
+  options.size = request.workers();
+  options.device = options_.device;
+  options.data_address = options_.data_address;
+  LinkProbe probe(std::move(options), options_.connect, {activity_, failpoint_, control});
+  const absl::Status status = ReportLinks(probe, control.id());
+  if (status.ok()) {
+    control.WaitForEnd();
+    return;
+  }
+  Fail(status, control);  // As above.
+  probe.Abandon(status);
+}
+
+absl::Status Engine::ReportLinks(LinkProbe& probe, const v1::AttemptId& id) {
+  GPIPE_ASSIGN_OR_RETURN(const std::optional<v1::LinkSpeed> next, probe.Measure());
+  GPIPE_RETURN_IF_ERROR(Advance(AttemptEvent::kMeasured));
+  v1::WorkerMessage message;
+  v1::LinksMeasured& measured = *message.mutable_links_measured();
+  *measured.mutable_attempt() = id;
+  if (next) *measured.mutable_next() = *next;
+  sink_.Send(std::move(message));
+  return absl::OkStatus();
 }
 
 absl::Status Engine::RunPhases(Attempt& attempt, const v1::AttemptId& id) {

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <variant>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
@@ -21,6 +22,7 @@
 #include "worker/engine/attempt_host.h"
 #include "worker/engine/attempt_state.h"
 #include "worker/engine/failpoint.h"
+#include "worker/engine/link_probe.h"
 #include "worker/engine/message_sink.h"
 
 namespace gpipe::worker {
@@ -45,6 +47,7 @@ class Engine : public AttemptHost {
   ~Engine() override;
 
   void Prepare(v1::Assignment assignment) override;
+  void MeasureLinks(v1::MeasureLinks request) override;
   void Grant(const v1::Grant& grant) override;
   void OnRendezvousValue(const v1::RendezvousValue& value) override;
   void Abort(const v1::AttemptId& attempt, const absl::Status& reason) override;
@@ -56,12 +59,20 @@ class Engine : public AttemptHost {
   AttemptState state() const;
 
  private:
+  // What an attempt is there for.
+  using Task = std::variant<v1::Assignment, v1::MeasureLinks>;
+
   Engine(EngineOptions options, FileCache cache, Artifacts& artifacts, MessageSink& sink);
+
+  // Begins an attempt, or refuses it.
+  void Begin(const v1::AttemptId& id, AttemptEvent event, Task task);
 
   // The engine's thread.
   void Loop();
-  void RunAttempt(v1::Assignment assignment, AttemptControl& control);
+  void Run(v1::Assignment assignment, AttemptControl& control);
+  void Run(const v1::MeasureLinks& request, AttemptControl& control);
   absl::Status RunPhases(Attempt& attempt, const v1::AttemptId& id);
+  absl::Status ReportLinks(LinkProbe& probe, const v1::AttemptId& id);
   absl::Status Advance(AttemptEvent event);
   void Fail(const absl::Status& status, const AttemptControl& control);
   void LetGo(AttemptControl& control);
@@ -84,7 +95,7 @@ class Engine : public AttemptHost {
   // Held before the lock of control_ and those of the sink.
   mutable absl::Mutex mutex_;
   AttemptState state_ ABSL_GUARDED_BY(mutex_) = AttemptState::kIdle;
-  std::optional<v1::Assignment> pending_ ABSL_GUARDED_BY(mutex_);  // Until the engine's thread takes it.
+  std::optional<Task> pending_ ABSL_GUARDED_BY(mutex_);  // Until the engine's thread takes it.
   // Shared with a caller of StopAtCycle, who waits on its gate while the attempt may end.
   std::shared_ptr<AttemptControl> control_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;  // StopAtCycle was called: nothing new begins.

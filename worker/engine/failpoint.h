@@ -11,6 +11,7 @@ namespace gpipe::worker {
 
 // Places where a test can make the worker fail. All of them, in the order of a job.
 namespace failpoint {
+inline constexpr std::string_view kMeasuring = "worker.measuring";
 inline constexpr std::string_view kPreparing = "worker.preparing";
 inline constexpr std::string_view kJoining = "worker.joining";
 inline constexpr std::string_view kForward = "worker.forward";
@@ -19,7 +20,7 @@ inline constexpr std::string_view kOptimizer = "worker.optimizer";
 inline constexpr std::string_view kCheckpoint = "worker.checkpoint";
 inline constexpr std::string_view kEvaluation = "worker.evaluation";
 inline constexpr std::string_view kFinishing = "worker.finishing";
-inline constexpr std::string_view kAll[] = {kPreparing, kJoining,    kForward,    kBackward,
+inline constexpr std::string_view kAll[] = {kMeasuring, kPreparing,  kJoining,    kForward,  kBackward,
                                             kOptimizer, kCheckpoint, kEvaluation, kFinishing};
 }  // namespace failpoint
 

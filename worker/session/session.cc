@@ -148,6 +148,8 @@ void Session::Dispatch(v1::OrchestratorMessage& message) {
       return inspector_.Enqueue(std::move(*message.mutable_inspect()));
     case v1::OrchestratorMessage::kPrepare:
       return host_.Prepare(std::move(*message.mutable_prepare()));
+    case v1::OrchestratorMessage::kMeasureLinks:
+      return host_.MeasureLinks(std::move(*message.mutable_measure_links()));
     case v1::OrchestratorMessage::kGrant:
       return host_.Grant(message.grant());
     case v1::OrchestratorMessage::kRendezvousValue:

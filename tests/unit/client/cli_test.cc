@@ -147,6 +147,21 @@ TEST_F(CliTest, ErrorsOfTheApiHaveExitCodes) {
   EXPECT_EQ(OnFake("job get unknown").exit_code, 1);  // The fake does not implement it.
 }
 
+TEST_F(CliTest, TheEndOfAJobShowsWhatWasMeasuredBesideItsForecast) {
+  v1::WatchJobResponse end = JobIn(v1::Job::STATE_SUCCEEDED);
+  end.mutable_job()->mutable_forecast()->set_step_seconds(0.5);
+  end.mutable_job()->mutable_forecast()->add_stages()->set_busy_share(0.5);
+  v1::ListJobMetricsResponse metrics;
+  metrics.add_steps()->set_step_seconds(0.75);
+  metrics.mutable_steps(0)->add_stage_busy(0.25);
+  fake_.SetMetrics(metrics);
+  fake_.AddStream({{end}, absl::OkStatus()});
+  const ProgramResult words = OnFake("job wait job-1");
+  EXPECT_THAT(words.output, HasSubstr("predicted a step of 500.0 ms, bubble 0%; measured 750.0 ms, 0%"));
+  fake_.AddStream({{end}, absl::OkStatus()});
+  EXPECT_THAT(OnFake("-o json job wait job-1").output, HasSubstr("\"forecast\": {"));
+}
+
 TEST_F(CliTest, WaitTimesOutWith6) {
   fake_.AddStream({{JobIn(v1::Job::STATE_RUNNING)}, absl::OkStatus(), /*hangs=*/true});
   const ProgramResult result = OnFake("job wait --timeout 0.2 job-1");

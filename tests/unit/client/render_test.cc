@@ -3,6 +3,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/display.h"
+#include "client/cli/job_output.h"
 #include "client/cli/live_display.h"
 #include "client/cli/plain_lines.h"
 #include "gmock/gmock.h"
@@ -207,6 +208,45 @@ TEST(PlainLines, SayEachStateOnceAndProgressOnceASecond) {
   EXPECT_EQ(lines.Take(StepUpdate(3), kStart + absl::Seconds(2)).size(), 1u);
   EXPECT_EQ(lines.Take(EvaluationUpdate(), kStart + absl::Seconds(2)).size(), 1u);
   EXPECT_THAT(lines.Take(JobUpdate(v1::Job::STATE_SUCCEEDED), kStart), IsEmpty());
+}
+
+v1::Forecast TwoStages() {
+  v1::Forecast forecast;
+  forecast.set_step_seconds(0.0125);
+  forecast.set_bubble_share(0.2);
+  for (const double busy : {0.9, 0.7}) {
+    forecast.add_stages()->set_busy_share(busy);
+    forecast.mutable_stages()->rbegin()->set_peak_saved_bytes(2048);
+  }
+  return forecast;
+}
+
+v1::StepMetrics MeasuredStep(double seconds, double busy, int64_t bytes) {
+  v1::StepMetrics step;
+  step.set_step_seconds(seconds);
+  step.set_bubble_share(1 - busy);
+  for (const double share : {busy, busy / 2}) step.add_stage_busy(share);
+  for (const int64_t saved : {bytes, 2 * bytes}) step.add_stage_peak_saved_bytes(saved);
+  return step;
+}
+
+TEST(RenderForecast, PutsMediansWithoutTheFirstStepBesideIt) {
+  const std::string text = RenderForecast(TwoStages(), {MeasuredStep(9, 0.1, 1), MeasuredStep(0.013, 0.8, 1024),
+                                                        MeasuredStep(0.014, 0.6, 3072), MeasuredStep(0.5, 0.7, 2048)});
+  EXPECT_EQ(text,
+            "predicted a step of 12.5 ms, bubble 20%; measured 14.0 ms, 30%\n"
+            "STAGE  BUSY  MEASURED  PEAK SAVED  MEASURED\n"
+            "    0   90%       70%     2.0 KiB   2.0 KiB\n"
+            "    1   70%       35%     2.0 KiB   4.0 KiB\n");
+}
+
+TEST(RenderForecast, StandsAloneBeforeAStepIsMeasured) {
+  const std::string text = RenderForecast(TwoStages(), {});
+  EXPECT_THAT(text, HasSubstr("predicted a step of 12.5 ms, bubble 20%\n"));
+  EXPECT_THAT(text, HasSubstr("    1   70%               2.0 KiB"));
+  v1::StepMetrics of_three_stages = MeasuredStep(1, 1, 1);
+  of_three_stages.add_stage_busy(1);
+  EXPECT_EQ(RenderForecast(TwoStages(), {of_three_stages}), text);
 }
 
 }  // namespace

@@ -8,19 +8,7 @@ namespace {
 using testing::HasSubstr;
 using v1::Job;
 
-class AdmissionTest : public SchedulingTest {
- protected:
-  absl::StatusOr<v1::PlanJobResponse> Plan(const v1::JobSpec& spec, int workers = 0) {
-    v1::PlanJobRequest request;
-    request.set_workers(workers);
-    auto result = std::make_shared<absl::StatusOr<v1::PlanJobResponse>>(absl::UnknownError("no answer"));
-    parts_->loop.Post([this, request, spec, result] {
-      parts_->admission.Plan(request, spec, [result](absl::StatusOr<v1::PlanJobResponse> plan) { *result = plan; });
-    });
-    Settle();
-    return *result;
-  }
-};
+using AdmissionTest = SchedulingTest;
 
 TEST_F(AdmissionTest, WithoutWorkersAJobIsAcceptedAndCheckedLater) {
   auto job = Submit(ParseSpec(kTrainYaml));

@@ -2,7 +2,8 @@
 
 #include "common/plan/convert.h"
 #include "common/plan/shape.h"
-#include "tests/unit/orchestrator/scheduling_testing.h"
+#include "orchestrator/planning/balance.h"
+#include "tests/unit/orchestrator/plan_testing.h"
 
 namespace gpipe::orchestrator {
 namespace {
@@ -10,38 +11,6 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-constexpr char kSkipYaml[] = R"(
-name: skip
-model:
-  sequential:
-    - linear: {in_features: 32, out_features: 64}
-    - stash: {name: x0}
-    - relu: {}
-    - linear: {in_features: 64, out_features: 64}
-    - tanh: {}
-    - linear: {in_features: 64, out_features: 64}
-    - pop_add: {name: x0}
-    - layer_norm: {normalized_shape: [64]}
-    - linear: {in_features: 64, out_features: 1}
-pipeline: {balance: [3, 2, 4], chunks: 5, checkpoint: always}
-train:
-  dataset: {path: regression.safetensors, inputs: [x], target: y}
-  batch_size: 32
-  steps: 20
-  loss: {mse: {}}
-  optimizer: {adam: {lr: 0.001}}
-)";
-
-InputFacts Facts(int64_t samples, const std::vector<int64_t>& shape) {
-  InputFacts facts;
-  facts.samples = samples;
-  v1::ModelValue& input = facts.inputs.emplace_back();
-  *input.mutable_shape() = BatchShape(shape);
-  input.set_dtype(v1::DATA_TYPE_FLOAT32);
-  facts.target_dtype = v1::DATA_TYPE_INT64;
-  return facts;
-}
 
 std::vector<int64_t> BalanceOf(const v1::JobSpec& spec) {
   return {spec.pipeline().balance().begin(), spec.pipeline().balance().end()};
@@ -51,8 +20,7 @@ struct Planned {
   explicit Planned(v1::JobSpec with, InputFacts data, int workers, int frozen_layers = 0, int64_t first_step = 0)
       : spec(std::move(with)),
         facts(std::move(data)),
-        layers(
-            LayersFor(spec.model(), SampleShape(facts.inputs[0].shape()), frozen_layers)) {
+        layers(LayersFor(spec.model(), SampleShape(facts.inputs[0].shape()), frozen_layers)) {
     auto made = MakePlan({spec, facts, layers, BalanceOf(spec), workers, first_step});
     EXPECT_TRUE(made.ok()) << made.status();
     if (made.ok()) plan = *made;
@@ -194,20 +162,6 @@ TEST(PlannerTest, CountsWorkers) {
   EXPECT_TRUE(NeedsMeasuring(spec, 3, 2));
   EXPECT_FALSE(NeedsMeasuring(spec, 3, 1));
   EXPECT_FALSE(NeedsMeasuring(spec, 3, 3));
-}
-
-TEST(PlannerTest, TheAutomaticCutBalancesMeasuredTimes) {
-  v1::JobSpec spec = ParseSpec(kTrainYaml);
-  spec.mutable_pipeline()->clear_balance();
-  const InputFacts facts = Facts(20, {4});
-  LayerInfos layers = LayersFor(spec.model(), {4});
-  layers[0].set_forward_nanos(1000);
-  layers[1].set_forward_nanos(1000);
-  layers[2].set_forward_nanos(10);
-  EXPECT_THAT(*Balance(spec, facts, layers, 2, 0), ElementsAre(1, 2));
-  layers[2].set_forward_nanos(10000);
-  EXPECT_THAT(*Balance(spec, facts, layers, 2, 0), ElementsAre(2, 1));
-  EXPECT_TRUE(absl::IsResourceExhausted(Balance(spec, facts, layers, 2, 10).status()));
 }
 
 TEST(PlannerTest, AsksAboutTheLossOnlyInTraining) {

@@ -4,17 +4,17 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "common/attempt_id.h"
 #include "common/file.h"
 #include "common/grpc_status.h"
-#include "common/plan/shape.h"
-#include "common/spec/reader.h"
-#include "common/spec/validator.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "orchestrator/scheduling/admission.h"
+#include "tests/unit/orchestrator/plan_testing.h"
 
 namespace gpipe::orchestrator {
 
@@ -26,70 +26,6 @@ class FakeClock final : public Clock {
  private:
   absl::Time now_ = absl::FromUnixSeconds(1'700'000'000);
 };
-
-inline v1::JobSpec ParseSpec(const std::string& yaml) {
-  v1::JobSpec spec;
-  spec::SourceMap lines;
-  absl::Status status = spec::ReadYaml(yaml, spec, lines);
-  if (status.ok()) status = spec::Validate(spec);
-  EXPECT_TRUE(status.ok()) << status;
-  return spec::WithDefaults(spec);
-}
-
-inline const char* const kTrainYaml = R"(
-name: t
-model:
-  sequential:
-    - linear: {in_features: 4, out_features: 8}
-    - relu: {}
-    - linear: {in_features: 8, out_features: 3}
-pipeline: {balance: [2, 1], chunks: 4}
-train:
-  dataset: {random: {samples: 20, input_shape: [4], classes: 3, seed: 1}}
-  batch_size: 8
-  steps: 10
-  loss: {cross_entropy: {}}
-  optimizer: {sgd: {lr: 0.1}}
-)";
-
-// The values that a layer of a list reads and makes, named as a worker names them.
-inline void NameValues(const v1::Layer& spec, int index, bool trained, const std::vector<int64_t>& shape,
-                       v1::LayerInfo& layer) {
-  const auto make = [&](const std::string& name) {
-    v1::ModelValue& value = *layer.add_makes();
-    value.set_name(name);
-    *value.mutable_shape() = BatchShape(shape);
-    value.set_dtype(v1::DATA_TYPE_FLOAT32);
-    value.set_requires_grad(trained);
-  };
-  layer.add_reads(index == 0 ? "input" : absl::StrCat("layer.", index - 1));
-  make(absl::StrCat("layer.", index));
-  if (spec.has_stash()) make(absl::StrCat("skip.", spec.stash().name()));
-  if (spec.has_pop_add()) layer.add_reads(absl::StrCat("skip.", spec.pop_add().name()));
-  if (spec.has_pop_cat()) layer.add_reads(absl::StrCat("skip.", spec.pop_cat().name()));
-}
-
-// Made-up layers for a spec: linear layers have parameters, of which the first `frozen` are not trained; all keep the
-// shape of the last linear one.
-inline LayerInfos LayersFor(const v1::Model& model, std::vector<int64_t> shape, int frozen = 0) {
-  LayerInfos layers;
-  bool trained = false;
-  for (int i = 0; i < model.sequential_size(); ++i) {
-    v1::LayerInfo layer;
-    layer.set_kind(spec::LayerKind(model.sequential(i)));
-    if (model.sequential(i).has_linear()) {
-      shape.back() = model.sequential(i).linear().out_features();
-      layer.set_parameter_count(model.sequential(i).linear().in_features() * shape.back());
-      layer.set_parameter_bytes(4 * layer.parameter_count());
-      layer.set_trainable_count(i < frozen ? 0 : layer.parameter_count());
-      trained = trained || i >= frozen;
-    }
-    NameValues(model.sequential(i), i, trained, shape, layer);
-    layers.push_back(layer);
-  }
-  if (!layers.empty()) *layers.back().add_outputs() = layers.back().makes(0);
-  return layers;
-}
 
 // A worker without a process: keeps what it is told until the test looks.
 class FakeWorker final : public WorkerChannel {
@@ -118,7 +54,8 @@ class FakeWorker final : public WorkerChannel {
   Cluster::SessionId session = 0;
   std::deque<v1::OrchestratorMessage> inbox;
   std::optional<absl::Status> closed;
-  v1::AttemptId attempt;  // Of the last assignment seen by SchedulingTest::Settle.
+  v1::AttemptId attempt;        // Of the last assignment seen by SchedulingTest::Settle.
+  v1::AttemptId links_attempt;  // The last one in which it measured links.
   v1::Plan plan;
 };
 
@@ -155,8 +92,9 @@ class SchedulingTest : public testing::Test {
           cluster(&loop, {.heartbeat = absl::Seconds(1), .lease = absl::Seconds(5)}),
           checker(&loop, &cluster.inspector(), &checks, artifacts.get()),
           book(&loop, store.get()),
-          scheduler({&loop, &cluster, &book, &checker, artifacts.get(), &merges}),
-          admission({&loop, &cluster, &book, &scheduler, &checker, artifacts.get()}) {}
+          profiler(&cluster.inspector(), store.get()),
+          scheduler({&loop, &cluster, &book, &checker, &profiler, artifacts.get(), &merges}),
+          admission({&loop, &cluster, &book, &scheduler, &checker, &profiler, artifacts.get()}) {}
     absl::Status Begin() {
       batch.emplace(*store->Begin());
       return absl::OkStatus();
@@ -177,6 +115,7 @@ class SchedulingTest : public testing::Test {
     FakeBackground merges;
     SpecChecker checker;
     JobBook book;
+    Profiler profiler;
     Scheduler scheduler;
     Admission admission;
   };
@@ -193,7 +132,8 @@ class SchedulingTest : public testing::Test {
     Settle();
   }
 
-  FakeWorker& Connect(const std::string& name, const std::string& device = "cpu") {
+  FakeWorker& Connect(const std::string& name, const std::string& device = "cpu",
+                      const std::string& device_name = "") {
     auto worker = std::make_shared<FakeWorker>();
     worker->name = name;
     worker->session = next_session_++;
@@ -203,6 +143,7 @@ class SchedulingTest : public testing::Test {
     v1::Hello& hello = *message.mutable_hello();
     hello.set_name(name);
     hello.set_device(device);
+    hello.set_device_name(device_name);
     hello.set_data_address("127.0.0.1");
     hello.set_incarnation(std::to_string(worker->session));
     Say(*worker, message);
@@ -218,13 +159,13 @@ class SchedulingTest : public testing::Test {
     Settle();
   }
 
-  // Runs the loop until nothing happens any more; workers answer inspections.
+  // Runs the loop until nothing happens any more; workers answer inspections and measure links.
   void Settle() {
     bool answered = true;
     while (answered) {
       parts_->loop.RunPending();
       answered = false;
-      for (auto& worker : workers_) answered |= AnswerInspections(*worker);
+      for (auto& worker : workers_) answered |= AnswerInspections(*worker) | AnswerLinks(*worker);
     }
   }
 
@@ -240,7 +181,7 @@ class SchedulingTest : public testing::Test {
         continue;
       }
       v1::WorkerMessage answer;
-      *answer.mutable_inspected() = Inspect(message->inspect());
+      *answer.mutable_inspected() = Inspect(message->inspect(), worker);
       message = worker.inbox.erase(message);
       ++inspections_;
       parts_->loop.Post([this, id = worker.session, answer] { parts_->cluster.OnMessage(id, answer); });
@@ -249,14 +190,54 @@ class SchedulingTest : public testing::Test {
     return answered;
   }
 
-  v1::Inspected Inspect(const v1::Inspect& inspect) {
+  // Measures links, and lets go of the attempt that was for that.
+  bool AnswerLinks(FakeWorker& worker) {
+    bool answered = false;
+    for (auto message = worker.inbox.begin(); message != worker.inbox.end() && answer_links_;) {
+      std::optional<v1::WorkerMessage> answer;
+      if (message->has_measure_links()) answer = LinksOf(worker, message->measure_links());
+      const bool ends = message->has_release() || message->has_abort();
+      if (ends && SameAttempt(EndedBy(*message), worker.links_attempt)) {
+        *answer.emplace().mutable_released()->mutable_attempt() = worker.links_attempt;
+      }
+      if (!answer.has_value()) {
+        ++message;
+        continue;
+      }
+      message = worker.inbox.erase(message);
+      parts_->loop.Post([this, id = worker.session, answer] { parts_->cluster.OnMessage(id, *answer); });
+      answered = true;
+    }
+    return answered;
+  }
+  static const v1::AttemptId& EndedBy(const v1::OrchestratorMessage& message) {
+    return message.has_release() ? message.release().attempt() : message.abort().attempt();
+  }
+
+  // Of 10 us and 1 GB/s, and each slower than the one before.
+  v1::WorkerMessage LinksOf(FakeWorker& worker, const v1::MeasureLinks& request) {
+    worker.links_attempt = request.attempt();
+    if (request.worker_index() == 0) ++link_measurements_;
+    v1::WorkerMessage message;
+    v1::LinksMeasured& measured = *message.mutable_links_measured();
+    *measured.mutable_attempt() = request.attempt();
+    if (request.worker_index() + 1 == request.workers()) return message;
+    measured.mutable_next()->set_latency_seconds(1e-5 * (request.worker_index() + 1));
+    measured.mutable_next()->set_bytes_per_second(1e9);
+    return message;
+  }
+
+  v1::Inspected Inspect(const v1::Inspect& inspect, const FakeWorker& worker) {
     v1::Inspected inspected;
     inspected.set_id(inspect.id());
     *inspected.mutable_status() = ToProto(inspect_status_);
     if (!inspect_status_.ok()) return inspected;
     LayerInfos layers = LayersFor(inspect.model(), SampleShape(inspect.inputs(0).shape()));
     for (v1::LayerInfo& layer : layers) {
-      if (inspect.profile_micro_batch() > 0) layer.set_forward_nanos(layer.parameter_count() > 0 ? 1000 : 10);
+      if (inspect.profile_micro_batch() > 0) {
+        const int64_t nanos = layer.parameter_count() > 0 ? 1000 : 10;
+        layer.set_forward_nanos(nanos * (slow_workers_.contains(worker.name) ? 3 : 1));
+      }
       *inspected.add_layers() = layer;
     }
     return inspected;
@@ -285,6 +266,17 @@ class SchedulingTest : public testing::Test {
     auto result = std::make_shared<absl::StatusOr<v1::Job>>(absl::UnknownError("no answer"));
     parts_->loop.Post([this, request, result] {
       parts_->admission.Submit(request, request.spec(), [result](absl::StatusOr<v1::Job> job) { *result = job; });
+    });
+    Settle();
+    return *result;
+  }
+
+  absl::StatusOr<v1::PlanJobResponse> Plan(const v1::JobSpec& spec, int workers = 0) {
+    v1::PlanJobRequest request;
+    request.set_workers(workers);
+    auto result = std::make_shared<absl::StatusOr<v1::PlanJobResponse>>(absl::UnknownError("no answer"));
+    parts_->loop.Post([this, request, spec, result] {
+      parts_->admission.Plan(request, spec, [result](absl::StatusOr<v1::PlanJobResponse> plan) { *result = plan; });
     });
     Settle();
     return *result;
@@ -372,6 +364,9 @@ class SchedulingTest : public testing::Test {
   bool answer_inspections_ = true;
   absl::Status inspect_status_;
   int inspections_ = 0;
+  std::set<std::string> slow_workers_;  // By name: those that measure three times the time.
+  bool answer_links_ = true;
+  int link_measurements_ = 0;
   std::map<std::string, v1::Activity> activity_of_;
 };
 

@@ -14,6 +14,10 @@ using Event = AttemptEvent;
 TEST(AttemptState, EveryPairOfStateAndEventIsAsListed) {
   const std::map<std::pair<State, Event>, State> expected = {
       {{State::kIdle, Event::kPrepare}, State::kPreparing},
+      {{State::kIdle, Event::kMeasure}, State::kMeasuring},
+      {{State::kMeasuring, Event::kMeasured}, State::kFinished},
+      {{State::kMeasuring, Event::kFail}, State::kAborting},
+      {{State::kMeasuring, Event::kAbort}, State::kAborting},
       {{State::kPreparing, Event::kBuilt}, State::kJoining},
       {{State::kPreparing, Event::kFail}, State::kAborting},
       {{State::kPreparing, Event::kAbort}, State::kAborting},

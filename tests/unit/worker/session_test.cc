@@ -56,6 +56,7 @@ class ScriptedOrchestrator : public v1::WorkerSessionService::Service {
 class FakeHost : public AttemptHost {
  public:
   void Prepare(v1::Assignment assignment) override { calls.Push("prepare " + assignment.attempt().job()); }
+  void MeasureLinks(v1::MeasureLinks request) override { calls.Push("measure " + request.attempt().job()); }
   void Grant(const v1::Grant& grant) override { calls.Push("grant " + std::to_string(grant.cycle())); }
   void OnRendezvousValue(const v1::RendezvousValue& value) override { calls.Push("value " + value.key()); }
   void Abort(const v1::AttemptId& attempt, const absl::Status& reason) override {
@@ -134,6 +135,8 @@ TEST_F(SessionTest, HandsMessagesToTheEngineInOrder) {
     Greet(stream);
     SendWelcome(stream);
     v1::OrchestratorMessage message;
+    message.mutable_measure_links()->mutable_attempt()->set_job("l");
+    stream.Write(message);
     message.mutable_prepare()->mutable_attempt()->set_job("j");
     stream.Write(message);
     message.mutable_rendezvous_value()->set_key("k");
@@ -149,7 +152,7 @@ TEST_F(SessionTest, HandsMessagesToTheEngineInOrder) {
     return grpc::Status::OK;
   };
   const absl::Status ended = Run({script}, [&](Session& session) {
-    for (const char* call : {"prepare j", "value k", "grant 7", "abort j why", "release j"}) {
+    for (const char* call : {"measure l", "prepare j", "value k", "grant 7", "abort j why", "release j"}) {
       EXPECT_EQ(*host_.calls.Pop(), call);
     }
     session.Stop();

@@ -6,6 +6,7 @@
 #include "gtest/gtest.h"
 #include "worker/comm/in_process_communicator.h"
 #include "worker/engine/channels.h"
+#include "worker/engine/link_probe.h"
 
 namespace gpipe::worker {
 
@@ -32,14 +33,8 @@ absl::StatusOr<std::unique_ptr<Communicator>> TestCluster::Connect(int worker) {
 }
 
 void TestCluster::Prepare(const v1::JobSpec& spec, const v1::Plan& plan, int workers, const v1::Assignment& resume) {
-  workers_ = workers;
-  attempt_.set_attempt(attempt_.attempt() + 1);
-  {
-    absl::MutexLock lock(&mutex_);
-    communicators_ = *MakeInProcessCommunicators(workers, ChannelsOf(plan).channels);
-  }
+  BeginAttempt(workers, ChannelsOf(plan).channels);
   for (int i = 0; i < workers; ++i) {
-    first_message_[i] = sinks_[i]->messages().size();
     v1::Assignment assignment = resume;
     *assignment.mutable_attempt() = attempt_;
     *assignment.mutable_spec() = spec;
@@ -48,6 +43,32 @@ void TestCluster::Prepare(const v1::JobSpec& spec, const v1::Plan& plan, int wor
     for (int peer = 0; peer < workers; ++peer) assignment.add_peers();
     engines_[i]->Prepare(std::move(assignment));
   }
+}
+
+void TestCluster::MeasureLinks(int workers) {
+  BeginAttempt(workers, LinkChannels(workers));
+  for (int i = 0; i < workers; ++i) {
+    v1::MeasureLinks request;
+    *request.mutable_attempt() = attempt_;
+    request.set_worker_index(i);
+    request.set_workers(workers);
+    engines_[i]->MeasureLinks(std::move(request));
+  }
+}
+
+void TestCluster::BeginAttempt(int workers, std::vector<Channel> channels) {
+  workers_ = workers;
+  attempt_.set_attempt(attempt_.attempt() + 1);
+  for (int i = 0; i < workers; ++i) first_message_[i] = sinks_[i]->messages().size();
+  absl::MutexLock lock(&mutex_);
+  communicators_ = *MakeInProcessCommunicators(workers, std::move(channels));
+}
+
+v1::LinksMeasured TestCluster::WaitForLinks(int worker) {
+  auto message = sinks_[worker]->WaitFor([](const v1::WorkerMessage& m) { return m.has_links_measured(); },
+                                         first_message_[worker]);
+  EXPECT_TRUE(message) << "worker " << worker << " does not measure";
+  return message ? message->links_measured() : v1::LinksMeasured();
 }
 
 void TestCluster::Grant(int64_t round, int cycle) {

@@ -27,6 +27,9 @@ class TestCluster {
   // Begins an attempt on the first workers of the cluster. The next one gets the next number.
   void Prepare(const v1::JobSpec& spec, const Cut& cut) { Prepare(spec, MakePlan(spec, cut), cut.workers(), {}); }
   void Prepare(const v1::JobSpec& spec, const v1::Plan& plan, int workers, const v1::Assignment& resume);
+  // The same for an attempt that measures the links between the first workers.
+  void MeasureLinks(int workers);
+  v1::LinksMeasured WaitForLinks(int worker);
   void Grant(int64_t round, int cycle);
   void GrantAll() { Grant(1 << 30, 0); }
   void Abort(const std::string& reason);
@@ -55,6 +58,7 @@ class TestCluster {
 
  private:
   absl::StatusOr<std::unique_ptr<Communicator>> Connect(int worker);
+  void BeginAttempt(int workers, std::vector<Channel> channels);
 
   TemporaryFolder folder_;
   MemoryArtifacts artifacts_;
