@@ -79,7 +79,7 @@ void AddRun(CLI::App& app, CommandLine& line) {
   AddSpec(run, options.spec);
   run.add_option("--output", options.output, "Folder for the results. Default: the job's name")->type_name("DIR");
   run.add_option("--workers", options.workers,
-                 "Workers to start. Default: the spec's workers, else one per stage of balance, else 2")
+                 "Workers to start. Default: the spec's workers, else one per stage of balance or split, else 2")
       ->check(Positive())
       ->type_name("N");
   run.add_option("--threads", options.threads, "Threads of each worker. Default: this machine's cores / workers")

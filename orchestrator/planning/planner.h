@@ -28,19 +28,17 @@ struct PlanRequest {
 // or too many micro-batches.
 absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts);
 
-// Whether the spec's balance fits so many layers. Of a layer list the validator knows that. INVALID_ARGUMENT.
-absl::Status CheckBalance(const v1::JobSpec& spec, int64_t layers);
-
-// REQUIRES: CheckSize is OK; the balance fits the layers.
+// REQUIRES: CheckSize and FixedCut are OK.
 absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request);
 
-// The cut for `workers` stages from measured layers: the spec's balance, or an exact partition by time within
+// The cut for `workers` stages from measured layers: the spec's own (FixedCut), or an exact partition by time within
 // `memory_bytes` per worker (0: no limit). RESOURCE_EXHAUSTED ("out of memory") when nothing fits.
 absl::StatusOr<std::vector<int64_t>> Balance(const v1::JobSpec& spec, const InputFacts& facts,
                                              const std::vector<v1::LayerInfo>& layers, int workers,
                                              int64_t memory_bytes);
 
-// Whether Balance needs measured times: there is no balance and more than one way to cut so many layers.
+// Whether Balance needs measured times: the spec leaves the cut open and there is more than one way to cut so many
+// layers.
 bool NeedsMeasuring(const v1::JobSpec& spec, int layers, int workers);
 
 // At most so many stages make sense, as far as is known before the layers are.

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/plan/convert.h"
 #include "common/status_macros.h"
+#include "orchestrator/planning/fixed_cut.h"
 #include "orchestrator/planning/planner.h"
 #include "orchestrator/scheduling/admission.h"
 #include "pipeline/schedule.h"
@@ -73,7 +74,7 @@ int Admission::WorkersToPlanFor(const Planning& planning) const {
   const int64_t stages = std::min<int64_t>(MostStages(spec), static_cast<int64_t>(planning.checked.layers->size()));
   int64_t workers = planning.workers;
   if (workers == 0) workers = spec.pipeline().workers();
-  if (workers == 0 && spec.pipeline().balance_size() > 0) workers = stages;
+  if (workers == 0 && FixedStages(spec) > 0) workers = stages;
   if (workers == 0) {
     for (const WorkerEntry* worker : parts_.cluster->registry().All()) {
       if (worker->connected() && Suits(*worker, spec.pipeline().device())) ++workers;
