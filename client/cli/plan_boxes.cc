@@ -114,10 +114,10 @@ std::vector<std::vector<PlanBox>> BoxesOf(const v1::Plan& plan, size_t most) {
   std::vector<Boxes> stages = grouping.Group(depth);
   while (depth > 1 && !std::all_of(stages.begin(), stages.end(), fits)) stages = grouping.Group(--depth);
   for (size_t stage = 0; stage < stages.size(); ++stage) {
-    for (size_t own = grouping.max_depth(); own > depth && stages[stage].size() < kFew; --own) {
-      const Boxes deeper = grouping.GroupStage(static_cast<int>(stage), own);
-      if (fits(deeper)) stages[stage] = deeper;
-    }
+    if (stages[stage].size() >= kFew) continue;
+    size_t own = grouping.max_depth();
+    while (own > depth && !fits(grouping.GroupStage(static_cast<int>(stage), own))) --own;
+    stages[stage] = grouping.GroupStage(static_cast<int>(stage), own);
   }
   if (IsExported(plan)) MarkParts(plan, stages);
   for (Boxes& boxes : stages) FoldMiddle(boxes, most);

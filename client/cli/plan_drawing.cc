@@ -29,7 +29,7 @@ constexpr int kArrowStep = 34;
 constexpr int kArcLine = 13;
 constexpr size_t kMostArcLines = 4;
 constexpr size_t kLongestName = 30;
-constexpr size_t kLongestTie = 90;
+constexpr int kTieSpace = 4;  // Under the columns.
 
 constexpr char kStyle[] = R"(text { font: 11px Helvetica, Arial, sans-serif; fill: #1e293b; }
 .title { font-size: 16px; font-weight: bold; }
@@ -121,7 +121,7 @@ class Drawing {
     top_ = kTop + skip_lanes_.height;
     bottom_ = top_ + kHeader + box_zone_ + 4 * kLine + kPadding;
     width_ = std::max(2 * kMargin + plan_.stages_size() * (column_ + gap_) - gap_, 640);
-    height_ = bottom_ + tie_lanes_.height + kMargin;
+    height_ = bottom_ + kTieSpace + tie_lanes_.height + kMargin;
   }
 
   int LeftOf(int stage) const { return kMargin + stage * (column_ + gap_); }
@@ -260,13 +260,14 @@ class Drawing {
 
   void DrawTies() {
     for (size_t i = 0; i < ties_.size(); ++i) {
-      const int y = bottom_ + tie_lanes_.offset[i];
+      const int y = bottom_ + kTieSpace + tie_lanes_.offset[i];
       std::string path;
       for (const int stage : ties_[i].stages) absl::StrAppend(&path, "M", MiddleOf(stage), ",", bottom_, " V", y, " ");
       const int first = MiddleOf(ties_[i].stages.front()), last = MiddleOf(ties_[i].stages.back());
       const std::string text = absl::StrCat("tied: ", absl::StrJoin(ties_[i].names, " = "));
       svg_.Path(absl::StrCat(path, "M", first, ",", y, " H", last), "tie", text);
-      DrawLabels((first + last) / 2, y, "value tied", {BeginOf(text, kLongestTie)});
+      DrawLabels((first + last) / 2, y, "value tied",
+                 {BeginOf(text, std::max<size_t>(40, static_cast<size_t>((last - first) / kCharacter)))});
     }
   }
 

@@ -78,7 +78,7 @@ def test_plan_draws_the_stages(cluster, tmp_path):
     spec, drawing = write_spec(tmp_path, training_spec("plan")), tmp_path / "plan.svg"
     gpipe("plan", spec, "--svg", drawing, address=cluster.address)
     texts = [text.text for text in ElementTree.parse(drawing).iter("{http://www.w3.org/2000/svg}text")]
-    assert {"stage 0", "stage 1", "linear", "relu", "layer.1"} <= set(texts)
+    assert {"stage 0", "stage 1", "0 linear", "1 relu", "layer.1"} <= set(texts)
     refused = gpipe("plan", spec, "--svg", tmp_path / "nowhere" / "plan.svg", address=cluster.address, check=False)
     assert refused.returncode == 2 and "--svg" in refused.stderr
 
