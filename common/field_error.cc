@@ -23,6 +23,10 @@ void FieldErrors::Add(std::string_view field, std::string_view description) {
   }
 }
 
+void FieldErrors::Add(const absl::Status& status) {
+  for (const FieldViolation& violation : FieldViolations(status)) Add(violation.field, violation.description);
+}
+
 absl::Status FieldErrors::ToStatus() const {
   if (violations_.empty()) return absl::OkStatus();
   std::string message;

@@ -21,6 +21,8 @@ struct FieldViolation {
 class FieldErrors {
  public:
   void Add(std::string_view field, std::string_view description);
+  // All that such a status carries.
+  void Add(const absl::Status& status);
   bool empty() const { return violations_.empty(); }
 
   // OK when empty; else INVALID_ARGUMENT whose message lists all violations, one a line, and whose payload is a

@@ -9,6 +9,7 @@
 #include "common/field_error.h"
 #include "common/file.h"
 #include "common/random_id.h"
+#include "common/safetensors/index.h"
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
 #include "google/protobuf/util/json_util.h"
@@ -20,6 +21,7 @@ namespace fs = std::filesystem;
 using FileMap = google::protobuf::Map<std::string, v1::ArtifactRef>;
 
 constexpr absl::Duration kRetryFor = absl::Seconds(15);
+constexpr char kWeights[] = "model.weights";
 constexpr char kManifest[] = "manifest.json";
 constexpr char kModel[] = "model.safetensors";
 constexpr char kOptimizer[] = "optimizer.safetensors";
@@ -34,17 +36,36 @@ std::string WhyUnreadable(const fs::path& path) {
   return "";
 }
 
-absl::Status CheckFiles(const spec::SpecFile& file) {
+absl::Status CheckReadable(const spec::SpecFile& file, const std::vector<spec::NamedFile>& files) {
   FieldErrors errors;
-  for (const spec::NamedFile& named : spec::FilesOf(file.spec)) {
+  for (const spec::NamedFile& named : files) {
     const std::string problem = WhyUnreadable(Resolve(file, named.path));
     if (!problem.empty()) errors.Add(named.field, problem);
   }
   return errors.ToStatus();
 }
 
+// Those that an index of weights names too.
+absl::StatusOr<std::vector<spec::NamedFile>> AllFilesOf(const spec::SpecFile& file) {
+  std::vector<spec::NamedFile> files = spec::FilesOf(file.spec);
+  const std::string& weights = file.spec.model().weights();
+  if (!safetensors::IsIndex(weights)) return files;
+  const fs::path path = Resolve(file, weights);
+  const absl::StatusOr<safetensors::WeightMap> index = safetensors::ReadIndex(path, weights);
+  if (!index.ok()) return FieldError(kWeights, absl::StrCat(path.string(), ": ", index.status().message()));
+  for (const std::string& shard : safetensors::ShardsOf(*index)) files.push_back({kWeights, shard});
+  return files;
+}
+
+absl::Status CheckFiles(const spec::SpecFile& file) {
+  GPIPE_RETURN_IF_ERROR(CheckReadable(file, spec::FilesOf(file.spec)));
+  GPIPE_ASSIGN_OR_RETURN(const std::vector<spec::NamedFile> files, AllFilesOf(file));
+  return CheckReadable(file, files);
+}
+
 absl::Status UploadFiles(ClusterClient& client, const spec::SpecFile& file, FileMap& files) {
-  for (const spec::NamedFile& named : spec::FilesOf(file.spec)) {
+  GPIPE_ASSIGN_OR_RETURN(const std::vector<spec::NamedFile> named_files, AllFilesOf(file));
+  for (const spec::NamedFile& named : named_files) {
     GPIPE_ASSIGN_OR_RETURN(files[named.path], UploadFile(client.artifacts(), Resolve(file, named.path)));
   }
   return absl::OkStatus();

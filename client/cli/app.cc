@@ -29,7 +29,7 @@ constexpr char kExamples[] =
     "  NO_COLOR            no colours in the live view\n"
     "\nEXAMPLES\n"
     "  gpipe run job.yaml                         a private cluster on this machine, gone afterwards\n"
-    "  gpipe plan job.yaml                        stages, what crosses between them, the clock cycles\n"
+    "  gpipe plan job.yaml --svg plan.svg         stages, what crosses between them, the clock cycles; a drawing\n"
     "  gpipe job submit job.yaml --wait           on the cluster of GPIPE_ORCHESTRATOR\n"
     "  gpipe job watch --cycles JOB               each clock cycle as it completes\n"
     "  source <(gpipe completion bash)            completion for this shell\n";
@@ -79,7 +79,7 @@ void AddRun(CLI::App& app, CommandLine& line) {
   AddSpec(run, options.spec);
   run.add_option("--output", options.output, "Folder for the results. Default: the job's name")->type_name("DIR");
   run.add_option("--workers", options.workers,
-                 "Workers to start. Default: the spec's workers, else one per stage of balance, else 2")
+                 "Workers to start. Default: the spec's workers, else one per stage of balance or split, else 2")
       ->check(Positive())
       ->type_name("N");
   run.add_option("--threads", options.threads, "Threads of each worker. Default: this machine's cores / workers")
@@ -104,6 +104,8 @@ void AddSpecCommands(CLI::App& app, CommandLine& line) {
   plan.add_option("--workers", line.spec.workers, "Plan for so many workers. Default: as the spec says")
       ->check(Positive())
       ->type_name("N");
+  plan.add_option("--svg", line.spec.svg, "Draw the model, its stages and what crosses between them, too")
+      ->type_name("FILE");
   plan.callback([&line] { line.command = [&line] { return PlanSpec(line.global, line.spec); }; });
 
   CLI::App& validate = *app.add_subcommand("validate", "Check a job spec and everything it names");

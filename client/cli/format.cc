@@ -50,6 +50,11 @@ std::string FormatSeconds(absl::Duration duration) {
   return seconds < 100 ? absl::StrFormat("%.1f s", seconds) : FormatClock(duration);
 }
 
+std::string FormatShortTime(double seconds) {
+  if (seconds < 1e-3) return absl::StrFormat("%.3g us", seconds * 1e6);
+  return seconds < 0.1 ? absl::StrFormat("%.3g ms", seconds * 1e3) : FormatSeconds(absl::Seconds(seconds));
+}
+
 std::string FormatPercent(double share) { return absl::StrFormat("%.0f%%", share * 100); }
 
 std::string FormatTime(const google::protobuf::Timestamp& time) {

@@ -29,6 +29,7 @@ v1::Device DeviceOf(const RunOptions& options, const v1::JobSpec& spec) {
 int64_t WantedWorkers(const RunOptions& options, const v1::Pipeline& pipeline) {
   if (options.workers > 0) return options.workers;
   if (pipeline.workers() > 0) return pipeline.workers();
+  if (!pipeline.split().empty()) return pipeline.split_size() + 1;
   return pipeline.balance_size() > 0 ? pipeline.balance_size() : kDefaultWorkers;
 }
 

@@ -4,8 +4,10 @@
 #include "client/api/json.h"
 #include "client/api/submission.h"
 #include "client/cli/attend.h"
+#include "client/cli/plan_drawing.h"
 #include "client/cli/private_cluster.h"
 #include "client/local/machine.h"
+#include "common/file.h"
 #include "common/status_macros.h"
 
 namespace gpipe::client {
@@ -28,10 +30,17 @@ absl::StatusOr<v1::PlanJobResponse> PlanFile(const GlobalOptions& global, const 
   return Plan(client, file, options.workers);
 }
 
+absl::Status WriteDrawing(const v1::PlanJobResponse& response, const std::string& file) {
+  if (file.empty()) return absl::OkStatus();
+  const absl::Status written = WriteFileAtomically(file, DrawPlan(response));
+  return written.ok() ? written : absl::InvalidArgumentError(absl::StrCat("--svg: ", written.message()));
+}
+
 }  // namespace
 
 absl::StatusOr<ExitCode> PlanSpec(const GlobalOptions& global, const SpecOptions& options) {
   GPIPE_ASSIGN_OR_RETURN(const v1::PlanJobResponse response, PlanFile(global, options));
+  GPIPE_RETURN_IF_ERROR(WriteDrawing(response, options.svg));
   Print(global.json() ? ToJson(response, JsonStyle::kDocument) + "\n" : RenderPlan(response));
   return ExitCode::kSucceeded;
 }

@@ -16,6 +16,7 @@ namespace gpipe::client {
 struct SpecOptions {
   std::string spec;
   int workers = 0;  // Plan for so many; 0: as the spec says.
+  std::string svg;  // A file for the drawing of the plan; empty: none.
 };
 
 absl::StatusOr<ExitCode> PlanSpec(const GlobalOptions& global, const SpecOptions& options);

@@ -6,11 +6,11 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
-#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
+#include "common/json_object.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "nlohmann/json.hpp"
@@ -22,7 +22,7 @@ using nlohmann::json;
 
 constexpr uint64_t kLengthBytes = 8;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
-// The format needs three levels; a bound keeps hostile input from exhausting the stack.
+// The format needs three levels.
 constexpr int kMaxJsonDepth = 8;
 
 struct DtypeEntry {
@@ -56,28 +56,6 @@ uint64_t ReadLength(std::string_view bytes) {
   uint64_t length = 0;
   for (int i = 7; i >= 0; --i) length = length << 8 | static_cast<unsigned char>(bytes[i]);
   return length;
-}
-
-// Parses with a bound on nesting and refuses a key that stands twice in one object, which the JSON library would
-// silently resolve.
-absl::StatusOr<json> ParseJson(std::string_view text) {
-  bool too_deep = false;
-  std::string duplicate;
-  std::vector<std::set<std::string>> keys;
-  const auto watch = [&](int depth, json::parse_event_t event, json& parsed) {
-    too_deep = too_deep || depth > kMaxJsonDepth;
-    if (event == json::parse_event_t::object_start) keys.emplace_back();
-    if (event == json::parse_event_t::object_end) keys.pop_back();
-    if (event == json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second) {
-      duplicate = parsed.get<std::string>();
-    }
-    return true;
-  };
-  json parsed = json::parse(text.begin(), text.end(), watch, /*allow_exceptions=*/false);
-  if (too_deep) return Bad("the header is nested too deeply");
-  if (!duplicate.empty()) return BadTensor(duplicate, "stands in the header twice");
-  if (parsed.is_discarded() || !parsed.is_object()) return Bad("the header is not a JSON object");
-  return parsed;
 }
 
 absl::Status ParseShape(const std::string& name, const json& shape, TensorInfo& info) {
@@ -193,11 +171,12 @@ absl::StatusOr<Header> ParseHeader(std::string_view prefix, uint64_t file_size) 
   const uint64_t length = ReadLength(prefix);
   GPIPE_RETURN_IF_ERROR(CheckLength(length, file_size));
   if (prefix.size() < kLengthBytes + length) return Bad("the header is cut off");
-  GPIPE_ASSIGN_OR_RETURN(const json parsed, ParseJson(prefix.substr(kLengthBytes, length)));
+  const absl::StatusOr<json> parsed = ParseJsonObject(prefix.substr(kLengthBytes, length), kMaxJsonDepth);
+  if (!parsed.ok()) return Bad(absl::StrCat("the header ", parsed.status().message()));
 
   Header header;
   const uint64_t data_begin = kLengthBytes + length;
-  for (const auto& [name, entry] : parsed.items()) {
+  for (const auto& [name, entry] : parsed->items()) {
     if (name == "__metadata__") {
       GPIPE_RETURN_IF_ERROR(ParseMetadata(entry, header));
       continue;

@@ -57,6 +57,23 @@ void CheckBalance(const v1::JobSpec& spec, FieldErrors& errors) {
   }
 }
 
+void CheckSplit(const v1::JobSpec& spec, FieldErrors& errors) {
+  const auto& split = spec.pipeline().split();
+  if (split.empty()) return;
+  if (!spec.pipeline().balance().empty()) errors.Add("pipeline.split", "and balance exclude each other: give one");
+  if (!spec.model().has_exported()) errors.Add("pipeline.split", "is for an exported model; cut layers by balance");
+  for (int i = 0; i < split.size(); ++i) {
+    if (split[i].empty()) errors.Add(ElementPath("pipeline.split", i), "must name a module, and is empty");
+  }
+}
+
+// 0: not known yet.
+int64_t MostStages(const v1::JobSpec& spec) {
+  const v1::Pipeline& pipeline = spec.pipeline();
+  if (!pipeline.split().empty()) return pipeline.split_size() + 1;
+  return pipeline.balance().empty() ? spec.model().sequential_size() : pipeline.balance_size();
+}
+
 }  // namespace
 
 void CheckModel(const v1::Model& model, FieldErrors& errors) {
@@ -77,14 +94,15 @@ void CheckModel(const v1::Model& model, FieldErrors& errors) {
 void CheckPipeline(const v1::JobSpec& spec, FieldErrors& errors) {
   const v1::Pipeline& pipeline = spec.pipeline();
   CheckBalance(spec, errors);
+  CheckSplit(spec, errors);
   CheckNotNegative(pipeline.clock_window(), "pipeline.clock_window", errors);
   if (pipeline.has_chunks()) CheckPositive(pipeline.chunks(), "pipeline.chunks", errors);
   if (!CheckNotNegative(pipeline.workers(), "pipeline.workers", errors)) return;
-  const bool known = !spec.model().has_exported() || !pipeline.balance().empty();
-  const int stages = pipeline.balance().empty() ? spec.model().sequential_size() : pipeline.balance_size();
-  if (known && pipeline.workers() > stages) {
-    errors.Add("pipeline.workers", absl::StrCat("must be at most the number of ",
-                                                pipeline.balance().empty() ? "layers" : "stages", ", ", stages));
+  const int64_t stages = MostStages(spec);
+  const bool fixed = !pipeline.balance().empty() || !pipeline.split().empty();
+  if ((fixed || !spec.model().has_exported()) && pipeline.workers() > stages) {
+    errors.Add("pipeline.workers",
+               absl::StrCat("must be at most the number of ", fixed ? "stages" : "layers", ", ", stages));
   }
   if (!v1::Checkpoint_IsValid(pipeline.checkpoint())) errors.Add("pipeline.checkpoint", "is not a known value");
   if (!v1::ScheduleKind_IsValid(pipeline.schedule())) errors.Add("pipeline.schedule", "is not a known value");

@@ -19,7 +19,8 @@ absl::Status Validate(const v1::JobSpec& spec);
 // nothing after this has a default of its own. REQUIRES: Validate(spec) is OK.
 v1::JobSpec WithDefaults(const v1::JobSpec& spec);
 
-// The files a spec names, as field path and value. Order of appearance.
+// The files a spec names, as field path and value. Order of appearance. If the weights are an index, there are more:
+// those that it names (common/safetensors/index.h).
 struct NamedFile {
   std::string field;
   std::string path;

@@ -4,22 +4,77 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/field_error.h"
+#include "common/safetensors/index.h"
+#include "common/status_macros.h"
 
 namespace gpipe::orchestrator {
+namespace {
 
-absl::StatusOr<DataFile> OpenDataFile(std::string_view field, const std::string& path, const FileMap& files,
-                                      const ArtifactStore& store) {
+constexpr char kWeights[] = "model.weights";
+
+using Tensors = std::map<std::string, safetensors::TensorInfo>;
+
+absl::StatusOr<std::filesystem::path> Find(std::string_view field, const std::string& path, const FileMap& files,
+                                           const ArtifactStore& store) {
   auto entry = files.find(path);
   if (entry == files.end()) return FieldError(field, absl::StrCat("'", path, "' is not among the request's files"));
   absl::StatusOr<std::filesystem::path> content = store.Path(entry->second);
-  if (!content.ok()) {
-    return FieldError(field, absl::StrCat("'", path, "' was not uploaded: ", content.status().message()));
+  if (content.ok()) return content;
+  return FieldError(field, absl::StrCat("'", path, "' was not uploaded: ", content.status().message()));
+}
+
+absl::Status Unusable(std::string_view field, const std::string& path, const absl::Status& why) {
+  return FieldError(field, absl::StrCat("'", path, "' cannot be used: ", why.message()));
+}
+
+// Those of the index, each as its shard has it.
+absl::StatusOr<Tensors> TensorsOf(const safetensors::WeightMap& index, const FileMap& files,
+                                  const ArtifactStore& store) {
+  FieldErrors errors;
+  std::map<std::string, safetensors::Header> shards;
+  for (const std::string& path : safetensors::ShardsOf(index)) {
+    absl::StatusOr<DataFile> shard = OpenDataFile(kWeights, path, files, store);
+    if (shard.ok()) {
+      shards[path] = std::move(shard->header);
+    } else {
+      errors.Add(shard.status());
+    }
   }
-  absl::StatusOr<safetensors::Header> header = safetensors::ReadHeader(*content);
-  if (!header.ok()) {
-    return FieldError(field, absl::StrCat("'", path, "' cannot be used: ", header.status().message()));
+  Tensors tensors;
+  for (const auto& [name, path] : index) {
+    const auto shard = shards.find(path);
+    if (shard == shards.end()) continue;  // Told already.
+    const auto found = shard->second.tensors.find(name);
+    if (found != shard->second.tensors.end()) {
+      tensors.insert(*found);
+    } else {
+      errors.Add(kWeights, absl::StrCat("'", path, "' has no tensor '", name, "', which the index says is there"));
+    }
   }
-  return DataFile{.path = *std::move(content), .header = *std::move(header)};
+  if (!errors.empty()) return errors.ToStatus();
+  return tensors;
+}
+
+}  // namespace
+
+absl::StatusOr<DataFile> OpenDataFile(std::string_view field, const std::string& path, const FileMap& files,
+                                      const ArtifactStore& store) {
+  GPIPE_ASSIGN_OR_RETURN(std::filesystem::path content, Find(field, path, files, store));
+  absl::StatusOr<safetensors::Header> header = safetensors::ReadHeader(content);
+  if (!header.ok()) return Unusable(field, path, header.status());
+  return DataFile{.path = std::move(content), .header = *std::move(header)};
+}
+
+absl::StatusOr<Tensors> OpenWeights(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store) {
+  const std::string& path = spec.model().weights();
+  if (!safetensors::IsIndex(path)) {
+    GPIPE_ASSIGN_OR_RETURN(DataFile file, OpenDataFile(kWeights, path, files, store));
+    return std::move(file.header.tensors);
+  }
+  GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path content, Find(kWeights, path, files, store));
+  const absl::StatusOr<safetensors::WeightMap> index = safetensors::ReadIndex(content, path);
+  if (!index.ok()) return Unusable(kWeights, path, index.status());
+  return TensorsOf(*index, files, store);
 }
 
 }  // namespace gpipe::orchestrator

@@ -78,7 +78,7 @@ class Checker {
       : spec_(spec), files_(files), store_(store) {}
 
   absl::StatusOr<InputFacts> Check() {
-    if (!spec_.model().weights().empty()) Open("model.weights", spec_.model().weights());
+    if (!spec_.model().weights().empty()) errors_.Add(OpenWeights(spec_, files_, store_).status());
     InputFacts facts = spec_.has_train() ? CheckTrain() : CheckInfer();
     if (!errors_.empty()) return errors_.ToStatus();
     return facts;
@@ -88,9 +88,7 @@ class Checker {
   std::optional<safetensors::Header> Open(std::string_view field, const std::string& path) {
     auto header = OpenDataFile(field, path, files_, store_);
     if (header.ok()) return header->header;
-    for (const FieldViolation& violation : FieldViolations(header.status())) {
-      errors_.Add(violation.field, violation.description);
-    }
+    errors_.Add(header.status());
     return std::nullopt;
   }
 
@@ -157,7 +155,8 @@ class Checker {
     if (!complete || facts.target.has_value() != HasTarget()) return std::nullopt;
     for (size_t i = 1; i < facts.inputs.size() && !facts.target; ++i) {
       const auto& [name, samples] = facts.inputs[i];
-      ExpectAsMany(samples, name, facts.inputs[0].samples, facts.inputs[0].name, absl::StrCat(field, ".inputs[", i, "]"));
+      ExpectAsMany(samples, name, facts.inputs[0].samples, facts.inputs[0].name,
+                   absl::StrCat(field, ".inputs[", i, "]"));
     }
     if (facts.count() == 0) errors_.Add(field + ".path", "the data set is empty: its tensors have 0 samples");
     return facts;

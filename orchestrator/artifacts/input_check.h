@@ -26,13 +26,14 @@ struct InputFacts {
 };
 
 // Checks the data that a spec names, from the headers of the files alone, and that its weights are a good safetensors
-// file. Blocking; any thread. REQUIRES: `spec` is valid and has its defaults (common/spec/validator.h).
-// INVALID_ARGUMENT lists all that is wrong by field path: a file that was not uploaded, a corrupt file, a tensor that
-// is not in it, tensors of unequal batch size, no samples, a type that the loss cannot use, evaluation data shaped
-// unlike training data, drop_last leaving nothing.
+// file, or a good index of some. Blocking; any thread. REQUIRES: `spec` is valid and has its defaults
+// (common/spec/validator.h). INVALID_ARGUMENT lists all that is wrong by field path: a file that was not uploaded, a
+// corrupt file, a tensor that is not in it, tensors of unequal batch size, no samples, a type that the loss cannot use,
+// evaluation data shaped unlike training data, drop_last leaving nothing.
 absl::StatusOr<InputFacts> CheckInputs(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store);
 
-// Whether the weights that a spec names are the model's, as load_state_dict(strict=True) would have them.
+// Whether the weights that a spec names are the model's, as load_state_dict(strict=True) would have them; a tied
+// parameter needs only one of its names.
 // INVALID_ARGUMENT lists tensors that are missing, too many, or of another shape or type. OK without weights.
 // REQUIRES: CheckInputs is OK; `layers` are the spec's.
 absl::Status CheckWeights(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store,

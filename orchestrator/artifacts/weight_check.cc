@@ -1,8 +1,10 @@
 // CheckWeights and CheckFrozen: names of tensors against the model's.
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -18,20 +20,33 @@ namespace {
 
 constexpr char kField[] = "model.weights";
 
+using Tensors = std::map<std::string, safetensors::TensorInfo>;
+
 template <typename Shape>
 std::string Describe(v1::DataType dtype, const Shape& shape) {
   return absl::StrCat(AbslView(safetensors::DtypeName(dtype)), " [", absl::StrJoin(shape, ", "), "]");
 }
 
-void CheckTensor(const v1::ModelTensor& tensor, const safetensors::Header& header, FieldErrors& errors) {
-  const auto found = header.tensors.find(tensor.name());
-  if (found == header.tensors.end()) {
-    return errors.Add(kField, absl::StrCat("the file has no tensor '", tensor.name(), "'"));
-  }
+std::vector<std::string> NamesOf(const v1::ModelTensor& tensor) {
+  std::vector<std::string> names = {tensor.name()};
+  names.insert(names.end(), tensor.aliases().begin(), tensor.aliases().end());
+  return names;
+}
+
+// Under whichever of its names it is given.
+void CheckTensor(const v1::ModelTensor& tensor, const Tensors& given, FieldErrors& errors) {
   const std::string expected = Describe(tensor.dtype(), tensor.shape());
-  const std::string actual = Describe(found->second.dtype, found->second.shape);
-  if (actual == expected) return;
-  errors.Add(kField, absl::StrCat("'", tensor.name(), "' is ", actual, ", the model's is ", expected));
+  const std::vector<std::string> names = NamesOf(tensor);
+  bool found = false;
+  for (const std::string& name : names) {
+    const auto entry = given.find(name);
+    if (entry == given.end()) continue;
+    found = true;
+    const std::string actual = Describe(entry->second.dtype, entry->second.shape);
+    if (actual == expected) continue;
+    errors.Add(kField, absl::StrCat("'", name, "' is ", actual, ", the model's is ", expected));
+  }
+  if (!found) errors.Add(kField, absl::StrCat("there is no tensor '", absl::StrJoin(names, "' or '"), "' in it"));
 }
 
 }  // namespace
@@ -39,18 +54,18 @@ void CheckTensor(const v1::ModelTensor& tensor, const safetensors::Header& heade
 absl::Status CheckWeights(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store,
                           const std::vector<v1::LayerInfo>& layers) {
   if (spec.model().weights().empty()) return absl::OkStatus();
-  GPIPE_ASSIGN_OR_RETURN(const DataFile file, OpenDataFile(kField, spec.model().weights(), files, store));
+  GPIPE_ASSIGN_OR_RETURN(const Tensors given, OpenWeights(spec, files, store));
   FieldErrors errors;
   std::set<std::string> names;
   for (const v1::LayerInfo& layer : layers) {
     for (const v1::ModelTensor& tensor : layer.tensors()) {
-      names.insert(tensor.name());
+      if (!names.insert(tensor.name()).second) continue;  // Several layers may share it.
       names.insert(tensor.aliases().begin(), tensor.aliases().end());
-      CheckTensor(tensor, file.header, errors);
+      CheckTensor(tensor, given, errors);
     }
   }
-  for (const auto& [name, info] : file.header.tensors) {
-    if (!names.contains(name)) errors.Add(kField, absl::StrCat("the model has no '", name, "', which is in the file"));
+  for (const auto& [name, info] : given) {
+    if (!names.contains(name)) errors.Add(kField, absl::StrCat("the model has no '", name, "', which is in it"));
   }
   return errors.ToStatus();
 }

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/plan/convert.h"
+#include "orchestrator/planning/fixed_cut.h"
 #include "orchestrator/planning/layer_costs.h"
 #include "pipeline/partitioner.h"
 
@@ -67,8 +68,7 @@ pipeline::PartitionRequest ProblemOf(const PlanRequest& request) {
 }  // namespace
 
 absl::StatusOr<std::vector<int64_t>> Balance(const PlanRequest& request) {
-  const auto& given = request.spec.pipeline().balance();
-  if (!given.empty()) return std::vector<int64_t>(given.begin(), given.end());
+  if (FixedStages(request.spec) > 0) return FixedCut(request.spec, request.layers);
   absl::StatusOr<std::vector<int64_t>> balance = pipeline::Partition(ProblemOf(request));
   if (absl::IsResourceExhausted(balance.status())) {
     return absl::ResourceExhaustedError(absl::StrCat("out of memory: no cut into ", request.workers,
@@ -78,7 +78,7 @@ absl::StatusOr<std::vector<int64_t>> Balance(const PlanRequest& request) {
 }
 
 bool NeedsMeasuring(const v1::JobSpec& spec, int layers, int workers) {
-  return spec.pipeline().balance_size() == 0 && workers > 1 && workers < layers;
+  return FixedStages(spec) == 0 && workers > 1 && workers < layers;
 }
 
 }  // namespace gpipe::orchestrator

@@ -9,13 +9,13 @@
 
 namespace gpipe::orchestrator {
 
-// The cut for the request's workers, one stage each: the spec's balance, or the one whose slowest stage, by the
+// The cut for the request's workers, one stage each: the spec's own (FixedCut), or the one whose slowest stage, by the
 // profiles of its worker and with its sends over the links, is fastest within the workers' memory.
 // `request.balance` is not read. RESOURCE_EXHAUSTED ("out of memory") when nothing fits.
-// REQUIRES: without a balance in the spec, at most as many workers as layers.
+// INVALID_ARGUMENT: as FixedCut. REQUIRES: where the spec leaves the cut open, at most as many workers as layers.
 absl::StatusOr<std::vector<int64_t>> Balance(const PlanRequest& request);
 
-// Whether Balance needs profiles: there is no balance and more than one way to cut so many layers.
+// Whether Balance needs profiles: the spec leaves the cut open, and there is more than one way to cut so many layers.
 bool NeedsMeasuring(const v1::JobSpec& spec, int layers, int workers);
 
 }  // namespace gpipe::orchestrator

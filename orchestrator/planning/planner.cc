@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "common/field_error.h"
 #include "common/plan/shape.h"
 #include "common/status_macros.h"
 #include "orchestrator/planning/edges.h"
+#include "orchestrator/planning/fixed_cut.h"
 #include "orchestrator/planning/programs.h"
 #include "pipeline/timeline.h"
 
@@ -90,19 +90,9 @@ absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts) {
 }
 
 int64_t MostStages(const v1::JobSpec& spec) {
-  if (spec.pipeline().balance_size() > 0) return spec.pipeline().balance_size();
+  if (FixedStages(spec) > 0) return FixedStages(spec);
   if (!spec.model().has_exported()) return spec.model().sequential_size();
   return spec.pipeline().workers() > 0 ? spec.pipeline().workers() : kMostExportedStages;
-}
-
-absl::Status CheckBalance(const v1::JobSpec& spec, int64_t layers) {
-  const auto& balance = spec.pipeline().balance();
-  const int64_t sum = std::accumulate(balance.begin(), balance.end(), int64_t{0});
-  if (balance.empty() || sum == layers) return absl::OkStatus();
-  return FieldError("pipeline.balance",
-                    absl::StrCat("must add up to the number of parts into which the model can be "
-                                 "cut (sum of balance: ",
-                                 sum, ", parts: ", layers, "); leave balance out for a cut by measured cost"));
 }
 
 absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request) {
@@ -116,13 +106,13 @@ absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request) {
 }
 
 int WorkersFor(const v1::JobSpec& spec, int idle) {
-  const int balance = spec.pipeline().balance_size();
+  const int fixed = FixedStages(spec);
   const int64_t stages = MostStages(spec);
   if (spec.pipeline().workers() > 0) {
     const int64_t wanted = std::min<int64_t>(spec.pipeline().workers(), stages);
     return wanted <= idle ? static_cast<int>(wanted) : 0;
   }
-  if (balance > 0) return balance <= idle ? balance : 0;
+  if (fixed > 0) return fixed <= idle ? fixed : 0;
   return static_cast<int>(std::min<int64_t>(idle, stages));
 }
 

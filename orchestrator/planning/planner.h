@@ -37,11 +37,8 @@ const std::vector<v1::LayerInfo>& ProfileOf(const PlanRequest& request, int work
 // or too many micro-batches.
 absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts);
 
-// Whether the spec's balance fits so many layers. Of a layer list the validator knows that. INVALID_ARGUMENT.
-absl::Status CheckBalance(const v1::JobSpec& spec, int64_t layers);
-
 // Each layer of the plan is described as on the worker that gets it.
-// REQUIRES: CheckSize is OK; the balance fits the layers.
+// REQUIRES: CheckSize and FixedCut are OK.
 absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request);
 
 // At most so many stages make sense, as far as is known before the layers are.

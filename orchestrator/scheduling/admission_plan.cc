@@ -7,6 +7,7 @@
 #include "common/plan/convert.h"
 #include "common/status_macros.h"
 #include "orchestrator/planning/balance.h"
+#include "orchestrator/planning/fixed_cut.h"
 #include "orchestrator/planning/forecast.h"
 #include "orchestrator/planning/planner.h"
 #include "orchestrator/scheduling/admission.h"
@@ -71,7 +72,7 @@ std::vector<v1::Hello> Admission::HostsFor(const Planning& planning) const {
   const int64_t stages = std::min<int64_t>(MostStages(spec), static_cast<int64_t>(planning.checked.layers->size()));
   int64_t wanted = planning.workers;
   if (wanted == 0) wanted = spec.pipeline().workers();
-  if (wanted == 0 && spec.pipeline().balance_size() > 0) wanted = stages;
+  if (wanted == 0 && FixedStages(spec) > 0) wanted = stages;
   const std::vector<WorkerEntry*> connected = Connected(spec.pipeline().device(), wanted);
   if (connected.empty()) return {};
   if (wanted == 0) wanted = static_cast<int64_t>(connected.size());

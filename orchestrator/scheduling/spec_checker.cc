@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/status_macros.h"
+#include "orchestrator/planning/fixed_cut.h"
 #include "orchestrator/planning/planner.h"
 
 namespace gpipe::orchestrator {
@@ -37,7 +38,7 @@ void SpecChecker::CheckFiles(std::shared_ptr<Pending> check) {
   InBackground<absl::Status>(
       [check, artifacts = artifacts_]() -> absl::Status {
         const LayerInfos& layers = *check->checked.layers;
-        GPIPE_RETURN_IF_ERROR(CheckBalance(check->spec, static_cast<int64_t>(layers.size())));
+        GPIPE_RETURN_IF_ERROR(FixedCut(check->spec, layers).status());
         if (check->spec.model().has_exported()) GPIPE_RETURN_IF_ERROR(CheckFrozen(check->spec, layers));
         GPIPE_RETURN_IF_ERROR(CheckWeights(check->spec, check->files, *artifacts, layers));
         return CheckTargets(check->spec, check->files, *artifacts, ClassesOf(check->spec, layers));

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -111,6 +112,15 @@ def test_plan_prints_stages_boundaries_grid_and_bubble(cluster, tmp_path):
     assert "w0 | F0 F1 F2 F3" in text
     assert "layer.1" in text and "float32" in text
     assert "bubble 33%" in text
+
+
+def test_plan_draws_the_stages(cluster, tmp_path):
+    spec, drawing = write_spec(tmp_path, training_spec("plan")), tmp_path / "plan.svg"
+    gpipe("plan", spec, "--svg", drawing, address=cluster.address)
+    texts = [text.text for text in ElementTree.parse(drawing).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"stage 0", "stage 1", "0 linear", "1 relu", "layer.1"} <= set(texts)
+    refused = gpipe("plan", spec, "--svg", tmp_path / "nowhere" / "plan.svg", address=cluster.address, check=False)
+    assert refused.returncode == 2 and "--svg" in refused.stderr
 
 
 def test_results_are_whole_and_load_into_pytorch(cluster, tmp_path):

@@ -171,6 +171,48 @@ def test_results_are_initial_weights_of_the_next_job(cluster, tmp_path):
     assert [s["loss"] for s in read_jsonl(out / "metrics.jsonl")] == pytest.approx(train_here(model, data), rel=1e-4)
 
 
+def save_shards(model: nn.Module, folder: pathlib.Path, left_out: str) -> dict[str, str]:
+    """Two files and their index, as save_pretrained(max_shard_size=...) leaves them, without the tied parameter."""
+    state = {name: tensor for name, tensor in model.state_dict().items() if name != left_out}
+    files = [f"model-{i + 1:05}-of-00002.safetensors" for i in range(2)]
+    index = {name: files[i * 2 // len(state)] for i, name in enumerate(state)}
+    folder.mkdir()
+    for file in files:
+        save_file({name: state[name] for name in state if index[name] == file}, folder / file, {"format": "pt"})
+    total = sum(tensor.nbytes for tensor in state.values())
+    text = json.dumps({"metadata": {"total_size": total}, "weight_map": index})
+    (folder / "model.safetensors.index.json").write_text(text)
+    return index
+
+
+@pytest.mark.parametrize("left_out", ["head.weight", "tokens.weight"])
+def test_weights_come_from_the_shards_of_an_index(cluster, tmp_path, left_out):
+    model, data = make_language_job(tmp_path, tied=True)
+    torch.manual_seed(11)
+    model = LanguageModel(tied=True)  # Other weights than those that were exported.
+    save_shards(model, tmp_path / "hub", left_out)
+    spec = language_spec("sharded", workers=3)
+    spec["model"]["weights"] = "hub/model.safetensors.index.json"
+    out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
+    assert [s["loss"] for s in read_jsonl(out / "metrics.jsonl")] == pytest.approx(train_here(model, data), rel=1e-5)
+    expect_model(out, model)
+
+
+def test_shards_that_do_not_fit_are_refused(cluster, tmp_path):
+    model, _ = make_language_job(tmp_path, tied=True)
+    index = save_shards(model, tmp_path / "hub", "head.weight")
+    spec = language_spec("sharded", workers=2)
+    spec["model"]["weights"] = "hub/model.safetensors.index.json"
+    last = tmp_path / "hub" / "model-00002-of-00002.safetensors"
+    state = load_file(last)
+    save_file({name: tensor for name, tensor in state.items() if name != "norm.bias"}, last)
+    assert index["norm.bias"] == last.name
+    words = refusal(cluster, tmp_path, spec)
+    assert "model.weights: 'hub/model-00002-of-00002.safetensors' has no tensor 'norm.bias'" in words
+    last.unlink()
+    assert "model.weights: there is no file" in refusal(cluster, tmp_path, spec)
+
+
 def test_frozen_parameters_stay(cluster, tmp_path):
     model, data = make_language_job(tmp_path)
     spec = language_spec("frozen", workers=2)
@@ -307,6 +349,19 @@ def test_a_checkpoint_of_one_cut_resumes_on_another(cluster, tmp_path):
     expect_model(out, model)
 
 
+def test_split_begins_stages_at_modules(cluster, tmp_path):
+    model, data = make_language_job(tmp_path)
+    spec = write_spec(tmp_path, language_spec("split", split=["blocks.0.down", "blocks.2"]))
+    plan = json.loads(gpipe("plan", spec, "-o", "json", address=cluster.address).stdout)["plan"]
+    begins = [plan["layers"][stage.get("first_layer", 0)].get("begins", []) for stage in plan["stages"]]
+    assert [names[:1] for names in begins] == [["tokens"], ["blocks.0.down"], ["blocks.2"]]
+    assert plan["stage_worker"] == [0, 1, 2]
+    out = cluster.run(spec, tmp_path / "out")
+    losses = train_here(model, data)
+    assert [s["loss"] for s in read_jsonl(out / "metrics.jsonl")] == pytest.approx(losses, rel=1e-5)
+    expect_model(out, model)
+
+
 def refusal(cluster, folder: pathlib.Path, spec: dict) -> str:
     done = gpipe("job", "submit", write_spec(folder, spec), address=cluster.address, check=False)
     assert done.returncode == 2, done.stdout + done.stderr
@@ -332,7 +387,9 @@ def changed(**train) -> dict:
      "model_output expects the model's output to be one number"),
     (changed(freeze=["nothing."]), "'nothing.' begins no tensor's name"),
     (dict(changed(), pipeline={"balance": [1, 1]}), "must add up to the number of parts"),
-], ids=["output", "classes", "inputs", "dtype", "target", "no number", "freeze", "balance"])
+    (dict(changed(), pipeline={"split": ["blocks.3"]}),
+     "pipeline.split[0]: the model has no module 'blocks.3' that computes anything; did you mean 'blocks."),
+], ids=["output", "classes", "inputs", "dtype", "target", "no number", "freeze", "balance", "split"])
 def test_what_does_not_fit_the_model_is_refused_with_its_field(cluster, tmp_path, spec, words):
     make_language_job(tmp_path)
     assert words in refusal(cluster, tmp_path, spec)

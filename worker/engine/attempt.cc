@@ -76,9 +76,10 @@ absl::Status Attempt::LoadState() {
     GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, environment_.cache.Fetch(assignment_.resume_model()));
     return LoadModel(file, stages_->State());
   }
-  if (assignment_.spec().model().weights().empty()) return absl::OkStatus();
-  GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, LocalPath(assignment_.spec().model().weights()));
-  return LoadModel(file, stages_->State());
+  const std::string& weights = assignment_.spec().model().weights();
+  if (weights.empty()) return absl::OkStatus();
+  return LoadWeights(weights, assignment_.plan(), stages_->State(),
+                     [this](const std::string& path) { return LocalPath(path); });
 }
 
 absl::Status Attempt::CreateOptimizer() {
@@ -93,9 +94,9 @@ absl::Status Attempt::CreateOptimizer() {
 absl::Status Attempt::CreateOutput() {
   if (!assignment_.spec().has_infer() || !stages_->has_last()) return absl::OkStatus();
   const v1::Plan& plan = assignment_.plan();
-  GPIPE_ASSIGN_OR_RETURN(output_, OutputFile::Create(environment_.folder / "outputs.safetensors",
-                                                     plan.layers(plan.layers_size() - 1).outputs(),
-                                                     plan.timeline().samples()));
+  GPIPE_ASSIGN_OR_RETURN(output_,
+                         OutputFile::Create(environment_.folder / "outputs.safetensors",
+                                            plan.layers(plan.layers_size() - 1).outputs(), plan.timeline().samples()));
   return absl::OkStatus();
 }
 

@@ -186,6 +186,9 @@ class ExportedInspection {
       v1::LayerInfo& info = *result_.add_layers();
       info.set_kind(units.ModuleOf(begins[i], end));
       info.set_first_node(static_cast<int64_t>(begins[i]));
+      const Units::Modules modules = units.ModulesOf(begins[i], end);
+      info.mutable_begins()->Assign(modules.begin.begin(), modules.begin.end());
+      info.mutable_contains()->Assign(modules.within.begin(), modules.within.end());
       Describe(parts_.back(), info);
     }
     for (const exported::UserOutput& output : outputs_) {

@@ -4,8 +4,10 @@
 #include <map>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "common/exported/value_names.h"
 #include "common/status_macros.h"
 #include "worker/exported/aliasing.h"
@@ -34,6 +36,7 @@ absl::StatusOr<Units> Units::Find(const Archive& archive) {
   units.written_ = aliasing.written;
   units.FindRepeated();
   units.FindUses();
+  units.FindModules();
   units.FindCuts(aliasing.unbroken);
   return units;
 }
@@ -72,6 +75,18 @@ void Units::FindUses() {
     std::vector<std::string> names;
     exported::AppendValues(output.value, names);
     for (const std::string& name : names) last_use_[name] = nodes.size();
+  }
+}
+
+void Units::FindModules() {
+  std::set<std::string> known;
+  for (size_t i = 0; i < program_.graph.nodes.size(); ++i) {
+    if (repeated_[i]) continue;
+    std::string path;
+    for (const absl::string_view name : absl::StrSplit(program_.graph.nodes[i].module, '.', absl::SkipEmpty())) {
+      absl::StrAppend(&path, path.empty() ? "" : ".", name);
+      if (known.insert(path).second) modules_[i].push_back(path);
+    }
   }
 }
 
@@ -155,6 +170,16 @@ GraphLayer::Part Units::PartOf(size_t first, size_t last, const std::vector<std:
     if (made.contains(name)) part.leaving.push_back(std::move(name));
   }
   return part;
+}
+
+Units::Modules Units::ModulesOf(size_t first, size_t last) const {
+  while (first < last && repeated_[first]) ++first;
+  Modules modules;
+  for (auto found = modules_.lower_bound(first); found != modules_.end() && found->first < last; ++found) {
+    std::vector<std::string>& names = found->first == first ? modules.begin : modules.within;
+    names.insert(names.end(), found->second.begin(), found->second.end());
+  }
+  return modules;
 }
 
 std::string Units::ModuleOf(size_t first, size_t last) const {

@@ -32,6 +32,13 @@ class Units {
   // inputs; what leaves, those of their own values that are used behind them, and the program's `outputs`.
   GraphLayer::Part PartOf(size_t first, size_t last, const std::vector<std::string>& outputs) const;
 
+  // Modules, also those that others lie in, by where the first of their nodes that belongs to a part is.
+  struct Modules {
+    std::vector<std::string> begin;   // At the first one of a run of nodes; outer modules before inner ones.
+    std::vector<std::string> within;  // Behind it.
+  };
+  Modules ModulesOf(size_t first, size_t last) const;
+
   // The module that most of the nodes [first, last) share, for people: `transformer.h.4`.
   std::string ModuleOf(size_t first, size_t last) const;
 
@@ -41,6 +48,7 @@ class Units {
   // Values that depend on the model's inputs and constants only, and are not random.
   void FindRepeated();
   void FindUses();
+  void FindModules();
   void FindCuts(const std::vector<std::pair<size_t, size_t>>& unbroken);
   // Nodes that make these values, as far as they are repeated, and those that make theirs.
   void AddRepeated(const std::string& value, std::set<size_t>& nodes) const;
@@ -52,6 +60,7 @@ class Units {
   std::map<std::string, size_t> maker_;  // Node of each value; the program's inputs have none.
   std::map<std::string, size_t> last_use_;
   std::set<std::string> numbers_;
+  std::map<size_t, std::vector<std::string>> modules_;  // By the first node that belongs to a part.
   std::vector<size_t> cuts_;
 };
 

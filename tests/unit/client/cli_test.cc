@@ -114,6 +114,19 @@ TEST_F(CliTest, AMissingFileIsRefusedAtTheLineThatNamesIt) {
   EXPECT_THAT(result.output, HasSubstr(spec + ":8: infer.inputs: there is no file " + folder_.path().string()));
 }
 
+TEST_F(CliTest, AnIndexOfWeightsAndItsShardsAreReadBeforeAnythingStarts) {
+  std::string text = kSpec;
+  const std::string spec = Write("sharded.yaml", text.insert(text.find("  sequential:"), "  weights: w.index.json\n"));
+  const std::string field = absl::StrCat(spec, ":3: model.weights: ");
+  Write("w.index.json", R"({"weight_map": {"0.weight": "1.safetensors"}})");
+  EXPECT_THAT(RunGpipe("run " + spec).output, HasSubstr(field + "there is no file " + folder_.path().string()));
+  Write("w.index.json", R"({"weight_map": {"0.weight": "/1.safetensors"}})");
+  const ProgramResult result = RunGpipe("run " + spec);
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.output, HasSubstr(field));
+  EXPECT_THAT(result.output, HasSubstr("w.index.json: not a good index of safetensors files: '/1.safetensors'"));
+}
+
 TEST_F(CliTest, WhatTheOrchestratorRefusesHasLinesToo) {
   fake_.AddSubmitError(FieldError("model.sequential[1].relu", "does not fit"));
   const std::string spec = Write("tiny.yaml", kSpec);

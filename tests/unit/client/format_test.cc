@@ -23,6 +23,10 @@ TEST(Format, BytesCountsAndTimesReadLikeAPersonWouldSayThem) {
   EXPECT_EQ(FormatClock(absl::Seconds(-3)), "0:00");
   EXPECT_EQ(FormatSeconds(absl::Milliseconds(420)), "0.42 s");
   EXPECT_EQ(FormatSeconds(absl::Seconds(754)), "12:34");
+  EXPECT_EQ(FormatShortTime(0), "0 us");
+  EXPECT_EQ(FormatShortTime(87.5e-6), "87.5 us");
+  EXPECT_EQ(FormatShortTime(3.42e-3), "3.42 ms");
+  EXPECT_EQ(FormatShortTime(0.42), "0.42 s");
 }
 
 TEST(Format, AShapeSaysWhereTheBatchIs) {

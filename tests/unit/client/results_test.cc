@@ -10,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/unit/client/fake_orchestrator.h"
+#include "tests/unit/client/plans.h"
 
 namespace gpipe::client {
 namespace {
@@ -157,9 +158,9 @@ TEST(RenderPlan, ShowsStagesBoundariesGridAndBubble) {
   response.set_grid("w0  F0  F1  .\nw1  .   F0  F1\n");
   response.set_bubble_share(1.0 / 3);
   EXPECT_EQ(RenderPlan(response),
-            "STAGE  WORKER  LAYERS  PARAMETERS   MEMORY  KINDS\n"
-            "    0       0     0-1   2,099,200  8.0 MiB  linear, relu\n"
-            "    1       1       2   2,098,176  8.0 MiB  linear\n"
+            "STAGE  WORKER  LAYERS  PARAMETERS  WEIGHTS     SENDS  KINDS\n"
+            "    0       0     0-1   2,099,200  8.0 MiB  64.0 KiB  linear, relu\n"
+            "    1       1       2   2,098,176  8.0 MiB       0 B  linear\n"
             "\n"
             "VALUE    STAGES  SHAPE      TYPE     PER MICRO-BATCH  GRADIENT\n"
             "layer.1  0 -> 1  [B, 2048]  float32         64.0 KiB  no\n"
@@ -186,6 +187,16 @@ TEST(RenderPlan, OfAnExportedModelTheModulesAreShown) {
   EXPECT_THAT(text, testing::HasSubstr("MODULES"));
   EXPECT_THAT(text, testing::HasSubstr("wte to h.0.mlp"));
   EXPECT_THAT(text, testing::HasSubstr("h.1.mlp\n"));
+}
+
+TEST(RenderPlan, WhatWasForeseenSkippedAndTiedIsShown) {
+  const std::string text = RenderPlan(ExportedPlan());
+  EXPECT_THAT(text, testing::HasSubstr("PARAMETERS   WEIGHTS   MEMORY  PER MICRO-BATCH    SENDS  MODULES\n"));
+  EXPECT_THAT(text, testing::HasSubstr("  5.0 MiB             3 ms"));
+  EXPECT_THAT(text, testing::HasSubstr("0 -> 2 skip"));
+  EXPECT_THAT(text, testing::Not(testing::HasSubstr("0 -> 1 skip")));
+  EXPECT_THAT(text, testing::HasSubstr("tied: wte.weight = head.weight on stages 0, 2\n"));
+  EXPECT_THAT(text, testing::HasSubstr("predicted 42 ms a step, 31% of it bubble\n"));
 }
 
 TEST(RenderJob, DescribesAFailure) {

@@ -201,6 +201,19 @@ TEST(SpecValidatorTest, RefusesMoreWorkersThanLayersWithoutBalance) {
               testing::ElementsAre(IsProblem(9, "pipeline.workers", "layers, 1")));
 }
 
+TEST(SpecValidatorTest, RefusesBadSplits) {
+  const std::string exported =
+      "name: split\nmodel: {exported: {path: m.pt2}}\npipeline:\n  split: [h.1, h.2]\n"
+      "  workers: 3\ninfer: {inputs: x}\n";
+  ExpectEach(exported, {
+                           {"[h.1, h.2]", "[h.1, '']", "pipeline.split[1]", "must name a module"},
+                           {"workers: 3", "workers: 4", "pipeline.workers", "stages, 3"},
+                           {"workers: 3", "balance: [1, 2]", "pipeline.split", "exclude each other", "split:"},
+                       });
+  EXPECT_THAT(ProblemsOf(std::string(kInfer) + "pipeline:\n  split: [\"0\"]\n"),
+              testing::ElementsAre(IsProblem(9, "pipeline.split", "for an exported model")));
+}
+
 TEST(SpecValidatorTest, RefusesEnumNumbersOfNoValue) {
   v1::JobSpec spec;
   SourceMap lines;

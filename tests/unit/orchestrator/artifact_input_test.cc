@@ -301,9 +301,66 @@ TEST_F(WeightCheckTest, AnotherShapeOrTypeIsTold) {
 }
 
 TEST_F(WeightCheckTest, MissingAndUnexpectedTensorsAreTold) {
-  ExpectViolation(Check({Floats("0.weight", {3, 2})}), "model.weights", "the file has no tensor '0.count'");
+  ExpectViolation(Check({Floats("0.weight", {3, 2})}), "model.weights", "there is no tensor '0.count' in it");
   ExpectViolation(Check({Floats("0.weight", {3, 2}), Ints("0.count", {}), Floats("1.bias", {1})}), "model.weights",
-                  "the model has no '1.bias', which is in the file");
+                  "the model has no '1.bias', which is in it");
+}
+
+TEST_F(WeightCheckTest, ATiedParameterNeedsOneOfItsNames) {
+  layers_[0].mutable_tensors(0)->add_aliases("head.weight");
+  layers_.push_back(layers_[0]);  // On two layers: told once.
+  EXPECT_TRUE(Check({Floats("head.weight", {3, 2}), Ints("0.count", {})}).ok());
+  EXPECT_TRUE(Check({Floats("head.weight", {3, 2}), Floats("0.weight", {3, 2}), Ints("0.count", {})}).ok());
+  ExpectViolation(Check({Ints("0.count", {})}), "model.weights",
+                  "there is no tensor '0.weight' or 'head.weight' in it");
+  ExpectViolation(Check({Floats("head.weight", {3, 2}), Floats("0.weight", {1}), Ints("0.count", {})}), "model.weights",
+                  "'0.weight' is F32 [1], the model's is F32 [3, 2]");
+}
+
+class ShardedWeightsTest : public WeightCheckTest {
+ protected:
+  ShardedWeightsTest() {
+    spec_.mutable_model()->set_weights("hf/init.index.json");
+    SetIndex(R"({"weight_map": {"0.weight": "1.safetensors", "0.count": "2.safetensors"}})");
+    AddFile("hf/1.safetensors", {Floats("0.weight", {3, 2})});
+    AddFile("hf/2.safetensors", {Ints("0.count", {})});
+  }
+  void SetIndex(const std::string& text) { files_["hf/init.index.json"] = Put(text); }
+  absl::Status Check() { return CheckWeights(spec_, files_, *store_, layers_); }
+};
+
+TEST_F(ShardedWeightsTest, TheShardsTogetherAreTheModels) { EXPECT_TRUE(Check().ok()) << Check(); }
+
+TEST_F(ShardedWeightsTest, WhatTheIndexNamesMustBeThere) {
+  AddFile("hf/2.safetensors", {Ints("0.counter", {})});
+  ExpectViolation(Check(), "model.weights",
+                  "'hf/2.safetensors' has no tensor '0.count', which the index says is there");
+  files_["hf/2.safetensors"] = Put("garbage");
+  ExpectViolation(Check(), "model.weights", "'hf/2.safetensors' cannot be used");
+  files_.erase("hf/2.safetensors");
+  ExpectViolation(Check(), "model.weights", "'hf/2.safetensors' is not among the request's files");
+}
+
+TEST_F(ShardedWeightsTest, ABadIndexIsRefused) {
+  SetIndex("{");
+  ExpectViolation(Check(), "model.weights", "'hf/init.index.json' cannot be used: not a good index");
+  SetIndex(R"({"weight_map": {"0.weight": "../../secret"}})");
+  ExpectViolation(Check(), "model.weights", "'../../secret' of '0.weight' is no file beside the index");
+}
+
+TEST_F(ShardedWeightsTest, NamesShapesAndTypesAreCheckedOverAllShards) {
+  AddFile("hf/1.safetensors", {Floats("0.weight", {2, 3})});
+  ExpectViolation(Check(), "model.weights", "'0.weight' is F32 [2, 3], the model's is F32 [3, 2]");
+  AddFile("hf/1.safetensors", {Floats("0.weight", {3, 2})});
+  SetIndex(R"({"weight_map": {"0.weight": "1.safetensors"}})");
+  ExpectViolation(Check(), "model.weights", "there is no tensor '0.count' in it");
+}
+
+TEST_F(ShardedWeightsTest, AreOpenedBeforeTheModelIsKnown) {
+  AddFile("train.safetensors", {Floats("x", {10, 2}), Ints("y", {10})});
+  EXPECT_EQ(Facts().samples, 10);
+  files_.erase("hf/1.safetensors");
+  ExpectRefused("model.weights", "'hf/1.safetensors' is not among the request's files");
 }
 
 TEST_F(WeightCheckTest, WithoutWeightsThereIsNothingToCheck) {

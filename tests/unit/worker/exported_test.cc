@@ -206,6 +206,26 @@ TEST(ExportedTest, MasksAndSizesAreNoReasonAgainstACut) {
   }
 }
 
+TEST(ExportedTest, EachModuleBeginsOnceAtACutOrWithinAPart) {
+  const auto archive = OpenArchive("tied");
+  const auto units = Units::Find(*archive);
+  ASSERT_TRUE(units.ok()) << units.status();
+  const size_t nodes = archive->program().graph.nodes.size();
+  std::vector<std::string> begin, within;
+  size_t first = 0;
+  for (size_t i = 0; i <= units->cuts().size(); ++i) {
+    const size_t last = i < units->cuts().size() ? units->cuts()[i] : nodes;
+    const Units::Modules modules = units->ModulesOf(first, last);
+    begin.insert(begin.end(), modules.begin.begin(), modules.begin.end());
+    within.insert(within.end(), modules.within.begin(), modules.within.end());
+    first = last;
+  }
+  EXPECT_THAT(begin, ::testing::ElementsAre("embedding", "norm", "up", "down", "head"));
+  EXPECT_THAT(within, ::testing::IsEmpty());
+  EXPECT_THAT(units->ModulesOf(0, nodes).begin, ::testing::ElementsAre("embedding"));
+  EXPECT_THAT(units->ModulesOf(0, nodes).within, ::testing::ElementsAre("norm", "up", "down", "head"));
+}
+
 TEST(ExportedTest, NamesAreTheModels) {
   const auto archive = OpenArchive("tied");
   const exported::Program& program = archive->program();
