@@ -6,7 +6,8 @@ which says what it needs) is exported and trained 5 steps of SGD by each number 
 and `never`. `losses` and `parameters` are the largest differences of a step's loss and of a final parameter or buffer
 as parts of what is allowed: 1e-5 of the loss; 1e-5 of the tensor's maximum and 1e-6 of the learning rate times the sum
 over the steps of the largest gradient. Above 1 is a failure. A model with random numbers is compared with itself on one
-worker, and must be equal to that in every bit.
+worker, and must be equal to that in every bit. `PyTorch` is the same for PyTorch itself when the initial parameters
+change by a last bit: where that is large, a ReLU has changed sides, and nobody's order of additions can be right.
 """
 
 from __future__ import annotations
@@ -92,8 +93,8 @@ class Job:
         }
 
 
-def prepare(name: str, folder: pathlib.Path) -> tuple[Job, Training]:
-    """Exports the model, writes the data, and trains it here."""
+def prepare(name: str, folder: pathlib.Path) -> tuple[Job, Training, Training]:
+    """Exports the model, writes the data, and trains it here, twice: the second time from slightly other parameters."""
     from safetensors.torch import save_file
     model, batches = make(name, STEPS)
     program = gpipe_export(model, batches[0], folder / "model.pt2")
@@ -105,7 +106,15 @@ def prepare(name: str, folder: pathlib.Path) -> tuple[Job, Training]:
         columns["target"] = torch.cat(targets)
     save_file(columns, folder / "data.safetensors")
     return (Job(name, folder, objective, list(program.graph_signature.user_inputs)),
-            train_here(model, batches, targets, objective))
+            train_here(model, batches, targets, objective),
+            train_here(perturbed(make(name, 1)[0]), batches, targets, objective))
+
+
+def perturbed(model: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1 + 1e-7 * torch.randn_like(parameter))
+    return model
 
 
 def train_here(model: nn.Module, batches: list[dict], targets: list, objective: Objective) -> Training:
@@ -168,6 +177,7 @@ class Result:
     jobs: int = 0
     losses: float = 0.0
     parameters: float = 0.0
+    pytorch: float = 0.0  # As parameters, of PyTorch itself.
     balances: dict[int, list[int]] = dataclasses.field(default_factory=dict)
     where: str = ""
     error: str = ""
@@ -178,14 +188,15 @@ class Result:
     def row(self, name: str) -> str:
         balances = " ".join("+".join(map(str, balance)) for workers, balance in self.balances.items() if workers > 1)
         return table_row([name, str(self.jobs), balances, f"{self.losses:.2g}", f"{self.parameters:.2g}",
-                          self.error or self.where])
+                          f"{self.pytorch:.2g}", self.error or self.where])
 
 
 def compare(cluster: Cluster, name: str, folder: pathlib.Path, workers: tuple[int, ...] = WORKERS) -> Result:
     """With workers up to as many as the model has parts."""
-    job, expected = prepare(name, folder)
-    result = Result()
+    job, expected, other = prepare(name, folder)
+    result = Result(pytorch=worst_tensor(other, expected)[0])
     if name in RANDOM:
+        result.pytorch = math.nan
         expected = dataclasses.replace(train_there(cluster, job, 1, "never")[0], relative=0.0)
     for count in workers:
         for checkpoint in CHECKPOINTS:
@@ -212,7 +223,8 @@ def main() -> int:
     torch.set_num_threads(1)
     names = [name for name in CASES if not name.startswith("corner") or options.names]
     names = [name for name in names if not options.names or any(part in name for part in options.names)]
-    print("| architecture | jobs | parts per worker | losses | parameters | where, or the error |\n|---|---|---|---|---|---|")
+    print("| architecture | jobs | parts per worker | losses | parameters | PyTorch | where, or the error |"
+          "\n|---|---|---|---|---|---|---|")
     failed = 0
     with tempfile.TemporaryDirectory() as place:
         cluster = Cluster(pathlib.Path(place) / "cluster", lease_millis=20000)
