@@ -25,7 +25,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from architecture_models import CASES, RANDOM, Case, make, named_inputs, named_outputs
+from architecture_models import CASES, RANDOM, make, mixtral, named_inputs, named_outputs
+from corners import applied, nested_regions, sequence
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHECK = pathlib.Path(os.environ.get("GPIPE_BIN_DIR", ROOT / "build" / "bin")).parent / "tests" / "exported_check"
@@ -115,42 +116,21 @@ def table_row(cells: list[str]) -> str:
 
 # --- What cannot be exported ---
 
-class Applied(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.layer, self.function = nn.Linear(8, 8), function
-
-    def forward(self, x):
-        return self.function(self.layer(x))
-
-
-def flex(x: torch.Tensor) -> torch.Tensor:
+def flex(x: torch.Tensor, _) -> torch.Tensor:
     from torch.nn.attention.flex_attention import flex_attention
-    q = x.view(x.shape[0], 1, 2, 4)
-    return flex_attention(q, q, q)
-
-
-def moving_average() -> nn.Module:
-    return nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8, momentum=None))
-
-
-def mixtral_grouped() -> Case:
-    from architecture_models import mixtral
-    return mixtral("grouped_mm")
-
-
-def applied(function) -> Case:
-    return Applied(function), {"x": torch.randn(4, 8)}
+    q = x.view(x.shape[0], 1, 2, 3)
+    return flex_attention(q, q, q).view(x.shape)
 
 
 REFUSED = {
-    "mixtral with its default experts, grouped_mm": mixtral_grouped,
-    "torch.vmap": lambda: applied(torch.vmap(torch.sin)),
-    "flex_attention": lambda: applied(flex),
-    "BatchNorm(momentum=None)": lambda: (moving_average(), {"input": torch.randn(4, 8)}),
-    "a branch on data, `if x.sum() > 0`": lambda: applied(lambda x: x if x.sum() > 0 else -x),
-    "a loop as long as data says, `range(int(x.sum()))`": lambda: applied(lambda x: sum(x for _ in range(int(x.sum())))),
-    "`x.reshape(4, -1)`, the batch size as a constant": lambda: applied(lambda x: x.reshape(4, -1)),
+    "mixtral with its default experts, grouped_mm": lambda: mixtral("grouped_mm"),
+    "torch.vmap": applied(lambda x, _: torch.vmap(torch.sin)(x)),
+    "flex_attention, on a CPU": applied(flex),
+    "BatchNorm(momentum=None)": sequence(lambda: nn.Linear(6, 6), lambda: nn.BatchNorm1d(6, momentum=None)),
+    "a branch on data: x if x.sum() > 0 else -x": applied(lambda x, _: x if x.sum() > 0 else -x),
+    "a loop as long as data says: range(int(x.sum()))": applied(lambda x, _: sum(x for _ in range(int(x.sum())))),
+    "the batch size as a constant: x.reshape(4, -1)": applied(lambda x, _: x.reshape(4, -1)),
+    "no_grad() within autocast()": applied(nested_regions),
 }
 
 

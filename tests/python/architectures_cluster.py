@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from architecture_models import BATCH, CASES, RANDOM, make, named_inputs, named_outputs
+from architecture_models import CASES, RANDOM, make, named_inputs, named_outputs
 from architectures import LR, STEPS, Named, gpipe_export, table_row
 from cluster import Cluster, read_jsonl, write_spec
 
@@ -81,6 +81,7 @@ class Job:
     folder: pathlib.Path
     objective: Objective
     inputs: list[str]  # In the model's order.
+    batch: int
 
     def spec(self, name: str, workers: int, checkpoint: str) -> dict[str, Any]:
         dataset = {"path": "data.safetensors", "inputs": [f"input.{name}" for name in self.inputs]}
@@ -88,7 +89,7 @@ class Job:
             "name": name,
             "model": {"exported": {"path": "model.pt2"}},
             "pipeline": {"workers": workers, "chunks": 1, "checkpoint": checkpoint},
-            "train": {"dataset": dataset, "batch_size": BATCH, "steps": STEPS, "loss": self.objective.spec(),
+            "train": {"dataset": dataset, "batch_size": self.batch, "steps": STEPS, "loss": self.objective.spec(),
                       "optimizer": {"sgd": {"lr": LR}}},
         }
 
@@ -105,7 +106,8 @@ def prepare(name: str, folder: pathlib.Path) -> tuple[Job, Training, Training]:
     if targets[0] is not None:
         columns["target"] = torch.cat(targets)
     save_file(columns, folder / "data.safetensors")
-    return (Job(name, folder, objective, list(program.graph_signature.user_inputs)),
+    batch = len(next(iter(named_inputs(batches[0]).values())))
+    return (Job(name, folder, objective, list(program.graph_signature.user_inputs), batch),
             train_here(model, batches, targets, objective),
             train_here(perturbed(make(name, 1)[0]), batches, targets, objective))
 
