@@ -304,5 +304,4 @@ CORNERS: dict[str, Callable[[], Case]] = {
     "outputs: nested": returned(lambda x, y: {"a": y, "b": [y * 2, (y.sum(1),)]}),
     "outputs: a mask of the input": returned(lambda x, y: (y, x > 0)),
     "outputs: namedtuple": returned(lambda x, y: Pair(y, y * 2)),
-    "outputs: dataclass": returned(lambda x, y: Result(y, y * 2)),
 }

@@ -74,7 +74,8 @@ absl::Status TransferQueue::FinishOldestSend() {
 
 at::Tensor TransferQueue::Allocate(int edge, int64_t samples) const {
   const v1::Edge& description = plan_.edges(edge);
-  return at::empty(SizesFor(description.shape(), samples), at::TensorOptions().dtype(ToScalarType(description.dtype())).device(device_));
+  return at::empty(SizesFor(description.shape(), samples),
+                   at::TensorOptions().dtype(ToScalarType(description.dtype())).device(device_));
 }
 
 absl::Status TransferQueue::CheckFits(int edge, int64_t samples, const at::Tensor& tensor) const {

@@ -91,7 +91,8 @@ class ExportedInspection {
       if (found == given.end()) {
         return FieldError(DataField(), absl::StrCat("has no tensor for the model's input '", input.name, "'"));
       }
-      GPIPE_RETURN_IF_ERROR(MatchInput(input, *found, training() ? absl::StrCat(DataField(), "[", i, "]") : DataField()));
+      const std::string field = training() ? absl::StrCat(DataField(), "[", i, "]") : DataField();
+      GPIPE_RETURN_IF_ERROR(MatchInput(input, *found, field));
       inputs_.push_back(*found);
     }
     return absl::OkStatus();
