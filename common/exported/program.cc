@@ -1,8 +1,10 @@
 #include "common/exported/program.h"
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/exported/graph_parser.h"
@@ -159,6 +161,21 @@ absl::Status ParseSignature(const json& root, Program& program) {
   return absl::OkStatus();
 }
 
+// torch calls a size that only a run can tell u0, u1, ...
+bool DependsOnData(const json& sizes) {
+  return std::any_of(sizes.begin(), sizes.end(), [](const json& size) {
+    return absl::StrContains(TextAt(size, "/as_expr/expr_str"), "Symbol('u");
+  });
+}
+
+std::set<std::string> FindDataSized(const json& tensor_values) {
+  std::set<std::string> names;
+  for (const auto& [name, meta] : tensor_values.items()) {
+    if (DependsOnData(Find(meta, "/sizes"))) names.insert(name);
+  }
+  return names;
+}
+
 absl::Status CheckSignature(const Program& program) {
   if (program.user_inputs.empty()) return absl::InvalidArgumentError("the model has no input");
   if (program.inputs.size() != program.graph.inputs.size()) return Malformed("inputs and signature differ");
@@ -182,6 +199,7 @@ absl::StatusOr<Program> ParseProgram(std::string_view text) {
   Program program;
   GPIPE_ASSIGN_OR_RETURN(program.graph, ParseGraph(Find(root, "/graph_module/graph")));
   GPIPE_RETURN_IF_ERROR(ParseSignature(root, program));
+  program.data_sized = FindDataSized(Find(root, "/graph_module/graph/tensor_values"));
   GPIPE_RETURN_IF_ERROR(CheckSignature(program));
   return program;
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -105,6 +106,7 @@ struct Program {
   std::vector<Input> inputs;             // In the order of graph.inputs.
   std::vector<UserInput> user_inputs;    // The tensors among them, in the model's order.
   std::vector<UserOutput> user_outputs;  // The tensors among them.
+  std::set<std::string> data_sized;      // Tensors whose size depends on what the data is: `x[x > 0]`.
 };
 
 // INVALID_ARGUMENT says what is wrong and where: not JSON, a schema version that is not known, a program that was

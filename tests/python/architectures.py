@@ -1,308 +1,87 @@
 #!/usr/bin/env python3
-"""Exports small configurations of known architectures and compares them, whole and cut, with eager PyTorch.
+"""Trains known architectures, whole and cut, and compares every gradient and parameter with eager PyTorch.
 
-architectures.py [NAME ...]: prints a markdown table. Needs timm, torchvision, transformers and safetensors, and
-build/tests/exported_check. Nothing is downloaded: weights are random. Dropout is off, as random numbers are seeded by
-node here. `worst` is the largest difference as a part of what is allowed (exported_check.cc); above 1 is a failure.
+architectures.py [NAME ...]: prints a markdown table. Each model (architecture_models.py, which says what it needs) is
+exported and trained 5 steps of SGD by build/tests/exported_check: in 1, 2, 3 and 5 parts, cut evenly and at random
+places, with and without recomputing. The columns are the largest difference of a kind as a part of what is allowed
+(exported_check.cc); above 1 is a failure. architectures_cluster.py does the same on real workers.
+
+architectures.py --refused: models that cannot be exported, with torch's own error and what gpipe_export says.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import io
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from corners import CORNERS
+from architecture_models import CASES, RANDOM, make, mixtral, named_inputs, named_outputs
+from corners import Result, applied, nested_regions, returned, sequence
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHECK = pathlib.Path(os.environ.get("GPIPE_BIN_DIR", ROOT / "build" / "bin")).parent / "tests" / "exported_check"
-TIMEOUT = 300
-BATCH = 3
+sys.path.insert(0, str(ROOT / "client" / "python"))
+from gpipe_export import ExportError, gpipe_export  # noqa: E402
 
-Case = tuple[nn.Module, dict[str, torch.Tensor]]
+TIMEOUT = 900
+STEPS, LR = 5, 0.02
+KINDS = ("gradients", "parameters", "outputs")
 
-
-# --- timm and torchvision ---
-
-def timm_model(name: str, size: int = 32, **options: Any) -> Case:
-    import timm
-    return timm.create_model(name, num_classes=7, **options), {"x": torch.randn(BATCH, 3, size, size)}
-
-
-def torchvision_model(name: str, size: int = 64, **options: Any) -> Case:
-    import torchvision
-    return getattr(torchvision.models, name)(num_classes=7, **options), {"x": torch.randn(BATCH, 3, size, size)}
-
-
-def densenet() -> Case:
-    from timm.models.densenet import DenseNet
-    return DenseNet(growth_rate=8, block_config=(2, 3, 2), num_classes=7), {"x": torch.randn(BATCH, 3, 64, 64)}
-
-
-def swin() -> Case:
-    return timm_model("swin_tiny_patch4_window7_224", 64, img_size=64, window_size=4, embed_dim=16, depths=(2, 2),
-                      num_heads=(2, 4), drop_path_rate=0.0)
-
-
-def vit() -> Case:
-    return timm_model("vit_tiny_patch16_224", 32, img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4)
-
-
-def convnext() -> Case:
-    return timm_model("convnext_atto", 64, depths=(1, 1, 2, 1), dims=(8, 16, 24, 32))
-
-
-# --- transformers ---
-
-VOCABULARY, LENGTH = 61, 12
-
-
-def ids() -> torch.Tensor:
-    return torch.randint(3, VOCABULARY, (BATCH, LENGTH))
-
-
-def mask() -> torch.Tensor:
-    return (torch.arange(LENGTH) < torch.tensor([[LENGTH], [9], [5]])).long()
-
-
-def transformer(config: str, model: str, inputs: Callable[[], dict[str, torch.Tensor]], **options: Any) -> Case:
-    import transformers
-    transformers.logging.set_verbosity_error()
-    options = {"vocab_size": VOCABULARY, "use_cache": False, "bos_token_id": 1, "eos_token_id": 2,
-               "pad_token_id": 0} | options
-    return getattr(transformers, model)(getattr(transformers, config)(**options)), inputs()
-
-
-def causal() -> dict[str, torch.Tensor]:
-    return {"input_ids": ids(), "attention_mask": mask()}
-
-
-def encoder_decoder() -> dict[str, torch.Tensor]:
-    return {"input_ids": ids(), "attention_mask": mask(), "decoder_input_ids": ids()}
-
-
-def gpt2() -> Case:
-    return transformer("GPT2Config", "GPT2LMHeadModel", causal, n_layer=3, n_embd=32, n_head=4, n_positions=32,
-                       resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
-
-
-def gpt2_loss() -> Case:
-    """The model computes its own loss."""
-    model, inputs = gpt2()
-    return model, inputs | {"labels": inputs["input_ids"].clone()}
-
-
-def bert() -> Case:
-    return transformer("BertConfig", "BertForMaskedLM", causal, hidden_size=32, num_hidden_layers=3,
-                       num_attention_heads=4, intermediate_size=64, max_position_embeddings=32,
-                       hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-
-
-def t5() -> Case:
-    return transformer("T5Config", "T5ForConditionalGeneration", encoder_decoder, d_model=32, d_kv=8, d_ff=64,
-                       num_layers=2, num_decoder_layers=2, num_heads=4, dropout_rate=0.0, tie_word_embeddings=True)
-
-
-def bart() -> Case:
-    return transformer("BartConfig", "BartForConditionalGeneration", encoder_decoder, d_model=32, encoder_layers=2,
-                       decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=64,
-                       decoder_ffn_dim=64, max_position_embeddings=32, dropout=0.0, decoder_start_token_id=2)
-
-
-ROTARY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-          "num_key_value_heads": 2, "max_position_embeddings": 32}
-
-
-def llama() -> Case:
-    return transformer("LlamaConfig", "LlamaForCausalLM", causal, **ROTARY)
-
-
-def qwen2() -> Case:
-    return transformer("Qwen2Config", "Qwen2ForCausalLM", causal, **ROTARY, tie_word_embeddings=True)
-
-
-def mixtral(experts: str = "batched_mm") -> Case:
-    return transformer("MixtralConfig", "MixtralForCausalLM", causal, **ROTARY, num_local_experts=4,
-                       num_experts_per_tok=2, experts_implementation=experts)
-
-
-def gemma2() -> Case:
-    return transformer("Gemma2Config", "Gemma2ForCausalLM", causal, **ROTARY, head_dim=8, sliding_window=4,
-                       layer_types=["sliding_attention", "full_attention", "sliding_attention"])
-
-
-def gpt_neox() -> Case:
-    return transformer("GPTNeoXConfig", "GPTNeoXForCausalLM", causal, hidden_size=32, intermediate_size=64,
-                       num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=32, hidden_dropout=0.0)
-
-
-def whisper() -> Case:
-    def inputs() -> dict[str, torch.Tensor]:
-        return {"input_features": torch.randn(BATCH, 8, 24), "decoder_input_ids": ids()}
-    return transformer("WhisperConfig", "WhisperForConditionalGeneration", inputs, d_model=32, encoder_layers=2,
-                       decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=64,
-                       decoder_ffn_dim=64, num_mel_bins=8, max_source_positions=12, max_target_positions=16,
-                       dropout=0.0, decoder_start_token_id=1, suppress_tokens=None, begin_suppress_tokens=None)
-
-
-# --- Written by hand ---
-
-def block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True),
-                         nn.Conv2d(outputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
-class UNet(nn.Module):
-    def __init__(self, widths: tuple[int, ...] = (6, 12, 24)):
-        super().__init__()
-        self.down = nn.ModuleList(block(a, b) for a, b in zip((3, *widths), widths))
-        pairs = list(zip(widths, widths[1:]))[::-1]
-        self.widen = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs)
-        self.up = nn.ModuleList(block(2 * a, a) for a, _ in pairs)
-        self.head = nn.Conv2d(widths[0], 2, 1)
-
-    def forward(self, image):
-        skips, x = [], image
-        for i, down in enumerate(self.down):
-            x = down(x if i == 0 else nn.functional.max_pool2d(x, 2))
-            skips.append(x)
-        for widen, up, skip in zip(self.widen, self.up, skips[-2::-1]):
-            x = up(torch.cat([skip, widen(x)], 1))
-        return {"mask": self.head(x)}
-
-
-class Lstm(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY, 12)
-        self.lstm = nn.LSTM(12, 16, num_layers=2, batch_first=True)
-        self.gru = nn.GRU(16, 8, bidirectional=True, batch_first=True)
-        self.head = nn.Linear(16, VOCABULARY)
-
-    def forward(self, tokens):
-        return self.head(self.gru(self.lstm(self.embedding(tokens))[0])[0])
-
-
-class Joined(nn.Module):
-    """Three inputs, two outputs, one of which is an input of a later layer too; a layer that is used twice."""
-
-    def __init__(self):
-        super().__init__()
-        self.image = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
-        self.text = nn.EmbeddingBag(VOCABULARY, 16)
-        self.numbers = nn.Linear(5, 16)
-        self.shared = nn.Linear(16, 16)
-        self.value, self.classes = nn.Linear(16, 1), nn.Linear(17, 6)
-
-    def forward(self, image, tokens, numbers):
-        x = torch.tanh(self.shared(self.image(image))) + self.text(tokens) * self.numbers(numbers)
-        value = self.value(torch.relu(self.shared(x)))
-        return self.classes(torch.cat([x, value], 1)), value.squeeze(1)
-
-
-def joined() -> Case:
-    return Joined(), {"image": torch.randn(BATCH, 3, 8, 8), "tokens": ids(), "numbers": torch.randn(BATCH, 5)}
-
-
-def mlp() -> Case:
-    layers = [layer for _ in range(4) for layer in (nn.Linear(10, 10), nn.GELU(), nn.Dropout(0.0))]
-    return nn.Sequential(*layers, nn.Linear(10, 3)), {"input": torch.randn(BATCH, 10)}
-
-
-CASES: dict[str, Callable[[], Case]] = {
-    "timm resnet10t": lambda: timm_model("resnet10t", 64),
-    "torchvision resnet18": lambda: torchvision_model("resnet18"),
-    "timm efficientnet_b0": lambda: timm_model("efficientnet_b0", 64, drop_rate=0.0, drop_path_rate=0.0),
-    "timm convnext": convnext,
-    "timm densenet": densenet,
-    "timm vit": vit,
-    "timm swin": swin,
-    "timm mobilenetv3_small_050": lambda: timm_model("mobilenetv3_small_050", 64, drop_rate=0.0),
-    "timm regnetx_002": lambda: timm_model("regnetx_002", 64),
-    "timm mixer": lambda: timm_model("mixer_s32_224", 64, img_size=64),
-    "torchvision googlenet": lambda: torchvision_model("googlenet", aux_logits=False, init_weights=False, dropout=0.0),
-    "torchvision googlenet, aux": lambda: torchvision_model("googlenet", 96, aux_logits=True, init_weights=False,
-                                                            dropout=0.0, dropout_aux=0.0),
-    "U-Net": lambda: (UNet(), {"image": torch.randn(BATCH, 3, 16, 16)}),
-    "gpt2 (tied)": gpt2,
-    "gpt2 with its loss": gpt2_loss,
-    "gpt_neox": gpt_neox,
-    "bert (tied)": bert,
-    "t5 (tied)": t5,
-    "bart (tied)": bart,
-    "llama": llama,
-    "qwen2 (tied)": qwen2,
-    "gemma2": gemma2,
-    "mixtral batched_mm": mixtral,
-    "mixtral grouped_mm": lambda: mixtral("grouped_mm"),
-    "whisper": whisper,
-    "lstm and gru": lambda: (Lstm(), {"tokens": ids()}),
-    "mlp with dropout(0)": mlp,
-    "three inputs, two outputs": joined,
-} | {f"corner: {name}": case for name, case in CORNERS.items()}
+Named = dict[str, torch.Tensor]
 
 
 # --- One architecture, in a process of its own ---
 
-def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf with its place: keys of dicts and fields, positions in tuples and lists."""
-    if dataclasses.is_dataclass(values) and not isinstance(values, dict):
-        values = {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
-    if not isinstance(values, (dict, list, tuple)):
-        yield path, values
-        return
-    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
-        yield from leaves(value, f"{path}.{key}" if path else str(key))
-
-
-def named(outputs: Any) -> dict[str, torch.Tensor]:
-    """As the exported program names them: a place that is only a position is no name."""
-    found = {}
-    for i, (name, value) in enumerate(leaves(outputs)):
-        number = f"output_{i}" if i else "output"
-        if isinstance(value, torch.Tensor):
-            found[number if not name or name.isdigit() else name] = value
-    return found
-
-
-def numbers(model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def numbers(name: str) -> Named:
     """What eager PyTorch computes. Tied parameters have their gradient under each of their names."""
-    values = {f"input.{n.replace('.', '_')}": v for n, v in leaves(inputs) if isinstance(v, torch.Tensor)}
-    outputs = named(model.train()(**inputs))
-    gradients = {name: torch.randn_like(output) for name, output in outputs.items() if output.requires_grad}
-    torch.autograd.backward([outputs[name] for name in gradients], list(gradients.values()))
-    values |= {f"output.{name}": output for name, output in outputs.items()}
-    values |= {f"output_gradient.{name}": gradient for name, gradient in gradients.items()}
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    values |= {f"gradient.{name}": p.grad for name, p in parameters.items() if p.grad is not None}
-    values |= {f"after.{name}": value.clone() for name, value in model.state_dict().items() if name not in parameters}
+    model, batches = make(name, STEPS)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], LR)
+    values = {"lr": torch.tensor(LR, dtype=torch.float64)}
+    for step, inputs in enumerate(batches):
+        optimizer.zero_grad()
+        values |= {f"{step}.{name}": value for name, value in one_step(model.train(), inputs).items()}
+        optimizer.step()
+    values |= {f"after.{name}": value for name, value in model.state_dict().items()}
     with torch.no_grad():
-        values |= {f"evaluation.{name}": output for name, output in named(model.eval()(**inputs)).items()}
+        values |= {f"evaluation.{name}": output for name, output in named_outputs(model.eval()(**inputs)).items()}
+    if name in RANDOM:
+        values = {name: value for name, value in values.items() if re.match(r"lr|\d+\.(input|output_gradient)\.", name)}
     return {name: value.detach().clone().contiguous() for name, value in values.items()}
 
 
+def one_step(model: nn.Module, inputs: dict[str, Any]) -> Named:
+    """The loss is the mean of each output's elements times random numbers, so that every output has a gradient."""
+    values = {f"input.{name}": value for name, value in named_inputs(inputs).items()}
+    outputs = named_outputs(model(**inputs))
+    gradients = {n: torch.randn_like(output) / output.numel() for n, output in outputs.items() if output.requires_grad}
+    torch.autograd.backward([outputs[name] for name in gradients], list(gradients.values()))
+    values |= {f"output.{name}": output for name, output in outputs.items()}
+    values |= {f"output_gradient.{name}": gradient for name, gradient in gradients.items()}
+    parameters = model.named_parameters(remove_duplicate=False)
+    values |= {f"gradient.{name}": p.grad for name, p in parameters if p.grad is not None}
+    return {name: value.detach().clone() for name, value in values.items()}
+
+
 def check(name: str, folder: pathlib.Path) -> dict[str, Any]:
-    sys.path.insert(0, str(ROOT / "client" / "python"))
-    from gpipe_export import ExportError, gpipe_export
     from safetensors.torch import save_file
-    torch.manual_seed(1)
-    model, inputs = CASES[name]()
+    model, (inputs, *_) = make(name, 1)
     try:
         gpipe_export(model, inputs, folder / "model.pt2")
     except ExportError as error:
         return {"error": f"not exported: {error}"}
-    save_file(numbers(model, inputs), folder / "numbers.safetensors")
-    done = subprocess.run([CHECK, folder / "model.pt2", folder / "numbers.safetensors"], capture_output=True, text=True)
+    save_file(numbers(name), folder / "numbers.safetensors")
+    command = [CHECK, folder / "model.pt2", folder / "numbers.safetensors", *(["whole"] if name in RANDOM else [])]
+    done = subprocess.run(command, capture_output=True, text=True)
     return json.loads(done.stdout) if done.stdout else {"error": f"exported_check ended with {done.returncode}"}
 
 
@@ -319,27 +98,87 @@ def in_a_process(name: str) -> dict[str, Any]:
     return json.loads(lines[-1]) if done.returncode == 0 else {"error": lines[-1]}
 
 
-def row(name: str, result: dict[str, Any]) -> str:
-    worst = f"{result['worst']:.2g}" if "worst" in result else "-"
-    remark = result.get("error") or (result["worst_tensor"] if result["worst"] > 0 else "")
-    cells = [name, str(result.get("nodes", "-")), str(result.get("cuts", "-")), worst, remark.replace("|", "/")]
-    return f"| {' | '.join(cells)} |"
-
-
 def passed(result: dict[str, Any]) -> bool:
-    return "error" not in result and result["worst"] <= 1
+    return "error" not in result and all(result[kind]["worst"] <= 1 for kind in KINDS)
+
+
+def row(name: str, result: dict[str, Any]) -> str:
+    ratios = [f"{result[kind]['worst']:.2g}" if kind in result else "-" for kind in KINDS]
+    largest = max((result[kind] for kind in KINDS if kind in result), key=lambda kind: kind["worst"], default={})
+    cells = [name, str(result.get("nodes", "-")), str(result.get("cuts", "-")), *ratios,
+             result.get("error") or largest.get("where", "")]
+    return table_row(cells)
+
+
+def table_row(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+# --- What cannot be exported ---
+
+def flex(x: torch.Tensor, _) -> torch.Tensor:
+    from torch.nn.attention.flex_attention import flex_attention
+    q = x.view(x.shape[0], 1, 2, 3)
+    return flex_attention(q, q, q).view(x.shape)
+
+
+REFUSED = {
+    "mixtral with its default experts, grouped_mm": lambda: mixtral("grouped_mm"),
+    "torch.vmap": applied(lambda x, _: torch.vmap(torch.sin)(x)),
+    "flex_attention, on a CPU": applied(flex),
+    "BatchNorm(momentum=None)": sequence(lambda: nn.Linear(6, 6), lambda: nn.BatchNorm1d(6, momentum=None)),
+    "a branch on data: x if x.sum() > 0 else -x": applied(lambda x, _: x if x.sum() > 0 else -x),
+    "a loop as long as data says: range(int(x.sum()))": applied(lambda x, _: sum(x for _ in range(int(x.sum())))),
+    "the batch size as a constant: x.reshape(4, -1)": applied(lambda x, _: x.reshape(4, -1)),
+    "no_grad() within autocast()": applied(nested_regions),
+    "a dataclass as output": returned(lambda x, y: Result(y, y * 2)),
+}
+
+
+def torch_refusal(model: nn.Module, inputs: dict[str, Any]) -> str:
+    """The error of torch.export and torch.export.save, without gpipe_export."""
+    batch = torch.export.Dim("batch", min=1, max=1 << 16)
+    try:
+        program = torch.export.export(model.train(), (), inputs, dynamic_shapes={n: {0: batch} for n in inputs})
+        torch.export.save(program, io.BytesIO())
+    except Exception as error:  # It raises nearly every kind.
+        return f"{type(error).__name__}: {first_line(error)}"
+    return "none"
+
+
+def first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+
+
+def refusal(model: nn.Module, inputs: dict[str, Any]) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            gpipe_export(model, inputs, pathlib.Path(folder) / "model.pt2")
+        except ExportError as error:
+            return re.sub(r"/\S*/", "", first_line(error))  # Of a path the file is enough.
+    return "none"
+
+
+def print_refused() -> None:
+    print("| model | torch's own error | gpipe_export |\n|---|---|---|")
+    for name, case in REFUSED.items():
+        torch.manual_seed(1)
+        print(table_row([name, torch_refusal(*case()), refusal(*case())]), flush=True)
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("names", nargs="*", help="parts of names of architectures")
     arguments.add_argument("--one", help="one architecture, in this process; prints JSON")
+    arguments.add_argument("--refused", action="store_true", help="what cannot be exported, and why")
     options = arguments.parse_args()
     if options.one:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(check(options.one, pathlib.Path(folder))))
         return 0
-    print("| architecture | nodes | cuts | worst | where, or the error |\n|---|---|---|---|---|")
+    if options.refused:
+        return print_refused() or 0
+    print(f"| architecture | nodes | cuts | {' | '.join(KINDS)} | where, or the error |\n|---|---|---|---|---|---|---|")
     names = [name for name in CASES if not options.names or any(part in name for part in options.names)]
     failed = 0
     for name in names:

@@ -105,7 +105,10 @@ class Cluster:
         """Runs a job to success and pulls its results into output."""
         job = self.wait(self.submit(spec_path, *arguments), seconds)
         assert job["state"] == "STATE_SUCCEEDED", job
-        gpipe("job", "pull", job["id"], "--output", output, address=self.address)
+        return self.pull(job["id"], output)
+
+    def pull(self, job_id, output: pathlib.Path) -> pathlib.Path:
+        gpipe("job", "pull", job_id, "--output", output, address=self.address)
         return output
 
     def stop(self):

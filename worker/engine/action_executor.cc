@@ -198,7 +198,7 @@ absl::Status ActionExecutor::KeepInputGradients(const HostedStage& hosted, int m
 absl::Status ActionExecutor::Send(const Action& action) {
   const Direction direction = action.kind == ActionKind::kSendForward ? Direction::kForward : Direction::kBackward;
   GPIPE_ASSIGN_OR_RETURN(at::Tensor value, values_.Take(action.edge, direction, action.micro_batch));
-  return parts_.transfers.Send(action, std::move(value));
+  return parts_.transfers.Send(action, round_.program->micro_batch_sizes[action.micro_batch], std::move(value));
 }
 
 absl::Status ActionExecutor::Receive(const Action& action) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/plan/shape.h"
 #include "common/status_macros.h"
 #include "worker/data/tensor_file.h"
@@ -50,7 +51,8 @@ absl::StatusOr<at::Tensor> TransferQueue::CompleteReceive(const pipeline::Action
   return std::move(transfer.tensor);
 }
 
-absl::Status TransferQueue::Send(const pipeline::Action& action, at::Tensor tensor) {
+absl::Status TransferQueue::Send(const pipeline::Action& action, int64_t samples, at::Tensor tensor) {
+  if (absl::Status fits = CheckFits(action.edge, samples, tensor); !fits.ok()) return Describe(fits, action);
   if (sends_.size() >= max_sends_) GPIPE_RETURN_IF_ERROR(FinishOldestSend());
   tensor = tensor.contiguous();
   auto work = communicator_.Send(channels_.Find(action.edge, DirectionOf(action.kind)), tensor);
@@ -72,7 +74,18 @@ absl::Status TransferQueue::FinishOldestSend() {
 
 at::Tensor TransferQueue::Allocate(int edge, int64_t samples) const {
   const v1::Edge& description = plan_.edges(edge);
-  return at::empty(SizesFor(description.shape(), samples), at::TensorOptions().dtype(ToScalarType(description.dtype())).device(device_));
+  return at::empty(SizesFor(description.shape(), samples),
+                   at::TensorOptions().dtype(ToScalarType(description.dtype())).device(device_));
+}
+
+absl::Status TransferQueue::CheckFits(int edge, int64_t samples, const at::Tensor& tensor) const {
+  const v1::Edge& description = plan_.edges(edge);
+  const std::vector<int64_t> sizes = SizesFor(description.shape(), samples);
+  const c10::ScalarType type = ToScalarType(description.dtype());
+  if (tensor.sizes() == at::IntArrayRef(sizes) && tensor.scalar_type() == type) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("is ", c10::toString(tensor.scalar_type()), " [",
+                                                 absl::StrJoin(tensor.sizes(), ", "), "], where the plan says ",
+                                                 c10::toString(type), " [", absl::StrJoin(sizes, ", "), "]"));
 }
 
 absl::Status TransferQueue::Describe(const absl::Status& status, const pipeline::Action& action) const {

@@ -37,8 +37,9 @@ class TransferQueue {
   // The tensor of the oldest posted receive, which must be the one that `action` names.
   absl::StatusOr<at::Tensor> CompleteReceive(const pipeline::Action& action);
 
-  // Begins to send. Waits for the oldest send when too many are under way.
-  absl::Status Send(const pipeline::Action& action, at::Tensor tensor);
+  // Begins to send a micro-batch of so many samples. Waits for the oldest send when too many are under way.
+  // INVALID_ARGUMENT: the tensor has not the shape and type of the plan, for which the receiver has made room.
+  absl::Status Send(const pipeline::Action& action, int64_t samples, at::Tensor tensor);
 
   // Waits until all sends are complete.
   absl::Status FinishSends();
@@ -52,6 +53,7 @@ class TransferQueue {
 
   absl::Status FinishOldestSend();
   at::Tensor Allocate(int edge, int64_t samples) const;
+  absl::Status CheckFits(int edge, int64_t samples, const at::Tensor& tensor) const;
   // Says which transfer failed, between which stages.
   absl::Status Describe(const absl::Status& status, const pipeline::Action& action) const;
 

@@ -91,7 +91,8 @@ class ExportedInspection {
       if (found == given.end()) {
         return FieldError(DataField(), absl::StrCat("has no tensor for the model's input '", input.name, "'"));
       }
-      GPIPE_RETURN_IF_ERROR(MatchInput(input, *found));
+      const std::string field = training() ? absl::StrCat(DataField(), "[", i, "]") : DataField();
+      GPIPE_RETURN_IF_ERROR(MatchInput(input, *found, field));
       inputs_.push_back(*found);
     }
     return absl::OkStatus();
@@ -100,7 +101,8 @@ class ExportedInspection {
   // Made-up data has no names.
   bool IsOnlyInput() const { return program_.user_inputs.size() == 1 && request_.inputs_size() == 1; }
 
-  absl::Status MatchInput(const exported::UserInput& input, const v1::ModelValue& data) const {
+  absl::Status MatchInput(const exported::UserInput& input, const v1::ModelValue& data,
+                          const std::string& field) const {
     const auto type = ToScalarType(input.meta.dtype);
     const std::vector<int64_t> sample = SampleShape(data.shape());
     bool fits = type && ToDataType(*type) == data.dtype() && input.meta.sizes.size() == sample.size() + 1;
@@ -108,7 +110,7 @@ class ExportedInspection {
       fits = !input.meta.sizes[i + 1] || *input.meta.sizes[i + 1] == sample[i];
     }
     if (fits) return absl::OkStatus();
-    return FieldError(DataField(),
+    return FieldError(field,
                       absl::StrCat("the model's input '", input.name, "' is ", type ? c10::toString(*type) : "?", " ",
                                    ShapeText(input.meta.sizes), ", the data's '", data.name(), "' is ",
                                    c10::toString(ToScalarType(data.dtype())), " [any", sample.empty() ? "" : ", ",

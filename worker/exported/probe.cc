@@ -79,6 +79,7 @@ Probe::Values Probe::RunOnce(GraphLayer& layer, const std::vector<std::string>& 
 }
 
 bool Probe::CanDescribe(const std::string& value) const {
+  if (archive_.program().data_sized.contains(value)) return false;
   const int64_t dimensions = runs_.front().at(value).dim();
   const Shape shape = ShapeOf(value);
   for (size_t i = 0; i < runs_.size(); ++i) {

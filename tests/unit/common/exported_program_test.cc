@@ -9,6 +9,7 @@ namespace gpipe::exported {
 namespace {
 
 using nlohmann::json;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 // x -> relu -> {"y": ...}, as torch.export writes it.
@@ -57,6 +58,16 @@ TEST(ExportedProgramTest, ReadsWhatTorchWrites) {
   EXPECT_EQ(program->user_inputs[0].meta.sizes[0], std::nullopt);
   ASSERT_EQ(program->user_outputs.size(), 1u);
   EXPECT_EQ(program->user_outputs[0].name, "y");
+}
+
+TEST(ExportedProgramTest, SizesThatDependOnDataAreKnown) {
+  json program = Relu();
+  json& values = program["graph_module"]["graph"]["tensor_values"];
+  values["x"]["sizes"][0] = {{"as_expr", {{"expr_str", "Symbol('s77', positive=True, integer=True)"}}}};
+  values["relu"] = {{"dtype", 7}, {"sizes", {{{"as_expr", {{"expr_str", "2*Symbol('u0', integer=True)"}}}}}}};
+  const auto parsed = ParseProgram(program.dump());
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_THAT(parsed->data_sized, ElementsAre("relu"));
 }
 
 TEST(ExportedProgramTest, OutputsThatAreNoTensorsAreLeftOut) {

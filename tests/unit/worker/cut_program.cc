@@ -41,11 +41,9 @@ absl::StatusOr<std::unique_ptr<CutProgram>> CutProgram::Create(const Archive& ar
   return program;
 }
 
-std::vector<at::Tensor> CutProgram::Forward(const std::vector<at::Tensor>& inputs, bool training) {
+std::vector<at::Tensor> CutProgram::Forward(const std::vector<at::Tensor>& inputs, LayerContext context) {
   values_.clear();
   for (size_t i = 0; i < inputs.size(); ++i) values_[program_.user_inputs[i].value] = inputs[i];
-  LayerContext context;
-  context.training = training;
   for (Stage& stage : stages_) RunForward(stage, context);
   return stages_.back().results;
 }
@@ -89,21 +87,35 @@ void CutProgram::RunBackward(Stage& stage, const std::vector<at::Tensor>& gradie
 
 at::Tensor CutProgram::GradientOf(const std::string& name) const {
   at::Tensor sum;
-  for (const Stage& stage : stages_) {
-    for (const LayerTensor& entry : stage.layer->tensors()) {
-      if (entry.name == name) AddTo(sum, entry.tensor.grad());
-    }
-  }
+  for (const at::Tensor& copy : CopiesOf(name)) AddTo(sum, copy.grad());
   return sum;
 }
 
-at::Tensor CutProgram::Find(const std::string& name) const {
-  for (const Stage& stage : stages_) {
-    for (const LayerTensor& entry : stage.layer->tensors()) {
-      if (entry.name == name) return entry.tensor;
-    }
+void CutProgram::Update(double lr) {
+  std::map<std::string, at::Tensor> gradients;  // All of them before any is cleared.
+  for (const LayerTensor& entry : Tensors()) gradients[entry.name] = GradientOf(entry.name);
+  const at::NoGradGuard no_gradients;
+  for (const LayerTensor& entry : Tensors()) {
+    const at::Tensor& gradient = gradients[entry.name];
+    if (gradient.defined()) entry.tensor.add_(gradient, -lr);
+    entry.tensor.mutable_grad().reset();
   }
-  return {};
+}
+
+std::vector<at::Tensor> CutProgram::CopiesOf(const std::string& name) const {
+  std::vector<at::Tensor> copies;
+  for (const LayerTensor& entry : Tensors()) {
+    if (entry.name == name) copies.push_back(entry.tensor);
+  }
+  return copies;
+}
+
+std::vector<LayerTensor> CutProgram::Tensors() const {
+  std::vector<LayerTensor> tensors;
+  for (const Stage& stage : stages_) {
+    tensors.insert(tensors.end(), stage.layer->tensors().begin(), stage.layer->tensors().end());
+  }
+  return tensors;
 }
 
 }  // namespace gpipe::worker

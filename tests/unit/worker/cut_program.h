@@ -23,7 +23,7 @@ class CutProgram {
   void RecomputeAlways() { recomputes_ = true; }
 
   // The program's outputs. Throws what LibTorch throws.
-  std::vector<at::Tensor> Forward(const std::vector<at::Tensor>& inputs, bool training = true);
+  std::vector<at::Tensor> Forward(const std::vector<at::Tensor>& inputs, LayerContext context = {.training = true});
 
   // Of the last forward. `gradients` by output; undefined for none.
   void Backward(const std::vector<at::Tensor>& gradients);
@@ -31,8 +31,11 @@ class CutProgram {
   // Of a parameter that several parts have, the sum. Undefined: it has none.
   at::Tensor GradientOf(const std::string& name) const;
 
-  // A parameter or buffer, of the first part that has it. Undefined: none has.
-  at::Tensor Find(const std::string& name) const;
+  // One step of SGD in every part that has a parameter; then there are no gradients.
+  void Update(double lr);
+
+  // A parameter or buffer, in each part that has it.
+  std::vector<at::Tensor> CopiesOf(const std::string& name) const;
 
  private:
   struct Stage {
@@ -42,6 +45,7 @@ class CutProgram {
   };
 
   explicit CutProgram(const exported::Program& program) : program_(program) {}
+  std::vector<LayerTensor> Tensors() const;  // Of all parts.
   void RunForward(Stage& stage, LayerContext context);
   void RunBackward(Stage& stage, const std::vector<at::Tensor>& gradients);
 

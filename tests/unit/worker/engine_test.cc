@@ -233,6 +233,23 @@ TEST(Engine, ALossThatIsNotFiniteFailsTheStep) {
   cluster.WaitForReleased(1);
 }
 
+// The receiver has made room for what the plan says: Gloo would end its process.
+TEST(Engine, AValueOfAnotherShapeThanPlannedFailsItsStage) {
+  const v1::JobSpec spec = TrainingSpec(1, v1::CHECKPOINT_NEVER);
+  v1::Plan plan = MakePlan(spec, kTwo);
+  plan.mutable_edges(0)->mutable_shape(1)->set_fixed(plan.edges(0).shape(1).fixed() - 1);
+  TestCluster cluster(2);
+  cluster.Prepare(spec, plan, 2, {});
+  cluster.GrantAll();
+  const v1::Failed failed = cluster.WaitForFailure(0);
+  EXPECT_EQ(failed.status().code(), static_cast<int>(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(failed.status().message(), HasSubstr(plan.edges(0).value() + " between stages 0 and 1): is Float ["));
+  EXPECT_FALSE(failed.consequence());
+  cluster.Abort("worker 0 failed");
+  cluster.WaitForReleased(0);
+  cluster.WaitForReleased(1);
+}
+
 TEST(Engine, RefusesASecondAttemptAndMessagesOfAnotherOne) {
   TestCluster cluster(1);
   const v1::JobSpec spec = TrainingSpec(1, v1::CHECKPOINT_ALWAYS);
