@@ -49,6 +49,18 @@ def transformer_spec(name: str, layers: int, stages: int, *, chunks=32, checkpoi
     }
 
 
+def exported_spec(name: str, case: str, batch: int, *, class_dim=1, steps=8, **pipeline) -> dict:
+    """Training of case.pt2 on case.safetensors (bench/exported_models.py)."""
+    return {
+        "name": name,
+        "model": {"exported": {"path": f"{case}.pt2"}},
+        "pipeline": {"checkpoint": "never", **pipeline},
+        "train": {"dataset": {"path": f"{case}.safetensors", "inputs": ["x"], "target": "y"}, "batch_size": batch,
+                  "steps": steps, "loss": {"cross_entropy": {"class_dim": class_dim}},
+                  "optimizer": {"sgd": {"lr": 0.01}}},
+    }
+
+
 def start_run(folder: pathlib.Path, spec: dict, workers: int, threads: int = 1, device: str | None = None,
               gpus: int | None = None, trace: bool = False) -> subprocess.Popen:
     """`gpipe run` in the background; its results go to folder/<name>."""
