@@ -15,7 +15,7 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "python"))
 
-from cluster import BIN, Cluster, gpipe, read_jsonl, write_spec  # noqa: E402,F401
+from cluster import BIN, Cluster, gpipe, read_jsonl, wait_until, write_spec  # noqa: E402,F401
 
 MODEL_DIM, HEADS, FEED_FORWARD, TOKENS, BATCH = 256, 4, 1024, 32, 64
 

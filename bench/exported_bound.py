@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""An exported 12-layer GPT-2 on K workers of one thread, 32 chunks: what share of the machine's own bound it reaches, and
-how it compares with the pipeline() front end of torch.distributed.pipelining at the same cuts, in one run.
+"""An exported 12-layer GPT-2 on K workers of one thread, 32 chunks: what share of the machine's own bound it reaches,
+and how it compares with the pipeline() front end of torch.distributed.pipelining at the same cuts, in one run.
 
-t is what K independent one-worker jobs side by side, each with one of the stages, take until all have done a step (before
-and after the pipeline). The bound is t * (32+K-1)/32. `within` takes t from the pipeline's own steps, as
+t is what K independent one-worker jobs side by side, each with one of the stages, take until all have done a step
+(before and after the pipeline). The bound is t * (32+K-1)/32. `within` takes t from the pipeline's own steps, as
 bench/pipeline_bound.py does and explains.
 
     bench/exported_bound.py [--workers 3] [--runs 5]

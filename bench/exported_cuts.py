@@ -30,7 +30,7 @@ def spec_of(case: str, **pipeline) -> dict:
 def chosen_cut(cluster: common.Cluster, folder: pathlib.Path, case: str, workers: int) -> Balance:
     path = common.write_spec(folder, spec_of(case, workers=workers))
     plan = json.loads(common.gpipe("plan", path, "-o", "json", address=cluster.address).stdout)["plan"]
-    return tuple(int(stage["layerCount"]) for stage in plan["stages"])
+    return tuple(int(stage["layer_count"]) for stage in plan["stages"])
 
 
 def all_cuts(parts: int, workers: int) -> list[Balance]:
@@ -57,8 +57,9 @@ def measure(cluster: common.Cluster, folder: pathlib.Path, case: str, workers: i
     medians = {cut: statistics.median(seconds) for cut, seconds in times.items()}
     best = min(medians, key=medians.__getitem__)
     print(f"{case}: {len(once)} cuts of {sum(chosen)} parts on {workers} workers, slowest stage from "
-          f"{min(once.values()) * 1e3:.1f} to {max(once.values()) * 1e3:.1f} ms; best {list(best)} {medians[best] * 1e3:.1f}, "
-          f"chosen {list(chosen)} {medians[chosen] * 1e3:.1f}: {medians[chosen] / medians[best]:.3f} times", flush=True)
+          f"{min(once.values()) * 1e3:.1f} to {max(once.values()) * 1e3:.1f} ms; "
+          f"best {list(best)} {medians[best] * 1e3:.1f}, chosen {list(chosen)} {medians[chosen] * 1e3:.1f}: "
+          f"{medians[chosen] / medians[best]:.3f} times", flush=True)
 
 
 def main():

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Loading a large archive on three workers of this machine, beside reading the file from the disk; what each worker then
-holds beside what its stage has.
+"""Loading a large archive on three workers of this machine, beside reading the file from the disk; what each worker
+then holds beside what its stage has.
 
 The file is dropped from the page cache before each measurement. `start` is from the submission of a file that the
 orchestrator has already until all workers have loaded their stages.
@@ -76,7 +76,8 @@ def one_start(cluster: common.Cluster, folder: pathlib.Path, layers: int) -> dic
     loaded = {name: resident(worker.pid) for name, worker in cluster.workers.items()}
     common.gpipe("job", "cancel", job, address=cluster.address)
     cluster.wait(job)
-    growth = {name: {key: loaded[name][key] - idle[name]["now"] for key in ("now", "peak")} for name in running["workers"]}
+    growth = {name: {key: loaded[name][key] - idle[name]["now"] for key in ("now", "peak")}
+              for name in running["workers"]}
     return {"submit": submitted, "start": started, "growth": growth}
 
 
@@ -111,15 +112,16 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         write_model(folder, layers)
-        print(f"archive of {(folder / 'large.pt2').stat().st_size / 2**20:.0f} MiB, {layers} layers on {WORKERS} workers")
+        size = (folder / "large.pt2").stat().st_size
+        print(f"archive of {size / 2**20:.0f} MiB, {layers} layers on {WORKERS} workers")
         for run in range(options.runs):
             disk = read_seconds(folder / "large.pt2")
             with tempfile.TemporaryDirectory(dir=folder) as own:
                 for file in ("large.pt2", "inputs.safetensors"):
                     os.link(folder / file, pathlib.Path(own) / file)
                 result = measure(pathlib.Path(own), layers)
-            print(f"disk={disk:.2f} first={result['first']:.2f} submit={result['submit']:.2f} start={result['start']:.2f} "
-                  f"ratio={result['start'] / disk:.2f}")
+            print(f"disk={disk:.2f} " + " ".join(f"{key}={result[key]:.2f}" for key in ("first", "submit", "start"))
+                  + f" ratio={result['start'] / disk:.2f}")
             stages = common.even_balance(layers, WORKERS)
             for stage, (name, growth) in enumerate(result["growth"].items()):
                 print(f"  {name}: stage of {stages[stage] * LAYER_BYTES / 2**20:.0f} MiB, grew by "

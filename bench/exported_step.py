@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """An exported model on one worker, one chunk, no recompute, beside the same model in eager PyTorch on as many threads.
 
-A step is the forward, the loss, the backward and SGD's update. The two take turns, so that both see the machine's good and
-bad times; `ratio` is of the medians of a turn, and the last line also has that of the shortest steps of all turns.
+A step is the forward, the loss, the backward and SGD's update. The two take turns, so that both see the machine's good
+and bad times; `ratio` is of the medians of a turn. The last line also has the ratio of the shortest steps of all turns.
 
     bench/exported_step.py [--cases resnet18 gpt2] [--runs 5] [--threads 1]
 """
@@ -23,8 +23,8 @@ BATCH, WARM_UP = 8, 2
 
 
 def eager(case: str, steps: int, threads: int) -> list[float]:
-    command = [sys.executable, str(common.ROOT / "bench" / "peers" / "eager.py"), case, "--batch", str(BATCH), "--steps",
-               str(steps), "--threads", str(threads)]
+    command = [sys.executable, str(common.ROOT / "bench" / "peers" / "eager.py"), case, "--batch", str(BATCH),
+               "--steps", str(steps), "--threads", str(threads)]
     done = subprocess.run(command, check=True, text=True, capture_output=True,
                           env=dict(os.environ, OMP_NUM_THREADS=str(threads)))
     return json.loads(done.stdout)["step_seconds"][WARM_UP:]
@@ -42,7 +42,8 @@ def measure(case: str, runs: int, steps: int, threads: int) -> None:
         CASES[case].write(folder, case, BATCH)
         theirs, mine = [], []
         for run in range(runs):
-            turns = [lambda: theirs.append(eager(case, steps, threads)), lambda: mine.append(ours(folder, case, steps, threads))]
+            turns = [lambda: theirs.append(eager(case, steps, threads)),
+                     lambda: mine.append(ours(folder, case, steps, threads))]
             for turn in turns if run % 2 == 0 else reversed(turns):
                 turn()
             a, b = statistics.median(theirs[-1]), statistics.median(mine[-1])

@@ -75,14 +75,6 @@ def train_here(model: Gpt2, data: dict[str, torch.Tensor], chunks: int = 1) -> l
     return losses
 
 
-@torch.no_grad()
-def continue_text(model: Gpt2, letters: str, text: str, length: int) -> str:
-    for _ in range(length):
-        logits = model(torch.tensor([[letters.index(c) for c in text[-TOKENS:]]]))[0, -1]
-        text += letters[int(logits.argmax())]
-    return text
-
-
 def differences(ours: list[float], theirs: list[float]) -> list[float]:
     return [abs(a - b) for a, b in zip(ours, theirs)]
 
@@ -120,7 +112,6 @@ def main():
         apart = differences(losses, theirs)
         print(f"{name}: differs from PyTorch by {max(apart):.1e} at most, in step {apart.index(max(apart))}; "
               f"{sum(apart) / len(apart):.1e} on average")
-    print("the trained model continues:", repr(continue_text(trained, letters, "This program is free software", 80)))
     plot(options.plot, ours, theirs, in_chunks)
     print(f"plotted in {options.plot}")
 

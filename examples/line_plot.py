@@ -25,7 +25,8 @@ class Panel:
 
     def limits(self) -> tuple[float, float]:
         found = [h for values in self.curves.values() for h in self.heights(values) if h is not None] or [0.0]
-        return (math.floor(min(found)), math.ceil(max(found))) if max(found) > min(found) else (found[0] - 1, found[0] + 1)
+        low, high = math.floor(min(found)), math.ceil(max(found))
+        return (low, high) if high > low else (low - 1, high + 1)
 
     def ticks(self) -> list[tuple[float, str]]:
         low, high = (int(limit) for limit in self.limits())

@@ -16,6 +16,9 @@ class GrpcArtifacts : public Artifacts {
   absl::Status Download(const v1::ArtifactRef& ref, const std::filesystem::path& path) override {
     return DownloadFile(stub_, ref, path);
   }
+  absl::Status Read(const v1::ArtifactRef& ref, int64_t offset, absl::Span<char> data) override {
+    return ReadRange(stub_, ref, offset, data);
+  }
 
  private:
   v1::ArtifactService::StubInterface& stub_;
