@@ -33,7 +33,7 @@ def eager(case: str, steps: int, threads: int) -> list[float]:
 def ours(folder: pathlib.Path, case: str, steps: int, threads: int) -> list[float]:
     spec = common.exported_spec("one", case, BATCH, class_dim=CASES[case].class_dim, steps=steps, workers=1, chunks=1)
     common.run_and_time(folder, spec, 1, threads=threads)
-    return common.all_step_seconds(folder, "one", WARM_UP)
+    return [step["step_seconds"] for step in common.read_jsonl(folder / "one" / "metrics.jsonl")[WARM_UP:]]
 
 
 def measure(case: str, runs: int, steps: int, threads: int) -> None:
