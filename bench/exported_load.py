@@ -3,9 +3,10 @@
 then holds beside what its stage has.
 
 The file is dropped from the page cache before each measurement. `start` is from the submission of a file that the
-orchestrator has already until all workers have loaded their stages.
+orchestrator has already until all workers have loaded their stages; `submit` is the client's part of it, most of it the
+file's hash. The workers read the orchestrator's disk, as those of `gpipe run` do, or with --sent have it sent.
 
-    bench/exported_load.py [--gigabytes 1] [--runs 3]
+    bench/exported_load.py [--gigabytes 1] [--runs 3] [--sent]
 """
 
 import argparse
@@ -31,7 +32,7 @@ def write_model(folder: pathlib.Path, layers: int) -> None:
     torch.manual_seed(0)
     gpipe_export(nn.Sequential(*[nn.Linear(WIDTH, WIDTH) for _ in range(layers)]), (torch.randn(2, WIDTH),),
                  folder / "large.pt2")
-    save_file({"input": torch.randn(1 << 14, WIDTH)}, folder / "inputs.safetensors")
+    save_file({"input": torch.randn(1 << 10, WIDTH)}, folder / "inputs.safetensors")
 
 
 def drop_from_cache(path: pathlib.Path) -> None:
@@ -81,17 +82,18 @@ def one_start(cluster: common.Cluster, folder: pathlib.Path, layers: int) -> dic
     return {"submit": submitted, "start": started, "growth": growth}
 
 
-def measure(folder: pathlib.Path, layers: int) -> dict:
+def measure(folder: pathlib.Path, layers: int, sent: bool) -> dict:
     """One cold start on workers that have nothing yet, of a file that the orchestrator has."""
     cluster = common.Cluster(folder / "cluster")
+    arguments = [] if sent else ["--artifacts-dir", folder / "cluster" / "state" / "artifacts"]
     try:
-        cluster.start_workers(WORKERS)
+        cluster.start_workers(WORKERS, arguments=arguments)
         first = one_start(cluster, folder, layers)
         for worker in cluster.workers.values():
             worker.terminate()
             worker.wait()
         cluster.workers.clear()
-        cluster.start_workers(WORKERS)
+        cluster.start_workers(WORKERS, arguments=arguments)
         for stored in (folder / "cluster" / "state").rglob("*"):
             if stored.is_file():
                 drop_from_cache(stored)
@@ -106,6 +108,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=1)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--sent", action="store_true", help="over gRPC, as to other machines")
     options = parser.parse_args()
     print(f"machine: {common.machine()}")
     layers = round(options.gigabytes * 2**30 / LAYER_BYTES)
@@ -119,7 +122,7 @@ def main():
             with tempfile.TemporaryDirectory(dir=folder) as own:
                 for file in ("large.pt2", "inputs.safetensors"):
                     os.link(folder / file, pathlib.Path(own) / file)
-                result = measure(pathlib.Path(own), layers)
+                result = measure(pathlib.Path(own), layers, options.sent)
             print(f"disk={disk:.2f} " + " ".join(f"{key}={result[key]:.2f}" for key in ("first", "submit", "start"))
                   + f" ratio={result['start'] / disk:.2f}")
             stages = common.even_balance(layers, WORKERS)
