@@ -74,7 +74,8 @@ class Cluster:
         log = open(self.folder / f"{name}.log", "ab")
         self.workers[name] = subprocess.Popen(
             [str(BIN / "gpipe-worker"), "--orchestrator", self.address, "--name", name, "--device", device,
-             "--threads", str(threads), *map(str, arguments)], stdout=log, stderr=log, env=dict(os.environ, **(environment or {})))
+             "--threads", str(threads), *map(str, arguments)], stdout=log, stderr=log,
+            env=dict(os.environ, **(environment or {})))
         return self.workers[name]
 
     def start_workers(self, count, **options):
