@@ -15,7 +15,7 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "python"))
 
-from cluster import BIN, Cluster, gpipe, read_jsonl, write_spec  # noqa: E402,F401
+from cluster import BIN, Cluster, gpipe, read_jsonl, wait_until, write_spec  # noqa: E402,F401
 
 MODEL_DIM, HEADS, FEED_FORWARD, TOKENS, BATCH = 256, 4, 1024, 32, 64
 
@@ -46,6 +46,18 @@ def transformer_spec(name: str, layers: int, stages: int, *, chunks=32, checkpoi
                      "device": device, "clock_window": clock_window},
         "train": {"dataset": {"path": "data.safetensors", "inputs": ["x"], "target": "y"}, "batch_size": BATCH,
                   "steps": steps, "loss": {"mse": {}}, "optimizer": {"sgd": {"lr": 0.01}}},
+    }
+
+
+def exported_spec(name: str, case: str, batch: int, *, class_dim=1, steps=8, **pipeline) -> dict:
+    """Training of case.pt2 on case.safetensors (bench/exported_models.py)."""
+    return {
+        "name": name,
+        "model": {"exported": {"path": f"{case}.pt2"}},
+        "pipeline": {"checkpoint": "never", **pipeline},
+        "train": {"dataset": {"path": f"{case}.safetensors", "inputs": ["x"], "target": "y"}, "batch_size": batch,
+                  "steps": steps, "loss": {"cross_entropy": {"class_dim": class_dim}},
+                  "optimizer": {"sgd": {"lr": 0.01}}},
     }
 
 

@@ -9,13 +9,11 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "common/grpc_status.h"
 #include "common/random_id.h"
 #include "common/status_macros.h"
 #include "common/version.h"
 #include "grpcpp/grpcpp.h"
 #include "spdlog/spdlog.h"
-#include "worker/data/file_cache.h"
 #include "worker/device_info.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/round_trace.h"
@@ -30,7 +28,6 @@ namespace gpipe::worker {
 namespace {
 
 constexpr absl::Duration kLeavePatience = absl::Seconds(5);
-constexpr int64_t kInspectedBytes = int64_t{16} << 30;  // Of models that were looked at.
 
 // SIGUSR1 is the session's word to main that it has ended by itself.
 sigset_t WaitedSignals() {
@@ -96,17 +93,8 @@ absl::StatusOr<Failpoint> FailpointFromEnvironment() {
   return Failpoint::Parse(text);
 }
 
-v1::Inspected Inspect(const v1::Inspect& request, c10::Device device, FileCache& files) {
-  if (!request.model().has_exported()) return InspectModel(request, device);
-  const auto ref = request.files().find(request.model().exported().path());
-  absl::StatusOr<std::filesystem::path> file = absl::InternalError("the request does not say where the model is");
-  if (ref != request.files().end()) file = files.Fetch(ref->second);
-  files.ReleaseAll();  // Only this thread takes files away, and only to make room for the next one.
-  if (file.ok()) return InspectExported(request, *file, device);
-  v1::Inspected failed;
-  failed.set_id(request.id());
-  *failed.mutable_status() = ToProto(file.status());
-  return failed;
+v1::Inspected Inspect(const v1::Inspect& request, c10::Device device, Artifacts& artifacts) {
+  return request.model().has_exported() ? InspectExported(request, artifacts, device) : InspectModel(request, device);
 }
 
 // Runs the session on a thread of its own while main waits for signals.
@@ -147,16 +135,13 @@ absl::Status RunWorker(const Options& options) {
   const std::shared_ptr<grpc::Channel> channel = Dial(options.orchestrator);
   const auto artifact_stub = v1::ArtifactService::NewStub(channel);
   const auto session_stub = v1::WorkerSessionService::NewStub(channel);
-  GrpcArtifacts artifacts(*artifact_stub);
+  GrpcArtifacts artifacts(*artifact_stub, options.artifacts_dir);
   Outbox outbox;
   GPIPE_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Create(engine_options, artifacts, outbox));
-  // The inspector works beside the engine, so it has a connection and files of its own.
-  GrpcArtifacts inspected(*artifact_stub);
-  GPIPE_ASSIGN_OR_RETURN(FileCache inspected_files,
-                         FileCache::Create(folder.path() / "inspected", kInspectedBytes, inspected));
-  Inspector inspector(
-      [&] { return SetUpTorchThread(engine_options.device, options.threads); },
-      [&](const v1::Inspect& request) { return Inspect(request, engine_options.device, inspected_files); }, outbox);
+  GrpcArtifacts inspected(*artifact_stub, options.artifacts_dir);  // The inspector works beside the engine.
+  Inspector inspector([&] { return SetUpTorchThread(engine_options.device, options.threads); },
+                      [&](const v1::Inspect& request) { return Inspect(request, engine_options.device, inspected); },
+                      outbox);
   SessionOptions session_options;
   session_options.hello = MakeHello(options, info);
   Session session(session_options, *session_stub, *engine, inspector, outbox);

@@ -60,6 +60,11 @@ void AddFlags(CLI::App& app, Options& options) {
   app.add_option("--work-dir", options.work_dir,
                  "Folder for fetched files and checkpoints on their way. Default: a temporary folder, removed at exit")
       ->type_name("DIR");
+  app.add_option(
+         "--artifacts-dir", options.artifacts_dir,
+         "Folder of the orchestrator's artifacts, if it is on this machine: files are taken from there instead of "
+         "being sent")
+      ->type_name("DIR");
   app.add_option("--trace-dir", options.trace_dir,
                  "Trace two rounds of each attempt into this folder, for Perfetto or chrome://tracing")
       ->type_name("DIR");

@@ -12,8 +12,9 @@ struct Options {
   std::string device = "cpu";  // `cpu` or `cuda:N`.
   int threads = 0;             // 0: all cores.
   std::string data_address;
-  std::string work_dir;   // Empty: a private temporary folder.
-  std::string trace_dir;  // Empty: no traces.
+  std::string work_dir;       // Empty: a private temporary folder.
+  std::string artifacts_dir;  // Empty: the orchestrator is on another machine.
+  std::string trace_dir;      // Empty: no traces.
   std::string log_level = "info";
 };
 

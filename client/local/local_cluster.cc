@@ -105,12 +105,13 @@ absl::Status LocalCluster::StartWorker(const LocalClusterOptions& options, int i
   const std::string name = absl::StrCat("w", index);
   ProcessOptions process;
   process.program = options.bin_dir / "gpipe-worker";
-  process.arguments = {"--orchestrator", address_,
-                       "--name",         name,
-                       "--device",       DeviceOf(options, index),
-                       "--threads",      absl::StrCat(options.threads),
-                       "--data-address", "127.0.0.1",
-                       "--work-dir",     folder_.path() / name};
+  process.arguments = {"--orchestrator",  address_,
+                       "--name",          name,
+                       "--device",        DeviceOf(options, index),
+                       "--threads",       absl::StrCat(options.threads),
+                       "--data-address",  "127.0.0.1",
+                       "--work-dir",      folder_.path() / name,
+                       "--artifacts-dir", folder_.path() / "state" / "artifacts"};
   if (!options.trace_dir.empty()) process.arguments.insert(process.arguments.end(), {"--trace-dir", options.trace_dir});
   return StartChild(std::move(process), name);
 }

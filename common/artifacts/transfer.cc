@@ -1,5 +1,6 @@
 #include "common/artifacts/transfer.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <fstream>
 #include <memory>
@@ -99,6 +100,31 @@ absl::Status DownloadFile(v1::ArtifactService::StubInterface& stub, const v1::Ar
     return absl::DataLossError(absl::StrCat("the content that arrived for ", path.string(), " is not ", ref.sha256()));
   }
   return file.Commit();
+}
+
+absl::Status ReadRange(v1::ArtifactService::StubInterface& stub, const v1::ArtifactRef& ref, int64_t offset,
+                       absl::Span<char> data) {
+  if (data.empty()) return absl::OkStatus();
+  grpc::ClientContext context;
+  v1::DownloadArtifactRequest request;
+  *request.mutable_ref() = ref;
+  request.set_offset(offset);
+  request.set_length(static_cast<int64_t>(data.size()));
+  const auto reader = stub.DownloadArtifact(&context, request);
+  v1::DownloadArtifactResponse piece;
+  size_t filled = 0;
+  bool fits = true;
+  while (fits && reader->Read(&piece)) {
+    fits = piece.data().size() <= data.size() - filled;
+    if (fits) std::ranges::copy(piece.data(), data.begin() + filled);
+    filled += piece.data().size();
+  }
+  if (!fits) context.TryCancel();
+  const absl::Status finished = FromGrpc(reader->Finish());
+  if (fits) GPIPE_RETURN_IF_ERROR(finished);
+  if (filled == data.size()) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat(filled, " bytes of ", ref.sha256(), " from ", offset, " on arrived instead of ", data.size()));
 }
 
 }  // namespace gpipe

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "gpipe/v1/pipeline_service.grpc.pb.h"
 
 namespace gpipe {
@@ -20,6 +21,10 @@ absl::StatusOr<v1::ArtifactRef> UploadFile(v1::ArtifactService::StubInterface& s
 // says.
 absl::Status DownloadFile(v1::ArtifactService::StubInterface& stub, const v1::ArtifactRef& ref,
                           const std::filesystem::path& path);
+
+// Fills `data` with the bytes from offset on. Only their number is checked (DATA_LOSS), as the hash is of the whole.
+absl::Status ReadRange(v1::ArtifactService::StubInterface& stub, const v1::ArtifactRef& ref, int64_t offset,
+                       absl::Span<char> data);
 
 }  // namespace gpipe
 

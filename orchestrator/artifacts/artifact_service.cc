@@ -68,15 +68,20 @@ class DownloadReactor final : public grpc::ServerWriteReactor<v1::DownloadArtifa
       return FieldError(
           "offset", absl::StrCat("must be between 0 and the size ", request.ref().size(), ", is ", request.offset()));
     }
+    const int64_t rest = request.ref().size() - request.offset();
+    if (request.length() < 0 || request.length() > rest) {
+      return FieldError(
+          "length", absl::StrCat("must be between 0 and the ", rest, " bytes from offset on, is ", request.length()));
+    }
     path_ = *std::move(path);
     offset_ = request.offset();
-    size_ = request.ref().size();
+    end_ = request.length() > 0 ? offset_ + request.length() : request.ref().size();
     fd_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
     return fd_ < 0 ? ErrnoStatus(errno, "cannot open", path_) : absl::OkStatus();
   }
 
   void SendNext() {
-    if (offset_ == size_) return Finish(grpc::Status::OK);
+    if (offset_ == end_) return Finish(grpc::Status::OK);
     absl::Status status = ReadPiece();
     if (!status.ok()) return Finish(ToGrpc(status));
     StartWrite(&response_);
@@ -84,7 +89,7 @@ class DownloadReactor final : public grpc::ServerWriteReactor<v1::DownloadArtifa
 
   absl::Status ReadPiece() {
     std::string& data = *response_.mutable_data();
-    data.resize(std::min(size_ - offset_, ArtifactService::kPieceBytes));
+    data.resize(std::min(end_ - offset_, ArtifactService::kPieceBytes));
     ssize_t got = pread(fd_, data.data(), data.size(), offset_);
     if (got < 0) return ErrnoStatus(errno, "cannot read", path_);
     if (got == 0) return absl::DataLossError(absl::StrCat(path_.string(), " is shorter than it was"));
@@ -96,7 +101,7 @@ class DownloadReactor final : public grpc::ServerWriteReactor<v1::DownloadArtifa
   std::filesystem::path path_;
   int fd_ = -1;
   int64_t offset_ = 0;
-  int64_t size_ = 0;
+  int64_t end_ = 0;
   v1::DownloadArtifactResponse response_;
 };
 

@@ -11,6 +11,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "common/artifacts/layout.h"
 #include "common/status_macros.h"
 
 namespace gpipe::orchestrator {
@@ -171,7 +172,7 @@ absl::Status ArtifactStore::CheckSize(int64_t size) const {
       absl::StrCat("an artifact of ", size, " bytes is over the limit of ", options_.max_artifact_bytes, " bytes"));
 }
 
-fs::path ArtifactStore::PathOf(std::string_view sha256) const { return folder_ / sha256.substr(0, 2) / sha256; }
+fs::path ArtifactStore::PathOf(std::string_view sha256) const { return ArtifactPath(folder_, sha256); }
 
 absl::Status ArtifactStore::MakeFolderOf(std::string_view sha256) const {
   return MakeFolder(PathOf(sha256).parent_path());

@@ -70,11 +70,12 @@ class Cluster:
             self.address = ready.readline().strip()
         assert self.address, (self.folder / "orchestrator.log").read_text()
 
-    def start_worker(self, name, device=DEVICE, threads=1, environment=None):
+    def start_worker(self, name, device=DEVICE, threads=1, environment=None, arguments=()):
         log = open(self.folder / f"{name}.log", "ab")
         self.workers[name] = subprocess.Popen(
             [str(BIN / "gpipe-worker"), "--orchestrator", self.address, "--name", name, "--device", device,
-             "--threads", str(threads)], stdout=log, stderr=log, env=dict(os.environ, **(environment or {})))
+             "--threads", str(threads), *map(str, arguments)], stdout=log, stderr=log,
+            env=dict(os.environ, **(environment or {})))
         return self.workers[name]
 
     def start_workers(self, count, **options):

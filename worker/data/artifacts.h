@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "gpipe/v1/worker_session.pb.h"
 
 namespace gpipe::worker {
@@ -18,6 +19,9 @@ class Artifacts {
 
   // Fetches into `path`, whose folder exists; the content is what `ref` says, or it is DATA_LOSS.
   virtual absl::Status Download(const v1::ArtifactRef& ref, const std::filesystem::path& path) = 0;
+
+  // Fills `data` with the bytes of the file from offset on; nothing but their number is checked.
+  virtual absl::Status Read(const v1::ArtifactRef& ref, int64_t offset, absl::Span<char> data) = 0;
 };
 
 }  // namespace gpipe::worker

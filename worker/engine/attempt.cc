@@ -66,8 +66,8 @@ absl::Status Attempt::Prepare() {
 
 absl::Status Attempt::OpenArchive() {
   if (!assignment_.spec().model().has_exported()) return absl::OkStatus();
-  GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, LocalPath(assignment_.spec().model().exported().path()));
-  GPIPE_ASSIGN_OR_RETURN(archive_, Archive::Open(file));
+  GPIPE_ASSIGN_OR_RETURN(const v1::ArtifactRef ref, RefOf(assignment_.spec().model().exported().path()));
+  GPIPE_ASSIGN_OR_RETURN(archive_, Archive::Open(environment_.artifacts, ref));
   return absl::OkStatus();
 }
 
@@ -187,12 +187,17 @@ std::filesystem::path Attempt::TraceFile() const {
   return environment_.trace_dir / absl::StrCat(id.job(), "-", id.attempt(), "-", name, ".json");
 }
 
-absl::StatusOr<std::filesystem::path> Attempt::LocalPath(const std::string& path_in_spec) {
+absl::StatusOr<v1::ArtifactRef> Attempt::RefOf(const std::string& path_in_spec) const {
   auto ref = assignment_.files().find(path_in_spec);
   if (ref == assignment_.files().end()) {
     return absl::NotFoundError(absl::StrCat("the assignment does not say where ", path_in_spec, " is"));
   }
-  return environment_.cache.Fetch(ref->second);
+  return ref->second;
+}
+
+absl::StatusOr<std::filesystem::path> Attempt::LocalPath(const std::string& path_in_spec) {
+  GPIPE_ASSIGN_OR_RETURN(const v1::ArtifactRef ref, RefOf(path_in_spec));
+  return environment_.cache.Fetch(ref);
 }
 
 }  // namespace gpipe::worker

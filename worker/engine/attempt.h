@@ -46,7 +46,8 @@ class Attempt {
   Attempt(const Attempt&) = delete;
   Attempt& operator=(const Attempt&) = delete;
 
-  // Fetches files, builds stages with their weights, the optimizer and the data source.
+  // Fetches files (an archive stays where it is, and is read as it is used), builds stages with their weights, the
+  // optimizer and the data source.
   absl::Status Prepare();
 
   // Connects with the peers; blocks until all are there.
@@ -69,6 +70,7 @@ class Attempt {
   absl::Status SaveCheckpoint(int64_t step);
   std::vector<NamedTensor> FinalState() const;
   std::filesystem::path TraceFile() const;
+  absl::StatusOr<v1::ArtifactRef> RefOf(const std::string& path_in_spec) const;
   absl::StatusOr<std::filesystem::path> LocalPath(const std::string& path_in_spec);
 
   const Environment environment_;

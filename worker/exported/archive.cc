@@ -37,9 +37,24 @@ absl::StatusOr<std::unique_ptr<Archive>> Archive::Open(const std::filesystem::pa
   std::error_code error;
   if (!std::filesystem::is_regular_file(path, error))
     return absl::NotFoundError(absl::StrCat(path.string(), ": no file"));
+  auto archive = OpenReader([&] { return std::make_unique<PyTorchStreamReader>(path.string()); });
+  if (archive.ok()) return archive;
+  return absl::Status(archive.status().code(), absl::StrCat(path.string(), ": ", archive.status().message()));
+}
+
+absl::StatusOr<std::unique_ptr<Archive>> Archive::Open(Artifacts& artifacts, const v1::ArtifactRef& ref) {
+  const auto remote = std::make_shared<ArtifactReader>(artifacts, ref);
+  auto archive = OpenReader([&] {
+    return std::make_unique<PyTorchStreamReader>(std::shared_ptr<caffe2::serialize::ReadAdapterInterface>(remote));
+  });
+  GPIPE_RETURN_IF_ERROR(remote->status());
+  if (archive.ok()) (*archive)->remote_ = remote;
+  return archive;
+}
+
+absl::StatusOr<std::unique_ptr<Archive>> Archive::OpenReader(absl::FunctionRef<std::unique_ptr<Reader>()> make) {
   absl::StatusOr<std::unique_ptr<Archive>> archive = CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<Archive>> {
-    auto reader = std::make_unique<PyTorchStreamReader>(path.string());
-    std::unique_ptr<Archive> opened(new Archive(path, std::move(reader)));
+    std::unique_ptr<Archive> opened(new Archive(make()));
     GPIPE_RETURN_IF_ERROR(opened->Parse());
     opened->FindTies();
     return opened;
@@ -47,11 +62,10 @@ absl::StatusOr<std::unique_ptr<Archive>> Archive::Open(const std::filesystem::pa
   if (archive.ok()) return archive;
   const absl::Status& why = archive.status();
   const auto code = absl::IsInternal(why) ? absl::StatusCode::kInvalidArgument : why.code();
-  return absl::Status(code, absl::StrCat(path.string(), ": not a model that can be run: ", why.message()));
+  return absl::Status(code, absl::StrCat("not a model that can be run: ", why.message()));
 }
 
-Archive::Archive(std::filesystem::path path, std::unique_ptr<Reader> reader)
-    : path_(std::move(path)), reader_(std::move(reader)) {}
+Archive::Archive(std::unique_ptr<Reader> reader) : reader_(std::move(reader)) {}
 
 Archive::~Archive() = default;
 
@@ -121,22 +135,28 @@ std::string Archive::RecordOf(const std::string& name) const {
 
 absl::StatusOr<at::Tensor> Archive::Load(const std::string& name, c10::Device device) const {
   GPIPE_ASSIGN_OR_RETURN(const StoredTensor* tensor, Find(name));
-  GPIPE_ASSIGN_OR_RETURN(const c10::ScalarType type, TypeOf(*tensor));
-  return CatchTorch([&]() -> absl::StatusOr<at::Tensor> {
-    const std::string record = RecordOf(name);
-    if (!reader_->hasRecord(record)) return absl::InvalidArgumentError(absl::StrCat("the archive has no ", record));
-    const size_t bytes = reader_->getRecordSize(record);
-    const uint64_t needed =
-        at::detail::computeStorageNbytes(tensor->sizes, tensor->strides, c10::elementSize(type), tensor->offset);
-    if (needed > bytes) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("tensor '", name, "' has ", bytes, " bytes in the archive instead of ", needed));
-    }
-    at::Tensor storage = at::empty({static_cast<int64_t>(bytes)}, at::dtype(c10::kByte));
-    reader_->getRecord(record, storage.mutable_data_ptr(), bytes);
-    // A copy of its own: the storage may be larger than the view, and shared by views that are other tensors.
-    return ViewOf(storage, *tensor, type).to(device, type, /*non_blocking=*/false, /*copy=*/true);
-  });
+  absl::StatusOr<at::Tensor> loaded = CatchTorch([&] { return LoadRecord(name, *tensor, device); });
+  if (remote_ != nullptr) GPIPE_RETURN_IF_ERROR(remote_->status());
+  return loaded;
+}
+
+absl::StatusOr<at::Tensor> Archive::LoadRecord(const std::string& name, const StoredTensor& tensor,
+                                               c10::Device device) const {
+  GPIPE_ASSIGN_OR_RETURN(const c10::ScalarType type, TypeOf(tensor));
+  const std::string record = RecordOf(name);
+  if (!reader_->hasRecord(record)) return absl::InvalidArgumentError(absl::StrCat("the archive has no ", record));
+  const size_t bytes = reader_->getRecordSize(record);
+  const uint64_t needed =
+      at::detail::computeStorageNbytes(tensor.sizes, tensor.strides, c10::elementSize(type), tensor.offset);
+  if (needed > bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor '", name, "' has ", bytes, " bytes in the archive instead of ", needed));
+  }
+  at::Tensor storage = at::empty({static_cast<int64_t>(bytes)}, at::dtype(c10::kByte));
+  reader_->getRecord(record, storage.mutable_data_ptr(), bytes);
+  const at::Tensor view = ViewOf(storage, tensor, type);
+  // A storage larger than its view would stay, and with it what the view does not have.
+  return view.to(device, type, /*non_blocking=*/false, /*copy=*/view.nbytes() < bytes);
 }
 
 absl::StatusOr<at::Tensor> Archive::Describe(const std::string& name) const {

@@ -10,9 +10,11 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "common/exported/program.h"
 #include "common/exported/tensor_table.h"
+#include "worker/exported/artifact_reader.h"
 
 namespace caffe2::serialize {
 class PyTorchStreamReader;
@@ -23,8 +25,11 @@ namespace gpipe::worker {
 // A .pt2 file of torch.export.save. Opening reads the program and the tables, not the tensors. Used by one thread.
 class Archive {
  public:
-  // NOT_FOUND: no such file. INVALID_ARGUMENT or UNIMPLEMENTED names the file and says why it cannot be run.
+  // NOT_FOUND: no such file. INVALID_ARGUMENT or UNIMPLEMENTED says why it cannot be run.
   static absl::StatusOr<std::unique_ptr<Archive>> Open(const std::filesystem::path& path);
+  // One at the orchestrator: only what is used of it travels. `artifacts` must outlive the archive; its errors, here
+  // and in Load, stay what they are.
+  static absl::StatusOr<std::unique_ptr<Archive>> Open(Artifacts& artifacts, const v1::ArtifactRef& ref);
   ~Archive();
 
   const exported::Program& program() const { return program_; }
@@ -48,14 +53,19 @@ class Archive {
  private:
   using Reader = caffe2::serialize::PyTorchStreamReader;
 
-  Archive(std::filesystem::path path, std::unique_ptr<Reader> reader);
+  static absl::StatusOr<std::unique_ptr<Archive>> OpenReader(absl::FunctionRef<std::unique_ptr<Reader>()> make);
+
+  explicit Archive(std::unique_ptr<Reader> reader);
   absl::Status Parse();
   void FindTies();
   absl::StatusOr<std::string> ReadText(const std::string& record) const;
   absl::StatusOr<const exported::StoredTensor*> Find(const std::string& name) const;
   std::string RecordOf(const std::string& name) const;
 
-  const std::filesystem::path path_;
+  absl::StatusOr<at::Tensor> LoadRecord(const std::string& name, const exported::StoredTensor& tensor,
+                                        c10::Device device) const;
+
+  std::shared_ptr<const ArtifactReader> remote_;  // Null: a local file.
   const std::unique_ptr<Reader> reader_;
   exported::Program program_;
   exported::TensorTable weights_;    // Parameters and persistent buffers.

@@ -7,7 +7,6 @@
 #include <set>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/field_error.h"
@@ -36,13 +35,12 @@ const std::string& NamedOutput(const v1::Loss& loss) {
   return loss.has_bce_with_logits() ? loss.bce_with_logits().output() : loss.cross_entropy().output();
 }
 
-// What the archive says about itself is about the file that the spec names, wherever it lies here.
-absl::Status AboutModel(const absl::Status& status, const std::filesystem::path& file) {
-  if (status.ok() || !FieldViolations(status).empty() || absl::IsResourceExhausted(status)) return status;
-  std::string message(status.message());
-  const std::string prefix = absl::StrCat(file.string(), ": ");
-  if (absl::StartsWith(message, prefix)) message.erase(0, prefix.size());
-  return FieldError(kModel, message);
+// What the archive says about itself is about the file that the spec names.
+absl::Status AboutModel(const absl::Status& status) {
+  const bool is_elsewhere =
+      absl::IsResourceExhausted(status) || absl::IsUnavailable(status) || absl::IsDataLoss(status);
+  if (status.ok() || !FieldViolations(status).empty() || is_elsewhere) return status;
+  return FieldError(kModel, std::string(status.message()));
 }
 
 std::string ShapeText(const std::vector<std::optional<int64_t>>& sizes) {
@@ -285,19 +283,20 @@ class ExportedInspection {
   std::vector<GraphLayer::Part> parts_;
 };
 
-absl::Status Inspect(const v1::Inspect& request, const std::filesystem::path& file, c10::Device device,
-                     v1::Inspected& result) {
-  absl::StatusOr<std::unique_ptr<Archive>> archive = Archive::Open(file);
-  if (!archive.ok()) return AboutModel(archive.status(), file);
-  return AboutModel(ExportedInspection(request, **archive, device, result).Run(), file);
+absl::Status Inspect(const v1::Inspect& request, Artifacts& artifacts, c10::Device device, v1::Inspected& result) {
+  const auto ref = request.files().find(request.model().exported().path());
+  if (ref == request.files().end()) return absl::InternalError("the request does not say where the model is");
+  const auto archive = Archive::Open(artifacts, ref->second);
+  if (!archive.ok()) return AboutModel(archive.status());
+  return AboutModel(ExportedInspection(request, **archive, device, result).Run());
 }
 
 }  // namespace
 
-v1::Inspected InspectExported(const v1::Inspect& request, const std::filesystem::path& file, c10::Device device) {
+v1::Inspected InspectExported(const v1::Inspect& request, Artifacts& artifacts, c10::Device device) {
   v1::Inspected result;
   result.set_id(request.id());
-  const absl::Status status = CatchTorch([&] { return Inspect(request, file, device, result); });
+  const absl::Status status = CatchTorch([&] { return Inspect(request, artifacts, device, result); });
   if (!status.ok()) result.clear_layers();
   *result.mutable_status() = ToProto(status);
   return result;

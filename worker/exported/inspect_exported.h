@@ -3,18 +3,17 @@
 
 #include <c10/core/Device.h>
 
-#include <filesystem>
-
 #include "gpipe/v1/worker_session.pb.h"
+#include "worker/data/artifacts.h"
 
 namespace gpipe::worker {
 
 // Reads the archive, finds where the program can be cut into layers, runs it with small batches for the
 // shapes of the values between them, and checks data and loss against it; if asked, measures each layer on `device`. A
-// layer is what lies between two neighbouring cuts. A cut is left out when the size of a value that crosses it depends on
-// the batch in another way than Dimension can say. Never throws: what does not fit is in Inspected.status, as INVALID_ARGUMENT with a
-// field path.
-v1::Inspected InspectExported(const v1::Inspect& request, const std::filesystem::path& file, c10::Device device);
+// layer is what lies between two neighbouring cuts. A cut is left out when the size of a value that crosses it depends
+// on the batch in another way than Dimension can say. Never throws: what does not fit is in Inspected.status, as
+// INVALID_ARGUMENT with a field path; UNAVAILABLE or DATA_LOSS: the archive could not be read.
+v1::Inspected InspectExported(const v1::Inspect& request, Artifacts& artifacts, c10::Device device);
 
 }  // namespace gpipe::worker
 

@@ -52,8 +52,10 @@ class MemoryArtifacts : public v1::ArtifactService::Service {
     const auto found = files.find(request->ref().sha256());
     if (found == files.end()) return {grpc::NOT_FOUND, "no such artifact"};
     v1::DownloadArtifactResponse piece;
-    for (size_t i = 0; i < found->second.size(); i += 100'000) {
-      piece.set_data(found->second.substr(i, 100'000));
+    const size_t length = request->length() > 0 ? static_cast<size_t>(request->length()) : std::string::npos;
+    const std::string wanted = found->second.substr(static_cast<size_t>(request->offset()), length);
+    for (size_t i = 0; i < wanted.size(); i += 100'000) {
+      piece.set_data(wanted.substr(i, 100'000));
       writer->Write(piece);
     }
     return download_answer;
@@ -147,6 +149,18 @@ TEST_F(TransferTest, AFailedDownloadLeavesNoFile) {
   service_.download_answer = grpc::Status(grpc::UNAVAILABLE, "going away");
   EXPECT_EQ(DownloadFile(*stub_, *ref, At("copy")), absl::UnavailableError("going away"));
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_->path()), {}), 1);
+}
+
+TEST_F(TransferTest, ARangeIsReadIntoPlace) {
+  const std::string content = std::string(300'000, 'a') + std::string(300'000, 'b');
+  const auto ref = UploadFile(*stub_, Write(content));
+  std::string data(200'000, ' ');
+  ASSERT_TRUE(ReadRange(*stub_, *ref, 250'000, absl::MakeSpan(data)).ok());
+  EXPECT_EQ(data, content.substr(250'000, 200'000));
+  service_.files[ref->sha256()].resize(300'000);
+  EXPECT_EQ(ReadRange(*stub_, *ref, 250'000, absl::MakeSpan(data)).code(), absl::StatusCode::kDataLoss);
+  service_.files.clear();
+  EXPECT_EQ(ReadRange(*stub_, *ref, 0, absl::MakeSpan(data)), absl::NotFoundError("no such artifact"));
 }
 
 TEST_F(TransferTest, AServerThatIsAwayIsUnavailable) {

@@ -51,11 +51,12 @@ class ArtifactServiceTest : public ArtifactTest {
     return writer->Finish();
   }
 
-  grpc::Status Download(const v1::ArtifactRef& ref, int64_t offset, std::string& content) {
+  grpc::Status Download(const v1::ArtifactRef& ref, int64_t offset, std::string& content, int64_t length = 0) {
     grpc::ClientContext context;
     v1::DownloadArtifactRequest request;
     *request.mutable_ref() = ref;
     request.set_offset(offset);
+    request.set_length(length);
     auto reader = stub_->DownloadArtifact(&context, request);
     v1::DownloadArtifactResponse piece;
     while (reader->Read(&piece)) {
@@ -100,11 +101,23 @@ TEST_F(ArtifactServiceTest, DownloadsFromAnOffset) {
   EXPECT_EQ(got, "");
 }
 
+TEST_F(ArtifactServiceTest, DownloadsARange) {
+  const std::string content = Patterned((3 << 20) + 17);
+  const v1::ArtifactRef ref = Put(content);
+  for (const int64_t length : {int64_t{1}, int64_t{1} << 20, (int64_t{2} << 20) + 5}) {
+    std::string got;
+    ASSERT_TRUE(Download(ref, 9, got, length).ok());
+    EXPECT_EQ(got, content.substr(9, length));
+  }
+}
+
 TEST_F(ArtifactServiceTest, BadDownloadsAreRefused) {
   v1::ArtifactRef ref = Put("0123456789");
   std::string got;
   EXPECT_EQ(Download(ref, 11, got).error_code(), StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(Download(ref, -1, got).error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Download(ref, 7, got, 4).error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Download(ref, 7, got, -1).error_code(), StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(Download(RefOf("nothing"), 0, got).error_code(), StatusCode::NOT_FOUND);
   ref.set_sha256("../" + std::string(61, 'a'));
   EXPECT_EQ(Download(ref, 0, got).error_code(), StatusCode::INVALID_ARGUMENT);

@@ -1,6 +1,7 @@
 // Exported programs against PyTorch's own numbers (tests/golden/make_exported.py), whole and cut in two.
 
 #include <ATen/ATen.h>
+#include <caffe2/serialize/inline_container.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -9,8 +10,10 @@
 #include <fstream>
 #include <numeric>
 
+#include "absl/strings/match.h"
 #include "tests/unit/worker/close.h"
 #include "tests/unit/worker/cut_program.h"
+#include "tests/unit/worker/memory_artifacts.h"
 #include "worker/data/tensor_file.h"
 #include "worker/exported/graph_layer.h"
 #include "worker/exported/units.h"
@@ -18,6 +21,8 @@
 namespace gpipe::worker {
 namespace {
 
+using ::caffe2::serialize::PyTorchStreamReader;
+using ::caffe2::serialize::PyTorchStreamWriter;
 using ::testing::HasSubstr;
 
 const std::filesystem::path kFolder = GPIPE_SOURCE_DIR "/tests/golden/exported";
@@ -26,6 +31,13 @@ std::unique_ptr<Archive> OpenArchive(const std::string& name) {
   auto archive = Archive::Open(kFolder / (name + ".pt2"));
   EXPECT_TRUE(archive.ok()) << archive.status();
   return archive.ok() ? *std::move(archive) : nullptr;
+}
+
+const std::string& FirstParameter(const Archive& archive) {
+  const auto& inputs = archive.program().inputs;
+  return std::find_if(inputs.begin(), inputs.end(),
+                      [](const exported::Input& input) { return input.kind == exported::InputKind::kParameter; })
+      ->name;
 }
 
 GraphLayer::Part WholeProgram(const Archive& archive) {
@@ -283,6 +295,91 @@ TEST(ExportedTest, ACutArchiveIsRefused) {
   EXPECT_EQ(archive.status().code(), absl::StatusCode::kInvalidArgument) << archive.status();
   EXPECT_THAT(archive.status().message(), HasSubstr("cut.pt2: not a model that can be run"));
   EXPECT_EQ(Archive::Open("/nowhere.pt2").status().code(), absl::StatusCode::kNotFound);
+}
+
+// At the orchestrator, which can be lost at any time.
+class RemoteArchiveTest : public ::testing::Test {
+ protected:
+  RemoteArchiveTest() : content_(*ReadFile(kFolder / "tied.pt2")), ref_(artifacts_.Add(content_)) {}
+
+  const std::string content_;
+  MemoryArtifacts artifacts_;
+  const v1::ArtifactRef ref_;
+};
+
+TEST_F(RemoteArchiveTest, HasTheTensorsOfTheFile) {
+  const auto remote = Archive::Open(artifacts_, ref_);
+  ASSERT_TRUE(remote.ok()) << remote.status();
+  const auto local = OpenArchive("tied");
+  for (const exported::Input& input : local->program().inputs) {
+    if (input.kind != exported::InputKind::kParameter) continue;
+    EXPECT_TRUE(at::equal(*(*remote)->Load(input.name, at::kCPU), *local->Load(input.name, at::kCPU))) << input.name;
+  }
+}
+
+// The same archive with so much after its tensors that opening it does not read them along.
+std::string WithGapAfterTensors(const std::filesystem::path& path) {
+  PyTorchStreamReader reader(path.string());
+  std::vector<std::string> records = reader.getAllRecords();
+  std::erase_if(records, [](const std::string& name) {
+    return absl::StrContains(name, "version") || absl::StrContains(name, "serialization_id");
+  });
+  const auto gap = std::partition(records.begin(), records.end(),
+                                  [](const std::string& name) { return absl::StrContains(name, "weight_"); });
+  records.insert(gap, "gap");
+  std::string written;
+  PyTorchStreamWriter writer([&](const void* data, size_t size) {
+    written.append(static_cast<const char*>(data), size);
+    return size;
+  });
+  for (const std::string& name : records) {
+    const std::string filler(200'000, ' ');
+    if (name == "gap") {
+      writer.writeRecord(name, filler.data(), filler.size());
+      continue;
+    }
+    const auto [data, size] = reader.getRecord(name);
+    writer.writeRecord(name, data.get(), size);
+  }
+  writer.writeEndOfFile();
+  return written;
+}
+
+TEST_F(RemoteArchiveTest, ALostOrchestratorIsNotABadModel) {
+  const v1::ArtifactRef ref = artifacts_.Add(WithGapAfterTensors(kFolder / "tied.pt2"));
+  const auto archive = Archive::Open(artifacts_, ref);
+  ASSERT_TRUE(archive.ok()) << archive.status();
+  artifacts_.Lose(absl::UnavailableError("going away"));
+  EXPECT_EQ(Archive::Open(artifacts_, ref).status(), absl::UnavailableError("going away"));
+  const std::string& name = FirstParameter(**archive);
+  EXPECT_EQ((*archive)->Load(name, at::kCPU).status(), absl::UnavailableError("going away"));
+}
+
+TEST_F(RemoteArchiveTest, WhatIsNoArchiveIsRefused) {
+  const v1::ArtifactRef cut = artifacts_.Add(content_.substr(0, 1000));
+  EXPECT_EQ(Archive::Open(artifacts_, cut).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Archive::Open(artifacts_, artifacts_.Add("")).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(RemoteArchiveTest, ReadsOfAnySizeAndPlaceAreRight) {
+  std::string content(300'000, ' ');
+  for (size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 31 + i / 4096);
+  const ArtifactReader reader(artifacts_, artifacts_.Add(content));
+  const std::vector<std::pair<int, int>> ranges = {{0, 30},     {20, 30},       {65'500, 100}, {65'530, 200'000},
+                                                   {5, 65'536}, {299'990, 100}, {300'000, 1},  {0, 300'000}};
+  for (const auto& [position, count] : ranges) {
+    std::string found(count, ' ');
+    found.resize(reader.read(position, found.data(), count, ""));
+    EXPECT_EQ(found, content.substr(position, count)) << position;
+  }
+  EXPECT_TRUE(reader.status().ok());
+}
+
+TEST_F(RemoteArchiveTest, OnlyWhatIsAskedForTravels) {
+  std::string content(1 << 20, ' ');
+  const ArtifactReader reader(artifacts_, artifacts_.Add(content));
+  for (int i = 0; i < 100; ++i) reader.read(500'000 + 50 * i, content.data(), 50, "");
+  EXPECT_LE(artifacts_.bytes_read(), 1 << 16);
 }
 
 }  // namespace

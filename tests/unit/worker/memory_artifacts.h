@@ -41,6 +41,27 @@ class MemoryArtifacts : public Artifacts {
     return WriteFileAtomically(path, found->second);
   }
 
+  absl::Status Read(const v1::ArtifactRef& ref, int64_t offset, absl::Span<char> data) override {
+    absl::MutexLock lock(&mutex_);
+    GPIPE_RETURN_IF_ERROR(lost_);
+    const auto found = contents_.find(ref.sha256());
+    if (found == contents_.end()) return absl::NotFoundError("no such content");
+    bytes_read_ += static_cast<int64_t>(data.size());
+    const size_t got = found->second.copy(data.data(), data.size(), static_cast<size_t>(offset));
+    return got == data.size() ? absl::OkStatus() : absl::DataLossError("the content is shorter");
+  }
+
+  // What every later Read answers.
+  void Lose(const absl::Status& status) {
+    absl::MutexLock lock(&mutex_);
+    lost_ = status;
+  }
+
+  int64_t bytes_read() const {
+    absl::MutexLock lock(&mutex_);
+    return bytes_read_;
+  }
+
   int downloads() const {
     absl::MutexLock lock(&mutex_);
     return downloads_;
@@ -50,6 +71,8 @@ class MemoryArtifacts : public Artifacts {
   mutable absl::Mutex mutex_;
   std::map<std::string, std::string> contents_ ABSL_GUARDED_BY(mutex_);
   int downloads_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t bytes_read_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Status lost_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace gpipe::worker

@@ -1,0 +1,16 @@
+#ifndef GPIPE_COMMON_ARTIFACTS_LAYOUT_H_
+#define GPIPE_COMMON_ARTIFACTS_LAYOUT_H_
+
+#include <filesystem>
+#include <string_view>
+
+namespace gpipe {
+
+// Where the orchestrator keeps a file. REQUIRES: IsSha256(sha256).
+inline std::filesystem::path ArtifactPath(const std::filesystem::path& folder, std::string_view sha256) {
+  return folder / sha256.substr(0, 2) / sha256;
+}
+
+}  // namespace gpipe
+
+#endif  // GPIPE_COMMON_ARTIFACTS_LAYOUT_H_

@@ -1,0 +1,64 @@
+#include "worker/session/grpc_artifacts.h"
+
+#include <optional>
+#include <string>
+
+#include "common/artifacts/layout.h"
+#include "common/file.h"
+#include "common/sha256.h"
+#include "grpcpp/create_channel.h"
+#include "gtest/gtest.h"
+
+namespace gpipe::worker {
+namespace {
+
+// Nobody listens, so that whatever is answered comes from the folder.
+class GrpcArtifactsTest : public testing::Test {
+ protected:
+  GrpcArtifactsTest()
+      : folder_(*TemporaryFolder::Create("grpc_artifacts_test")),
+        stub_(v1::ArtifactService::NewStub(grpc::CreateChannel("127.0.0.1:1", grpc::InsecureChannelCredentials()))),
+        artifacts_(*stub_, folder_.path()) {}
+
+  v1::ArtifactRef Put(const std::string& content) {
+    Sha256 hash;
+    hash.Update(content);
+    v1::ArtifactRef ref;
+    ref.set_sha256(hash.HexDigest());
+    ref.set_size(static_cast<int64_t>(content.size()));
+    const std::filesystem::path path = ArtifactPath(folder_.path(), ref.sha256());
+    std::filesystem::create_directories(path.parent_path());
+    EXPECT_TRUE(WriteFileAtomically(path, content).ok());
+    return ref;
+  }
+
+  const TemporaryFolder folder_;
+  const std::unique_ptr<v1::ArtifactService::Stub> stub_;
+  GrpcArtifacts artifacts_;
+};
+
+TEST_F(GrpcArtifactsTest, AFileOfThisMachineIsReadWhereItIs) {
+  const v1::ArtifactRef ref = Put("0123456789");
+  std::string data(4, ' ');
+  ASSERT_TRUE(artifacts_.Read(ref, 3, absl::MakeSpan(data)).ok());
+  EXPECT_EQ(data, "3456");
+  EXPECT_EQ(artifacts_.Read(ref, 8, absl::MakeSpan(data)).code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(GrpcArtifactsTest, AFileOfThisMachineIsLinked) {
+  const v1::ArtifactRef ref = Put("0123456789");
+  const std::filesystem::path copy = folder_.path() / "copy";
+  ASSERT_TRUE(artifacts_.Download(ref, copy).ok());
+  EXPECT_TRUE(std::filesystem::equivalent(copy, ArtifactPath(folder_.path(), ref.sha256())));
+}
+
+TEST_F(GrpcArtifactsTest, WhatIsNotHereIsAskedFor) {
+  v1::ArtifactRef ref = Put("0123456789");
+  ref.set_size(9);
+  std::string data(4, ' ');
+  EXPECT_EQ(artifacts_.Read(ref, 3, absl::MakeSpan(data)).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(artifacts_.Download(ref, folder_.path() / "copy").code(), absl::StatusCode::kUnavailable);
+}
+
+}  // namespace
+}  // namespace gpipe::worker
