@@ -123,6 +123,10 @@ def inputs(*names: str) -> Break:
     return lambda _, spec: spec["train"]["dataset"].update(inputs=list(names))
 
 
+def split(*modules: str) -> Break:
+    return lambda _, spec: spec.update(pipeline={"split": list(modules)})
+
+
 def weights_that_lack_one(folder: pathlib.Path, spec: dict) -> None:
     state = torch.export.load(folder / "model.pt2").state_dict
     save_file({name: value.clone() for name, value in state.items() if name != "head.bias"}, folder / "w.safetensors")
@@ -162,6 +166,7 @@ REFUSALS = [
     Refusal("data: another shape", DATA + "[0]", "'tokens' is Long [any, 7]", data(tokens=IDS[:, :7].contiguous())),
     Refusal("data: other numbers of samples", "train.dataset.target", "unequal", data(scale=SCALE[:9].clone())),
     Refusal("data: a target that does not fit", "train.loss", "cross_entropy", data(labels=IDS[:, 0].clone())),
+    Refusal("split: a module that is not there", "pipeline.split[0]", "no module 'blocks.3'", split("blocks.3")),
     Refusal("inference: no tensor of the input's name", "infer.inputs", "'scale'", inference(ids=IDS, scales=SCALE)),
     Refusal("inference: another type", "infer.inputs", "'scale' is Float", inference(ids=IDS, scale=SCALE.double())),
 ]
