@@ -151,7 +151,8 @@ REFUSALS = [
     Refusal("an archive without its program", PATH, "models/model.json", record("models/model.json", lambda b: None)),
     Refusal("a program that is no JSON", PATH, "JSON", record("models/model.json", lambda b: b[:-9])),
     Refusal("a weight's record is missing", PATH, "weight_0", record("data/weights/weight_0", lambda b: None)),
-    Refusal("a weight's record is too short", PATH, "weight_0", record("data/weights/weight_0", lambda b: b[:-4])),
+    Refusal("a weight's record is too short", PATH, "'tokens.weight' has 1468 bytes",
+            record("data/weights/weight_0", lambda b: b[:-4])),
     Refusal("a weight is not in the table", PATH, "norm.weight", record("model_weights_config.json", without_weight)),
     Refusal("a weight is not in model.weights", "model.weights", "head.bias", weights_that_lack_one),
     Refusal("an operator of a Python package", PATH, "gpipe_refusal", model(twice)),
@@ -173,8 +174,8 @@ REFUSALS = [
 
 
 def violation(stderr: str) -> tuple[str, str]:
-    """Field and message of `FILE:LINE: field: message`, which the CLI says first."""
-    found = re.match(r"\S+:\d+: ([\w.\[\]]+): (.*)", stderr)
+    """Field and message of the line `FILE:LINE: field: message`."""
+    found = re.search(r"^\S+:\d+: ([\w.\[\]]+): (.*)", stderr, re.MULTILINE)
     return (found[1], found[2]) if found else ("", stderr)
 
 
