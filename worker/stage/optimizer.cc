@@ -66,6 +66,26 @@ absl::StatusOr<at::Tensor> LoadSlot(const Values& state, const NamedTensor& para
   return tensor.detach().to(counts ? at::kCPU : parameter.tensor.device(), type, /*non_blocking=*/false, /*copy=*/true);
 }
 
+// Of one gradient on the CPU. Blocks in its own type, their sum in double: a sum over millions of elements in float is
+// wrong in the third digit, and LibTorch's norm in double copies them, at a tenth of a step of a large embedding.
+at::Tensor SquaredNorm(const at::Tensor& gradient) {
+  constexpr int64_t kBlock = 4096;
+  if (gradient.numel() <= kBlock)
+    return at::linalg_vector_norm(gradient, 2, at::OptionalIntArrayRef(), false, at::kDouble).square_();
+  const at::Tensor flat = gradient.reshape({-1});
+  const int64_t whole = flat.numel() - flat.numel() % kBlock;
+  const at::Tensor norms = at::cat({at::linalg_vector_norm(flat.slice(0, 0, whole).view({-1, kBlock}), 2, {1}),
+                                    at::linalg_vector_norm(flat.slice(0, whole), 2).view({1})});
+  return norms.to(at::kDouble).square_().sum();
+}
+
+at::Tensor SquaredNorms(const std::vector<at::Tensor>& gradients) {
+  if (!gradients.front().is_cpu()) return at::stack(at::_foreach_norm(gradients, 2, at::kDouble)).square_();
+  std::vector<at::Tensor> squares;
+  for (const at::Tensor& gradient : gradients) squares.push_back(SquaredNorm(gradient));
+  return at::stack(squares);
+}
+
 template <typename Slots>
 class TorchOptimizer : public Optimizer {
  public:
@@ -84,7 +104,7 @@ class TorchOptimizer : public Optimizer {
       layer_of.push_back(parameter.layer);
     }
     if (gradients.empty()) return squares;
-    const at::Tensor each = at::stack(at::_foreach_norm(gradients, 2, at::kDouble)).square_();
+    const at::Tensor each = SquaredNorms(gradients);
     // One sum per layer: then what else the worker hosts makes no difference.
     for (size_t first = 0, end = 0; first < layer_of.size(); first = end) {
       while (end < layer_of.size() && layer_of[end] == layer_of[first]) ++end;

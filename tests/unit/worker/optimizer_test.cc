@@ -102,6 +102,19 @@ TEST(OptimizerTest, AParameterWithoutGradientOrFrozenIsLeftAlone) {
   EXPECT_TRUE(optimizer->State().empty());
 }
 
+// Sizes around the blocks that a norm is summed in.
+TEST(OptimizerTest, NormsOfLargeGradientsAreExact) {
+  v1::Optimizer spec;
+  spec.mutable_sgd()->set_lr(0.1);
+  for (const int64_t size : {1, 4095, 4096, 4097, 8192, 3'000'001}) {
+    NamedTensor parameter{"a", 0, at::zeros({size}).set_requires_grad(true), true};
+    parameter.tensor.mutable_grad() = at::full({size}, 0.1f);
+    const auto optimizer = *Optimizer::Create(spec, {parameter}, at::kCPU);
+    const double expected = static_cast<double>(size) * 0.1f * 0.1f;
+    EXPECT_NEAR(optimizer->SquaredGradientNorms(1).item<double>(), expected, 1e-6 * expected) << size;
+  }
+}
+
 TEST(OptimizerTest, ClipsByTheNormOverAllLayers) {
   Parameters parameters;
   parameters.SetGradients(1);
