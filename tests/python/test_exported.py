@@ -134,7 +134,9 @@ def test_the_curve_does_not_depend_on_the_cut_with_dropout_too(cluster, tmp_path
         spec = language_spec(name, balance=balance, chunks=3)
         out = cluster.run(write_spec(tmp_path, spec), tmp_path / name)
         curves[name] = [step["loss"] for step in read_jsonl(out / "metrics.jsonl")]
-    assert len({tuple(curve) for curve in curves.values()}) == 1, curves
+    whole, *cut = curves.values()
+    for curve in cut:  # On a GPU other kernels take what has crossed, since it is contiguous.
+        assert curve == (whole if DEVICE == "cpu" else pytest.approx(whole, rel=RTOL)), curves
 
 
 @pytest.mark.parametrize("clip", [0, 0.5])
