@@ -33,6 +33,15 @@ class Runs {
     crossing_.MoveTo(end);
   }
 
+  // Of each layer on the stage that is fastest at it.
+  std::vector<double> LeastSeconds() const {
+    std::vector<double> least = request_.seconds.front();
+    for (const auto& seconds : request_.seconds) {
+      for (size_t i = 0; i < least.size(); ++i) least[i] = std::min(least[i], seconds[i]);
+    }
+    return least;
+  }
+
   // Of layers [begin, end) without the gradients that they send back: never less for a longer run.
   double SecondsForward(size_t stage, size_t begin) const {
     const double computing = seconds_[stage][end_] - seconds_[stage][begin];
@@ -68,12 +77,15 @@ class Runs {
 class Table {
  public:
   // `combine(cost of the stages before, seconds of the last stage)` is the cost to minimise; it must not fall when
-  // either grows. No stage may take more than `seconds_limit`.
+  // either grows, nor be larger for two stages than for one that takes the time of both. No stage may take more than
+  // `seconds_limit`.
   template <typename Combine>
   Table(const PartitionRequest& request, double seconds_limit, Combine combine) : runs_(request) {
     cost_.assign(runs_.stages() + 1, std::vector<double>(runs_.layers() + 1, kImpossible));
     begin_.assign(runs_.stages() + 1, std::vector<size_t>(runs_.layers() + 1));
     cost_[0][0] = 0;
+    floor_.push_back(0);
+    for (const double seconds : runs_.LeastSeconds()) floor_.push_back(std::max(floor_.back(), combine(0, seconds)));
     for (size_t end = 1; end <= runs_.layers(); ++end) {
       runs_.MoveTo(end);
       for (size_t stage = 0; stage < std::min(end, runs_.stages()); ++stage) Fill(stage, end, seconds_limit, combine);
@@ -94,13 +106,15 @@ class Table {
   }
 
  private:
-  // Tries every begin of `stage` as the last one, from the shortest run on: a longer one is slower and larger.
+  // Tries every begin of `stage` as the last one, from the shortest run on: a longer one is slower and larger. Nor can
+  // it be better by taking the slowest layer of those before it: it would be slower by at least as much.
   template <typename Combine>
   void Fill(size_t stage, size_t end, double seconds_limit, Combine combine) {
     double& best = cost_[stage + 1][end];
     for (size_t begin = end; begin-- > stage;) {
       const double forward = runs_.SecondsForward(stage, begin);
-      if (forward > seconds_limit || combine(0, forward) > best || runs_.LayersTooLarge(stage, begin)) break;
+      if (forward > seconds_limit || combine(floor_[begin], forward) >= best || runs_.LayersTooLarge(stage, begin))
+        break;
       const double seconds = forward + runs_.SecondsBack(stage, begin);
       const double cost = combine(cost_[stage][begin], seconds);
       if (cost >= best || seconds > seconds_limit || runs_.TooLarge(stage, begin)) continue;
@@ -110,6 +124,7 @@ class Table {
   }
 
   Runs runs_;
+  std::vector<double> floor_;               // What the first n layers cost at least, by their slowest one.
   std::vector<std::vector<double>> cost_;   // By number of stages and of layers.
   std::vector<std::vector<size_t>> begin_;  // Where the last stage begins.
 };
