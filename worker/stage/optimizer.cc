@@ -66,10 +66,10 @@ absl::StatusOr<at::Tensor> LoadSlot(const Values& state, const NamedTensor& para
   return tensor.detach().to(counts ? at::kCPU : parameter.tensor.device(), type, /*non_blocking=*/false, /*copy=*/true);
 }
 
-// Of one gradient on the CPU. Blocks in its own type, their sum in double: a sum over millions of elements in float is
-// wrong in the third digit, and LibTorch's norm in double copies them, at a tenth of a step of a large embedding.
+// Of one gradient on the CPU. Blocks in its own type, their sum in double: LibTorch's norm of millions of elements in
+// float is wrong in the third digit, and in double it takes a tenth of a step of a model with a large embedding.
 at::Tensor SquaredNorm(const at::Tensor& gradient) {
-  constexpr int64_t kBlock = 4096;
+  constexpr int64_t kBlock = 256;
   if (gradient.numel() <= kBlock)
     return at::linalg_vector_norm(gradient, 2, at::OptionalIntArrayRef(), false, at::kDouble).square_();
   const at::Tensor flat = gradient.reshape({-1});

@@ -106,7 +106,7 @@ TEST(OptimizerTest, AParameterWithoutGradientOrFrozenIsLeftAlone) {
 TEST(OptimizerTest, NormsOfLargeGradientsAreExact) {
   v1::Optimizer spec;
   spec.mutable_sgd()->set_lr(0.1);
-  for (const int64_t size : {1, 4095, 4096, 4097, 8192, 3'000'001}) {
+  for (const int64_t size : {1, 255, 256, 257, 512, 3'000'001}) {
     NamedTensor parameter{"a", 0, at::zeros({size}).set_requires_grad(true), true};
     parameter.tensor.mutable_grad() = at::full({size}, 0.1f);
     const auto optimizer = *Optimizer::Create(spec, {parameter}, at::kCPU);
