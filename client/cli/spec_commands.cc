@@ -6,6 +6,7 @@
 #include "client/cli/attend.h"
 #include "client/cli/plan_drawing.h"
 #include "client/cli/private_cluster.h"
+#include "client/cli/run_command.h"
 #include "client/local/machine.h"
 #include "common/file.h"
 #include "common/status_macros.h"
@@ -13,10 +14,15 @@
 namespace gpipe::client {
 namespace {
 
-absl::StatusOr<v1::PlanJobResponse> PlanPrivately(const spec::SpecFile& file, int workers) {
+// As `gpipe run` would run it; one worker stands for all.
+absl::StatusOr<v1::PlanJobResponse> PlanPrivately(spec::SpecFile file, int workers) {
+  RunOptions run;
+  run.workers = workers;
+  const int gpus = file.spec.pipeline().device() == v1::DEVICE_CUDA ? CountGpus() : 0;
+  if (gpus == 0) run.device = "cpu";  // Where there is no GPU, what a CPU can say of the spec.
+  GPIPE_ASSIGN_OR_RETURN(LocalClusterOptions options, FitCluster(run, CountCores(), gpus, file.spec));
+  options.workers = 1;
   PrivateCluster cluster;
-  LocalClusterOptions options;
-  options.threads = CountCores();
   GPIPE_RETURN_IF_ERROR(cluster.Start(options));
   absl::StatusOr<v1::PlanJobResponse> response = Plan(cluster.client(), file, workers);
   if (!response.ok()) return cluster.Explain(response.status());
