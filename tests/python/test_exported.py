@@ -408,6 +408,31 @@ def test_a_broken_archive_is_refused(cluster, tmp_path):
     assert "model.exported.path" in refusal(cluster, tmp_path, language_spec("empty", workers=2))
 
 
+class Counting(nn.Module):
+    """Counts its forwards in a buffer, which PyTorch would do in evaluation only because nobody asks for training."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.register_buffer("forwards", torch.zeros(()))
+
+    def forward(self, x):
+        self.forwards.add_(1)
+        return self.layer(x) + self.forwards
+
+
+@pytest.mark.parametrize("checkpoint", ["always", "never"])
+def test_evaluation_leaves_the_buffers_alone(cluster, tmp_path, checkpoint):
+    torch.manual_seed(4)
+    save_file({"x": torch.randn(SAMPLES, 4), "y": torch.randn(SAMPLES, 3)}, tmp_path / "data.safetensors")
+    save_model(Counting(), tmp_path / "model.pt2", torch.zeros(3, 4))
+    data = {"path": "data.safetensors", "inputs": ["x"], "target": "y"}
+    spec = language_spec("counting", workers=1, checkpoint=checkpoint)
+    spec["train"] |= {"dataset": data, "loss": {"mse": {}}, "evaluate": {"dataset": data, "every_steps": 2}}
+    out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
+    assert load_file(out / "model.safetensors")["forwards"].item() == 5
+
+
 def highest_memory(pid: int) -> int:
     """Bytes that a process has had in memory at its highest, but for files that it maps."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
@@ -419,10 +444,10 @@ def test_a_model_is_looked_at_without_its_weights(fresh_cluster, tmp_path):
     model = nn.Sequential(nn.Embedding(rows, width), nn.LayerNorm(width), nn.Linear(width, 2), nn.ReLU())
     save_model(model, tmp_path / "model.pt2", torch.zeros(3, 4, dtype=torch.long))
     save_file({"input": torch.zeros(4, 4, dtype=torch.long)}, tmp_path / "inputs.safetensors")
-    spec = {"name": "large", "model": {"exported": {"path": "model.pt2"}}, "pipeline": {"workers": 1},
+    spec = {"name": "large", "model": {"exported": {"path": "model.pt2"}}, "pipeline": {"workers": 2},
             "infer": {"inputs": "inputs.safetensors"}}
     worker = fresh_cluster.start_worker("w0")
     fresh_cluster.wait_idle(1)
     before = highest_memory(worker.pid)
-    gpipe("plan", write_spec(tmp_path, spec), address=fresh_cluster.address)
+    fresh_cluster.submit(write_spec(tmp_path, spec))  # Waits for a second worker.
     assert highest_memory(worker.pid) - before < rows * width * 4 / 2

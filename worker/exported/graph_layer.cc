@@ -90,16 +90,20 @@ GraphLayer::Kept GraphLayer::CopyWritten() const {
 }
 
 // A model may read a buffer that it writes to, so a forward is repeated from what the first one saw, and on copies.
+// Evaluation writes to copies, too: it leaves the model as it was.
 std::vector<c10::IValue> GraphLayer::BoundFor(const LayerContext& context) {
-  std::vector<c10::IValue> bound = bound_;
+  if (!context.training) return BoundTo(CopyWritten());
   if (context.recomputing) {
     auto first = kept_.extract(context.micro_batch);
-    const Kept copies = first.empty() ? CopyWritten() : std::move(first.mapped());
-    for (const size_t position : written_)
-      bound[position] = copies.at(bound[position].toTensor().unsafeGetTensorImpl());
-  } else if (context.training && !c10::GradMode::is_enabled() && !written_.empty()) {
-    kept_[context.micro_batch] = CopyWritten();
+    return BoundTo(first.empty() ? CopyWritten() : std::move(first.mapped()));
   }
+  if (!c10::GradMode::is_enabled() && !written_.empty()) kept_[context.micro_batch] = CopyWritten();
+  return bound_;
+}
+
+std::vector<c10::IValue> GraphLayer::BoundTo(const Kept& copies) const {
+  std::vector<c10::IValue> bound = bound_;
+  for (const size_t position : written_) bound[position] = copies.at(bound[position].toTensor().unsafeGetTensorImpl());
   return bound;
 }
 

@@ -48,6 +48,8 @@ class GraphLayer : public Layer {
 
   Kept CopyWritten() const;
   std::vector<c10::IValue> BoundFor(const LayerContext& context);
+  // With the copies in place of the buffers that the program writes to.
+  std::vector<c10::IValue> BoundTo(const Kept& copies) const;
 
   DeferredStatistics deferred_;
   std::unique_ptr<GraphCode> code_;
