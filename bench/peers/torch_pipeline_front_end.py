@@ -4,12 +4,9 @@ Started by bench/common.py, which sets RANK, WORLD_SIZE and RENDEZVOUS. Rank 0 p
 """
 
 import argparse
-import json
 import os
 import pathlib
-import statistics
 import sys
-import time
 
 import torch
 import torch.distributed as dist
@@ -18,6 +15,7 @@ from torch.distributed.pipelining import ScheduleGPipe, SplitPoint, pipeline
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from exported_models import CASES  # noqa: E402
+from steps import run_steps  # noqa: E402
 
 
 def main():
@@ -39,27 +37,7 @@ def main():
     stage = pipe.build_stage(rank, torch.device("cpu"))
     schedule = ScheduleGPipe(stage, options.chunks, loss_fn=case.loss)
     optimizer = torch.optim.SGD(stage.submod.parameters(), lr=0.01)
-
-    seconds = []
-    for _ in range(options.steps):
-        dist.barrier()
-        begin = time.perf_counter()
-        optimizer.zero_grad()
-        losses = []
-        if rank == 0:
-            schedule.step(data["x"])
-        elif rank == world - 1:
-            schedule.step(target=data["y"], losses=losses)
-        else:
-            schedule.step()
-        optimizer.step()
-        if losses:
-            torch.stack(losses).mean().item()
-        dist.barrier()
-        seconds.append(time.perf_counter() - begin)
-    if rank == 0:
-        print(json.dumps({"step_seconds": statistics.median(seconds[2:])}), flush=True)
-    dist.destroy_process_group()
+    run_steps(schedule, optimizer, data["x"], data["y"], options.steps)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,14 @@ Started by bench/common.py, which sets RANK, WORLD_SIZE and RENDEZVOUS. Rank 0 p
 """
 
 import argparse
-import json
 import os
-import statistics
-import time
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
+
+from steps import run_steps
 
 MODEL_DIM, HEADS, FEED_FORWARD, TOKENS, BATCH = 256, 4, 1024, 32, 64
 
@@ -41,31 +40,7 @@ def main():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     x = torch.randn(BATCH, TOKENS, MODEL_DIM, device=device)
     y = torch.randn(BATCH, TOKENS, MODEL_DIM, device=device)
-
-    seconds = []
-    for _ in range(options.steps):
-        dist.barrier()
-        begin = time.perf_counter()
-        optimizer.zero_grad()
-        losses = []
-        if world == 1:
-            schedule.step(x, target=y, losses=losses)
-        elif rank == 0:
-            schedule.step(x)
-        elif rank == world - 1:
-            schedule.step(target=y, losses=losses)
-        else:
-            schedule.step()
-        optimizer.step()
-        if losses:
-            torch.stack(losses).mean().item()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        dist.barrier()
-        seconds.append(time.perf_counter() - begin)
-    if rank == 0:
-        print(json.dumps({"step_seconds": statistics.median(seconds[2:])}), flush=True)
-    dist.destroy_process_group()
+    run_steps(schedule, optimizer, x, y, options.steps)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -63,13 +64,6 @@ Tensor Convolution(const Tensor& x, const Tensor& weight, const std::optional<Te
                                : ConvolvedSize(size, kernel, At(stride, i), At(padding, i), At(dilation, i)));
   }
   return at::empty(shape, x.options());
-}
-
-Tensor Attention(const Tensor& query, const Tensor&, const Tensor& value, const std::optional<Tensor>&, double, bool,
-                 std::optional<double>, bool) {
-  std::vector<int64_t> shape = query.sizes().vec();
-  shape.back() = value.size(-1);
-  return at::empty(shape, query.options());
 }
 
 }  // namespace
