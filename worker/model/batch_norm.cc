@@ -38,7 +38,6 @@ class BatchNorm : public UnaryLayer {
  protected:
   at::Tensor Apply(const LayerContext& context, const at::Tensor& x) override {
     CheckInput(x);
-    if (x.is_meta()) return at::empty_like(x);  // LibTorch has the meta kernel in Python only.
     if (tracks_ && !context.training) return Normalise(x, mean_, variance_, /*own_statistics=*/false);
     CheckMoreThanOneValue(x);
     if (!tracks_ || context.recomputing) return Normalise(x, {}, {}, true);

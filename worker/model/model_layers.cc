@@ -5,6 +5,7 @@
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
 #include "worker/model/layers.h"
+#include "worker/model/meta_kernels.h"
 #include "worker/torch_status.h"
 
 namespace gpipe::worker {
@@ -42,6 +43,7 @@ absl::StatusOr<ModelLayer> BuildLayer(const v1::JobSpec& spec, int index, const 
 }  // namespace
 
 absl::StatusOr<std::vector<ModelLayer>> BuildSequential(const v1::JobSpec& spec, const SequentialOptions& options) {
+  if (options.device.is_meta()) RegisterMetaKernels();
   std::vector<ModelLayer> layers;
   for (int i = 0; i < options.layer_count; ++i) {
     GPIPE_ASSIGN_OR_RETURN(ModelLayer layer, BuildLayer(spec, options.first_layer + i, options));

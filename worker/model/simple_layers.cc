@@ -93,8 +93,7 @@ std::unique_ptr<Layer> MakeDropout(const v1::Dropout& spec, const LayerOptions& 
 }
 
 std::unique_ptr<Layer> MakeRelu() {
-  // LibTorch has relu's meta kernel in Python only.
-  return MakeFunction([](const at::Tensor& x) { return x.is_meta() ? at::empty_like(x) : at::relu(x); });
+  return MakeFunction([](const at::Tensor& x) { return at::relu(x); });
 }
 
 std::unique_ptr<Layer> MakeGelu(const v1::Gelu& spec) {

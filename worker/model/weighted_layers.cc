@@ -83,10 +83,7 @@ class Embedding : public UnaryLayer {
   at::Tensor Apply(const LayerContext& context, const at::Tensor& x) override {
     TORCH_CHECK_VALUE(x.scalar_type() == at::kLong || x.scalar_type() == at::kInt, "expects int64 indices, gets ",
                       x.scalar_type(), ' ', ShapeText(x));
-    if (!x.is_meta()) return at::embedding(weight_, x, padding_);
-    std::vector<int64_t> shape = x.sizes().vec();  // LibTorch has the meta kernel in Python only.
-    shape.push_back(weight_.size(1));
-    return at::empty(shape, weight_.options());
+    return at::embedding(weight_, x, padding_);
   }
 
  private:
@@ -118,7 +115,6 @@ class LayerNorm : public UnaryLayer {
     const int64_t first = x.dim() - static_cast<int64_t>(shape_.size());
     TORCH_CHECK_VALUE(first >= 1 && x.sizes().slice(first) == at::IntArrayRef(shape_), "expects the last dimensions ",
                       at::IntArrayRef(shape_), ", gets ", ShapeText(x));
-    if (x.is_meta()) return at::empty_like(x);  // LibTorch has the meta kernel in Python only.
     return at::layer_norm(x, shape_, weight_, bias_, eps_);
   }
 
