@@ -3,6 +3,9 @@
 pieces of work take. Reads the pipeline's bound by: jitter between micro-batches is what a pipeline cannot average away.
 
     bench/machine_noise.py [--processes 8] [--pin none|core]
+
+With --pairs it shows which logical CPUs share what they compute with: how fast CPU 0 is while another one works, as a
+share of its speed alone.
 """
 
 import argparse
@@ -30,15 +33,49 @@ def work(pieces: int) -> None:
     print(json.dumps(seconds))
 
 
+def speed(cpus: list[int], seconds: float = 0.3) -> float:
+    """Products per second on the first of `cpus` while all of them work."""
+    import torch
+    torch.set_num_threads(1)
+    reading, writing = os.pipe()
+    for cpu in cpus:
+        if os.fork():
+            continue
+        os.sched_setaffinity(0, {cpu})
+        a, b, done = torch.randn(64, 256), torch.randn(256, 256), 0
+        begin = time.perf_counter()
+        while time.perf_counter() - begin < seconds:
+            torch.mm(a, b)
+            done += 1
+        if cpu == cpus[0]:
+            os.write(writing, str(done / seconds).encode())
+        os._exit(0)
+    for _ in cpus:
+        os.wait()
+    result = float(os.read(reading, 100))
+    os.close(reading), os.close(writing)
+    return result
+
+
+def pairs() -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    for other in cpus[1:]:
+        alone = speed(cpus[:1])
+        print(f"CPU {cpus[0]} beside CPU {other}: {speed([cpus[0], other]) / alone:.0%}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--pieces", type=int, default=2000)
     parser.add_argument("--pin", choices=["none", "core"], default="none")
+    parser.add_argument("--pairs", action="store_true")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         return work(options.pieces)
+    if options.pairs:
+        return pairs()
     cores = common.core_list()
     print(f"{len(os.sched_getaffinity(0))} logical CPUs on {len(cores)} physical cores: {cores}")
     running = []

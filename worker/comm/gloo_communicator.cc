@@ -9,8 +9,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/logging.h"
 #include "common/status_macros.h"
-#include "spdlog/spdlog.h"
 #include "worker/comm/gloo_store.h"
 #include "worker/comm/transfer_check.h"
 #include "worker/torch_status.h"
@@ -18,12 +18,11 @@
 namespace gpipe::worker {
 namespace {
 
+// More transfers than an engine has under way; beyond it the engine waits for the starter.
+constexpr size_t kMaxNotBegun = 256;
+
 // When every worker has joined, connecting takes milliseconds; one that dies just then is not waited for longer.
 constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
-
-absl::Status Gone(int peer) {
-  return absl::UnavailableError(absl::StrCat("the connection with worker ", peer, " is lost"));
-}
 
 // May throw.
 c10::intrusive_ptr<c10d::ProcessGroupGloo> MakeGroup(const CommOptions& options,
@@ -39,58 +38,9 @@ c10::intrusive_ptr<c10d::ProcessGroupGloo> MakeGroup(const CommOptions& options,
 
 }  // namespace
 
-// One c10d transfer. The owner's thread waits; any thread interrupts.
-class GlooWork final : public Work {
- public:
-  GlooWork(GlooCommunicator* owner, int peer, c10::intrusive_ptr<c10d::Work> work)
-      : owner_(owner), peer_(peer), work_(std::move(work)) {
-    owner_->Register(this);
-  }
-  ~GlooWork() override {
-    Wait().IgnoreError();
-    owner_->Unregister(this);
-  }
-
-  absl::Status Wait() override {
-    if (!result_) result_ = WaitUntilDone();
-    return *result_;
-  }
-
-  int peer() const { return peer_; }
-
-  // Makes the wait under way, or the next, return at once.
-  void Interrupt() { work_->abort(); }
-
- private:
-  absl::Status WaitUntilDone() {
-    while (true) {
-      const std::optional<absl::Status> done = WaitOnce(kGlooForever);
-      if (done) return *done;
-      const absl::Status broken = owner_->Broken(peer_);
-      if (broken.ok()) continue;
-      if (owner_->aborted()) return broken;
-      // The peer is gone, but what it sent before may have arrived.
-      return WaitOnce(std::chrono::milliseconds(1)).value_or(broken);
-    }
-  }
-
-  // nullopt when interrupted.
-  std::optional<absl::Status> WaitOnce(std::chrono::milliseconds timeout) {
-    try {
-      if (work_->wait(timeout)) return absl::OkStatus();
-      return std::nullopt;
-    } catch (const std::exception& error) {
-      spdlog::debug("Gloo: {}", error.what());
-      const absl::Status broken = owner_->Broken(peer_);
-      return broken.ok() ? Gone(peer_) : broken;
-    }
-  }
-
-  GlooCommunicator* const owner_;
-  const int peer_;
-  const c10::intrusive_ptr<c10d::Work> work_;
-  std::optional<absl::Status> result_;
-};
+absl::Status GlooPeerGone(int peer) {
+  return absl::UnavailableError(absl::StrCat("the connection with worker ", peer, " is lost"));
+}
 
 absl::StatusOr<std::unique_ptr<Communicator>> GlooCommunicator::Connect(const CommOptions& options,
                                                                         Rendezvous& rendezvous, absl::Time deadline) {
@@ -112,20 +62,25 @@ GlooCommunicator::GlooCommunicator(const CommOptions& options, c10::intrusive_pt
       size_(options.size),
       channels_(options.channels),
       group_(std::move(group)),
+      to_begin_(kMaxNotBegun),
       gone_(options.size, false),
       monitor_(group_.get(), rank_, size_, static_cast<int>(channels_.size()) + 1,
-               [this](int peer) { OnPeerGone(peer); }) {}
+               [this](int peer) { OnPeerGone(peer); }),
+      starter_([this] { BeginTransfers(); }) {}
 
-GlooCommunicator::~GlooCommunicator() = default;
+GlooCommunicator::~GlooCommunicator() {
+  to_begin_.Close();
+  starter_.join();
+}
 
 absl::StatusOr<std::unique_ptr<Work>> GlooCommunicator::Send(int channel, const at::Tensor& tensor) {
   GPIPE_RETURN_IF_ERROR(CheckSend(channels_, rank_, channel, tensor, c10::kCPU));
-  return Start(true, channels_[channel].receiver, channel, tensor);
+  return Start({.sends = true, .peer = channels_[channel].receiver, .tag = channel, .tensor = tensor});
 }
 
 absl::StatusOr<std::unique_ptr<Work>> GlooCommunicator::Receive(int channel, const at::Tensor& tensor) {
   GPIPE_RETURN_IF_ERROR(CheckReceive(channels_, rank_, channel, tensor, c10::kCPU));
-  return Start(false, channels_[channel].sender, channel, tensor);
+  return Start({.sends = false, .peer = channels_[channel].sender, .tag = channel, .tensor = tensor});
 }
 
 absl::Status GlooCommunicator::AllReduceSum(const at::Tensor& tensor) {
@@ -148,26 +103,24 @@ void GlooCommunicator::Abort(const absl::Status& reason) {
 }
 
 absl::StatusOr<std::unique_ptr<Work>> GlooCommunicator::SendTo(int peer, const at::Tensor& tensor) {
-  return Start(true, peer, static_cast<int>(channels_.size()), tensor);
+  return Start({.sends = true, .peer = peer, .tag = static_cast<int>(channels_.size()), .tensor = tensor});
 }
 
 absl::StatusOr<std::unique_ptr<Work>> GlooCommunicator::ReceiveFrom(int peer, const at::Tensor& tensor) {
-  return Start(false, peer, static_cast<int>(channels_.size()), tensor);
+  return Start({.sends = false, .peer = peer, .tag = static_cast<int>(channels_.size()), .tensor = tensor});
 }
 
-absl::StatusOr<std::unique_ptr<Work>> GlooCommunicator::Start(bool sends, int peer, int tag, const at::Tensor& tensor) {
-  GPIPE_RETURN_IF_ERROR(Broken(peer));
-  if (tensor.numel() == 0) return CompletedWork();
-  try {
-    std::vector<at::Tensor> tensors = {tensor};
-    return std::make_unique<GlooWork>(this, peer,
-                                      sends ? group_->send(tensors, peer, tag) : group_->recv(tensors, peer, tag));
-  } catch (const std::exception& error) {
-    // The arguments were checked, so it can only be the connection.
-    spdlog::debug("Gloo: {}", error.what());
-    const absl::Status broken = Broken(peer);
-    return broken.ok() ? Gone(peer) : broken;
-  }
+absl::StatusOr<std::unique_ptr<Work>> GlooCommunicator::Start(GlooTransfer transfer) {
+  GPIPE_RETURN_IF_ERROR(Broken(transfer.peer));
+  if (transfer.tensor.numel() == 0) return CompletedWork();
+  auto work = std::make_unique<GlooWork>(this, std::move(transfer));
+  to_begin_.Push(work.get());
+  return work;
+}
+
+void GlooCommunicator::BeginTransfers() {
+  SetThreadName("gloo-starter");
+  while (std::optional<GlooWork*> work = to_begin_.Pop()) (*work)->Begin(*group_);
 }
 
 void GlooCommunicator::OnPeerGone(int peer) {
@@ -181,7 +134,7 @@ void GlooCommunicator::OnPeerGone(int peer) {
 absl::Status GlooCommunicator::Broken(int peer) {
   absl::MutexLock lock(&mutex_);
   GPIPE_RETURN_IF_ERROR(aborted_);
-  return gone_[peer] ? Gone(peer) : absl::OkStatus();
+  return gone_[peer] ? GlooPeerGone(peer) : absl::OkStatus();
 }
 
 bool GlooCommunicator::aborted() {
@@ -192,7 +145,6 @@ bool GlooCommunicator::aborted() {
 void GlooCommunicator::Register(GlooWork* work) {
   absl::MutexLock lock(&mutex_);
   under_way_.insert(work);
-  if (!aborted_.ok() || gone_[work->peer()]) work->Interrupt();
 }
 
 void GlooCommunicator::Unregister(GlooWork* work) {
