@@ -38,10 +38,6 @@ c10::intrusive_ptr<c10d::ProcessGroupGloo> MakeGroup(const CommOptions& options,
 
 }  // namespace
 
-absl::Status GlooPeerGone(int peer) {
-  return absl::UnavailableError(absl::StrCat("the connection with worker ", peer, " is lost"));
-}
-
 absl::StatusOr<std::unique_ptr<Communicator>> GlooCommunicator::Connect(const CommOptions& options,
                                                                         Rendezvous& rendezvous, absl::Time deadline) {
   // Gloo writes to sockets whose other end may be closed, and leaves the signal to the program.
@@ -134,7 +130,8 @@ void GlooCommunicator::OnPeerGone(int peer) {
 absl::Status GlooCommunicator::Broken(int peer) {
   absl::MutexLock lock(&mutex_);
   GPIPE_RETURN_IF_ERROR(aborted_);
-  return gone_[peer] ? GlooPeerGone(peer) : absl::OkStatus();
+  if (!gone_[peer]) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("the connection with worker ", peer, " is lost"));
 }
 
 bool GlooCommunicator::aborted() {

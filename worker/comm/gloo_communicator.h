@@ -20,9 +20,6 @@
 
 namespace gpipe::worker {
 
-// UNAVAILABLE, with the peer's rank.
-absl::Status GlooPeerGone(int peer);
-
 // CPU tensors over TCP. A channel's index is its tag; Gloo keeps the transfers of one tag between two workers in order.
 // A message leaves the sender when the receiver has asked for it, so receives are best posted early.
 //
@@ -51,6 +48,7 @@ class GlooCommunicator final : public Communicator, private StarLinks {
   absl::StatusOr<std::unique_ptr<Work>> ReceiveFrom(int peer, const at::Tensor& tensor) override;
   absl::StatusOr<std::unique_ptr<Work>> Start(GlooTransfer transfer);
   void BeginTransfers();
+  // The monitor or a transfer found the connection broken.
   void OnPeerGone(int peer);
 
   // Why a transfer with `peer` cannot go on: the abort's reason, or that the peer is gone; OK if it can.

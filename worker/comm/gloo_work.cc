@@ -84,8 +84,8 @@ std::optional<absl::Status> GlooWork::WaitOnce(std::chrono::milliseconds timeout
 
 absl::Status GlooWork::Lost(const std::exception& error) {
   spdlog::debug("Gloo: {}", error.what());
-  const absl::Status broken = owner_->Broken(peer());
-  return broken.ok() ? GlooPeerGone(peer()) : broken;
+  owner_->OnPeerGone(peer());
+  return owner_->Broken(peer());
 }
 
 }  // namespace gpipe::worker

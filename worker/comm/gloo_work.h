@@ -46,7 +46,8 @@ class GlooWork final : public Work {
   absl::Status WaitUntilDone();
   // nullopt when interrupted.
   std::optional<absl::Status> WaitOnce(std::chrono::milliseconds timeout);
-  // Why a call of Gloo threw. Arguments are checked before, so it can only be the connection.
+  // What it means that a call of Gloo threw: arguments are checked before, so it can only be the connection. The owner
+  // learns of it, so that later transfers with the peer are refused at once.
   absl::Status Lost(const std::exception& error);
 
   GlooCommunicator* const owner_;
