@@ -6,10 +6,9 @@ cd "$(dirname "$0")/.."
 sanitizer=${1:-address,undefined}
 export GPIPE_BUILD_DIR=build-${sanitizer%%,*} CC=clang-19 CXX=clang++-19
 scripts/setup.sh
-options=(-DGPIPE_BUILD_WORKER=OFF "-DGPIPE_SANITIZE=$sanitizer")
+scripts/build.sh -DGPIPE_BUILD_WORKER=OFF "-DGPIPE_SANITIZE=$sanitizer"
 if [ "$sanitizer" = thread ]; then
-  scripts/instrumented_abseil.sh "$GPIPE_BUILD_DIR/abseil"
-  options+=("-Dabsl_DIR=$PWD/$GPIPE_BUILD_DIR/abseil/lib/cmake/absl")
+  scripts/instrumented_libraries.sh build-instrumented
+  export LD_LIBRARY_PATH=$PWD/build-instrumented/lib TSAN_OPTIONS=suppressions=$PWD/scripts/tsan_suppressions.txt
 fi
-scripts/build.sh "${options[@]}"
 ctest --test-dir "$GPIPE_BUILD_DIR" --output-on-failure -j 2
