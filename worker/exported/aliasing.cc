@@ -114,6 +114,7 @@ class Analysis {
       // Two names for one storage are written together.
       const std::string& name = archive.CanonicalName(input.name);
       classes_.Join(input.value, "=" + name);
+      state_.push_back(input.value);
     }
   }
 
@@ -140,7 +141,7 @@ class Analysis {
       if (input == nullptr || argument.alias_info() == nullptr) continue;
       const std::vector<std::string> values = Scoped(ValuesOf(input->argument), scope);
       if (argument.alias_info()->isWrite()) Write(position, values);
-      for (size_t i = 0; i < node.outputs.size(); ++i) {
+      for (size_t i = 0; i < std::min(node.outputs.size(), handle.schema().returns().size()); ++i) {
         if (handle.schema().returns()[i].alias_info() != nullptr) JoinAll(values, Scoped(MadeAt(node, i), scope));
       }
     }
@@ -191,6 +192,7 @@ class Analysis {
       size_t& last = last_write[classes_.Find(value)];
       last = std::max(last, position);
     }
+    for (const std::string& value : state_) state_classes_.insert(classes_.Find(value));
     std::map<size_t, std::pair<size_t, size_t>> extent;
     for (size_t i = 0; i < program_.graph.nodes.size(); ++i) {
       const Node& node = program_.graph.nodes[i];
@@ -198,6 +200,13 @@ class Analysis {
         Extend(value, i, /*bound=*/false, last_write, extent);
       for (const std::string& value : exported::ValuesReadBy(node)) {
         if (bound_.contains(value)) Extend(value, i, /*bound=*/true, last_write, extent);
+      }
+    }
+    // What the program returns is used at its end.
+    for (const exported::UserOutput& output : program_.user_outputs) {
+      const size_t end = program_.graph.nodes.size() - 1;
+      for (const std::string& value : ValuesOf(output.value)) {
+        if (bound_.contains(value)) Extend(value, end, /*bound=*/true, last_write, extent);
       }
     }
     for (const auto& [number, nodes] : extent) result_.unbroken.push_back(nodes);
@@ -210,13 +219,16 @@ class Analysis {
     const auto write = last_write.find(classes_.Find(value));
     if (write == last_write.end()) return;
     result_.written.insert(value);
+    if (state_classes_.contains(write->first)) result_.written_state.insert(value);
     auto& [first, last] = extent.emplace(write->first, std::pair(position, write->second)).first->second;
     first = std::min(first, position);
     if (bound) last = std::max(last, position);
   }
 
   const exported::Program& program_;
-  std::set<std::string> bound_;
+  std::set<std::string> bound_;     // The program's inputs of every kind.
+  std::vector<std::string> state_;  // Its parameters and buffers.
+  std::set<size_t> state_classes_;
   Classes classes_;
   std::vector<std::pair<size_t, std::string>> writes_;
   Aliasing result_;

@@ -16,8 +16,10 @@ namespace gpipe::worker {
 struct Aliasing {
   // Values, by name, whose memory some node writes to.
   std::set<std::string> written;
-  // Nodes [first, second] must stay together: between them lie the first definition (of a parameter or buffer: the
-  // first use) and the last write of memory that is written to; of a buffer, all uses.
+  // Those among them whose memory is a parameter's or a buffer's: it outlives the forward pass.
+  std::set<std::string> written_state;
+  // Nodes [first, second] must stay together: between them lie the first definition (of what the
+  // program is bound to: the first use) and the last write of memory that is written to; of the latter, all uses.
   std::vector<std::pair<size_t, size_t>> unbroken;
 };
 

@@ -27,6 +27,29 @@ std::vector<const Input*> UsedInputs(const exported::Program& program, const Gra
   return inputs;
 }
 
+// Of what enters only the model's inputs are written to by these nodes: other memory is written to where it is made.
+std::vector<size_t> WrittenInputs(const exported::Program& program, const GraphLayer::Part& part) {
+  std::vector<size_t> positions;
+  for (const exported::UserInput& input : program.user_inputs) {
+    const auto found = std::find(part.entering.begin(), part.entering.end(), input.value);
+    if (found == part.entering.end() || !part.written.contains(input.value)) continue;
+    positions.push_back(static_cast<size_t>(found - part.entering.begin()));
+  }
+  return positions;
+}
+
+std::vector<size_t> WrittenState(const GraphLayer::Part& part) {
+  std::vector<size_t> positions;
+  for (size_t i = 0; i < part.leaving.size(); ++i) {
+    if (part.written_state.contains(part.leaving[i])) positions.push_back(i);
+  }
+  return positions;
+}
+
+void CopyAt(const std::vector<size_t>& positions, std::vector<at::Tensor>& tensors) {
+  for (const size_t position : positions) tensors[position] = tensors[position].clone();
+}
+
 exported::ArgumentList AsArguments(const std::vector<std::string>& names) {
   exported::ArgumentList arguments;
   for (const std::string& name : names) arguments.push_back({exported::ValueName{name}});
@@ -47,6 +70,8 @@ absl::StatusOr<std::unique_ptr<GraphLayer>> GraphLayer::Create(const Archive& ar
   const CompileOptions compile{options.device, part.deferred_batch_norm ? &layer->deferred_ : nullptr};
   GPIPE_ASSIGN_OR_RETURN(GraphCode compiled, GraphCode::Compile(code, compile));
   layer->code_ = std::make_unique<GraphCode>(std::move(compiled));
+  layer->copied_in_ = WrittenInputs(program, part);
+  layer->copied_out_ = WrittenState(part);
   TensorPool own;
   GPIPE_RETURN_IF_ERROR(layer->Bind(archive, inputs, part.written, options.device, pool == nullptr ? own : *pool));
   return layer;
@@ -108,11 +133,13 @@ std::vector<c10::IValue> GraphLayer::BoundTo(const Kept& copies) const {
 }
 
 std::vector<at::Tensor> GraphLayer::Forward(const LayerContext& context, std::vector<at::Tensor> inputs) {
+  CopyAt(copied_in_, inputs);
   std::vector<c10::IValue> values(std::make_move_iterator(inputs.begin()), std::make_move_iterator(inputs.end()));
   const std::vector<c10::IValue> bound = BoundFor(context);
   values.insert(values.end(), bound.begin(), bound.end());
   std::vector<at::Tensor> results;
   for (c10::IValue& result : code_->Run(context, std::move(values))) results.push_back(std::move(result).toTensor());
+  CopyAt(copied_out_, results);
   return results;
 }
 

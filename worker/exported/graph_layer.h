@@ -25,7 +25,8 @@ class GraphLayer : public Layer {
     std::vector<size_t> nodes;  // Positions in the program, ascending.
     std::vector<std::string> entering;
     std::vector<std::string> leaving;
-    std::set<std::string> written;  // Values that some node of the program writes to (Aliasing).
+    std::set<std::string> written;  // As in Aliasing.
+    std::set<std::string> written_state;
     bool deferred_batch_norm = false;
   };
 
@@ -55,6 +56,10 @@ class GraphLayer : public Layer {
   std::unique_ptr<GraphCode> code_;
   std::vector<c10::IValue> bound_;  // Parameters, buffers and constants, after what enters.
   std::vector<size_t> written_;     // Those among them that the program writes to.
+  // Copied, by position: what enters and is written to, because a forward may be repeated from it; and what leaves in a
+  // buffer's memory, because the next micro-batch writes there.
+  std::vector<size_t> copied_in_;
+  std::vector<size_t> copied_out_;
   // By micro-batch, from before a forward that will be repeated: until then, or until the next step's.
   std::map<int, Kept> kept_;
 };

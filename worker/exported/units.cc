@@ -34,6 +34,7 @@ absl::StatusOr<Units> Units::Find(const Archive& archive) {
   GPIPE_ASSIGN_OR_RETURN(const Aliasing aliasing, FindAliasing(archive));
   Units units(archive.program());
   units.written_ = aliasing.written;
+  units.written_state_ = aliasing.written_state;
   units.FindRepeated();
   units.FindUses();
   units.FindModules();
@@ -148,6 +149,7 @@ GraphLayer::Part Units::PartOf(size_t first, size_t last, const std::vector<std:
   }
   GraphLayer::Part part;
   part.written = written_;
+  part.written_state = written_state_;
   std::set<std::string> made, read;
   for (const size_t i : nodes) {
     for (const std::string& name : exported::ValuesMadeBy(program_.graph.nodes[i])) made.insert(name);

@@ -56,6 +56,7 @@ class Units {
 
   const exported::Program& program_;
   std::set<std::string> written_;        // Of the aliasing.
+  std::set<std::string> written_state_;  // Of the aliasing.
   std::vector<bool> repeated_;           // By node.
   std::map<std::string, size_t> maker_;  // Node of each value; the program's inputs have none.
   std::map<std::string, size_t> last_use_;
