@@ -37,20 +37,44 @@ IValue Either(const Operands& operands, Both both) {
   return Either(operands, both, both);
 }
 
+// Sizes are small; what does not fit is a mistake of the model's, not Python's long integer.
+int64_t Add(int64_t a, int64_t b) {
+  int64_t sum = 0;
+  TORCH_CHECK_VALUE(!__builtin_add_overflow(a, b, &sum), a, " + ", b, " is too large");
+  return sum;
+}
+double Add(double a, double b) { return a + b; }
+int64_t Subtract(int64_t a, int64_t b) {
+  int64_t difference = 0;
+  TORCH_CHECK_VALUE(!__builtin_sub_overflow(a, b, &difference), a, " - ", b, " is too large");
+  return difference;
+}
+double Subtract(double a, double b) { return a - b; }
+int64_t Multiply(int64_t a, int64_t b) {
+  int64_t product = 0;
+  TORCH_CHECK_VALUE(!__builtin_mul_overflow(a, b, &product), a, " * ", b, " is too large");
+  return product;
+}
+double Multiply(double a, double b) { return a * b; }
+
 int64_t FloorDivide(int64_t a, int64_t b) {
   TORCH_CHECK_VALUE(b != 0, "division by zero");
+  if (b == -1) return Subtract(0, a);  // The processor traps where this does not fit.
   const int64_t quotient = a / b;
   return quotient - static_cast<int64_t>(a % b != 0 && (a < 0) != (b < 0));
 }
 double FloorDivide(double a, double b) { return std::floor(a / b); }
-int64_t Modulo(int64_t a, int64_t b) { return a - b * FloorDivide(a, b); }
+int64_t Modulo(int64_t a, int64_t b) { return b == -1 ? 0 : a - b * FloorDivide(a, b); }
 double Modulo(double a, double b) { return a - b * std::floor(a / b); }
 
 IValue Power(const Operands& operands) {
   const auto ints = [](int64_t base, int64_t exponent) -> IValue {
     if (exponent < 0) return std::pow(static_cast<double>(base), static_cast<double>(exponent));
     int64_t power = 1;
-    for (int64_t i = 0; i < exponent; ++i) power *= base;
+    for (; exponent > 0; exponent /= 2) {
+      if (exponent % 2 == 1) power = Multiply(power, base);
+      if (exponent > 1) base = Multiply(base, base);
+    }
     return power;
   };
   return Either(operands, ints, [](double a, double b) -> IValue { return std::pow(a, b); });
@@ -58,16 +82,18 @@ IValue Power(const Operands& operands) {
 
 template <double (*kFunction)(double)>
 IValue ToInt(const Operands& operands) {
-  return static_cast<int64_t>(kFunction(Number(operands.at(0))));
+  const double whole = kFunction(Number(operands.at(0)));
+  constexpr double kLimit = 9223372036854775808.0;  // 2^63
+  TORCH_CHECK_VALUE(whole >= -kLimit && whole < kLimit, whole, " is no integer of 64 bits");
+  return static_cast<int64_t>(whole);
 }
 
-// Python's round: halves go to the even neighbour.
-IValue Round(const Operands& operands) { return static_cast<int64_t>(std::nearbyint(Number(operands.at(0)))); }
-
 constexpr std::pair<std::string_view, Function> kFunctions[] = {
-    {"_operator.add", [](const Operands& o) { return Either(o, [](auto a, auto b) -> IValue { return a + b; }); }},
-    {"_operator.sub", [](const Operands& o) { return Either(o, [](auto a, auto b) -> IValue { return a - b; }); }},
-    {"_operator.mul", [](const Operands& o) { return Either(o, [](auto a, auto b) -> IValue { return a * b; }); }},
+    {"_operator.add", [](const Operands& o) { return Either(o, [](auto a, auto b) -> IValue { return Add(a, b); }); }},
+    {"_operator.sub",
+     [](const Operands& o) { return Either(o, [](auto a, auto b) -> IValue { return Subtract(a, b); }); }},
+    {"_operator.mul",
+     [](const Operands& o) { return Either(o, [](auto a, auto b) -> IValue { return Multiply(a, b); }); }},
     {"_operator.truediv", [](const Operands& o) -> IValue { return Number(o.at(0)) / Number(o.at(1)); }},
     {"_operator.floordiv",
      [](const Operands& o) { return Either(o, [](auto a, auto b) -> IValue { return FloorDivide(a, b); }); }},
@@ -75,7 +101,9 @@ constexpr std::pair<std::string_view, Function> kFunctions[] = {
      [](const Operands& o) { return Either(o, [](auto a, auto b) -> IValue { return Modulo(a, b); }); }},
     {"_operator.pow", Power},
     {"_operator.neg",
-     [](const Operands& o) -> IValue { return AllInt(o) ? IValue(-Int(o.at(0))) : IValue(-Number(o.at(0))); }},
+     [](const Operands& o) -> IValue {
+       return AllInt(o) ? IValue(Subtract(int64_t{0}, Int(o.at(0)))) : IValue(-Number(o.at(0)));
+     }},
     {"_operator.eq", [](const Operands& o) { return Either(o, [](auto a, auto b) -> IValue { return a == b; }); }},
     {"_operator.ne", [](const Operands& o) { return Either(o, [](auto a, auto b) -> IValue { return a != b; }); }},
     {"_operator.lt", [](const Operands& o) { return Either(o, [](auto a, auto b) -> IValue { return a < b; }); }},
@@ -97,7 +125,7 @@ constexpr std::pair<std::string_view, Function> kFunctions[] = {
     {"math.trunc", ToInt<std::trunc>},
     {"math.floor", ToInt<std::floor>},
     {"math.ceil", ToInt<std::ceil>},
-    {"round", Round},
+    {"round", ToInt<std::nearbyint>},  // Python's: halves go to the even neighbour.
 };
 
 class SizeArithmetic : public Instruction {

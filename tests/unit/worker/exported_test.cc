@@ -6,9 +6,12 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <numeric>
+#include <tuple>
 
 #include "absl/strings/match.h"
 #include "tests/unit/worker/close.h"
@@ -16,6 +19,7 @@
 #include "tests/unit/worker/memory_artifacts.h"
 #include "worker/data/tensor_file.h"
 #include "worker/exported/graph_layer.h"
+#include "worker/exported/size_arithmetic.h"
 #include "worker/exported/units.h"
 
 namespace gpipe::worker {
@@ -380,6 +384,45 @@ TEST_F(RemoteArchiveTest, OnlyWhatIsAskedForTravels) {
   const ArtifactReader reader(artifacts_, artifacts_.Add(content));
   for (int i = 0; i < 100; ++i) reader.read(500'000 + 50 * i, content.data(), 50, "");
   EXPECT_LE(artifacts_.bytes_read(), 1 << 16);
+}
+
+c10::IValue Compute(const std::string& target, const std::vector<exported::Argument>& operands) {
+  exported::Node node;
+  node.target = target;
+  for (const exported::Argument& operand : operands) node.inputs.push_back({"", operand});
+  node.outputs.push_back({.names = {"result"}});
+  Slots slots;
+  const auto instruction = MakeSizeArithmetic(node, slots);
+  Frame frame(slots.size());
+  (*instruction)->Run({}, frame);
+  return frame[slots.Find("result")];
+}
+
+TEST(SizeArithmeticTest, ComputesAsPythonDoes) {
+  constexpr int64_t kMin = std::numeric_limits<int64_t>::min(), kMax = std::numeric_limits<int64_t>::max();
+  const std::vector<std::tuple<std::string, int64_t, int64_t, int64_t>> cases = {
+      {"_operator.floordiv", -7, 2, -4}, {"_operator.floordiv", 7, -1, -7}, {"_operator.mod", -7, 3, 2},
+      {"_operator.mod", kMin, -1, 0},    {"_operator.pow", 3, 4, 81},       {"_operator.pow", -2, 63, kMin},
+      {"_operator.pow", 1, kMax, 1},     {"_operator.pow", 7, 0, 1},        {"_operator.add", kMax, -1, kMax - 1},
+      {"_operator.sub", -1, kMax, kMin}};
+  for (const auto& [target, a, b, expected] : cases) {
+    EXPECT_EQ(Compute(target, {{a}, {b}}).toInt(), expected) << target << " " << a << " " << b;
+  }
+  EXPECT_EQ(Compute("round", {{2.5}}).toInt(), 2);
+}
+
+// An archive comes from anywhere: whatever its numbers are, the worker stays.
+TEST(SizeArithmeticTest, WhatFitsNoIntegerIsAnError) {
+  constexpr int64_t kMin = std::numeric_limits<int64_t>::min(), kMax = std::numeric_limits<int64_t>::max();
+  EXPECT_THROW(Compute("_operator.floordiv", {{kMin}, {int64_t{-1}}}), c10::ValueError);
+  EXPECT_THROW(Compute("_operator.floordiv", {{kMin}, {int64_t{0}}}), c10::ValueError);
+  EXPECT_THROW(Compute("_operator.add", {{kMax}, {int64_t{1}}}), c10::ValueError);
+  EXPECT_THROW(Compute("_operator.sub", {{kMin}, {int64_t{1}}}), c10::ValueError);
+  EXPECT_THROW(Compute("_operator.mul", {{kMax}, {kMax}}), c10::ValueError);
+  EXPECT_THROW(Compute("_operator.neg", {{kMin}}), c10::ValueError);
+  EXPECT_THROW(Compute("_operator.pow", {{int64_t{2}}, {kMax}}), c10::ValueError);
+  EXPECT_THROW(Compute("math.floor", {{1e30}}), c10::ValueError);
+  EXPECT_THROW(Compute("math.ceil", {{std::nan("")}}), c10::ValueError);
 }
 
 }  // namespace
