@@ -115,6 +115,7 @@ absl::Status Attempt::Join() {
 }
 
 absl::Status Attempt::Run() {
+  beacon_.activity.Set(v1::PHASE_FORWARD, first_stage_);
   transfers_.emplace(*communicator_, assignment_.plan(), channels_, environment_.device);
   RoundLedger ledger({.attempt = assignment_.attempt(),
                       .device = environment_.device,

@@ -7,8 +7,9 @@
 
 namespace gpipe::worker {
 
-// What a session needs of the engine. Any thread may call any method; none but AbortAndWait and StopAtCycle blocks.
-// Messages of another attempt than the current one change nothing.
+// What a session needs of the engine. Any thread may call any method. AbortAndWait and StopAtCycle wait for the engine;
+// the others for nothing but room in the outbox, for their answer. Messages of another attempt than the current one
+// change nothing.
 class AttemptHost {
  public:
   virtual ~AttemptHost() = default;

@@ -10,6 +10,7 @@
 #include "spdlog/spdlog.h"
 #include "worker/engine/scratch_folder.h"
 #include "worker/engine/torch_setup.h"
+#include "worker/torch_status.h"
 
 namespace gpipe::worker {
 namespace {
@@ -175,7 +176,7 @@ void Engine::Run(v1::Assignment assignment, AttemptControl& control) {
                                             options_.connect, cache_,
                                             artifacts_,       sink_};
   Attempt attempt(environment, std::move(assignment), {activity_, failpoint_, control});
-  const absl::Status status = RunPhases(attempt, control.id());
+  const absl::Status status = CatchTorch([&] { return RunPhases(attempt, control.id()); });
   if (status.ok()) {
     control.WaitForEnd();
     return;
@@ -192,7 +193,7 @@ void Engine::Run(const v1::MeasureLinks& request, AttemptControl& control) {
   options.device = options_.device;
   options.data_address = options_.data_address;
   LinkProbe probe(std::move(options), options_.connect, {activity_, failpoint_, control});
-  const absl::Status status = ReportLinks(probe, control.id());
+  const absl::Status status = CatchTorch([&] { return ReportLinks(probe, control.id()); });
   if (status.ok()) {
     control.WaitForEnd();
     return;
@@ -251,7 +252,9 @@ void Engine::Fail(const absl::Status& status, const AttemptControl& control) {
 
 void Engine::LetGo(AttemptControl& control) {
   cache_.ReleaseAll();
-  ReleaseDeviceMemory(options_.device);
+  // Fails when the CUDA context is broken, as the next attempt will, and say so.
+  const absl::Status released = ReleaseDeviceMemory(options_.device);
+  if (!released.ok()) spdlog::warn("{}: {}", Describe(control.id()), released.ToString());
   const bool announced = control.WaitForEnd();
   activity_.Idle();
   spdlog::info("{}: let go", Describe(control.id()));

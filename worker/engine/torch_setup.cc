@@ -25,8 +25,11 @@ absl::Status SetUpTorchThread(c10::Device device, int threads) {
   });
 }
 
-void ReleaseDeviceMemory(c10::Device device) {
-  if (device.is_cuda()) c10::cuda::CUDACachingAllocator::emptyCache();
+absl::Status ReleaseDeviceMemory(c10::Device device) {
+  return CatchTorch([&] {
+    if (device.is_cuda()) c10::cuda::CUDACachingAllocator::emptyCache();
+    return absl::OkStatus();
+  });
 }
 
 }  // namespace gpipe::worker

@@ -16,7 +16,7 @@ void SetUpTorchProcess();
 absl::Status SetUpTorchThread(c10::Device device, int threads);
 
 // Gives memory that no tensor uses back to the device, for other processes on it.
-void ReleaseDeviceMemory(c10::Device device);
+absl::Status ReleaseDeviceMemory(c10::Device device);
 
 }  // namespace gpipe::worker
 
