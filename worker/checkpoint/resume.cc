@@ -101,6 +101,7 @@ absl::Status LoadOptimizer(const std::filesystem::path& file, Optimizer& optimiz
   GPIPE_ASSIGN_OR_RETURN(const std::unique_ptr<TensorFile> tensors, TensorFile::Open(file));
   Values state;
   for (const std::string& name : optimizer.StateNames()) {
+    if (!tensors->header().tensors.contains(name)) continue;
     GPIPE_ASSIGN_OR_RETURN(state[name], tensors->Get(name));
   }
   return optimizer.LoadState(state);

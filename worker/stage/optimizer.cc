@@ -6,6 +6,7 @@
 #include <torch/optim/adamw.h>
 #include <torch/optim/sgd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -96,19 +97,15 @@ class TorchOptimizer : public Optimizer {
   at::Tensor SquaredGradientNorms(int64_t layers) const override {
     torch::autograd::AutoGradMode no_grad(false);
     at::Tensor squares = at::zeros({layers}, at::device(device_).dtype(at::kDouble));
+    const std::vector<const NamedTensor*> counting = CountingByLayer();
+    if (counting.empty()) return squares;
     std::vector<at::Tensor> gradients;
-    std::vector<int64_t> layer_of;
-    for (const NamedTensor& parameter : parameters_) {
-      if (!parameter.tensor.grad().defined() || !parameter.owned) continue;
-      gradients.push_back(parameter.tensor.grad());
-      layer_of.push_back(parameter.layer);
-    }
-    if (gradients.empty()) return squares;
+    for (const NamedTensor* parameter : counting) gradients.push_back(parameter->tensor.grad());
     const at::Tensor each = SquaredNorms(gradients);
     // One sum per layer: then what else the worker hosts makes no difference.
-    for (size_t first = 0, end = 0; first < layer_of.size(); first = end) {
-      while (end < layer_of.size() && layer_of[end] == layer_of[first]) ++end;
-      at::Tensor sum = squares[layer_of[first]];
+    for (size_t first = 0, end = 0; first < counting.size(); first = end) {
+      while (end < counting.size() && counting[end]->layer == counting[first]->layer) ++end;
+      at::Tensor sum = squares[counting[first]->layer];
       at::sum_out(sum, each.slice(0, first, end), at::IntArrayRef{0});
     }
     return squares;
@@ -149,6 +146,7 @@ class TorchOptimizer : public Optimizer {
     if (slots_.empty()) return absl::OkStatus();
     return CatchTorch([&]() -> absl::Status {
       for (const NamedTensor& parameter : parameters_) {
+        if (!HasState(state, parameter)) continue;
         Values slots;
         for (const std::string& slot : slots_) {
           GPIPE_ASSIGN_OR_RETURN(slots[slot], LoadSlot(state, parameter, slot));
@@ -168,6 +166,22 @@ class TorchOptimizer : public Optimizer {
   }
 
  private:
+  // Those whose gradients count here, layer by layer. An exported model's parameters come in the order in which they
+  // were registered.
+  std::vector<const NamedTensor*> CountingByLayer() const {
+    std::vector<const NamedTensor*> counting;
+    for (const NamedTensor& parameter : parameters_) {
+      if (parameter.tensor.grad().defined() && parameter.owned) counting.push_back(&parameter);
+    }
+    std::ranges::stable_sort(counting, {}, &NamedTensor::layer);
+    return counting;
+  }
+
+  bool HasState(const Values& state, const NamedTensor& parameter) const {
+    return std::ranges::any_of(
+        slots_, [&](const std::string& slot) { return state.contains(absl::StrCat(parameter.name, "/", slot)); });
+  }
+
   const std::unique_ptr<torch::optim::Optimizer> torch_;
   const std::vector<NamedTensor> parameters_;
   const std::vector<std::string> slots_;

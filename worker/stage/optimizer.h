@@ -33,10 +33,11 @@ class Optimizer {
   virtual absl::Status Step(double lr) = 0;
 
   // State by parameter name and slot (`0.weight/exp_avg`, `0.weight/momentum_buffer`, `0.weight/step`), as CPU
-  // tensors; empty before the first step. LoadState takes from `state` what belongs to its own parameters.
+  // tensors; empty before the first step. LoadState takes from `state` what belongs to its own parameters; one
+  // that is not in it at all has never had a gradient, and starts without state.
   virtual std::vector<NamedTensor> State() const = 0;
   virtual absl::Status LoadState(const Values& state) = 0;
-  // The names LoadState needs.
+  // The names LoadState looks for.
   virtual std::vector<std::string> StateNames() const = 0;
 };
 
