@@ -157,7 +157,7 @@ void ActionExecutor::KeepResults(Values& outputs) {
     return;
   }
   if (auto loss = outputs.find("loss"); loss != outputs.end()) record_->losses.push_back(loss->second);
-  if (auto correct = outputs.find("correct"); correct != outputs.end()) record_->corrects.push_back(correct->second);
+  if (auto hits = outputs.find("hits"); hits != outputs.end()) record_->hits.push_back(hits->second);
 }
 
 absl::Status ActionExecutor::Recompute(const Action& action) {

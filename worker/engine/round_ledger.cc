@@ -33,21 +33,23 @@ v1::ActionKind KindOf(pipeline::ActionKind kind) {
 at::Tensor ToHost(const at::Tensor& tensor) { return tensor.to(at::kCPU, /*non_blocking=*/true); }
 
 at::Tensor GatherScalars(const RoundRecord& record) {
-  std::vector<at::Tensor> scalars;
-  for (const at::Tensor& loss : record.losses) scalars.push_back(loss.to(at::kDouble));
-  for (const at::Tensor& correct : record.corrects) scalars.push_back(correct.to(at::kDouble));
   std::vector<at::Tensor> parts;
-  if (!scalars.empty()) parts.push_back(at::stack(scalars));
+  if (!record.losses.empty()) parts.push_back(at::stack(record.losses).to(at::kDouble));
+  if (!record.hits.empty()) parts.push_back(at::stack(record.hits).sum(0).to(at::kDouble));
   if (record.grad_squares.defined()) parts.push_back(record.grad_squares);
   return parts.empty() ? at::Tensor() : ToHost(at::cat(parts));
 }
 
-double Sum(const at::Tensor& scalars, size_t first, size_t count) {
-  const double* values = scalars.defined() ? scalars.const_data_ptr<double>() : nullptr;
+// Of the micro-batches, in their order.
+double SumOfLosses(const RoundRecord& record) {
   double sum = 0;
-  for (size_t i = first; i < first + count; ++i) sum += values[i];
+  for (size_t i = 0; i < record.losses.size(); ++i) sum += record.scalars.const_data_ptr<double>()[i];
   return sum;
 }
+
+const double* Hits(const RoundRecord& record) { return record.scalars.const_data_ptr<double>() + record.losses.size(); }
+
+const double* GradSquares(const RoundRecord& record) { return Hits(record) + (record.hits.empty() ? 0 : 2); }
 
 Position LastOf(const RoundPlan& plan) { return {plan.round.index, plan.program->cycles - 1}; }
 
@@ -97,11 +99,13 @@ absl::Status RoundLedger::BookOldest() {
   const std::unique_ptr<RoundRecord> record = std::move(pending_.front());
   pending_.pop_front();
   record->timer->Synchronize();
-  const double loss = Sum(record->scalars, 0, record->losses.size());
-  GPIPE_RETURN_IF_ERROR(CheckLoss(*record, loss));
-  if (!record->rows.empty() && options_.output != nullptr)
-    GPIPE_RETURN_IF_ERROR(options_.output->Append(record->rows));
-  if (record->plan.round.kind == pipeline::RoundKind::kEvaluate) AddEvaluation(*record, loss);
+  const double loss = SumOfLosses(*record);
+  if (!record->rows.empty() && options_.output != nullptr) GPIPE_RETURN_IF_ERROR(options_.output->Append(record->rows));
+  if (record->plan.round.kind == pipeline::RoundKind::kEvaluate) {
+    GPIPE_RETURN_IF_ERROR(AddEvaluation(*record, loss));
+  } else {
+    GPIPE_RETURN_IF_ERROR(CheckLoss(*record, loss));
+  }
 
   v1::Progress progress = NewProgress(LastOf(record->plan));
   AddActions(*record, progress);
@@ -122,26 +126,28 @@ absl::Status RoundLedger::CheckLoss(const RoundRecord& record, double loss) cons
                                             ") in ", where, record.plan.round.step));
 }
 
-void RoundLedger::AddEvaluation(const RoundRecord& record, double loss) {
-  if (!options_.reports_loss) return;
+absl::Status RoundLedger::AddEvaluation(const RoundRecord& record, double loss) {
+  if (!options_.reports_loss) return absl::OkStatus();
   const pipeline::Round& round = record.plan.round;
-  evaluation_loss_ += loss * static_cast<double>(round.batch_size);
-  evaluation_correct_ += Sum(record.scalars, record.losses.size(), record.corrects.size());
-  evaluation_samples_ += round.batch_size;
-  if (!round.last_of_kind) return;
+  const double counted = record.hits.empty() ? static_cast<double>(round.batch_size) : Hits(record)[1];
+  if (counted > 0) evaluation_.loss += loss * counted;  // Else it is 0/0, and no part of the mean.
+  evaluation_.hits += record.hits.empty() ? 0 : Hits(record)[0];
+  evaluation_.counted += counted;
+  evaluation_.samples += round.batch_size;
+  if (!round.last_of_kind) return absl::OkStatus();
 
+  const double mean = evaluation_.loss / evaluation_.counted;
+  GPIPE_RETURN_IF_ERROR(CheckLoss(record, mean));
   v1::WorkerMessage message;
   v1::Evaluation& evaluation = *message.mutable_evaluation();
   *evaluation.mutable_attempt() = options_.attempt;
   evaluation.set_step(round.step);
-  evaluation.set_loss(evaluation_loss_ / static_cast<double>(evaluation_samples_));
-  if (!record.corrects.empty()) {
-    evaluation.set_accuracy(evaluation_correct_ / static_cast<double>(evaluation_samples_));
-  }
-  evaluation.set_samples(evaluation_samples_);
+  evaluation.set_loss(mean);
+  if (!record.hits.empty()) evaluation.set_accuracy(evaluation_.hits / evaluation_.counted);
+  evaluation.set_samples(evaluation_.samples);
   sink_.Send(std::move(message));
-  evaluation_loss_ = evaluation_correct_ = 0;
-  evaluation_samples_ = 0;
+  evaluation_ = {};
+  return absl::OkStatus();
 }
 
 void RoundLedger::AddRoundDone(const RoundRecord& record, double loss, v1::Progress& progress) const {
@@ -168,7 +174,7 @@ v1::StageReport RoundLedger::ReportOf(size_t hosted, const RoundRecord& record) 
     report.set_busy_nanos(report.busy_nanos() + record.timer->Nanos(action));
   }
   if (!record.grad_squares.defined()) return report;
-  const double* squares = record.scalars.const_data_ptr<double>() + record.losses.size() + record.corrects.size();
+  const double* squares = GradSquares(record);
   report.mutable_layer_grad_squares()->Add(squares + layers.first, squares + layers.first + layers.count);
   return report;
 }

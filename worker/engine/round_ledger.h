@@ -54,7 +54,7 @@ class RoundLedger {
  private:
   absl::Status BookOldest();
   absl::Status CheckLoss(const RoundRecord& record, double loss) const;
-  void AddEvaluation(const RoundRecord& record, double loss);
+  absl::Status AddEvaluation(const RoundRecord& record, double loss);
   void AddRoundDone(const RoundRecord& record, double loss, v1::Progress& progress) const;
   v1::StageReport ReportOf(size_t hosted, const RoundRecord& record) const;
   // The actions timed since the last report.
@@ -69,10 +69,14 @@ class RoundLedger {
   std::vector<std::unique_ptr<ActionTimer>> timers_;  // Not in use.
   Position reported_;
 
-  // The evaluation under way.
-  double evaluation_loss_ = 0;  // Weighted by samples.
-  double evaluation_correct_ = 0;
-  int64_t evaluation_samples_ = 0;
+  // The evaluation under way: a mean over all that counts, whatever the batches were.
+  struct Evaluated {
+    double loss = 0;  // Weighted by what it was divided by: targets where some are ignored, else samples.
+    double counted = 0;
+    double hits = 0;
+    int64_t samples = 0;
+  };
+  Evaluated evaluation_;
 };
 
 }  // namespace gpipe::worker

@@ -57,7 +57,8 @@ class Inspection {
   absl::Status FindShapes() {
     if (request_.inputs_size() != 1) return absl::InvalidArgumentError("a layer list has one input");
     const v1::ModelValue& input = request_.inputs(0);
-    GPIPE_ASSIGN_OR_RETURN(values_["input"], MetaTensor("the input", SampleShape(input.shape()), input.dtype(), kBatch));
+    GPIPE_ASSIGN_OR_RETURN(values_["input"],
+                           MetaTensor("the input", SampleShape(input.shape()), input.dtype(), kBatch));
     for (const ModelLayer& layer : layers_) {
       GPIPE_RETURN_IF_ERROR(FindOutputs(layer));
       Describe(layer);
@@ -132,7 +133,7 @@ class Inspection {
                                       request_.target_dtype(), kBatch));
     const at::Tensor& output = values_.at(layers_.empty() ? "input" : layers_.back().outputs.front());
     const absl::Status fits = CatchTorch([&] {
-      CheckLossFits(request_.loss(), output, target);
+      CheckLossFits(request_.loss(), ClassesSecond(request_.loss(), output), target);
       return absl::OkStatus();
     });
     return fits.ok() ? fits : FieldError("train.loss", std::string(fits.message()));

@@ -24,8 +24,10 @@ class CrossEntropyLoss : public Loss {
     return sum / count_.to(sum.scalar_type());
   }
 
-  at::Tensor Correct(const at::Tensor& output, const at::Tensor& target) const override {
-    return ClassesSecond(spec_, output).argmax(1).eq(target).logical_and(target.ne(ignored_)).sum();
+  at::Tensor Hits(const at::Tensor& output, const at::Tensor& target) const override {
+    const at::Tensor counts = target.ne(ignored_);
+    const at::Tensor hits = ClassesSecond(spec_, output).argmax(1).eq(target).logical_and(counts);
+    return at::stack({hits.sum(), counts.sum()});
   }
 
  private:

@@ -28,8 +28,9 @@ class Loss {
   // A micro-batch's part of the mini-batch's mean, a scalar with gradients.
   virtual at::Tensor Share(const at::Tensor& output, const at::Tensor& target, int64_t samples) const = 0;
 
-  // How many targets the output's largest value hits, an int64 scalar; undefined where that means nothing.
-  virtual at::Tensor Correct(const at::Tensor& output, const at::Tensor& target) const { return {}; }
+  // Two int64: how many targets the output's largest value hits, and of how many; undefined where that means nothing.
+  // The second is also what this loss divides by.
+  virtual at::Tensor Hits(const at::Tensor& output, const at::Tensor& target) const { return {}; }
 };
 
 }  // namespace gpipe::worker

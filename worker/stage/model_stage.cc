@@ -208,8 +208,8 @@ Values ModelStage::Leave(int micro_batch, Results results, ForwardMode mode) con
   if (results.loss.defined()) values["loss"] = Detached(results.loss);
   if (mode != ForwardMode::kInference) return values;
   if (loss_ != nullptr) {
-    at::Tensor correct = loss_->Correct(results.outputs.front(), TargetOf(micro_batch));
-    if (correct.defined()) values["correct"] = std::move(correct);
+    at::Tensor hits = loss_->Hits(results.outputs.front(), TargetOf(micro_batch));
+    if (hits.defined()) values["hits"] = std::move(hits);
   }
   for (size_t i = 0; i < outputs_.size(); ++i) values[outputs_[i].name] = Detached(results.outputs[i]);
   return values;

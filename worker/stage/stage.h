@@ -62,10 +62,9 @@ class Stage {
   virtual absl::Status Begin(MiniBatch mini_batch) = 0;
 
   // `inputs` hold every value that crosses into this stage, and the model's inputs that it reads. The result holds
-  // every value that leaves it; on the last stage the model's outputs by name (kInference only; `output` in training and of
-  // layer lists) and, with a loss, `loss`: a scalar,
-  // already weighted, so that the micro-batches' losses add up to the mini-batch's; in evaluation with cross_entropy
-  // `correct`, a count. All detached. Tensors of another batch size than the micro-batch's are refused.
+  // every value that leaves it; on the last stage also, with a loss, `loss`: a scalar, already weighted, so that the
+  // micro-batches' losses add up to the mini-batch's; in kInference the model's outputs by name; and in evaluation with
+  // cross_entropy `hits` (Loss::Hits). All detached. Tensors of another batch size than the micro-batch's are refused.
   virtual absl::StatusOr<Values> Forward(int micro_batch, Values inputs, ForwardMode mode) = 0;
 
   // Forward again with gradients. REQUIRES: Forward(micro_batch, ..., kCheckpointed).
