@@ -24,15 +24,26 @@ constexpr size_t kMaxNotBegun = 256;
 // When every worker has joined, connecting takes milliseconds; one that dies just then is not waited for longer.
 constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
 
+using Device = std::shared_ptr<::gloo::transport::Device>;
+
+// FAILED_PRECONDITION: this machine has no such address, which is nobody else's fault.
+absl::StatusOr<Device> MakeDevice(const std::string& address) {
+  absl::StatusOr<Device> device = CatchTorch([&]() -> absl::StatusOr<Device> {
+    if (address.empty()) return c10d::ProcessGroupGloo::createDefaultDevice();
+    return c10d::ProcessGroupGloo::createDeviceForHostname(address);
+  });
+  if (device.ok()) return device;
+  return absl::FailedPreconditionError(
+      absl::StrCat("cannot use data address '", address, "': ", device.status().message()));
+}
+
 // May throw.
-c10::intrusive_ptr<c10d::ProcessGroupGloo> MakeGroup(const CommOptions& options,
+c10::intrusive_ptr<c10d::ProcessGroupGloo> MakeGroup(const CommOptions& options, Device device,
                                                      const c10::intrusive_ptr<GlooStore>& store, absl::Time deadline) {
   const absl::Duration left = std::clamp(deadline - absl::Now(), absl::Milliseconds(1), kConnectTimeout);
   auto group_options = c10d::ProcessGroupGloo::Options::create(absl::ToChronoMilliseconds(left));
   group_options->threads = 0;  // They run c10d's collectives, which are not used.
-  group_options->devices.push_back(options.data_address.empty()
-                                       ? c10d::ProcessGroupGloo::createDefaultDevice()
-                                       : c10d::ProcessGroupGloo::createDeviceForHostname(options.data_address));
+  group_options->devices.push_back(std::move(device));
   return c10::make_intrusive<c10d::ProcessGroupGloo>(store, options.rank, options.size, std::move(group_options));
 }
 
@@ -42,10 +53,12 @@ absl::StatusOr<std::unique_ptr<Communicator>> GlooCommunicator::Connect(const Co
                                                                         Rendezvous& rendezvous, absl::Time deadline) {
   // Gloo writes to sockets whose other end may be closed, and leaves the signal to the program.
   std::signal(SIGPIPE, SIG_IGN);
+  GPIPE_ASSIGN_OR_RETURN(Device device, MakeDevice(options.data_address));
   auto store = c10::make_intrusive<GlooStore>(&rendezvous, deadline);
   absl::StatusOr<std::unique_ptr<Communicator>> result =
       CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<Communicator>> {
-        return std::unique_ptr<Communicator>(new GlooCommunicator(options, MakeGroup(options, store, deadline)));
+        return std::unique_ptr<Communicator>(
+            new GlooCommunicator(options, MakeGroup(options, std::move(device), store, deadline)));
       });
   if (result.ok()) return result;
   GPIPE_RETURN_IF_ERROR(store->status());

@@ -77,7 +77,8 @@ void GlooMonitor::LookAtPeers() {
   }
 }
 
-// A wait that times out makes Gloo close every connection and fail what waits on them, here and at the peers.
+// A wait that times out makes Gloo close every connection and fail what waits on them, here and at the peers. One that
+// ends sooner does not: that connection has just broken by itself.
 void GlooMonitor::BreakConnections() {
   for (Peer& peer : peers_) {
     if (peer.gone) continue;
@@ -86,7 +87,6 @@ void GlooMonitor::BreakConnections() {
     } catch (const std::exception& error) {
       spdlog::debug("Gloo: {}", error.what());
     }
-    return;
   }
 }
 

@@ -48,7 +48,8 @@ void GlooWork::Hand(c10d::ProcessGroupGloo& group) {
 
 void GlooWork::Interrupt() {
   absl::MutexLock lock(&mutex_);
-  if (work_) work_->abort();
+  if (!work_ || std::exchange(interrupted_, true)) return;
+  work_->abort();
 }
 
 absl::Status GlooWork::WaitUntilDone() {

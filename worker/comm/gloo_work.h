@@ -16,7 +16,7 @@ namespace gpipe::worker {
 
 class GlooCommunicator;
 
-// Which transfer: its direction, the peer's rank and Gloo's tag.
+// Which transfer: its direction, the peer's rank, Gloo's tag, and the tensor, which is kept alive.
 struct GlooTransfer {
   bool sends = false;
   int peer = 0;
@@ -24,8 +24,8 @@ struct GlooTransfer {
   at::Tensor tensor;
 };
 
-// One c10d transfer. The engine's thread makes it, waits for it and destroys it; the communicator's starter thread begins
-// it, once; any thread interrupts it.
+// One c10d transfer. The engine's thread makes it, waits for it and destroys it; the communicator's starter thread
+// begins it, once; any thread interrupts it.
 class GlooWork final : public Work {
  public:
   GlooWork(GlooCommunicator* owner, GlooTransfer transfer);
@@ -38,7 +38,8 @@ class GlooWork final : public Work {
   // Hands the transfer to Gloo, which does not wait for the peer. Afterwards the work may be gone.
   void Begin(c10d::ProcessGroupGloo& group);
 
-  // Makes the wait under way, or the next, return at once. A work that has not begun finds out when it does.
+  // Makes the wait under way, or the next, return at once: the first time, because a second one would end the last look
+  // at what has arrived. A work that has not begun finds out when it does.
   void Interrupt();
 
  private:
@@ -56,6 +57,7 @@ class GlooWork final : public Work {
 
   absl::Mutex mutex_;
   bool begun_ ABSL_GUARDED_BY(mutex_) = false;
+  bool interrupted_ ABSL_GUARDED_BY(mutex_) = false;
   c10::intrusive_ptr<c10d::Work> work_ ABSL_GUARDED_BY(mutex_);  // Null until begun, or when that failed.
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);                 // Of beginning.
 };
