@@ -23,7 +23,8 @@ add_link_options(LINKER:--disable-new-dtags)
 add_compile_options(-Wall -Wextra -Wno-unused-parameter)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   # The annotations of absl::Mutex are checked here; g++, the release compiler, ignores them.
-  add_compile_options(-Wthread-safety -Werror=thread-safety)
+  # clang 19 names some templates of LibTorch otherwise than the compiler that built it.
+  add_compile_options(-Wthread-safety -Werror=thread-safety -fclang-abi-compat=17)
 endif()
 
 if(GPIPE_SANITIZE)

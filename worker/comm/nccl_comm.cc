@@ -27,7 +27,6 @@ void LogFailure(const absl::Status& status) {
 
 NcclComm::NcclComm(std::string name, int device, cudaStream_t stream)
     : name_(std::move(name)),
-      device_(device),
       raw_stream_(stream),
       stream_(c10::cuda::getStreamFromExternal(stream, static_cast<c10::DeviceIndex>(device))) {}
 

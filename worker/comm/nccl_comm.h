@@ -64,7 +64,6 @@ class NcclComm {
   absl::Status CheckOpen() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string name_;
-  const int device_;
   const cudaStream_t raw_stream_;
   const c10::cuda::CUDAStream stream_;
   absl::Mutex mutex_;
