@@ -5,7 +5,7 @@
 namespace gpipe::pipeline {
 
 int64_t StepsPerEpoch(int64_t samples, int64_t batch_size, bool drop_last) {
-  return drop_last ? samples / batch_size : (samples + batch_size - 1) / batch_size;
+  return samples / batch_size + (!drop_last && samples % batch_size != 0 ? 1 : 0);
 }
 
 RoundCursor::RoundCursor(const TimelineSpec& spec) : spec_(spec), step_(spec.first_step) {}

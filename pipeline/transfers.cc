@@ -4,9 +4,7 @@
 
 namespace gpipe::pipeline {
 
-bool IsForwardTransfer(ActionKind kind) {
-  return kind == ActionKind::kSendForward || kind == ActionKind::kRecvForward;
-}
+bool IsForwardTransfer(ActionKind kind) { return kind == ActionKind::kSendForward || kind == ActionKind::kRecvForward; }
 
 int StageOfTransfer(const Edge& edge, ActionKind kind) {
   const bool at_producer = kind == ActionKind::kSendForward || kind == ActionKind::kRecvBackward;

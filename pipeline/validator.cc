@@ -17,8 +17,7 @@ namespace {
 // An error at one action: what is wrong, and the grid around it with the faulty cell marked.
 absl::Status Fault(const Schedule& schedule, int worker, const Action& action, const std::string& what) {
   return absl::InvalidArgumentError(absl::StrCat("worker ", worker, ", cycle ", action.cycle, ", ", ToString(action),
-                                                 ": ", what, "\n",
-                                                 RenderGridAround(schedule, worker, action.cycle)));
+                                                 ": ", what, "\n", RenderGridAround(schedule, worker, action.cycle)));
 }
 
 // What has to hold before a stage or worker may be used as an index.
@@ -118,8 +117,8 @@ class WorkChecker {
     for (const Edge& edge : transfers_.edges()) {
       if (edge.from_stage != action.stage || !transfers_.IsLocal(edge) || !transfers_.HasGradient(edge)) continue;
       if (backward_.count({edge.to_stage, action.micro_batch}) == 0) {
-        return Bad(action, absl::StrCat("it needs the gradient of ", edge.value, " before stage ", edge.to_stage,
-                                        " makes it"));
+        return Bad(action,
+                   absl::StrCat("it needs the gradient of ", edge.value, " before stage ", edge.to_stage, " makes it"));
       }
     }
     return CheckBeforeUpdate(action);
@@ -220,8 +219,8 @@ class MessageChecker {
   // That no message is missing.
   absl::Status CheckEdge(int index) const {
     const Edge& edge = transfers_.edges()[index];
-    for (ActionKind kind : {ActionKind::kRecvForward, ActionKind::kSendForward, ActionKind::kRecvBackward,
-                            ActionKind::kSendBackward}) {
+    for (ActionKind kind :
+         {ActionKind::kRecvForward, ActionKind::kSendForward, ActionKind::kRecvBackward, ActionKind::kSendBackward}) {
       const int stage = StageOfTransfer(edge, kind);
       if (schedule_.stage_worker[stage] != worker_ || !transfers_.Crosses(edge, kind)) continue;
       for (int i = 0; i < schedule_.micro_batches; ++i) {

@@ -1,10 +1,16 @@
 #include "common/plan/shape.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "common/safetensors/header.h"
 
 namespace gpipe {
+namespace {
+
+constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+
+}  // namespace
 
 Shape BatchShape(const std::vector<int64_t>& sample) {
   Shape shape;
@@ -26,13 +32,21 @@ std::vector<int64_t> SampleShape(const Shape& shape) {
 
 std::vector<int64_t> SizesFor(const Shape& shape, int64_t samples) {
   std::vector<int64_t> sizes;
-  for (const v1::Dimension& size : shape) sizes.push_back(size.fixed() + samples * size.per_sample());
+  for (const v1::Dimension& size : shape) {
+    int64_t batch = 0, both = 0;
+    const bool too_large = __builtin_mul_overflow(samples, size.per_sample(), &batch) ||
+                           __builtin_add_overflow(batch, size.fixed(), &both);
+    sizes.push_back(too_large ? kMost : both);
+  }
   return sizes;
 }
 
 int64_t BytesFor(const Shape& shape, v1::DataType dtype, int64_t samples) {
   int64_t bytes = safetensors::ElementSize(dtype);
-  for (const int64_t size : SizesFor(shape, samples)) bytes *= size;
+  for (const int64_t size : SizesFor(shape, samples)) {
+    if (size == 0) return 0;
+    if (__builtin_mul_overflow(bytes, size, &bytes)) bytes = kMost;
+  }
   return bytes;
 }
 

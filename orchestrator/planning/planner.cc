@@ -17,6 +17,7 @@ namespace {
 
 // So that the number of rounds, evaluations after each step included, stays within its type.
 constexpr int64_t kMaxSteps = 1'000'000'000;
+constexpr int64_t kMaxSamples = 1'000'000'000'000;
 // Of a model whose parts are not known yet.
 constexpr int64_t kMostExportedStages = 64;
 
@@ -71,8 +72,13 @@ const std::vector<v1::LayerInfo>& ProfileOf(const PlanRequest& request, int work
 
 absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts) {
   const int64_t stages = MostStages(spec);
-  const int64_t micro_batches = MicroBatches(spec, facts);
+  const int64_t most_samples = std::max(facts.samples, facts.evaluation_samples);
+  const int64_t micro_batches = std::min({BatchSize(spec), most_samples, spec.pipeline().chunks()});
   FieldErrors errors;
+  if (facts.samples > kMaxSamples) {
+    errors.Add(spec.has_train() ? "train.dataset" : "infer.dataset",
+               absl::StrCat("has more than ", kMaxSamples, " samples"));
+  }
   if (micro_batches > kMaxCells / stages) {
     errors.Add("pipeline.chunks", absl::StrCat("makes ", micro_batches, " micro-batches on up to ", stages,
                                                " stages; together at most ", kMaxCells, " are possible"));

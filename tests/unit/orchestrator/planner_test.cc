@@ -141,6 +141,22 @@ TEST(PlannerTest, WhatCannotBeLaidOutIsRefusedByField) {
   spec.mutable_pipeline()->set_chunks(int64_t{1} << 40);
   absl::Status status = CheckSize(spec, Facts(int64_t{1} << 50, {4}));
   EXPECT_THAT(std::string(status.message()), HasSubstr("pipeline.chunks"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("train.dataset"));
+  // The largest numbers a field takes, of which sums would not fit.
+  spec.mutable_train()->set_batch_size(std::numeric_limits<int64_t>::max());
+  spec.mutable_pipeline()->set_chunks(4);
+  EXPECT_TRUE(CheckSize(spec, Facts(20, {4})).ok());
+  EXPECT_EQ(LargestMicroBatch(spec, Facts(20, {4})), 5);
+  status = CheckSize(spec, Facts(std::numeric_limits<int64_t>::max(), {4}));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("train.dataset"));
+  // Evaluation has micro-batches of its own.
+  spec.mutable_train()->set_batch_size(6'000'000);
+  spec.mutable_pipeline()->set_chunks(6'000'000);
+  InputFacts facts = Facts(1, {4});
+  EXPECT_TRUE(CheckSize(spec, facts).ok());
+  facts.evaluation_samples = 6'000'000;
+  status = CheckSize(spec, facts);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("pipeline.chunks"));
   spec = ParseSpec(kTrainYaml);
   spec.mutable_train()->clear_steps();
   spec.mutable_train()->set_epochs(std::numeric_limits<int64_t>::max());

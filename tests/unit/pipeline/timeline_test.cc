@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
 #include <random>
 #include <set>
 #include <string>
@@ -60,6 +61,9 @@ TEST(TimelineTest, StepsPerEpochCountTheUnevenBatchUnlessDropped) {
   EXPECT_EQ(StepsPerEpoch(5, 2, false), 3);
   EXPECT_EQ(StepsPerEpoch(5, 2, true), 2);
   EXPECT_EQ(StepsPerEpoch(4, 2, false), 2);
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  EXPECT_EQ(StepsPerEpoch(20, kMost, false), 1);
+  EXPECT_EQ(StepsPerEpoch(kMost, kMost - 1, false), 2);
 }
 
 TEST(TimelineTest, EvaluatesEveryNStepsAndAfterTheLast) {
