@@ -63,7 +63,9 @@ absl::Status Database::Run(std::string_view doing, const std::function<absl::Sta
   try {
     return body();
   } catch (const SQLite::Exception& error) {
-    return ToStatus(doing, error);
+    absl::Status status = ToStatus(doing, error);
+    if (in_transaction()) failure_.Update(status);
+    return status;
   }
 }
 
@@ -98,16 +100,18 @@ Database::Query Database::Prepare(const char* sql) {
 
 absl::Status Database::BeginTransaction() {
   return Run("beginning a batch", [&] {
-    transaction_ = std::make_unique<SQLite::Transaction>(connection_);
+    // At once with the right to write: to ask for it later is refused without waiting when another has it.
+    transaction_ = std::make_unique<SQLite::Transaction>(connection_, SQLite::TransactionBehavior::IMMEDIATE);
     return absl::OkStatus();
   });
 }
 
 absl::Status Database::CommitTransaction() {
-  absl::Status status = Run("committing a batch", [&] {
-    transaction_->commit();
+  absl::Status status = failure_;
+  status.Update(Run("committing a batch", [&] {
+    if (status.ok()) transaction_->commit();
     return absl::OkStatus();
-  });
+  }));
   RollbackTransaction();  // Nothing is left to undo when it was committed.
   return status;
 }

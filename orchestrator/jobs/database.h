@@ -53,9 +53,12 @@ class Database {
 
   bool in_transaction() const { return transaction_ != nullptr; }
   absl::Status BeginTransaction();
-  // The transaction is over afterwards, whatever the result.
+  // Fails when anything has failed since it began, whoever was told. The transaction is over afterwards in any case.
   absl::Status CommitTransaction();
-  void RollbackTransaction() { transaction_.reset(); }
+  void RollbackTransaction() {
+    transaction_.reset();
+    failure_ = absl::OkStatus();
+  }
 
  private:
   explicit Database(const std::filesystem::path& path);
@@ -64,6 +67,7 @@ class Database {
   SQLite::Database connection_;
   std::map<std::string_view, std::unique_ptr<SQLite::Statement>> statements_;  // Keyed by literals.
   std::unique_ptr<SQLite::Transaction> transaction_;
+  absl::Status failure_;  // The first one in the transaction.
 };
 
 }  // namespace gpipe::orchestrator

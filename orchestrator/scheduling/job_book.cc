@@ -26,7 +26,7 @@ std::string NewId(std::string_view name) {
   return id;
 }
 
-// A store that fails here cannot fail silently: the batch's commit will fail too, or the database is damaged.
+// A store that fails here does not fail silently: the commit of the batch fails, too.
 void LogIfError(const absl::Status& status) {
   if (!status.ok()) spdlog::error("storing a job: {}", StdView(status.message()));
 }

@@ -53,6 +53,39 @@ TEST_F(StoreOpenTest, CommitsAreDurable) {
       kFull);
 }
 
+// Another process has the database: a batch fails before anybody is answered, and not bit by bit inside.
+TEST_F(StoreOpenTest, ABatchBeginsWithTheRightToWrite) {
+  auto database = Database::Open(DatabaseFile());
+  ASSERT_TRUE(database.ok());
+  SQLite::Database other(DatabaseFile(), SQLite::OPEN_READWRITE);
+  std::optional<SQLite::Transaction> writes(std::in_place, other, SQLite::TransactionBehavior::IMMEDIATE);
+  EXPECT_THAT((*database)->BeginTransaction(), IsCode(StatusCode::kUnavailable));
+  EXPECT_FALSE((*database)->in_transaction());
+  writes.reset();
+  EXPECT_TRUE((*database)->BeginTransaction().ok());
+  EXPECT_TRUE((*database)->CommitTransaction().ok());
+}
+
+TEST_F(StoreOpenTest, AFailureInABatchFailsItsCommit) {
+  auto database = Database::Open(DatabaseFile());
+  ASSERT_TRUE(database.ok());
+  const auto prepare = [&](const char* sql) {
+    return (*database)->Run("asking", [&] {
+      (*database)->Prepare(sql)->executeStep();
+      return absl::OkStatus();
+    });
+  };
+  ASSERT_TRUE((*database)->BeginTransaction().ok());
+  ASSERT_TRUE(prepare("CREATE TABLE made (a)").ok());
+  EXPECT_FALSE(prepare("SELECT * FROM nothing").ok());
+  EXPECT_FALSE((*database)->CommitTransaction().ok());
+  ASSERT_TRUE((*database)->BeginTransaction().ok());
+  EXPECT_FALSE(prepare("SELECT * FROM made").ok());
+  (*database)->RollbackTransaction();
+  ASSERT_TRUE((*database)->BeginTransaction().ok());
+  EXPECT_TRUE((*database)->CommitTransaction().ok());
+}
+
 TEST_F(StoreOpenTest, ANewerSchemaIsRefusedAndLeftAlone) {
   {
     ASSERT_TRUE(Store::Open(folder_.path()).ok());
