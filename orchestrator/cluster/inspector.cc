@@ -1,5 +1,6 @@
 #include "orchestrator/cluster/inspector.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -42,10 +43,10 @@ void Inspector::Inspect(v1::Inspect request, v1::Device device, absl::Duration t
 }
 
 void Inspector::Measure(v1::Inspect request, const std::string& kind, absl::Duration timeout, Callback done) {
-  for (WorkerEntry* worker : registry_->Idle(v1::DEVICE_ANY)) {
-    if (KindOf(worker->hello) != kind) continue;
-    return Ask(*worker, std::move(request), /*key=*/"", timeout, std::move(done));
-  }
+  std::vector<WorkerEntry*> idle = registry_->Idle(v1::DEVICE_ANY);
+  std::erase_if(idle, [&](const WorkerEntry* worker) { return KindOf(worker->hello) != kind; });
+  const WorkerEntry* worker = LeastAsked(idle);
+  if (worker != nullptr) return Ask(*worker, std::move(request), /*key=*/"", timeout, std::move(done));
   done(absl::UnavailableError(absl::StrCat("no worker is idle that could measure the model: ", kind)));
 }
 
@@ -79,12 +80,19 @@ bool Inspector::JoinPending(const std::string& key, Callback& done) {
 
 // An idle worker answers sooner than a busy one.
 WorkerEntry* Inspector::Choose(v1::Device device) {
-  std::vector<WorkerEntry*> idle = registry_->Idle(device);
-  if (!idle.empty()) return idle.front();
-  for (WorkerEntry* worker : registry_->All()) {
-    if (worker->connected() && Suits(*worker, device)) return worker;
-  }
-  return nullptr;
+  const std::vector<WorkerEntry*> idle = registry_->Idle(device);
+  if (!idle.empty()) return LeastAsked(idle);
+  std::vector<WorkerEntry*> suitable = registry_->All();
+  std::erase_if(suitable, [&](const WorkerEntry* worker) { return !worker->connected() || !Suits(*worker, device); });
+  return LeastAsked(suitable);
+}
+
+// A worker answers one after the other.
+WorkerEntry* Inspector::LeastAsked(const std::vector<WorkerEntry*>& workers) const {
+  std::map<std::string, int> asked;
+  for (const auto& [id, pending] : pending_) ++asked[pending.worker];
+  const auto least = std::ranges::min_element(workers, {}, [&](const WorkerEntry* w) { return asked[w->name()]; });
+  return least == workers.end() ? nullptr : *least;
 }
 
 void Inspector::OnInspected(const WorkerEntry& worker, const v1::Inspected& answer) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/random/random.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "gpipe/v1/worker_session.pb.h"
@@ -51,13 +52,16 @@ class Inspector {
 
   bool JoinPending(const std::string& key, Callback& done);
   WorkerEntry* Choose(v1::Device device);
+  // The first of those that have the fewest models to look at; null when there are none.
+  WorkerEntry* LeastAsked(const std::vector<WorkerEntry*>& workers) const;
   void Ask(const WorkerEntry& worker, v1::Inspect request, std::string key, absl::Duration timeout, Callback done);
   void Finish(int64_t id, absl::StatusOr<LayerInfos> result);
   void Remember(const std::string& key, const LayerInfos& layers);
 
   EventLoop* const loop_;
   WorkerRegistry* const registry_;
-  int64_t next_id_ = 1;
+  // Not from 1: a worker may still answer what an earlier orchestrator asked.
+  int64_t next_id_ = absl::Uniform<int64_t>(absl::BitGen(), 1, int64_t{1} << 62);
   std::map<int64_t, Pending> pending_;
   std::map<std::string, LayerInfos> known_;
   std::deque<std::string> known_order_;
