@@ -17,7 +17,7 @@ namespace gpipe::orchestrator {
 namespace {
 
 absl::Status NoWorker() {
-  return absl::UnavailableError(
+  return absl::FailedPreconditionError(
       "planning needs a worker that looks at the model, and none is connected; start one with gpipe-worker "
       "--orchestrator HOST:PORT");
 }
@@ -54,9 +54,8 @@ void Admission::MeasureThenRespond(uint64_t id) {
   const auto is_measured = [&](const v1::Hello& host) { return planning.measured.contains(KindOf(host)); };
   const auto next = std::find_if_not(planning.hosts.begin(), planning.hosts.end(), is_measured);
   // Of an exported model nobody knows by heart what a stage takes, even of a cut that is given.
-  const bool needed =
-      planning.spec.model().has_exported() ||
-      NeedsMeasuring(planning.spec, static_cast<int>(layers), static_cast<int>(planning.hosts.size()));
+  const bool needed = planning.spec.model().has_exported() ||
+                      NeedsMeasuring(planning.spec, static_cast<int>(layers), static_cast<int>(planning.hosts.size()));
   if (!needed || next == planning.hosts.end()) return FinishPlan(id, Respond(planning));
   parts_.profiler->Measure(MakeInspect(planning.spec, planning.checked.facts, planning.files, /*measure=*/true),
                            KindOf(*next), layers, absl::StrCat("a plan of ", planning.spec.name()),

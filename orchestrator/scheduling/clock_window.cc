@@ -16,7 +16,8 @@ ClockWindow::ClockWindow(const v1::Plan& plan, int workers, int64_t window)
 int32_t ClockWindow::CyclesOf(const pipeline::Round& round) const {
   if (round.kind == pipeline::RoundKind::kCheckpoint) return 1;
   for (const v1::Program& program : plan_.programs()) {
-    if (program.kind() == ProgramKindOf(round.kind) && program.batch_size() == round.batch_size) return program.cycles();
+    if (program.kind() == ProgramKindOf(round.kind) && program.batch_size() == round.batch_size)
+      return program.cycles();
   }
   return 1;  // Excluded by REQUIRES.
 }

@@ -97,9 +97,10 @@ void Scheduler::OnCycle(Attempt& attempt, const v1::CycleDone& cycle) {
 }
 
 void Scheduler::OnCheckpoint(Attempt& attempt, const std::vector<v1::CheckpointShard>& shards) {
-  const bool taken = merges_->Run([this, id = attempt.id(), shards] {
-    auto files = AssembleCheckpoint(*artifacts_, id.job(), shards);
-    loop_->Post([this, id, files = std::move(files)] { OnAssembled(id, files); });
+  // It may run when this object is gone; what it posts then is not run any more.
+  const bool taken = merges_->Run([this, loop = loop_, artifacts = artifacts_, id = attempt.id(), shards] {
+    auto files = AssembleCheckpoint(*artifacts, id.job(), shards);
+    loop->Post([this, id, files = std::move(files)] { OnAssembled(id, files); });
   });
   if (!taken) attempt.Fail(PlainFailure(TooMuch()));
 }
@@ -115,9 +116,10 @@ void Scheduler::OnAssembled(const v1::AttemptId& attempt, absl::StatusOr<Checkpo
 }
 
 void Scheduler::OnFinished(Attempt& attempt, const std::vector<v1::Finished>& results) {
-  const bool taken = merges_->Run([this, id = attempt.id(), results] {
-    auto files = JoinResults(*artifacts_, results);
-    loop_->Post([this, id, files = std::move(files)] { OnResults(id, files); });
+  // As above.
+  const bool taken = merges_->Run([this, loop = loop_, artifacts = artifacts_, id = attempt.id(), results] {
+    auto files = JoinResults(*artifacts, results);
+    loop->Post([this, id, files = std::move(files)] { OnResults(id, files); });
   });
   if (!taken) attempt.Fail(PlainFailure(TooMuch()));
 }
@@ -153,8 +155,9 @@ void Scheduler::LetLeave(const LiveJob& job) {
   if (job.attempt == nullptr) return;
   for (const std::string& name : job.attempt->workers()) {
     WorkerEntry* worker = cluster_->registry().Find(name);
-    const bool leaving = worker != nullptr && worker->state == v1::Worker::STATE_LEAVING;
-    if (leaving && SameAttempt(worker->attempt, job.attempt->id())) cluster_->GrantLeave(*worker);
+    if (worker == nullptr || worker->state != v1::Worker::STATE_LEAVING) continue;
+    const bool let_go = worker->attempt.job().empty();
+    if (let_go || SameAttempt(worker->attempt, job.attempt->id())) cluster_->GrantLeave(*worker);
   }
 }
 

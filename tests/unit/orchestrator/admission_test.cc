@@ -66,6 +66,18 @@ TEST_F(AdmissionTest, TheSameModelIsInspectedOnce) {
   EXPECT_EQ(inspections_, 1);
 }
 
+TEST_F(AdmissionTest, AWorkerThatLooksAtAModelIsNotAskedWhileAnotherIsFree) {
+  answer_inspections_ = false;
+  const std::vector<FakeWorker*> workers = {&Connect("w0"), &Connect("w1")};
+  v1::JobSpec other = ParseSpec(kTrainYaml);
+  other.mutable_train()->add_freeze("0.");
+  Submit(ParseSpec(kTrainYaml)).IgnoreError();
+  Submit(other).IgnoreError();
+  for (const FakeWorker* worker : workers) {
+    EXPECT_EQ(std::ranges::count_if(worker->inbox, [](const auto& message) { return message.has_inspect(); }), 1);
+  }
+}
+
 TEST_F(AdmissionTest, ARepeatedRequestGetsTheSameJob) {
   auto first = Submit(ParseSpec(kTrainYaml), "r");
   EXPECT_EQ(Submit(ParseSpec(kTrainYaml), "r")->id(), first->id());
@@ -119,7 +131,7 @@ TEST_F(AdmissionTest, ResumingNeedsACheckpointWithStepsLeft) {
 
 TEST_F(AdmissionTest, PlanningNeedsAWorkerAndStoresNothing) {
   auto plan = Plan(ParseSpec(kTrainYaml));
-  EXPECT_TRUE(absl::IsUnavailable(plan.status()));
+  EXPECT_TRUE(absl::IsFailedPrecondition(plan.status()));
   EXPECT_THAT(std::string(plan.status().message()), HasSubstr("gpipe-worker"));
   Connect("w0");
   plan = Plan(ParseSpec(kTrainYaml));

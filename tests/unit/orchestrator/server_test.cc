@@ -138,7 +138,7 @@ TEST_F(ServerTest, BadRequestsOfTheOtherCallsGiveCleanErrors) {
   v1::PlanJobRequest plan;
   EXPECT_EQ(Call(&Stub::PlanJob, plan).error_code(), StatusCode::INVALID_ARGUMENT);
   *plan.mutable_spec() = ParseSpec(kTrainYaml);
-  EXPECT_EQ(Call(&Stub::PlanJob, plan).error_code(), StatusCode::UNAVAILABLE);
+  EXPECT_EQ(Call(&Stub::PlanJob, plan).error_code(), StatusCode::FAILED_PRECONDITION);
   plan.set_workers(-1);
   EXPECT_EQ(Call(&Stub::PlanJob, plan).error_code(), StatusCode::INVALID_ARGUMENT);
 }
