@@ -7,8 +7,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
+#include "common/address.h"
 #include "common/logging.h"
-#include "common/loopback.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
@@ -180,12 +180,7 @@ void Server::Shutdown() {
 }
 
 absl::Status CheckListenAddress(const std::string& listen, bool insecure) {
-  const size_t colon = listen.rfind(':');
-  int port = -1;
-  if (colon == std::string::npos || colon == 0 || !absl::SimpleAtoi(listen.substr(colon + 1), &port) || port < 0 ||
-      port > 65535) {
-    return absl::InvalidArgumentError(absl::StrCat("--listen ", listen, ": must be HOST:PORT"));
-  }
+  if (!PortOf(listen)) return absl::InvalidArgumentError(absl::StrCat("--listen ", listen, ": must be HOST:PORT"));
   if (insecure || IsLoopback(HostOf(listen))) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("--listen ", listen,
                                                  ": other machines could reach it, and nothing is encrypted or "

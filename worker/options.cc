@@ -9,7 +9,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "common/loopback.h"
+#include "common/address.h"
 #include "common/version.h"
 
 namespace gpipe::worker {
@@ -44,6 +44,7 @@ void AddFlags(CLI::App& app, Options& options) {
   app.add_option("--orchestrator", options.orchestrator, "Address of the orchestrator")
       ->type_name("HOST:PORT")
       ->envname("GPIPE_ORCHESTRATOR")
+      ->check([](const std::string& address) { return PortOf(address) ? "" : address + " is not HOST:PORT"; })
       ->capture_default_str();
   app.add_option("--name", options.name, "Name among the workers. Default: host, device and process id")
       ->type_name("NAME");

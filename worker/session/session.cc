@@ -207,7 +207,9 @@ absl::Status Session::Consider(const absl::Status& ended) {
     return absl::OkStatus();
   }
   refused_since_ = std::min(refused_since_, absl::Now());
-  return absl::Now() - refused_since_ < options_.refusal_patience ? absl::OkStatus() : ended;
+  // What a worker says of itself will not change: a name that is none, say.
+  const bool may_end = !absl::IsInvalidArgument(ended) && absl::Now() - refused_since_ < options_.refusal_patience;
+  return may_end ? absl::OkStatus() : ended;
 }
 
 bool Session::Sleep(absl::Duration length) {

@@ -38,7 +38,8 @@ class Session {
   // All arguments must outlive the session.
   Session(SessionOptions options, Stub& stub, AttemptHost& host, Inspector& inspector, Outbox& outbox);
 
-  // Returns OK after Stop or Leave; the orchestrator's refusal when it lasted for refusal_patience.
+  // Returns OK after Stop or Leave; the orchestrator's refusal when it lasted for refusal_patience, and
+  // INVALID_ARGUMENT at once.
   absl::Status Run();
 
   // Another thread: has the engine finish its clock cycle, tells the orchestrator, waits for its leave, each at most

@@ -279,6 +279,12 @@ TEST_F(SessionTest, ARefusalThatLastsIsReturned) {
   EXPECT_EQ(ended.code(), absl::StatusCode::kAlreadyExists) << ended;
 }
 
+TEST_F(SessionTest, AHelloThatIsWrongIsNotSaidAgain) {
+  const auto refuse = [](ServerStream&) { return grpc::Status(grpc::INVALID_ARGUMENT, "hello.name: must be a name"); };
+  const absl::Status ended = Run({refuse}, [](Session&) {}, Options());
+  EXPECT_EQ(ended.code(), absl::StatusCode::kInvalidArgument) << ended;
+}
+
 TEST_F(SessionTest, AFirstMessageThatIsNoWelcomeEndsTheSession) {
   BoundedQueue<int> again(8);
   auto rude = [](ServerStream& stream) {
