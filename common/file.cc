@@ -55,13 +55,14 @@ absl::Status ErrnoStatus(int error, std::string_view doing, const std::filesyste
   return absl::Status(code, absl::StrCat(std::string(doing), " ", path.string(), ": ", what));
 }
 
-absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path) {
+absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path, size_t most) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return ErrnoStatus(errno, "cannot open", path);
   std::string content;
   char buffer[1 << 16];
   ssize_t count;
-  while ((count = read(fd, buffer, sizeof buffer)) > 0) content.append(buffer, static_cast<size_t>(count));
+  const auto next = [&] { return read(fd, buffer, std::min(sizeof buffer, most - content.size())); };
+  while ((count = next()) > 0) content.append(buffer, static_cast<size_t>(count));
   const int error = errno;
   close(fd);
   if (count < 0) return ErrnoStatus(error, "cannot read", path);
@@ -75,6 +76,11 @@ absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_
 }
 
 absl::StatusOr<AtomicFile> AtomicFile::Create(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (std::filesystem::exists(path, ignored) && !std::filesystem::is_regular_file(path, ignored)) {
+    // Nothing of its kind would be left: /dev/null, say.
+    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": is there and is not a regular file"));
+  }
   std::string temporary = path.string() + ".tmp-XXXXXX";
   const int fd = mkostemp(temporary.data(), O_CLOEXEC);
   if (fd < 0) return ErrnoStatus(errno, "cannot create", path);
@@ -143,16 +149,18 @@ absl::StatusOr<TemporaryFolder> TemporaryFolder::Create(std::string_view prefix)
 
 TemporaryFolder::TemporaryFolder(std::filesystem::path path) : path_(std::move(path)) {}
 
-TemporaryFolder::TemporaryFolder(TemporaryFolder&& other) noexcept : path_(std::exchange(other.path_, {})) {}
+TemporaryFolder::TemporaryFolder(TemporaryFolder&& other) noexcept
+    : path_(std::exchange(other.path_, {})), kept_(other.kept_) {}
 
 TemporaryFolder& TemporaryFolder::operator=(TemporaryFolder&& other) noexcept {
   std::swap(path_, other.path_);
+  std::swap(kept_, other.kept_);
   return *this;
 }
 
 TemporaryFolder::~TemporaryFolder() {
   std::error_code ignored;
-  if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+  if (!path_.empty() && !kept_) std::filesystem::remove_all(path_, ignored);
 }
 
 }  // namespace gpipe

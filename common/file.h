@@ -2,6 +2,7 @@
 #define GPIPE_COMMON_FILE_H_
 
 #include <filesystem>
+#include <limits>
 #include <string>
 #include <string_view>
 
@@ -13,7 +14,9 @@ namespace gpipe {
 // ("disk full"), EACCES and EROFS PERMISSION_DENIED, the rest INTERNAL.
 absl::Status ErrnoStatus(int error, std::string_view doing, const std::filesystem::path& path);
 
-absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path);
+// The file's content, of which no more than the first `most` bytes are read.
+absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path,
+                                     size_t most = std::numeric_limits<size_t>::max());
 
 // Written to a temporary name beside it, synced, renamed, folder synced: after a crash either the old or the new
 // content is there, whole.
@@ -52,10 +55,13 @@ class TemporaryFolder {
   TemporaryFolder& operator=(TemporaryFolder&& other) noexcept;
   ~TemporaryFolder();
   const std::filesystem::path& path() const { return path_; }
+  // The destructor leaves it then.
+  void Keep() { kept_ = true; }
 
  private:
   explicit TemporaryFolder(std::filesystem::path path);
   std::filesystem::path path_;
+  bool kept_ = false;
 };
 
 }  // namespace gpipe

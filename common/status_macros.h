@@ -7,8 +7,8 @@
 #include "absl/status/statusor.h"
 
 // Returns from the enclosing function when `expression` is not OK.
-#define GPIPE_RETURN_IF_ERROR(expression)                      \
-  do {                                                         \
+#define GPIPE_RETURN_IF_ERROR(expression)                                                  \
+  do {                                                                                     \
     if (absl::Status gpipe_status = (expression); !gpipe_status.ok()) return gpipe_status; \
   } while (false)
 

@@ -33,14 +33,12 @@ absl::StatusOr<SpecFile> ReadSpecFile(const std::filesystem::path& path) {
   if (std::filesystem::is_directory(path, error)) {
     return absl::InvalidArgumentError(absl::StrCat(path.string(), ": is a folder"));
   }
-  const uint64_t size = std::filesystem::file_size(path, error);
-  if (!error && size > kMaxSpecBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path.string(), ": has ", size, " bytes, over the limit of ", kMaxSpecBytes));
-  }
   SpecFile file;
   file.path = path;
-  GPIPE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  GPIPE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxSpecBytes + 1));
+  if (text.size() > kMaxSpecBytes) {
+    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": is over the limit of ", kMaxSpecBytes, " bytes"));
+  }
   GPIPE_RETURN_IF_ERROR(WithLines(ReadYaml(text, file.spec, file.lines), file));
   return file;
 }

@@ -115,6 +115,21 @@ TEST_F(FileTest, TwoWritersOfOneNameDoNotMeet) {
   EXPECT_EQ(*ReadFile(At("x")), "first");
 }
 
+TEST_F(FileTest, OnlyAFileIsReplaced) {
+  const fs::path pipe = At("pipe");
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  for (const fs::path& path : {pipe, folder_->path()}) {
+    const absl::Status status = WriteFileAtomically(path, "x");
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  }
+  EXPECT_TRUE(fs::is_fifo(pipe));
+}
+
+TEST_F(FileTest, ReadsNoMoreThanIsAskedFor) {
+  EXPECT_EQ(ReadFile("/dev/zero", 100'000)->size(), 100'000u);
+  EXPECT_EQ(ReadFile("/dev/zero", 0)->size(), 0u);
+}
+
 TEST_F(FileTest, MovesLeaveOneOwner) {
   auto made = AtomicFile::Create(At("x"));
   ASSERT_TRUE(made.ok());
@@ -141,6 +156,18 @@ TEST(TemporaryFolderTest, GoesWithAllItsContent) {
     EXPECT_TRUE(fs::exists(path));
   }
   EXPECT_FALSE(fs::exists(path));
+}
+
+TEST(TemporaryFolderTest, StaysWhenItIsToBeKept) {
+  fs::path path;
+  {
+    TemporaryFolder folder = TemporaryFolder::Create("gpipe-test").value();
+    folder.Keep();
+    const TemporaryFolder moved = std::move(folder);
+    path = moved.path();
+  }
+  EXPECT_TRUE(fs::exists(path));
+  fs::remove_all(path);
 }
 
 TEST_F(FileTest, Sha256OfFilesIsThatOfTheirContent) {
