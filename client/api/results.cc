@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "client/api/json.h"
 #include "common/artifacts/transfer.h"
 #include "common/file.h"
@@ -31,7 +32,13 @@ bool StaysInside(const fs::path& path) {
   return !path.empty() && path.is_relative() && std::none_of(path.begin(), path.end(), leads_up);
 }
 
-bool IsManifest(const v1::ResultFile& file) { return fs::path(file.path()).filename() == "manifest.json"; }
+// What the job is for comes before its checkpoints, should the disk be full, and a checkpoint's manifest behind its
+// files.
+int Rank(const v1::ResultFile& file) {
+  const fs::path path = file.path();
+  if (!path.has_parent_path()) return 0;
+  return path.filename() == "manifest.json" ? 2 : 1;
+}
 
 absl::Status PullFile(ClusterClient& client, const v1::ResultFile& file, const fs::path& folder) {
   if (!StaysInside(file.path())) {
@@ -44,16 +51,29 @@ absl::Status PullFile(ClusterClient& client, const v1::ResultFile& file, const f
 
 absl::Status PullFiles(ClusterClient& client, const v1::Job& job, const fs::path& folder) {
   std::vector<v1::ResultFile> files(job.results().begin(), job.results().end());
-  std::stable_partition(files.begin(), files.end(), [](const v1::ResultFile& file) { return !IsManifest(file); });
+  std::ranges::stable_sort(files, {}, Rank);
   for (const v1::ResultFile& file : files) GPIPE_RETURN_IF_ERROR(PullFile(client, file, folder));
   return absl::OkStatus();
 }
 
 template <typename Rows, typename ToLine>
-absl::Status WriteLines(const fs::path& path, const Rows& rows, ToLine to_line) {
-  std::string text;
+absl::Status WriteLines(const fs::path& path, std::string text, const Rows& rows, ToLine to_line) {
   for (const auto& row : rows) absl::StrAppend(&text, to_line(row), "\n");
   return WriteFileAtomically(path, text);
+}
+
+// The lines of an earlier job's file that are about steps before `end`; a missing file has none.
+absl::StatusOr<std::string> LinesBefore(int64_t end, const fs::path& path) {
+  const absl::StatusOr<std::string> text = ReadFile(path);
+  if (absl::IsNotFound(text.status())) return std::string();
+  GPIPE_RETURN_IF_ERROR(text.status());
+  std::string kept;
+  for (const absl::string_view line : absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
+    const Json parsed = Json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
+    if (!parsed.is_object() || !parsed.contains("step") || !parsed["step"].is_number_integer()) continue;
+    if (parsed["step"].get<int64_t>() < end) absl::StrAppend(&kept, line, "\n");
+  }
+  return kept;
 }
 
 absl::Status Remove(const fs::path& path) {
@@ -62,9 +82,19 @@ absl::Status Remove(const fs::path& path) {
   return error ? ErrnoStatus(error.value(), "cannot remove", path) : absl::OkStatus();
 }
 
-absl::Status WriteEvaluations(const fs::path& path, const v1::ListJobMetricsResponse& metrics) {
-  if (!metrics.evaluations().empty()) return WriteLines(path, metrics.evaluations(), EvaluationLine);
-  return Remove(path);  // One of an earlier run would pass for this job's.
+absl::Status WriteMetrics(const v1::ListJobMetricsResponse& metrics, const fs::path& folder, bool continues) {
+  std::string steps, evaluations;
+  if (continues && !metrics.steps().empty()) {
+    const int64_t first = metrics.steps(0).step();
+    GPIPE_ASSIGN_OR_RETURN(steps, LinesBefore(first, folder / "metrics.jsonl"));
+    // Their step is the number of steps before them.
+    GPIPE_ASSIGN_OR_RETURN(evaluations, LinesBefore(first + 1, folder / "evaluation.jsonl"));
+  }
+  GPIPE_RETURN_IF_ERROR(WriteLines(folder / "metrics.jsonl", steps, metrics.steps(), MetricsLine));
+  if (evaluations.empty() && metrics.evaluations().empty()) {
+    return Remove(folder / "evaluation.jsonl");  // One of an earlier run would pass for this job's.
+  }
+  return WriteLines(folder / "evaluation.jsonl", evaluations, metrics.evaluations(), EvaluationLine);
 }
 
 // An earlier run's model or outputs would pass for those of a job that succeeded without. A job that failed takes
@@ -106,11 +136,10 @@ absl::Status PrepareFolder(const fs::path& folder) {
   return access(folder.c_str(), W_OK | X_OK) == 0 ? absl::OkStatus() : ErrnoStatus(errno, "cannot write to", folder);
 }
 
-absl::Status PullResults(ClusterClient& client, const v1::Job& job, const fs::path& folder) {
+absl::Status PullResults(ClusterClient& client, const v1::Job& job, const fs::path& folder, bool continues) {
   GPIPE_RETURN_IF_ERROR(PrepareFolder(folder));
   GPIPE_ASSIGN_OR_RETURN(const v1::ListJobMetricsResponse metrics, client.ListJobMetrics(job.id()));
-  GPIPE_RETURN_IF_ERROR(WriteLines(folder / "metrics.jsonl", metrics.steps(), MetricsLine));
-  GPIPE_RETURN_IF_ERROR(WriteEvaluations(folder / "evaluation.jsonl", metrics));
+  GPIPE_RETURN_IF_ERROR(WriteMetrics(metrics, folder, continues));
   GPIPE_RETURN_IF_ERROR(RemoveEarlierResults(job, folder));
   GPIPE_RETURN_IF_ERROR(PullFiles(client, job, folder));
   return WriteFileAtomically(folder / "job.json", absl::StrCat(ToJson(job, JsonStyle::kDocument), "\n"));

@@ -15,8 +15,10 @@ absl::Status PrepareFolder(const std::filesystem::path& folder);
 // Writes what a job made into `folder`, which is prepared: metrics.jsonl, evaluation.jsonl, job.json, and
 // the files of job.results (model.safetensors or outputs.safetensors, checkpoints/). Those files are replaced; a
 // job that succeeded without a model or outputs removes those of an earlier one; everything else stays. Each appears
-// whole or not at all; manifests of checkpoints come after what they describe.
-absl::Status PullResults(ClusterClient& client, const v1::Job& job, const std::filesystem::path& folder);
+// whole or not at all; manifests of checkpoints come after what they describe. When the job `continues` the one whose
+// results the folder has, that one's metrics and evaluations of earlier steps stay.
+absl::Status PullResults(ClusterClient& client, const v1::Job& job, const std::filesystem::path& folder,
+                         bool continues = false);
 
 // One line of metrics.jsonl or evaluation.jsonl: plain JSON, numbers as numbers, without the end of line.
 std::string MetricsLine(const v1::StepMetrics& step);

@@ -13,6 +13,7 @@
 #include "client/cli/job_commands.h"
 #include "client/cli/run_command.h"
 #include "client/cli/spec_commands.h"
+#include "common/address.h"
 #include "common/version.h"
 
 namespace gpipe::client {
@@ -55,6 +56,7 @@ void AddGlobalOptions(CLI::App& app, GlobalOptions& global) {
   app.add_option("--orchestrator", global.orchestrator,
                  absl::StrCat("Address of the orchestrator. Default: GPIPE_ORCHESTRATOR, then ", kDefaultAddress))
       ->envname("GPIPE_ORCHESTRATOR")
+      ->check([](const std::string& address) { return PortOf(address) ? "" : address + " is not HOST:PORT"; })
       ->type_name("HOST:PORT");
   app.add_option("-o,--format", global.format, "table, or json: the message of the API, a line each for streams")
       ->check(OneOf({"table", "json"}))
@@ -228,6 +230,13 @@ void PrintError(const absl::Status& status, const GlobalOptions& global) {
                 global.orchestrator.empty() ? "; neither is given" : "");
 }
 
+// `code`, unless what was printed has not arrived: a full disk behind a redirection.
+int OrFailed(ExitCode code) {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return static_cast<int>(code);
+  absl::FPrintF(stderr, "cannot write to standard output\n");
+  return static_cast<int>(code == ExitCode::kSucceeded ? ExitCode::kFailed : code);
+}
+
 // CLI11 says what is missing before what is unknown, but a mistyped command is the latter.
 int ExitUsage(const CLI::App& app, const CLI::ParseError& error) {
   const std::vector<std::string> unknown = app.remaining(true);
@@ -235,7 +244,7 @@ int ExitUsage(const CLI::App& app, const CLI::ParseError& error) {
     absl::FPrintF(stderr, "unknown command or argument: %s\nRun with --help for more information.\n", unknown[0]);
     return static_cast<int>(ExitCode::kUsage);
   }
-  return app.exit(error) == 0 ? 0 : static_cast<int>(ExitCode::kUsage);
+  return app.exit(error) == 0 ? OrFailed(ExitCode::kSucceeded) : static_cast<int>(ExitCode::kUsage);
 }
 
 }  // namespace
@@ -250,7 +259,7 @@ int Main(int argc, char** argv) {
     return ExitUsage(app, error);
   }
   const absl::StatusOr<ExitCode> code = line.command();
-  if (code.ok()) return static_cast<int>(*code);
+  if (code.ok()) return OrFailed(*code);
   PrintError(code.status(), line.global);
   return static_cast<int>(ExitCodeOf(code.status()));
 }

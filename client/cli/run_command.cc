@@ -43,16 +43,15 @@ void ShowLog(const LocalCluster& cluster, const v1::Job& job) {
   if (!tail.empty()) absl::FPrintF(stderr, "the end of the log of %s:\n%s\n", job.failure().worker(), tail);
 }
 
-// Submits, follows, and fetches the results, whichever way the job ended.
-absl::StatusOr<ExitCode> RunJob(PrivateCluster& cluster, const spec::SpecFile& file, const GlobalOptions& global,
-                                const RunOptions& options, const fs::path& folder) {
+// Follows the job, and fetches its results, whichever way it ended.
+absl::StatusOr<ExitCode> FinishJob(PrivateCluster& cluster, const std::string& id, const GlobalOptions& global,
+                                   const RunOptions& options, const fs::path& folder) {
   ClusterClient& client = cluster.client();
-  GPIPE_ASSIGN_OR_RETURN(const v1::Job job, Submit(client, file, {options.resume, ""}));
-  cluster.CancelOnInterrupt(job.id());
-  GPIPE_RETURN_IF_ERROR(PrepareFolder(folder));
   const auto display = MakeDisplay(global.quiet ? DisplayKind::kNone : LiveOrPlain(stderr), stderr);
-  GPIPE_ASSIGN_OR_RETURN(const JobProgress progress, Attend(client, job.id(), {}, *display));
-  const absl::Status pulled = PullResults(client, progress.job(), folder);
+  GPIPE_ASSIGN_OR_RETURN(const JobProgress progress, Attend(client, id, {}, *display));
+  std::error_code error;
+  const bool continues = !options.resume.empty() && fs::equivalent(options.resume, folder, error);
+  const absl::Status pulled = PullResults(client, progress.job(), folder, continues);
   const ExitCode code = ReportEnd(client, progress, global, stderr);  // The job's own end comes first.
   if (code == ExitCode::kFailed) ShowLog(cluster.local(), progress.job());
   GPIPE_RETURN_IF_ERROR(pulled);
@@ -60,11 +59,30 @@ absl::StatusOr<ExitCode> RunJob(PrivateCluster& cluster, const spec::SpecFile& f
   return code;
 }
 
+absl::StatusOr<ExitCode> RunJob(PrivateCluster& cluster, const spec::SpecFile& file, const GlobalOptions& global,
+                                const RunOptions& options, const fs::path& folder) {
+  GPIPE_ASSIGN_OR_RETURN(const v1::Job job, Submit(cluster.client(), file, {options.resume, ""}));
+  cluster.CancelOnInterrupt(job.id());
+  if (const absl::Status usable = PrepareFolder(folder); !usable.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--output: ", usable.message()));
+  }
+  absl::StatusOr<ExitCode> code = FinishJob(cluster, job.id(), global, options, folder);
+  if (code.ok()) return code;
+  const absl::Status why = cluster.Explain(code.status());
+  // Nobody waits for the work of a job that the user gave up.
+  if (absl::IsCancelled(why)) return why;
+  const fs::path kept = cluster.local().StopAndKeep();
+  absl::FPrintF(
+      stderr, "what the job has stored stays in %s: gpipe-orchestrator --state-dir %s serves it to gpipe job pull %s\n",
+      kept.string(), (kept / "state").string(), job.id());
+  return why;
+}
+
 }  // namespace
 
 absl::StatusOr<LocalClusterOptions> FitCluster(const RunOptions& options, int cores, int gpus, v1::JobSpec& spec) {
   v1::Pipeline& pipeline = *spec.mutable_pipeline();
-  const int stages = pipeline.balance_size();
+  const int stages = pipeline.split().empty() ? pipeline.balance_size() : pipeline.split_size() + 1;
   const int layers = spec.model().sequential_size();  // Of an exported model a worker will find them.
   const int64_t most = stages > 0 ? stages : layers > 0 ? layers : std::numeric_limits<int>::max();
   LocalClusterOptions cluster;

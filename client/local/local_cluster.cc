@@ -83,6 +83,12 @@ LocalCluster::LocalCluster(TemporaryFolder folder, std::function<void()> on_fail
 
 LocalCluster::~LocalCluster() { Stop(); }
 
+std::filesystem::path LocalCluster::StopAndKeep() {
+  Stop();
+  folder_.Keep();
+  return folder_.path();
+}
+
 absl::Status LocalCluster::StartOrchestrator(const LocalClusterOptions& options, const std::stop_token& stop) {
   Pipe ready;
   if (pipe2(ready.fds, O_CLOEXEC) != 0) return ErrnoStatus(errno, "cannot make", "a pipe");

@@ -50,6 +50,8 @@ class LocalCluster {
   absl::Status CopyLogs(const std::filesystem::path& folder) const;
   // Ends the workers, then the orchestrator: SIGTERM, time to end in order, SIGKILL.
   void Stop();
+  // Stop; the destructor then leaves the folder, which is returned, with the orchestrator's state in `state`.
+  std::filesystem::path StopAndKeep();
   // SIGKILL to all, for a user who will not wait. May run beside Stop, which then returns soon.
   void Kill();
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cluster import BIN, gpipe, read_jsonl, wait_until, write_spec
+from cluster import BIN, Cluster, gpipe, read_jsonl, wait_until, write_spec
 from failure_table import PHASES, failpoint, lose_worker, training_spec, where_it_stopped
 
 BOUND_SECONDS = 10
@@ -204,6 +205,30 @@ def test_a_worker_killed_under_gpipe_run_fails_it(tmp_path):
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 1, output
     assert list(scratch.iterdir()) == []
+
+
+def test_what_a_run_has_stored_outlives_its_orchestrator(tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    process = subprocess.Popen([str(BIN / "gpipe"), "run", str(write_spec(tmp_path, training_spec("long", 2, 1000000))),
+                                "--output", str(tmp_path / "out")], env=dict(os.environ, TMPDIR=str(scratch), NO_COLOR="1"),
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_until(lambda: int((re.match(r"step (\d+)/", process.stdout.readline()) or [0, 0])[1]) > 20, what="a checkpoint")
+    children = [int(c) for t in pathlib.Path(f"/proc/{process.pid}/task").iterdir()
+                for c in (t / "children").read_text().split()]
+    orchestrator, = [c for c in children if "gpipe-orchestrator" in pathlib.Path(f"/proc/{c}/cmdline").read_text()]
+    os.kill(orchestrator, signal.SIGKILL)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 1, output
+    kept, = scratch.iterdir()
+    assert f"stays in {kept}" in output
+    job_id = output.split("gpipe job pull ")[1].split()[0]
+    served = Cluster(kept)
+    try:
+        served.pull(job_id, tmp_path / "out")
+    finally:
+        served.stop()
+    assert list((tmp_path / "out" / "checkpoints").glob("*/manifest.json"))
 
 
 @contextlib.contextmanager

@@ -89,12 +89,21 @@ TEST_F(CliTest, MistakesInTheCommandLineExitWith2AndSayWhat) {
        {std::string(), std::string("nope"), std::string("job"), std::string("job nope"), std::string("job get"),
         std::string("run"), std::string("run /nowhere.yaml"), std::string("completion fish"), "run --workers 0 " + spec,
         "run --device tpu " + spec, std::string("job get a b"), std::string("-o xml job list"),
-        "run --resume some-job " + spec}) {
+        "run --resume some-job " + spec, std::string("--orchestrator 127.0.0.1:99999 health"),
+        std::string("--orchestrator 127.0.0.1 health"), std::string("validate /dev/zero")}) {
     const ProgramResult result = RunGpipe(arguments);
     EXPECT_EQ(result.exit_code, 2) << arguments;
     EXPECT_FALSE(result.output.empty()) << arguments;
   }
   EXPECT_THAT(RunGpipe("nope").output, HasSubstr("nope"));
+}
+
+TEST_F(CliTest, OutputThatCannotBeWrittenIsAFailure) {
+  EXPECT_EQ(RunGpipe("validate " + Write("tiny.yaml", kSpec)).exit_code, 0);
+  for (const std::string& arguments :
+       {"validate " + Write("tiny.yaml", kSpec), std::string("--help"), std::string("completion bash")}) {
+    EXPECT_EQ(RunGpipe(arguments + " >/dev/full").exit_code, 1) << arguments;
+  }
 }
 
 TEST_F(CliTest, ABadSpecIsRefusedWithFileLineAndFieldBeforeAnythingStarts) {
@@ -311,6 +320,14 @@ TEST(FitCluster, StartsOneWorkerPerStageUnlessToldOtherwise) {
     EXPECT_EQ(spec.pipeline().workers(), fit.expected_pipeline_workers);
     EXPECT_EQ(cluster.threads, std::max(1, 7 / fit.expected_workers));
   }
+}
+
+TEST(FitCluster, ASplitHasAStageMoreThanPlaces) {
+  v1::JobSpec spec;
+  for (const char* module : {"a", "b"}) spec.mutable_pipeline()->add_split(module);
+  RunOptions options;
+  options.workers = 5;
+  EXPECT_EQ(FitCluster(options, 4, 0, spec).value().workers, 3);
 }
 
 TEST(FitCluster, OnCudaItNeedsAGpu) {

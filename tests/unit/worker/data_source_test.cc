@@ -89,8 +89,8 @@ TEST(DataSource, EvaluationIsNeverShuffled) {
   auto source = Make(spec);
   Round round = TrainRound(0, 0, 10);
   round.kind = RoundKind::kEvaluate;
-  EXPECT_TRUE(
-      at::equal(source->Read(round)->inputs.at("input"), at::randn({10, 3, 2}, at::detail::createCPUGenerator(41), at::kFloat)));
+  EXPECT_TRUE(at::equal(source->Read(round)->inputs.at("input"),
+                        at::randn({10, 3, 2}, at::detail::createCPUGenerator(41), at::kFloat)));
 }
 
 TEST(DataSource, MoreSamplesThanThereAreIsOutOfRange) {
