@@ -39,6 +39,10 @@ absl::StatusOr<InputFacts> CheckInputs(const v1::JobSpec& spec, const FileMap& f
 absl::Status CheckWeights(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store,
                           const std::vector<v1::LayerInfo>& layers);
 
+// The same of a checkpoint to resume from, by the field `resume`.
+absl::Status CheckResume(const CheckpointFiles& checkpoint, const ArtifactStore& store,
+                         const std::vector<v1::LayerInfo>& layers);
+
 // Whether each of train.freeze begins a tensor's name. For exported models: of a layer list the validator knows the
 // names.
 absl::Status CheckFrozen(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers);

@@ -1,4 +1,4 @@
-// CheckWeights and CheckFrozen: names of tensors against the model's.
+// CheckWeights, CheckResume and CheckFrozen: names of tensors against the model's.
 
 #include <algorithm>
 #include <map>
@@ -18,8 +18,6 @@
 namespace gpipe::orchestrator {
 namespace {
 
-constexpr char kField[] = "model.weights";
-
 using Tensors = std::map<std::string, safetensors::TensorInfo>;
 
 template <typename Shape>
@@ -34,7 +32,7 @@ std::vector<std::string> NamesOf(const v1::ModelTensor& tensor) {
 }
 
 // Under whichever of its names it is given.
-void CheckTensor(const v1::ModelTensor& tensor, const Tensors& given, FieldErrors& errors) {
+void CheckTensor(const v1::ModelTensor& tensor, const Tensors& given, const char* field, FieldErrors& errors) {
   const std::string expected = Describe(tensor.dtype(), tensor.shape());
   const std::vector<std::string> names = NamesOf(tensor);
   bool found = false;
@@ -44,9 +42,26 @@ void CheckTensor(const v1::ModelTensor& tensor, const Tensors& given, FieldError
     found = true;
     const std::string actual = Describe(entry->second.dtype, entry->second.shape);
     if (actual == expected) continue;
-    errors.Add(kField, absl::StrCat("'", name, "' is ", actual, ", the model's is ", expected));
+    errors.Add(field, absl::StrCat("'", name, "' is ", actual, ", the model's is ", expected));
   }
-  if (!found) errors.Add(kField, absl::StrCat("there is no tensor '", absl::StrJoin(names, "' or '"), "' in it"));
+  if (!found) errors.Add(field, absl::StrCat("there is no tensor '", absl::StrJoin(names, "' or '"), "' in it"));
+}
+
+// All of the model's tensors, and no others.
+absl::Status CheckTensors(const std::vector<v1::LayerInfo>& layers, const Tensors& given, const char* field) {
+  FieldErrors errors;
+  std::set<std::string> names;
+  for (const v1::LayerInfo& layer : layers) {
+    for (const v1::ModelTensor& tensor : layer.tensors()) {
+      if (!names.insert(tensor.name()).second) continue;  // Several layers may share it.
+      names.insert(tensor.aliases().begin(), tensor.aliases().end());
+      CheckTensor(tensor, given, field, errors);
+    }
+  }
+  for (const auto& [name, info] : given) {
+    if (!names.contains(name)) errors.Add(field, absl::StrCat("the model has no '", name, "', which is in it"));
+  }
+  return errors.ToStatus();
 }
 
 }  // namespace
@@ -55,19 +70,14 @@ absl::Status CheckWeights(const v1::JobSpec& spec, const FileMap& files, const A
                           const std::vector<v1::LayerInfo>& layers) {
   if (spec.model().weights().empty()) return absl::OkStatus();
   GPIPE_ASSIGN_OR_RETURN(const Tensors given, OpenWeights(spec, files, store));
-  FieldErrors errors;
-  std::set<std::string> names;
-  for (const v1::LayerInfo& layer : layers) {
-    for (const v1::ModelTensor& tensor : layer.tensors()) {
-      if (!names.insert(tensor.name()).second) continue;  // Several layers may share it.
-      names.insert(tensor.aliases().begin(), tensor.aliases().end());
-      CheckTensor(tensor, given, errors);
-    }
-  }
-  for (const auto& [name, info] : given) {
-    if (!names.contains(name)) errors.Add(kField, absl::StrCat("the model has no '", name, "', which is in it"));
-  }
-  return errors.ToStatus();
+  return CheckTensors(layers, given, "model.weights");
+}
+
+absl::Status CheckResume(const CheckpointFiles& checkpoint, const ArtifactStore& store,
+                         const std::vector<v1::LayerInfo>& layers) {
+  GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, store.Path(checkpoint.model));
+  GPIPE_ASSIGN_OR_RETURN(const safetensors::Header header, safetensors::ReadHeader(file));
+  return CheckTensors(layers, header.tensors, "resume");
 }
 
 absl::Status CheckFrozen(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers) {

@@ -69,7 +69,7 @@ absl::StatusOr<std::optional<CheckpointFiles>> Admission::ResumeJob(std::string_
 
 void Admission::CheckSpec(uint64_t id) {
   const StoredJob& stored = submissions_.at(id).stored;
-  parts_.checker->Check(stored.job.spec(), stored.files,
+  parts_.checker->Check(stored.job.spec(), stored.files, stored.resume,
                         [this, id](absl::StatusOr<CheckedSpec> checked) { OnChecked(id, std::move(checked)); });
 }
 

@@ -29,7 +29,7 @@ void Admission::Plan(const v1::PlanJobRequest& request, const v1::JobSpec& spec,
   const uint64_t id = next_id_++;
   const FileMap files(request.files().begin(), request.files().end());
   plannings_.emplace(id, Planning{.spec = spec, .files = files, .workers = request.workers(), .done = std::move(done)});
-  parts_.checker->Check(spec, files,
+  parts_.checker->Check(spec, files, /*resume=*/std::nullopt,
                         [this, id](absl::StatusOr<CheckedSpec> checked) { OnPlanChecked(id, std::move(checked)); });
 }
 

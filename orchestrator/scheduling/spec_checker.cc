@@ -8,8 +8,10 @@
 
 namespace gpipe::orchestrator {
 
-void SpecChecker::Check(const v1::JobSpec& spec, const FileMap& files, Callback done) {
-  auto check = std::make_shared<Pending>(Pending{.spec = spec, .files = files, .done = std::move(done), .checked = {}});
+void SpecChecker::Check(const v1::JobSpec& spec, const FileMap& files, const std::optional<CheckpointFiles>& resume,
+                        Callback done) {
+  auto check = std::make_shared<Pending>(
+      Pending{.spec = spec, .files = files, .resume = resume, .done = std::move(done), .checked = {}});
   InBackground<absl::StatusOr<InputFacts>>(
       [check, artifacts = artifacts_] { return CheckInputs(check->spec, check->files, *artifacts); },
       [this, check](absl::StatusOr<InputFacts> facts) {
@@ -41,6 +43,7 @@ void SpecChecker::CheckFiles(std::shared_ptr<Pending> check) {
         GPIPE_RETURN_IF_ERROR(FixedCut(check->spec, layers).status());
         if (check->spec.model().has_exported()) GPIPE_RETURN_IF_ERROR(CheckFrozen(check->spec, layers));
         GPIPE_RETURN_IF_ERROR(CheckWeights(check->spec, check->files, *artifacts, layers));
+        if (check->resume) GPIPE_RETURN_IF_ERROR(CheckResume(*check->resume, *artifacts, layers));
         return CheckTargets(check->spec, check->files, *artifacts, ClassesOf(check->spec, layers));
       },
       [check](const absl::Status& files) {

@@ -24,9 +24,9 @@ struct CheckedSpec {
   bool timed_out = false;  // A worker was asked for them, and did not answer.
 };
 
-// Checks a spec against its data files and, on a worker, its shapes; then its weights against the layers, and its
-// targets against the number of classes.
-// For the loop's thread; files are read in the background.
+// Checks a spec against its data files and, on a worker, its shapes; then its weights and the checkpoint that it
+// resumes from against the layers, and its targets against the number of classes. For the loop's thread; files are read
+// in the background.
 class SpecChecker {
  public:
   static constexpr absl::Duration kInspectTimeout = absl::Seconds(20);
@@ -40,7 +40,8 @@ class SpecChecker {
   // Calls `done` once, now or later, unless the loop stops before. INVALID_ARGUMENT, by field path: a bad spec.
   // RESOURCE_EXHAUSTED: too many checks are waiting.
   // REQUIRES: `spec` is valid and has its defaults.
-  void Check(const v1::JobSpec& spec, const FileMap& files, Callback done);
+  void Check(const v1::JobSpec& spec, const FileMap& files, const std::optional<CheckpointFiles>& resume,
+             Callback done);
 
   // Runs `work` in the background and then `then` on the loop with its result.
   // RESOURCE_EXHAUSTED goes to `then` at once.
@@ -54,6 +55,7 @@ class SpecChecker {
   struct Pending {
     v1::JobSpec spec;
     FileMap files;
+    std::optional<CheckpointFiles> resume;
     Callback done;
     CheckedSpec checked;
   };

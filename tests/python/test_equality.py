@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import reference
-from cluster import DEVICE, read_jsonl, write_spec
+from cluster import DEVICE, gpipe, read_jsonl, write_spec
 
 # The reference runs on the CPU; a GPU sums in another order (TF32 is off on both).
 RTOL, ATOL = (1e-5, 1e-6) if DEVICE == "cpu" else (1e-4, 1e-5)
@@ -270,6 +270,10 @@ def test_checkpoints_resume_on_another_number_of_workers(cluster, tmp_path):
     spec["pipeline"]["balance"] = [6]
     again = cluster.run(write_spec(folder, spec), folder / "again", "--resume", checkpoint)
     assert [s["loss"] for s in read_jsonl(again / "metrics.jsonl")] == expected[8:]
+
+    spec["model"]["sequential"] = DROPOUT[:-1] + [{"linear": {"in_features": 16, "out_features": 6}}]
+    other = gpipe("job", "submit", write_spec(folder, spec), "--resume", half["id"], address=cluster.address, check=False)
+    assert other.returncode == 2 and "resume: '5.weight' is F32" in other.stderr, other.stderr
 
 
 def test_evaluation_reports_loss_and_accuracy(cluster, tmp_path):

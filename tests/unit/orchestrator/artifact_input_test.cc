@@ -306,6 +306,18 @@ TEST_F(WeightCheckTest, MissingAndUnexpectedTensorsAreTold) {
                   "the model has no '1.bias', which is in it");
 }
 
+TEST_F(WeightCheckTest, ACheckpointToResumeFromIsOfTheModel) {
+  const auto check = [&](const std::vector<TestTensor>& tensors) {
+    AddFile("model.safetensors", tensors);
+    CheckpointFiles checkpoint;
+    checkpoint.model = files_.at("model.safetensors");
+    return CheckResume(checkpoint, *store_, layers_);
+  };
+  EXPECT_TRUE(check({Floats("0.weight", {3, 2}), Ints("0.count", {})}).ok());
+  ExpectViolation(check({Floats("0.weight", {4, 2}), Ints("0.count", {})}), "resume",
+                  "'0.weight' is F32 [4, 2], the model's is F32 [3, 2]");
+}
+
 TEST_F(WeightCheckTest, ATiedParameterNeedsOneOfItsNames) {
   layers_[0].mutable_tensors(0)->add_aliases("head.weight");
   layers_.push_back(layers_[0]);  // On two layers: told once.
