@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/grpc_status.h"
+#include "orchestrator/cluster/fetch_time.h"
 
 namespace gpipe::orchestrator {
 namespace {
@@ -18,14 +19,6 @@ absl::StatusOr<LayerInfos> LayersOf(const std::string& worker, int expected, con
         absl::StrCat("worker ", worker, " described ", answer.layers_size(), " layers of ", expected));
   }
   return LayerInfos(answer.layers().begin(), answer.layers().end());
-}
-
-// The worker must have the model's file first.
-absl::Duration TimeToFetch(const v1::Inspect& request) {
-  constexpr double kSlowBytesPerSecond = 20e6;
-  absl::Duration time;
-  for (const auto& [path, ref] : request.files()) time += absl::Seconds(ref.size() / kSlowBytesPerSecond);
-  return time;
 }
 
 }  // namespace
@@ -55,7 +48,7 @@ void Inspector::Ask(const WorkerEntry& worker, v1::Inspect request, std::string 
   if (pending_.size() >= kMaxPending) return done(absl::UnavailableError("the workers have many models to look at"));
   const int64_t id = next_id_++;
   request.set_id(id);
-  timeout += TimeToFetch(request);
+  timeout += TimeToFetch(request.files());
   const EventLoop::TimerId timer = loop_->PostAfter(timeout, [this, id, name = worker.name(), timeout] {
     Finish(id, absl::DeadlineExceededError(
                    absl::StrCat("worker ", name, " did not look at the model within ", absl::FormatDuration(timeout))));

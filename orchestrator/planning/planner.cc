@@ -111,15 +111,16 @@ absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request) {
   return plan;
 }
 
+int64_t LeastWorkers(const v1::JobSpec& spec) {
+  if (spec.pipeline().workers() > 0) return std::min<int64_t>(spec.pipeline().workers(), MostStages(spec));
+  return std::max<int64_t>(FixedStages(spec), 1);
+}
+
 int WorkersFor(const v1::JobSpec& spec, int idle) {
-  const int fixed = FixedStages(spec);
-  const int64_t stages = MostStages(spec);
-  if (spec.pipeline().workers() > 0) {
-    const int64_t wanted = std::min<int64_t>(spec.pipeline().workers(), stages);
-    return wanted <= idle ? static_cast<int>(wanted) : 0;
-  }
-  if (fixed > 0) return fixed <= idle ? fixed : 0;
-  return static_cast<int>(std::min<int64_t>(idle, stages));
+  const int64_t least = LeastWorkers(spec);
+  if (least > idle) return 0;
+  const bool fixed = spec.pipeline().workers() > 0 || FixedStages(spec) > 0;
+  return static_cast<int>(fixed ? least : std::min<int64_t>(idle, MostStages(spec)));
 }
 
 int64_t TotalSteps(const v1::JobSpec& spec, const InputFacts& facts) {

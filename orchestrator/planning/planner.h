@@ -44,6 +44,9 @@ absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request);
 // At most so many stages make sense, as far as is known before the layers are.
 int64_t MostStages(const v1::JobSpec& spec);
 
+// A job with fewer workers waits.
+int64_t LeastWorkers(const v1::JobSpec& spec);
+
 // Workers for the spec, when `idle` suitable ones are free; 0 when they are too few.
 int WorkersFor(const v1::JobSpec& spec, int idle);
 

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/string_view.h"
+#include "orchestrator/cluster/fetch_time.h"
 #include "orchestrator/scheduling/failure.h"
 #include "spdlog/spdlog.h"
 
@@ -27,13 +28,17 @@ Attempt::~Attempt() { CancelTimers(); }
 
 void Attempt::Start() {
   SendAssignments();
-  deadline_timer_ = loop_->PostAfter(kPrepareTimeout, [this] {
+  absl::Duration timeout = kPrepareTimeout + TimeToFetch(setup_.files);
+  if (setup_.resume.has_value()) {
+    timeout += TimeToFetch(FileMap{{"model", setup_.resume->model}, {"optimizer", setup_.resume->optimizer}});
+  }
+  deadline_timer_ = loop_->PostAfter(timeout, [this, timeout] {
     std::vector<std::string> late;
     for (const Member& member : members_) {
       if (!member.prepared) late.push_back(member.name);
     }
     Fail(PlainFailure(absl::DeadlineExceededError(
-        absl::StrCat("not prepared within ", absl::FormatDuration(kPrepareTimeout), ": ", absl::StrJoin(late, ", ")))));
+        absl::StrCat("not prepared within ", absl::FormatDuration(timeout), ": ", absl::StrJoin(late, ", ")))));
   });
 }
 

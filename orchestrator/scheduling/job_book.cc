@@ -107,6 +107,13 @@ absl::Status JobBook::Change(LiveJob& job, JobEvent event, std::string_view acto
   return absl::OkStatus();
 }
 
+void JobBook::Explain(LiveJob& job, std::string_view actor, std::string_view reason) {
+  if (job.job().reason() == reason) return;
+  job.job().set_reason(std::string(reason));
+  Touch(job);
+  Note(job, actor, reason);
+}
+
 void JobBook::Note(LiveJob& job, std::string_view actor, std::string_view message) {
   spdlog::info("job {}: {}", job.id(), message);
   Record(job, actor, message);

@@ -67,6 +67,8 @@ class JobBook {
   absl::Status Change(LiveJob& job, JobEvent event, std::string_view actor, std::string_view message);
   // Something happened to it without a change of state.
   void Note(LiveJob& job, std::string_view actor, std::string_view message);
+  // The same, where it is also why the job is in its state; once as long as that is so.
+  void Explain(LiveJob& job, std::string_view actor, std::string_view reason);
   void AddStep(LiveJob& job, const v1::StepMetrics& step);
   void AddEvaluation(LiveJob& job, const v1::EvaluationMetrics& evaluation);
   void AnnounceCycle(LiveJob& job, const v1::CycleDone& cycle);

@@ -1,5 +1,6 @@
 // The half of the scheduler that brings the head of the queue onto workers.
 
+#include <algorithm>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
@@ -53,7 +54,10 @@ bool Scheduler::TryHead() {
   LiveJob* head = book_->Head();
   if (closed_ || head == nullptr || head->busy) return false;
   Slots slots = FindSlots(head->job().spec());
-  if (slots.workers.empty()) return false;
+  if (slots.workers.empty()) {
+    ExplainWait(*head);
+    return false;
+  }
   if (!head->checked.has_value() || !head->checked->layers.has_value()) {
     BeginCheck(*head);
     return false;
@@ -66,8 +70,7 @@ bool Scheduler::TryHead() {
     return false;
   }
   if (measure && !FindLinks(*head, slots)) return false;
-  Place(*head, slots);
-  return true;
+  return Place(*head, slots);
 }
 
 // All workers of one kind of device; GPUs first where the job takes any.
@@ -82,9 +85,34 @@ Scheduler::Slots Scheduler::FindSlots(const v1::JobSpec& spec) {
   return {};
 }
 
+int Scheduler::CountConnected(const v1::JobSpec& spec) {
+  const std::vector<WorkerEntry*> all = cluster_->registry().All();
+  int most = 0;
+  for (v1::Device device : DevicesFor(spec.pipeline().device())) {
+    const auto suits = [&](const WorkerEntry* worker) { return worker->connected() && Suits(*worker, device); };
+    most = std::max(most, static_cast<int>(std::ranges::count_if(all, suits)));
+  }
+  return most;
+}
+
+// A job whose workers are busy will have its turn. One whose workers are not there holds up all behind it, and somebody
+// will ask why.
+void Scheduler::ExplainWait(LiveJob& job) {
+  const v1::JobSpec& spec = job.job().spec();
+  const int connected = CountConnected(spec);
+  const int64_t least = LeastWorkers(spec);
+  if (least <= connected) return;
+  const char* kind = spec.pipeline().device() == v1::DEVICE_CUDA  ? " with a GPU"
+                     : spec.pipeline().device() == v1::DEVICE_CPU ? " on a CPU"
+                                                                  : "";
+  book_->Explain(job, "orchestrator",
+                 absl::StrCat("needs ", least, least == 1 ? " worker" : " workers", kind, "; ", connected,
+                              connected == 1 ? " is" : " are", " connected"));
+}
+
 void Scheduler::BeginCheck(LiveJob& job) {
   job.busy = true;
-  checker_->Check(job.job().spec(), job.stored.files,
+  checker_->Check(job.job().spec(), job.stored.files, job.stored.resume,
                   [this, id = job.id()](absl::StatusOr<CheckedSpec> checked) { OnChecked(id, std::move(checked)); });
 }
 
@@ -171,14 +199,28 @@ void Scheduler::RetryLater() {
   loop_->PostAfter(kRetry, [this] { ScheduleSoon(); });
 }
 
-void Scheduler::Place(LiveJob& job, const Slots& slots) {
+// False: it waits for more workers.
+bool Scheduler::Place(LiveJob& job, const Slots& slots) {
   absl::StatusOr<AttemptSetup> setup = Setup(job, slots);
-  if (!setup.ok()) return Fail(job, PlainFailure(setup.status()));
-  FillJob(job, *setup);
-  std::string message = absl::StrCat("attempt ", setup->id.attempt(), " on ", absl::StrJoin(setup->workers, ", "));
-  if (setup->resume.has_value()) absl::StrAppend(&message, ", from the checkpoint of step ", setup->resume->step);
+  const int most = WorkersFor(job.job().spec(), CountConnected(job.job().spec()));
+  if (absl::IsResourceExhausted(setup.status()) && static_cast<int>(slots.workers.size()) < most) {
+    book_->Explain(job, "orchestrator", absl::StrCat("waits for workers that are busy: ", setup.status().message()));
+    return false;
+  }
+  if (setup.ok()) {
+    Start(job, *std::move(setup));
+  } else {
+    Fail(job, PlainFailure(setup.status()));
+  }
+  return true;
+}
+
+void Scheduler::Start(LiveJob& job, AttemptSetup setup) {
+  FillJob(job, setup);
+  std::string message = absl::StrCat("attempt ", setup.id.attempt(), " on ", absl::StrJoin(setup.workers, ", "));
+  if (setup.resume.has_value()) absl::StrAppend(&message, ", from the checkpoint of step ", setup.resume->step);
   if (!Apply(job, JobEvent::kPlaced, "orchestrator", message).ok()) return;
-  job.attempt = std::make_unique<Attempt>(loop_, cluster_, this, *std::move(setup));
+  job.attempt = std::make_unique<Attempt>(loop_, cluster_, this, std::move(setup));
   book_->UpdateCycleWatch(job);
   job.attempt->Start();
 }

@@ -77,6 +77,9 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   // placement.cc
   bool TryHead();
   Slots FindSlots(const v1::JobSpec& spec);
+  // Suitable workers, busy or not, on the kind of device that has most of them.
+  int CountConnected(const v1::JobSpec& spec);
+  void ExplainWait(LiveJob& job);
   void BeginCheck(LiveJob& job);
   void OnChecked(const std::string& id, absl::StatusOr<CheckedSpec> checked);
   void BeginMeasuring(LiveJob& job, const std::string& kind);
@@ -86,7 +89,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void OnLinksMeasured(const std::string& id, const absl::Status& measured);
   void OnIncomplete(LiveJob& job);
   void RetryLater();
-  void Place(LiveJob& job, const Slots& slots);
+  bool Place(LiveJob& job, const Slots& slots);
+  void Start(LiveJob& job, AttemptSetup setup);
   absl::StatusOr<AttemptSetup> Setup(LiveJob& job, const Slots& slots);
   void FillJob(LiveJob& job, const AttemptSetup& setup);
 

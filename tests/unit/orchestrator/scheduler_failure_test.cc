@@ -229,7 +229,10 @@ TEST_F(RestartTest, QueuedJobsStayInOrder) {
 TEST_F(RestartTest, ARunningJobStartsAgainFromItsBeginning) {
   Run();
   Restart();
-  EXPECT_THAT(Get(id_).reason(), HasSubstr("orchestrator restarted"));
+  const auto events = Do([&] { return parts_->book.ListEvents(id_, 0, ""); })->items;
+  EXPECT_TRUE(std::ranges::any_of(events, [](const v1::JobEvent& event) {
+    return event.message() == "orchestrator restarted; goes on from the beginning";
+  }));
   Connect("w0");
   Connect("w1");
   EXPECT_EQ(Get(id_).attempt(), 2);

@@ -229,6 +229,31 @@ TEST_F(SchedulerTest, ABusyInspectorIsAskedAgain) {
   EXPECT_EQ(Get(id_).state(), Job::STATE_STARTING);
 }
 
+TEST_F(SchedulerTest, AJobThatTheClusterIsTooSmallForSaysSo) {
+  id_ = Submit(ParseSpec(kTrainYaml))->id();
+  EXPECT_EQ(Get(id_).reason(), "needs 2 workers; 0 are connected");
+  Connect("w0");
+  EXPECT_EQ(Get(id_).reason(), "needs 2 workers; 1 is connected");
+  Connect("w1");
+  EXPECT_EQ(Get(id_).state(), Job::STATE_STARTING);
+}
+
+TEST_F(SchedulerTest, AModelThatIsTooLargeForTheIdleWorkersWaitsForTheBusyOnes) {
+  worker_memory_ = 520;  // Enough for half of the model.
+  Connect("w0");
+  Connect("w1");
+  v1::JobSpec whole = ParseSpec(kTrainYaml);
+  whole.mutable_pipeline()->clear_balance();
+  v1::JobSpec small = whole;
+  small.mutable_pipeline()->add_balance(3);
+  ASSERT_EQ(Get(Submit(small)->id()).state(), Job::STATE_STARTING);
+  id_ = Submit(whole)->id();
+  EXPECT_EQ(Get(id_).state(), Job::STATE_QUEUED);
+  EXPECT_THAT(Get(id_).reason(), HasSubstr("waits for workers that are busy: out of memory"));
+  Connect("w2");
+  EXPECT_EQ(Get(id_).state(), Job::STATE_STARTING);
+}
+
 TEST_F(SchedulerTest, TheCutIsMeasuredWhenThereIsNoBalance) {
   v1::JobSpec spec = ParseSpec(kTrainYaml);
   spec.mutable_pipeline()->clear_balance();

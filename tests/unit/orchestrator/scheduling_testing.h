@@ -132,8 +132,7 @@ class SchedulingTest : public testing::Test {
     Settle();
   }
 
-  FakeWorker& Connect(const std::string& name, const std::string& device = "cpu",
-                      const std::string& device_name = "") {
+  FakeWorker& Connect(const std::string& name, const std::string& device = "cpu", const std::string& device_name = "") {
     auto worker = std::make_shared<FakeWorker>();
     worker->name = name;
     worker->session = next_session_++;
@@ -145,6 +144,7 @@ class SchedulingTest : public testing::Test {
     hello.set_device(device);
     hello.set_device_name(device_name);
     hello.set_data_address("127.0.0.1");
+    hello.set_memory_bytes(worker_memory_);
     hello.set_incarnation(std::to_string(worker->session));
     Say(*worker, message);
     return *worker;
@@ -361,6 +361,7 @@ class SchedulingTest : public testing::Test {
   std::unique_ptr<Parts> parts_;
   std::vector<std::shared_ptr<FakeWorker>> workers_;
   Cluster::SessionId next_session_ = 1;
+  int64_t worker_memory_ = 0;  // Of those that connect from now on; 0: not known.
   bool answer_inspections_ = true;
   absl::Status inspect_status_;
   int inspections_ = 0;
