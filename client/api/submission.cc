@@ -106,7 +106,12 @@ absl::StatusOr<v1::Job> SubmitWithoutLines(ClusterClient& client, const spec::Sp
   request.set_request_id(options.request_id.empty() ? RandomId() : options.request_id);
   GPIPE_RETURN_IF_ERROR(UploadFiles(client, file, *request.mutable_files()));
   GPIPE_RETURN_IF_ERROR(AddResume(client, options.resume, request));
-  return SubmitOnce(client, request);
+  absl::StatusOr<v1::Job> job = SubmitOnce(client, request);
+  if (!absl::IsDeadlineExceeded(job.status())) return job;
+  return absl::DeadlineExceededError(
+      absl::StrCat("the orchestrator did not answer in time; it may accept the job all the same. The same command with "
+                   "--request-id ",
+                   request.request_id(), " answers with that job, and submits no second one"));
 }
 
 absl::StatusOr<v1::PlanJobResponse> PlanWithoutLines(ClusterClient& client, const spec::SpecFile& file, int workers) {

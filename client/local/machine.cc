@@ -2,6 +2,7 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -21,7 +22,9 @@ int CountCores() {
 int CountGpus() {
   if (const char* visible = std::getenv("CUDA_VISIBLE_DEVICES")) {
     const std::vector<std::string> devices = absl::StrSplit(visible, ',', absl::SkipWhitespace());
-    return static_cast<int>(devices.size());
+    // CUDA stops looking at the first one that is none: -1 hides all.
+    const auto hidden = std::ranges::find_if(devices, [](const auto& d) { return absl::StartsWith(d, "-"); });
+    return static_cast<int>(hidden - devices.begin());
   }
   std::FILE* list = popen("nvidia-smi -L 2>/dev/null", "r");
   if (list == nullptr) return 0;

@@ -67,6 +67,17 @@ def test_links_between_workers_are_measured_once_and_are_in_the_forecast(fresh_c
     assert re.findall(r"link (w\d - w\d): [\d.]+ us, [\d.]+ MB/s", log) == ["w0 - w1", "w1 - w2"], log
 
 
+def test_a_run_that_resumes_into_its_own_folder_keeps_what_was_measured_before(tmp_path):
+    spec, out = training_spec("long", workers=1, steps=16), tmp_path / "out"
+    gpipe("run", write_spec(tmp_path, spec), "--output", out)
+    before = read_jsonl(out / "metrics.jsonl")
+    spec["train"]["steps"] = 24
+    gpipe("run", write_spec(tmp_path, spec), "--output", out, "--resume", out)
+    steps = read_jsonl(out / "metrics.jsonl")
+    assert [s["step"] for s in steps] == list(range(24)) and steps[:16] == before
+    assert [e["step"] for e in read_jsonl(out / "evaluation.jsonl")] == [8, 16, 24]
+
+
 def test_without_balance_and_workers_every_idle_worker_is_used(cluster, tmp_path):
     spec = training_spec("everyone")
     spec["pipeline"] = {"chunks": 2}
