@@ -10,7 +10,7 @@
 
 namespace gpipe::pipeline {
 
-// A value that one stage makes and a later one uses (DESIGN of the plan: gpipe.v1.Edge).
+// A value that one stage makes and a later one uses (gpipe.v1.Edge).
 struct Edge {
   std::string value;
   int from_stage = 0;
