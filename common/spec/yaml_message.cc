@@ -75,6 +75,12 @@ std::vector<std::string> FieldNames(const Descriptor& descriptor) {
   return names;
 }
 
+bool LooksLikeName(std::string_view text) {
+  const auto fits = [](char c) { return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_'; };
+  return !text.empty() && text.size() <= kMaxNameBytes && !absl::ascii_isdigit(static_cast<unsigned char>(text[0])) &&
+         std::all_of(text.begin(), text.end(), fits);
+}
+
 // CheckpointMode's values are CHECKPOINT_MODE_...: the prefix that YAML leaves out.
 std::string EnumPrefix(const EnumDescriptor& descriptor) {
   std::string prefix;
@@ -198,11 +204,7 @@ void YamlMessageReader::ReadEntry(const YAML::Node& key, const YAML::Node& value
   const std::string child = Child(path, name);
   AddLine(child, key);
   const FieldDescriptor* field = message.GetDescriptor()->FindFieldByName(name);
-  if (field == nullptr) {
-    const std::string nearest = NearestName(name, FieldNames(*message.GetDescriptor()));
-    return errors_.Add(child, nearest.empty() ? "is not a field here"
-                                              : absl::StrCat("is not a field here; did you mean ", nearest, "?"));
-  }
+  if (field == nullptr) return AddUnknown(name, path, message);
   if (CheckOneof(child, *field, message)) ReadField(value, child, *field, message);
 }
 
@@ -214,8 +216,20 @@ bool YamlMessageReader::CheckOneof(const std::string& path, const FieldDescripto
   return false;
 }
 
+void YamlMessageReader::AddUnknown(const std::string& name, const std::string& path, const Message& message) {
+  const std::string nearest = NearestName(name, FieldNames(*message.GetDescriptor()));
+  errors_.Add(Child(path, name), nearest.empty() ? "is not a field here"
+                                                 : absl::StrCat("is not a field here; did you mean ", nearest, "?"));
+}
+
 bool YamlMessageReader::ReadBareName(const YAML::Node& node, const std::string& path, Message& message) {
-  const FieldDescriptor* field = message.GetDescriptor()->FindFieldByName(node.Scalar());
+  const std::string& name = node.Scalar();
+  const FieldDescriptor* field = message.GetDescriptor()->FindFieldByName(name);
+  const bool chooses = message.GetDescriptor()->real_oneof_decl_count() > 0 && !path.empty();
+  if (field == nullptr && chooses && LooksLikeName(name)) {
+    AddUnknown(name, path, message);
+    return true;
+  }
   if (field == nullptr || field->real_containing_oneof() == nullptr || field->message_type() == nullptr) return false;
   AddLine(Child(path, field->name()), node);
   message.GetReflection()->MutableMessage(&message, field);

@@ -37,7 +37,8 @@ class YamlMessageReader {
                   google::protobuf::Message& message);
   void ReadEnum(const YAML::Node& node, const std::string& path, const FieldDescriptor& field,
                 google::protobuf::Message& message);
-  // A bare word for a message chosen in a oneof: `- relu`.
+  void AddUnknown(const std::string& name, const std::string& path, const google::protobuf::Message& message);
+  // A bare word for a message chosen in a oneof: `- relu`. False: it is something else.
   bool ReadBareName(const YAML::Node& node, const std::string& path, google::protobuf::Message& message);
   // False, with an error, when another member of the field's oneof is set already.
   bool CheckOneof(const std::string& path, const FieldDescriptor& field, const google::protobuf::Message& message);

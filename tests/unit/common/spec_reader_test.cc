@@ -127,6 +127,12 @@ INSTANTIATE_TEST_SUITE_P(BadDocuments, SpecReaderRefusalTest,
                                          Row{"name: *nobody\n", 1, "", "not good YAML"},
                                          Row{"name: a\nmodel: \"\xff\"\n", 2, "", "not UTF-8"}));
 
+TEST(SpecReaderTest, ABareWordThatIsNoLayerIsAnUnknownOne) {
+  EXPECT_THAT(ProblemsOf("model:\n  sequential:\n    - relv\n    - 3\n"),
+              ElementsAre(IsProblem(3, "model.sequential[0].relv", "is not a field here; did you mean relu?"),
+                          IsProblem(4, "model.sequential[1]", "must be a mapping, not '3'")));
+}
+
 TEST(SpecReaderTest, ReportsEverythingAtOnce) {
   EXPECT_EQ(ProblemsOf("nam: a\npipeline: {chunks: x, workers: y}\nextra: 1\n").size(), 4u);
 }
