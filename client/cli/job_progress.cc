@@ -1,6 +1,7 @@
 #include "client/cli/job_progress.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace gpipe::client {
 
@@ -19,6 +20,7 @@ void JobProgress::Apply(const v1::WatchJobResponse& update, absl::Time now) {
     case v1::WatchJobResponse::kStep:
       step_ = update.step();
       done_ = std::max(done_, update.step().step() + 1);  // Steps are numbered from 0.
+      if (std::exchange(joined_late_, false)) SetPace(now);
       break;
     case v1::WatchJobResponse::kEvaluation:
       evaluation_ = update.evaluation();
@@ -34,8 +36,12 @@ void JobProgress::ApplyJob(const v1::Job& job, absl::Time now) {
   const int64_t done = job.spec().has_train() ? job.steps_done() : job.rounds_done();
   // Within an attempt a job's count may be older than the last step's; a new attempt begins earlier.
   done_ = job.attempt() == job_.attempt() ? std::max(done_, done) : done;
+  joined_late_ = begins && job_.id().empty() && done > 0;
   job_ = job;
-  if (!begins) return;
+  if (begins) SetPace(now);
+}
+
+void JobProgress::SetPace(absl::Time now) {
   pace_from_ = now;
   pace_from_done_ = done_;
 }

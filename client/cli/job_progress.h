@@ -32,6 +32,7 @@ class JobProgress {
 
  private:
   void ApplyJob(const v1::Job& job, absl::Time now);
+  void SetPace(absl::Time now);
   bool trains() const { return job_.spec().has_train(); }
 
   v1::Job job_;
@@ -41,6 +42,8 @@ class JobProgress {
   // When the pace began to be measured, and what was done by then.
   absl::Time pace_from_ = absl::InfinitePast();
   int64_t pace_from_done_ = 0;
+  // It ran already when the first word of it came, whose count may be older than the next step's.
+  bool joined_late_ = false;
 };
 
 }  // namespace gpipe::client

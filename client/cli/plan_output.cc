@@ -68,10 +68,11 @@ std::string StagesTable(const v1::PlanJobResponse& response) {
 std::string EdgesTable(const v1::Plan& plan) {
   if (plan.edges().empty()) return "";
   Table table({"VALUE", "STAGES", "SHAPE", "TYPE", ">PER MICRO-BATCH", "GRADIENT"});
+  const bool trains = plan.timeline().steps() > 0;
   for (const v1::Edge& edge : plan.edges()) {
     table.Add({edge.value(), absl::StrCat(edge.from_stage(), " -> ", edge.to_stage(), IsSkip(edge) ? " skip" : ""),
                FormatShape(edge.shape()), FormatDtype(edge.dtype()), FormatBytes(BytesOf(plan, edge)),
-               edge.requires_grad() ? "yes" : "no"});
+               edge.requires_grad() && trains ? "yes" : "no"});
   }
   return absl::StrCat("\n", table.Render());
 }

@@ -82,6 +82,16 @@ TEST(JobProgress, AStaleCountNeverTakesProgressBack) {
   EXPECT_EQ(progress.done(), 50);
 }
 
+// The stored count is older than the stream's first step: the steps between were not made just now.
+TEST(JobProgress, ThePaceOfAJobThatRanAlreadyBeginsWithItsNextStep) {
+  JobProgress progress;
+  progress.Apply(JobUpdate(v1::Job::STATE_RUNNING, 10), kStart);
+  progress.Apply(StepUpdate(49), kStart + absl::Milliseconds(10));
+  EXPECT_EQ(progress.eta(kStart + absl::Seconds(1)), std::nullopt);
+  progress.Apply(StepUpdate(59), kStart + absl::Milliseconds(10) + absl::Seconds(10));
+  EXPECT_EQ(progress.eta(kStart + absl::Milliseconds(10) + absl::Seconds(10)), absl::Seconds(40));
+}
+
 TEST(JobProgress, ANewAttemptBeginsWhereItsCheckpointIs) {
   JobProgress progress = HalfDone();
   v1::WatchJobResponse again = JobUpdate(v1::Job::STATE_RUNNING, 20);
