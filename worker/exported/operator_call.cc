@@ -37,6 +37,7 @@ constexpr TrainingArgument kTrainingArguments[] = {
     {"aten::alpha_dropout", "train"},
     {"aten::alpha_dropout_", "train"},
     {"aten::feature_alpha_dropout", "train"},
+    {"aten::feature_alpha_dropout_", "train"},
     {"aten::native_dropout", "train"},
     {"aten::batch_norm", "training"},
     {"aten::instance_norm", "use_input_stats"},
