@@ -160,6 +160,15 @@ TEST_F(AttemptFailureTest, ALeavingWorkerEndsItsJobBeforeItMayGo) {
   EXPECT_EQ(StateOf("w1"), Worker::STATE_LEAVING);
 }
 
+TEST_F(AttemptFailureTest, ALeavingWorkerThatLetGoBeforeItsPeersMayGoWithThem) {
+  Run();
+  SayLeaving(*w1_);
+  SayReleased(*w1_);
+  SayReleased(*w0_);
+  EXPECT_EQ(FailureOfJob().code(), "WORKER_LEFT");
+  EXPECT_TRUE(w1_->Has(OrchestratorMessage::kLeaveGranted));
+}
+
 TEST_F(AttemptFailureTest, AWorkerThatHasDoneItsPartMayGoOrBeLost) {
   Run();
   SayFinished(*w1_);

@@ -250,6 +250,23 @@ TEST(Engine, AValueOfAnotherShapeThanPlannedFailsItsStage) {
   cluster.WaitForReleased(1);
 }
 
+// Room for what is received is made outside of any layer: that, too, ends the attempt and not the process.
+TEST(Engine, RoomThatIsNotThereFailsTheAttempt) {
+  const v1::JobSpec spec = TrainingSpec(1, v1::CHECKPOINT_NEVER);
+  v1::Plan plan = MakePlan(spec, kTwo);
+  plan.mutable_edges(0)->mutable_shape(1)->set_fixed(int64_t{1} << 50);
+  TestCluster cluster(2);
+  cluster.Prepare(spec, plan, 2, {});
+  cluster.GrantAll();
+  const v1::Failed failed = cluster.WaitForFailure(1);
+  EXPECT_EQ(failed.status().code(), static_cast<int>(absl::StatusCode::kResourceExhausted));
+  EXPECT_THAT(failed.status().message(), HasSubstr("out of memory"));
+  EXPECT_FALSE(failed.consequence());
+  cluster.Abort("worker 1 failed");
+  cluster.WaitForReleased(0);
+  cluster.WaitForReleased(1);
+}
+
 TEST(Engine, RefusesASecondAttemptAndMessagesOfAnotherOne) {
   TestCluster cluster(1);
   const v1::JobSpec spec = TrainingSpec(1, v1::CHECKPOINT_ALWAYS);
