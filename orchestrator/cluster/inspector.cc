@@ -74,10 +74,7 @@ bool Inspector::JoinPending(const std::string& key, Callback& done) {
 // An idle worker answers sooner than a busy one.
 WorkerEntry* Inspector::Choose(v1::Device device) {
   const std::vector<WorkerEntry*> idle = registry_->Idle(device);
-  if (!idle.empty()) return LeastAsked(idle);
-  std::vector<WorkerEntry*> suitable = registry_->All();
-  std::erase_if(suitable, [&](const WorkerEntry* worker) { return !worker->connected() || !Suits(*worker, device); });
-  return LeastAsked(suitable);
+  return LeastAsked(idle.empty() ? registry_->Connected(device) : idle);
 }
 
 // A worker answers one after the other.

@@ -110,6 +110,12 @@ std::vector<WorkerEntry*> WorkerRegistry::All() {
   return all;
 }
 
+std::vector<WorkerEntry*> WorkerRegistry::Connected(v1::Device device) {
+  std::vector<WorkerEntry*> connected = All();
+  std::erase_if(connected, [&](const WorkerEntry* worker) { return !worker->connected() || !Suits(*worker, device); });
+  return connected;
+}
+
 std::vector<WorkerEntry*> WorkerRegistry::Idle(v1::Device device) {
   std::vector<WorkerEntry*> idle = All();
   std::erase_if(idle, [&](const WorkerEntry* worker) {

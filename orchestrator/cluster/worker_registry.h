@@ -64,6 +64,8 @@ class WorkerRegistry {
   WorkerEntry* Find(std::string_view name);
   // By name.
   std::vector<WorkerEntry*> All();
+  // Connected ones that suit, busy or not, by name.
+  std::vector<WorkerEntry*> Connected(v1::Device device);
   // IDLE ones that suit, by name.
   std::vector<WorkerEntry*> Idle(v1::Device device);
 

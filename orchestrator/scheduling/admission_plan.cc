@@ -90,8 +90,7 @@ std::vector<v1::Hello> Admission::HostsFor(const Planning& planning) const {
 std::vector<WorkerEntry*> Admission::Connected(v1::Device device, int64_t wanted) const {
   std::vector<WorkerEntry*> best;
   for (const v1::Device one : DevicesFor(device)) {
-    std::vector<WorkerEntry*> connected = parts_.cluster->registry().All();
-    std::erase_if(connected, [&](const WorkerEntry* w) { return !w->connected() || !Suits(*w, one); });
+    std::vector<WorkerEntry*> connected = parts_.cluster->registry().Connected(one);
     std::stable_partition(connected.begin(), connected.end(),
                           [](const WorkerEntry* worker) { return worker->state == v1::Worker::STATE_IDLE; });
     const bool enough = !connected.empty() && static_cast<int64_t>(connected.size()) >= wanted;

@@ -86,13 +86,11 @@ Scheduler::Slots Scheduler::FindSlots(const v1::JobSpec& spec) {
 }
 
 int Scheduler::CountConnected(const v1::JobSpec& spec) {
-  const std::vector<WorkerEntry*> all = cluster_->registry().All();
-  int most = 0;
+  size_t most = 0;
   for (v1::Device device : DevicesFor(spec.pipeline().device())) {
-    const auto suits = [&](const WorkerEntry* worker) { return worker->connected() && Suits(*worker, device); };
-    most = std::max(most, static_cast<int>(std::ranges::count_if(all, suits)));
+    most = std::max(most, cluster_->registry().Connected(device).size());
   }
-  return most;
+  return static_cast<int>(most);
 }
 
 // A job whose workers are busy will have its turn. One whose workers are not there holds up all behind it, and somebody
