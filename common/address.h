@@ -2,6 +2,7 @@
 #define GPIPE_COMMON_ADDRESS_H_
 
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "absl/strings/numbers.h"
@@ -16,6 +17,11 @@ inline std::optional<int> PortOf(std::string_view address) {
   if (colon == std::string_view::npos || colon == 0) return std::nullopt;
   if (!absl::SimpleAtoi(AbslView(address.substr(colon + 1)), &port) || port < 0 || port > 65535) return std::nullopt;
   return port;
+}
+
+// What is wrong with an option that must be HOST:PORT; empty when nothing is.
+inline std::string AddressProblem(const std::string& address) {
+  return PortOf(address) ? "" : address + " is not HOST:PORT";
 }
 
 // The host of HOST:PORT. REQUIRES: a ':' before the port; an IPv6 host is in brackets.

@@ -44,7 +44,7 @@ void AddFlags(CLI::App& app, Options& options) {
   app.add_option("--orchestrator", options.orchestrator, "Address of the orchestrator")
       ->type_name("HOST:PORT")
       ->envname("GPIPE_ORCHESTRATOR")
-      ->check([](const std::string& address) { return PortOf(address) ? "" : address + " is not HOST:PORT"; })
+      ->check(AddressProblem)
       ->capture_default_str();
   app.add_option("--name", options.name, "Name among the workers. Default: host, device and process id")
       ->type_name("NAME");

@@ -56,7 +56,7 @@ void AddGlobalOptions(CLI::App& app, GlobalOptions& global) {
   app.add_option("--orchestrator", global.orchestrator,
                  absl::StrCat("Address of the orchestrator. Default: GPIPE_ORCHESTRATOR, then ", kDefaultAddress))
       ->envname("GPIPE_ORCHESTRATOR")
-      ->check([](const std::string& address) { return PortOf(address) ? "" : address + " is not HOST:PORT"; })
+      ->check(AddressProblem)
       ->type_name("HOST:PORT");
   app.add_option("-o,--format", global.format, "table, or json: the message of the API, a line each for streams")
       ->check(OneOf({"table", "json"}))

@@ -17,7 +17,8 @@ namespace gpipe::client {
 
 // A cluster of its own for one command, a client of it, and what Ctrl-C means meanwhile. The first one cancels the job,
 // or stops what comes before there is one; the second one kills everything at once. Either way the destructor leaves
-// no process and no file. Make it before any other thread; one thread uses it.
+// no process, and no file but what LocalCluster::StopAndKeep keeps. Make it before any other thread; one thread uses
+// it.
 class PrivateCluster {
  public:
   PrivateCluster();

@@ -26,7 +26,7 @@ struct LocalClusterOptions {
 };
 
 // An orchestrator and its workers on loopback, as child processes, with all their state in one temporary folder.
-// Nothing of it is left when the object is gone, however it ends.
+// Nothing of it is left when the object is gone, however it ends, unless StopAndKeep was called.
 // Start and the destructor belong to one thread, which must outlive the cluster; other methods may be called by any.
 class LocalCluster {
  public:

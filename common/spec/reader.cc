@@ -21,7 +21,7 @@ int SourceMap::Line(std::string_view path) const {
 absl::Status ReadYaml(std::string_view text, google::protobuf::Message& message, SourceMap& lines) {
   FieldErrors errors;
   if (text.size() > kMaxSpecBytes) {
-    errors.Add("", absl::StrCat("the document has ", text.size(), " bytes, over the limit of ", kMaxSpecBytes));
+    errors.Add("", absl::StrCat("the document is over the limit of ", kMaxSpecBytes, " bytes"));
     return errors.ToStatus();
   }
   YamlMessageReader(errors, lines).Read(text, message);
@@ -35,10 +35,7 @@ absl::StatusOr<SpecFile> ReadSpecFile(const std::filesystem::path& path) {
   }
   SpecFile file;
   file.path = path;
-  GPIPE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxSpecBytes + 1));
-  if (text.size() > kMaxSpecBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": is over the limit of ", kMaxSpecBytes, " bytes"));
-  }
+  GPIPE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxSpecBytes + 1));  // Enough to be refused.
   GPIPE_RETURN_IF_ERROR(WithLines(ReadYaml(text, file.spec, file.lines), file));
   return file;
 }
