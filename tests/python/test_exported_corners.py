@@ -25,6 +25,20 @@ def make_job(folder, model: nn.Module, name: str, train: dict = {}, **pipeline) 
     return spec, x, y
 
 
+def train_here(model: nn.Module, x: torch.Tensor, y: torch.Tensor, chunks: int = 1, clip: float = 0) -> tuple[list, list]:
+    """Losses and gradient norms of an epoch in which each micro-batch sees what the one before left."""
+    optimizer, losses, norms = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), [], []
+    for rows in ROWS:
+        outputs = torch.cat([model(part.clone()) for part in x[rows].chunk(chunks)])
+        loss = nn.functional.mse_loss(outputs, y[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        norms.append(nn.utils.clip_grad_norm_(model.parameters(), clip or float("inf")).item())
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, norms
+
+
 def expect_losses(out, losses: list[float]) -> None:
     assert [step["loss"] for step in read_jsonl(out / "metrics.jsonl")] == pytest.approx(losses, rel=RTOL)
 
@@ -46,14 +60,7 @@ def test_a_model_may_write_to_its_input(cluster, tmp_path, pipeline):
     model = WritesInput()
     spec, x, y = make_job(tmp_path, model, "writes-input", **pipeline)
     out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
-    optimizer, losses = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), []
-    for rows in ROWS:
-        loss = nn.functional.mse_loss(model(x[rows].clone()), y[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    expect_losses(out, losses)
+    expect_losses(out, train_here(model, x, y)[0])
     expect_model(out, model)
 
 
@@ -86,14 +93,7 @@ def test_what_a_buffer_was_crosses_every_cut(cluster, tmp_path, workers, checkpo
     spec, x, y = make_job(tmp_path, model, "views-buffer", workers=workers, chunks=4, checkpoint=checkpoint)
     reference = CopiesBuffer()
     reference.load_state_dict(model.state_dict())
-    optimizer, losses = torch.optim.SGD(reference.parameters(), lr=0.1, momentum=0.9), []
-    for rows in ROWS:
-        outputs = torch.cat([reference(part) for part in x[rows].chunk(4)])  # Each sees what the one before left.
-        loss = nn.functional.mse_loss(outputs, y[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses, _ = train_here(reference, x, y, chunks=4)
     plan = gpipe("plan", write_spec(tmp_path, spec), "-o", "json", address=cluster.address)
     parts = len(json.loads(plan.stdout)["plan"]["layers"])
     assert parts > 2
@@ -123,12 +123,7 @@ def test_the_gradient_norm_counts_every_parameter_of_a_part(cluster, tmp_path):
     model = Interleaved()
     spec, x, y = make_job(tmp_path, model, "interleaved", {"grad_clip_norm": 0.1}, workers=1)
     out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
-    optimizer, norms = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), []
-    for rows in ROWS:
-        optimizer.zero_grad()
-        nn.functional.mse_loss(model(x[rows]), y[rows]).backward()
-        norms.append(nn.utils.clip_grad_norm_(model.parameters(), 0.1).item())
-        optimizer.step()
+    _, norms = train_here(model, x, y, clip=0.1)
     assert [step["grad_norm"] for step in read_jsonl(out / "metrics.jsonl")] == pytest.approx(norms, rel=RTOL)
     expect_model(out, model)
 

@@ -173,14 +173,26 @@ def processes_of(marker: str) -> list[str]:
     return found
 
 
+def start_run(folder, steps=1000000):
+    """`gpipe run` on two workers, and the folder that its temporary files are in."""
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    spec = write_spec(folder, training_spec("private", workers=2, steps=steps))
+    process = subprocess.Popen([str(BIN / "gpipe"), "run", str(spec), "--output", str(folder / "out")],
+                               env=dict(os.environ, TMPDIR=str(scratch), NO_COLOR="1"), stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return process, scratch
+
+
+def children_of(process, program):
+    children = [c for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir()
+                for c in (task / "children").read_text().split()]
+    return [int(c) for c in children if program in pathlib.Path(f"/proc/{c}/cmdline").read_text()]
+
+
 @pytest.mark.parametrize("how", [None, signal.SIGINT, signal.SIGTERM], ids=["success", "ctrl-c", "sigterm"])
 def test_gpipe_run_leaves_nothing_behind(tmp_path, how):
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    spec = training_spec("private", workers=2, steps=20 if how is None else 1000000)
-    process = subprocess.Popen([str(BIN / "gpipe"), "run", str(write_spec(tmp_path, spec)), "--output",
-                                str(tmp_path / "out")], env=dict(os.environ, TMPDIR=str(scratch), NO_COLOR="1"),
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process, scratch = start_run(tmp_path, steps=20 if how is None else 1000000)
     if how is not None:
         wait_until(lambda: "step" in process.stdout.readline(), what="progress")
         process.send_signal(how)
@@ -191,32 +203,18 @@ def test_gpipe_run_leaves_nothing_behind(tmp_path, how):
 
 
 def test_a_worker_killed_under_gpipe_run_fails_it(tmp_path):
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    spec = training_spec("private", workers=2, steps=1000000)
-    process = subprocess.Popen([str(BIN / "gpipe"), "run", str(write_spec(tmp_path, spec)), "--output",
-                                str(tmp_path / "out")], env=dict(os.environ, TMPDIR=str(scratch), NO_COLOR="1"),
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process, scratch = start_run(tmp_path)
     wait_until(lambda: "step" in process.stdout.readline(), what="progress")
-    children = [int(c) for t in pathlib.Path(f"/proc/{process.pid}/task").iterdir()
-                for c in (t / "children").read_text().split()]
-    workers = [c for c in children if "gpipe-worker" in pathlib.Path(f"/proc/{c}/cmdline").read_text()]
-    os.kill(workers[0], signal.SIGKILL)
+    os.kill(children_of(process, "gpipe-worker")[0], signal.SIGKILL)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 1, output
     assert list(scratch.iterdir()) == []
 
 
 def test_what_a_run_has_stored_outlives_its_orchestrator(tmp_path):
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    process = subprocess.Popen([str(BIN / "gpipe"), "run", str(write_spec(tmp_path, training_spec("long", 2, 1000000))),
-                                "--output", str(tmp_path / "out")], env=dict(os.environ, TMPDIR=str(scratch), NO_COLOR="1"),
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process, scratch = start_run(tmp_path)
     wait_until(lambda: int((re.match(r"step (\d+)/", process.stdout.readline()) or [0, 0])[1]) > 20, what="a checkpoint")
-    children = [int(c) for t in pathlib.Path(f"/proc/{process.pid}/task").iterdir()
-                for c in (t / "children").read_text().split()]
-    orchestrator, = [c for c in children if "gpipe-orchestrator" in pathlib.Path(f"/proc/{c}/cmdline").read_text()]
+    orchestrator, = children_of(process, "gpipe-orchestrator")
     os.kill(orchestrator, signal.SIGKILL)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 1, output
