@@ -33,16 +33,6 @@ absl::StatusCode CodeOf(int error) {
   }
 }
 
-// The rename is durable only when the folder is synced too.
-absl::Status SyncFolder(const std::filesystem::path& folder) {
-  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return ErrnoStatus(errno, "cannot open", folder);
-  const int result = fsync(fd);
-  const int error = errno;
-  close(fd);
-  return result == 0 ? absl::OkStatus() : ErrnoStatus(error, "cannot sync", folder);
-}
-
 std::filesystem::path FolderOf(const std::filesystem::path& path) {
   return path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
 }
@@ -67,6 +57,15 @@ absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path, size_t m
   close(fd);
   if (count < 0) return ErrnoStatus(error, "cannot read", path);
   return content;
+}
+
+absl::Status SyncPath(const std::filesystem::path& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return ErrnoStatus(errno, "cannot open", path);
+  const int result = fsync(fd);
+  const int error = errno;
+  close(fd);
+  return result == 0 ? absl::OkStatus() : ErrnoStatus(error, "cannot sync", path);
 }
 
 absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view content) {
@@ -131,11 +130,16 @@ absl::Status AtomicFile::WriteAt(uint64_t offset, std::string_view data) {
 }
 
 absl::Status AtomicFile::Commit() {
+  if (fd_ >= 0 && fsync(fd_) != 0) return ErrnoStatus(errno, "cannot sync", path_);
+  GPIPE_RETURN_IF_ERROR(Publish());
+  return SyncPath(FolderOf(path_));  // The rename is durable only when the folder is synced too.
+}
+
+absl::Status AtomicFile::Publish() {
   if (fd_ < 0) return absl::FailedPreconditionError(absl::StrCat(path_.string(), " is committed already"));
-  if (fsync(fd_) != 0) return ErrnoStatus(errno, "cannot sync", path_);
   if (rename(temporary_.c_str(), path_.c_str()) != 0) return ErrnoStatus(errno, "cannot rename to", path_);
   close(std::exchange(fd_, -1));
-  return SyncFolder(FolderOf(path_));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<TemporaryFolder> TemporaryFolder::Create(std::string_view prefix) {

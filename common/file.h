@@ -18,6 +18,9 @@ absl::Status ErrnoStatus(int error, std::string_view doing, const std::filesyste
 absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path,
                                      size_t most = std::numeric_limits<size_t>::max());
 
+// Makes what was written to a file, or the names in a folder, survive a power cut.
+absl::Status SyncPath(const std::filesystem::path& path);
+
 // Written to a temporary name beside it, synced, renamed, folder synced: after a crash either the old or the new
 // content is there, whole.
 absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view content);
@@ -36,6 +39,10 @@ class AtomicFile {
   absl::Status WriteAt(uint64_t offset, std::string_view data);
   // Syncs and renames. The object is empty afterwards.
   absl::Status Commit();
+  // Renames only: whole for every reader, but a power cut may still take it.
+  absl::Status Publish();
+  // For what only the kernel does: sharing or copying another file's blocks. Not to be closed.
+  int fd() const { return fd_; }
 
  private:
   AtomicFile(std::filesystem::path path, std::filesystem::path temporary, int fd);

@@ -1,6 +1,5 @@
 #include "orchestrator/artifacts/artifact_store.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -9,7 +8,6 @@
 #include <system_error>
 #include <utility>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "common/artifacts/layout.h"
 #include "common/status_macros.h"
@@ -21,20 +19,11 @@ namespace {
 constexpr size_t kPieceBytes = 1 << 20;
 constexpr char kTemporaryFolder[] = "tmp";
 
-// Makes what was written to a file, or the names in a folder, survive a power cut.
-absl::Status Sync(const fs::path& path) {
-  int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return ErrnoStatus(errno, "cannot open", path);
-  auto closer = absl::MakeCleanup([fd] { close(fd); });
-  if (fsync(fd) != 0) return ErrnoStatus(errno, "cannot sync", path);
-  return absl::OkStatus();
-}
-
 absl::Status MakeFolder(const fs::path& path) {
   std::error_code error;
   bool created = fs::create_directories(path, error);
   if (error) return ErrnoStatus(error.value(), "cannot create", path);
-  return created ? Sync(path.parent_path()) : absl::OkStatus();
+  return created ? SyncPath(path.parent_path()) : absl::OkStatus();
 }
 
 // Everything in the folder that is not the content it is named after.
@@ -125,11 +114,11 @@ absl::StatusOr<v1::ArtifactRef> ArtifactStore::Adopt(const fs::path& path) {
   if (error) return ErrnoStatus(error.value(), "cannot read the size of", path);
   GPIPE_RETURN_IF_ERROR(CheckSize(ref.size()));
   GPIPE_ASSIGN_OR_RETURN(*ref.mutable_sha256(), Sha256OfFile(path));
-  GPIPE_RETURN_IF_ERROR(Sync(path));
+  GPIPE_RETURN_IF_ERROR(SyncPath(path));
   GPIPE_RETURN_IF_ERROR(MakeFolderOf(ref.sha256()));
   fs::path target = PathOf(ref.sha256());
   if (rename(path.c_str(), target.c_str()) == 0) {
-    GPIPE_RETURN_IF_ERROR(Sync(target.parent_path()));
+    GPIPE_RETURN_IF_ERROR(SyncPath(target.parent_path()));
   } else if (errno == EXDEV) {
     GPIPE_RETURN_IF_ERROR(CopyIn(path, ref));
   } else {
