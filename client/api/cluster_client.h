@@ -2,6 +2,7 @@
 #define GPIPE_CLIENT_API_CLUSTER_CLIENT_H_
 
 #include <atomic>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <stop_token>
@@ -10,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/artifacts/transfer_options.h"
 #include "gpipe/v1/pipeline_service.grpc.pb.h"
 
 namespace gpipe::client {
@@ -20,6 +22,11 @@ struct ClientOptions {
   absl::Duration timeout = absl::ZeroDuration();
   // When it is stopped, calls underway end with CANCELLED, and so does every later call.
   std::stop_token stop;
+  // Called about the files that are read, sent and fetched, on the thread that waits for them; null: not wanted.
+  OnFileProgress on_file;
+  // The artifacts' folder of an orchestrator that was started by this process and ends with it: it reads files where
+  // they are, and hands out its own as links. Empty: any other orchestrator.
+  std::filesystem::path private_store;
 };
 
 // The orchestrator's API as blocking calls. Connects at the first call. Any thread may call any method.
@@ -59,6 +66,8 @@ class ClusterClient {
 
   // For common/artifacts/transfer.h.
   v1::ArtifactService::StubInterface& artifacts() { return *artifacts_; }
+  TransferOptions transfer_options() const { return {.on_progress = options_.on_file, .stop = options_.stop}; }
+  const std::filesystem::path& private_store() const { return options_.private_store; }
 
  private:
   template <typename Response, typename Request, typename Stub>

@@ -46,7 +46,7 @@ absl::Status PullFile(ClusterClient& client, const v1::ResultFile& file, const f
   }
   const fs::path path = folder / file.path();
   GPIPE_RETURN_IF_ERROR(MakeFolder(path.parent_path()));
-  return DownloadFile(client.artifacts(), file.artifact(), path);
+  return DownloadFile(client.artifacts(), file.artifact(), path, client.transfer_options());
 }
 
 absl::Status PullFiles(ClusterClient& client, const v1::Job& job, const fs::path& folder) {

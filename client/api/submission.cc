@@ -5,7 +5,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "common/artifacts/transfer.h"
+#include "client/api/file_delivery.h"
 #include "common/field_error.h"
 #include "common/file.h"
 #include "common/random_id.h"
@@ -63,15 +63,15 @@ absl::Status CheckFiles(const spec::SpecFile& file) {
   return CheckReadable(file, files);
 }
 
-absl::Status UploadFiles(ClusterClient& client, const spec::SpecFile& file, FileMap& files) {
+absl::Status GiveFiles(FileDelivery& delivery, const spec::SpecFile& file, FileMap& files) {
   GPIPE_ASSIGN_OR_RETURN(const std::vector<spec::NamedFile> named_files, AllFilesOf(file));
   for (const spec::NamedFile& named : named_files) {
-    GPIPE_ASSIGN_OR_RETURN(files[named.path], UploadFile(client.artifacts(), Resolve(file, named.path)));
+    GPIPE_ASSIGN_OR_RETURN(files[named.path], delivery.Give(Resolve(file, named.path)));
   }
   return absl::OkStatus();
 }
 
-absl::Status AddResume(ClusterClient& client, const std::string& resume, v1::SubmitJobRequest& request) {
+absl::Status AddResume(FileDelivery& delivery, const std::string& resume, v1::SubmitJobRequest& request) {
   if (resume.empty()) return absl::OkStatus();
   std::error_code error;
   if (!fs::is_directory(resume, error)) {
@@ -80,9 +80,9 @@ absl::Status AddResume(ClusterClient& client, const std::string& resume, v1::Sub
   }
   GPIPE_ASSIGN_OR_RETURN(const fs::path folder, NewestCheckpoint(resume));
   v1::ResumeFiles& files = *request.mutable_resume_files();
-  GPIPE_ASSIGN_OR_RETURN(*files.mutable_manifest(), UploadFile(client.artifacts(), folder / kManifest));
-  GPIPE_ASSIGN_OR_RETURN(*files.mutable_model(), UploadFile(client.artifacts(), folder / kModel));
-  GPIPE_ASSIGN_OR_RETURN(*files.mutable_optimizer(), UploadFile(client.artifacts(), folder / kOptimizer));
+  GPIPE_ASSIGN_OR_RETURN(*files.mutable_manifest(), delivery.Give(folder / kManifest));
+  GPIPE_ASSIGN_OR_RETURN(*files.mutable_model(), delivery.Give(folder / kModel));
+  GPIPE_ASSIGN_OR_RETURN(*files.mutable_optimizer(), delivery.Give(folder / kOptimizer));
   return absl::OkStatus();
 }
 
@@ -104,8 +104,9 @@ absl::StatusOr<v1::Job> SubmitWithoutLines(ClusterClient& client, const spec::Sp
   v1::SubmitJobRequest request;
   *request.mutable_spec() = file.spec;
   request.set_request_id(options.request_id.empty() ? RandomId() : options.request_id);
-  GPIPE_RETURN_IF_ERROR(UploadFiles(client, file, *request.mutable_files()));
-  GPIPE_RETURN_IF_ERROR(AddResume(client, options.resume, request));
+  FileDelivery delivery(client);
+  GPIPE_RETURN_IF_ERROR(GiveFiles(delivery, file, *request.mutable_files()));
+  GPIPE_RETURN_IF_ERROR(AddResume(delivery, options.resume, request));
   absl::StatusOr<v1::Job> job = SubmitOnce(client, request);
   if (!absl::IsDeadlineExceeded(job.status())) return job;
   return absl::DeadlineExceededError(
@@ -119,7 +120,8 @@ absl::StatusOr<v1::PlanJobResponse> PlanWithoutLines(ClusterClient& client, cons
   v1::PlanJobRequest request;
   *request.mutable_spec() = file.spec;
   request.set_workers(workers);
-  GPIPE_RETURN_IF_ERROR(UploadFiles(client, file, *request.mutable_files()));
+  FileDelivery delivery(client);
+  GPIPE_RETURN_IF_ERROR(GiveFiles(delivery, file, *request.mutable_files()));
   return client.PlanJob(request);
 }
 

@@ -23,11 +23,11 @@ struct SubmitOptions {
   std::string request_id;
 };
 
-// Uploads what the spec names and submits. When the connection breaks on the way it is tried again with the same
-// request id, so that there is one job whatever was lost.
+// Gives what the spec names (FileDelivery) and submits. When the connection breaks on the way it is tried again with
+// the same request id, so that there is one job whatever was lost.
 absl::StatusOr<v1::Job> Submit(ClusterClient& client, const spec::SpecFile& file, const SubmitOptions& options);
 
-// Uploads what the spec names and asks for the plan on so many workers; 0 for those the spec asks for.
+// Gives what the spec names and asks for the plan on so many workers; 0 for those the spec asks for.
 absl::StatusOr<v1::PlanJobResponse> Plan(ClusterClient& client, const spec::SpecFile& file, int workers);
 
 // The folder itself if it is a checkpoint, else the one with the highest step in its `checkpoints`. A checkpoint

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "client/api/cluster_client.h"
+#include "client/cli/file_progress_line.h"
 
 namespace gpipe::client {
 
@@ -19,7 +20,11 @@ struct GlobalOptions {
 
   bool json() const { return format == "json"; }
   ClientOptions client(std::stop_token stop = {}) const {
-    return {orchestrator.empty() ? kDefaultAddress : orchestrator, absl::Seconds(timeout_seconds), std::move(stop)};
+    return {orchestrator.empty() ? kDefaultAddress : orchestrator,
+            absl::Seconds(timeout_seconds),
+            std::move(stop),
+            ShowFilesOn(stderr, quiet),
+            {}};
   }
 };
 

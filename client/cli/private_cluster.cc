@@ -43,7 +43,7 @@ PrivateCluster::~PrivateCluster() {
   stopped = std::move(cluster_);
 }
 
-absl::Status PrivateCluster::Start(LocalClusterOptions options) {
+absl::Status PrivateCluster::Start(LocalClusterOptions options, OnFileProgress on_file) {
   options.bin_dir = BinDir();
   const auto on_failure = [abandon = abandon_]() mutable { abandon.request_stop(); };
   auto cluster = LocalCluster::Start(options, abandon_.get_token(), on_failure);
@@ -52,7 +52,8 @@ absl::Status PrivateCluster::Start(LocalClusterOptions options) {
     absl::MutexLock lock(&mutex_);
     cluster_ = *std::move(cluster);
   }
-  client_ = std::make_unique<ClusterClient>(ClientOptions{cluster_->address(), {}, abandon_.get_token()});
+  client_ = std::make_unique<ClusterClient>(
+      ClientOptions{cluster_->address(), {}, abandon_.get_token(), std::move(on_file), cluster_->artifacts()});
   return Explain(WaitForWorkers(options.workers));
 }
 
@@ -99,7 +100,7 @@ void PrivateCluster::OnSignal(int count) {
 // With a client of its own: the other one's thread is busy watching. When cancelling fails because the job has just
 // ended, the watcher sees that; when the orchestrator does not answer, nothing more is to be waited for.
 void PrivateCluster::Cancel(const std::string& address, const std::string& job) {
-  ClusterClient client({address, absl::Seconds(5), {}});
+  ClusterClient client({address, absl::Seconds(5), {}, {}, {}});
   const absl::Status status = client.CancelJob(job).status();
   if (!status.ok() && !absl::IsFailedPrecondition(status)) abandon_.request_stop();
 }

@@ -26,8 +26,8 @@ class PrivateCluster {
   PrivateCluster(const PrivateCluster&) = delete;
   PrivateCluster& operator=(const PrivateCluster&) = delete;
 
-  // Returns when all workers have joined. bin_dir is filled in. At most once.
-  absl::Status Start(LocalClusterOptions options);
+  // Returns when all workers have joined. bin_dir is filled in. `on_file` is the client's. At most once.
+  absl::Status Start(LocalClusterOptions options, OnFileProgress on_file);
 
   // REQUIRES: Start succeeded.
   ClusterClient& client() { return *client_; }

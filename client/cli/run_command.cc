@@ -11,6 +11,7 @@
 #include "client/cli/attend.h"
 #include "client/cli/private_cluster.h"
 #include "client/local/machine.h"
+#include "common/artifacts/local_store.h"
 #include "common/status_macros.h"
 
 namespace gpipe::client {
@@ -43,6 +44,12 @@ void ShowLog(const LocalCluster& cluster, const v1::Job& job) {
   if (!tail.empty()) absl::FPrintF(stderr, "the end of the log of %s:\n%s\n", job.failure().worker(), tail);
 }
 
+// The job has perhaps read some of each content.
+void WarnOfChanges(const LocalCluster& cluster) {
+  const absl::Status unchanged = CheckReferences(cluster.artifacts());
+  if (!unchanged.ok()) absl::FPrintF(stderr, "warning: %s, while the job ran\n", unchanged.message());
+}
+
 // Follows the job, and fetches its results, whichever way it ended.
 absl::StatusOr<ExitCode> FinishJob(PrivateCluster& cluster, const std::string& id, const GlobalOptions& global,
                                    const RunOptions& options, const fs::path& folder) {
@@ -51,6 +58,7 @@ absl::StatusOr<ExitCode> FinishJob(PrivateCluster& cluster, const std::string& i
   GPIPE_ASSIGN_OR_RETURN(const JobProgress progress, Attend(client, id, {}, *display));
   std::error_code error;
   const bool continues = !options.resume.empty() && fs::equivalent(options.resume, folder, error);
+  WarnOfChanges(cluster.local());
   const absl::Status pulled = PullResults(client, progress.job(), folder, continues);
   const ExitCode code = ReportEnd(client, progress, global, stderr);  // The job's own end comes first.
   if (code == ExitCode::kFailed) ShowLog(cluster.local(), progress.job());
@@ -113,7 +121,7 @@ absl::StatusOr<ExitCode> Run(const GlobalOptions& global, const RunOptions& opti
   PrivateCluster cluster;
   Say(global, absl::StrCat("starting ", shape.workers, " workers of ", shape.threads, " threads on ",
                            cuda ? absl::StrCat(gpus, " GPUs") : "the CPU"));
-  GPIPE_RETURN_IF_ERROR(cluster.Start(shape));
+  GPIPE_RETURN_IF_ERROR(cluster.Start(shape, ShowFilesOn(stderr, global.quiet)));
   absl::StatusOr<ExitCode> code = RunJob(cluster, file, global, options, folder);
   const absl::Status copied = options.keep_logs ? cluster.local().CopyLogs(folder / "logs") : absl::OkStatus();
   if (!code.ok()) return cluster.Explain(code.status());

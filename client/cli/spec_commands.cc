@@ -15,7 +15,7 @@ namespace gpipe::client {
 namespace {
 
 // As `gpipe run` would run it; one worker stands for all.
-absl::StatusOr<v1::PlanJobResponse> PlanPrivately(spec::SpecFile file, int workers) {
+absl::StatusOr<v1::PlanJobResponse> PlanPrivately(spec::SpecFile file, int workers, bool quiet) {
   RunOptions run;
   run.workers = workers;
   const int gpus = file.spec.pipeline().device() == v1::DEVICE_CUDA ? CountGpus() : 0;
@@ -23,7 +23,7 @@ absl::StatusOr<v1::PlanJobResponse> PlanPrivately(spec::SpecFile file, int worke
   GPIPE_ASSIGN_OR_RETURN(LocalClusterOptions options, FitCluster(run, CountCores(), gpus, file.spec));
   options.workers = 1;
   PrivateCluster cluster;
-  GPIPE_RETURN_IF_ERROR(cluster.Start(options));
+  GPIPE_RETURN_IF_ERROR(cluster.Start(options, ShowFilesOn(stderr, quiet)));
   absl::StatusOr<v1::PlanJobResponse> response = Plan(cluster.client(), file, workers);
   if (!response.ok()) return cluster.Explain(response.status());
   return response;
@@ -31,7 +31,7 @@ absl::StatusOr<v1::PlanJobResponse> PlanPrivately(spec::SpecFile file, int worke
 
 absl::StatusOr<v1::PlanJobResponse> PlanFile(const GlobalOptions& global, const SpecOptions& options) {
   GPIPE_ASSIGN_OR_RETURN(const spec::SpecFile file, LoadSpec(options.spec));
-  if (global.orchestrator.empty()) return PlanPrivately(file, options.workers);
+  if (global.orchestrator.empty()) return PlanPrivately(file, options.workers, global.quiet);
   ClusterClient client(global.client());
   return Plan(client, file, options.workers);
 }

@@ -117,7 +117,7 @@ absl::Status LocalCluster::StartWorker(const LocalClusterOptions& options, int i
                        "--threads",       absl::StrCat(options.threads),
                        "--data-address",  "127.0.0.1",
                        "--work-dir",      folder_.path() / name,
-                       "--artifacts-dir", folder_.path() / "state" / "artifacts"};
+                       "--artifacts-dir", artifacts()};
   if (!options.trace_dir.empty()) process.arguments.insert(process.arguments.end(), {"--trace-dir", options.trace_dir});
   return StartChild(std::move(process), name);
 }

@@ -42,6 +42,8 @@ class LocalCluster {
   LocalCluster& operator=(const LocalCluster&) = delete;
 
   const std::string& address() const { return address_; }
+  // Where the orchestrator keeps its files (common/artifacts/local_store.h).
+  std::filesystem::path artifacts() const { return folder_.path() / "state" / "artifacts"; }
   // OK while no child has ended; then which one, how, and the last lines of its log.
   absl::Status Failure() const;
   // The last lines of the log of a child (`orchestrator`, `w0`); empty when there is none.

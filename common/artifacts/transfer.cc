@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "common/artifacts/file_hash.h"
 #include "common/file.h"
 #include "common/grpc_status.h"
 #include "common/sha256.h"
@@ -28,69 +29,76 @@ absl::StatusOr<bool> IsMissing(v1::ArtifactService::StubInterface& stub, const v
 
 // Streams the file; stops early when the server has ended the call, whose status then says why.
 absl::Status SendPieces(grpc::ClientWriterInterface<v1::UploadArtifactRequest>& writer,
-                        const std::filesystem::path& path) {
+                        const std::filesystem::path& path, int64_t size, const TransferOptions& options) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return ErrnoStatus(errno, "cannot read", path);
   v1::UploadArtifactRequest request;
   std::string buffer(kPieceBytes, '\0');
+  int64_t sent = 0;
   while (file) {
     file.read(buffer.data(), kPieceBytes);
     request.set_data(buffer.data(), static_cast<size_t>(file.gcount()));
     if (file.gcount() > 0 && !writer.Write(request)) break;
+    sent += file.gcount();
+    options.Report(FileProgress::Doing::kSending, path, sent, size);
   }
   return file.bad() ? ErrnoStatus(errno, "cannot read", path) : absl::OkStatus();
 }
 
 absl::Status Send(v1::ArtifactService::StubInterface& stub, const v1::ArtifactRef& ref,
-                  const std::filesystem::path& path) {
+                  const std::filesystem::path& path, const TransferOptions& options) {
   grpc::ClientContext context;
+  const std::stop_callback cancel(options.stop, [&context] { context.TryCancel(); });
   v1::UploadArtifactResponse response;
   const auto writer = stub.UploadArtifact(&context, &response);
   v1::UploadArtifactRequest first;
   *first.mutable_ref() = ref;
-  absl::Status sent = writer->Write(first) ? SendPieces(*writer, path) : absl::OkStatus();
+  absl::Status sent = writer->Write(first) ? SendPieces(*writer, path, ref.size(), options) : absl::OkStatus();
   if (!sent.ok()) context.TryCancel();
   writer->WritesDone();
   const absl::Status finished = FromGrpc(writer->Finish());
   return sent.ok() ? finished : sent;
 }
 
-}  // namespace
-
-absl::StatusOr<v1::ArtifactRef> RefOfFile(const std::filesystem::path& path) {
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) return ErrnoStatus(ENOENT, "cannot read", path);
-  if (std::filesystem::is_directory(path, error)) {
-    return absl::InvalidArgumentError(absl::StrCat(path.string(), " is a folder"));
-  }
-  v1::ArtifactRef ref;
-  GPIPE_ASSIGN_OR_RETURN(*ref.mutable_sha256(), Sha256OfFile(path));
-  ref.set_size(static_cast<int64_t>(std::filesystem::file_size(path, error)));
-  if (error) return ErrnoStatus(error.value(), "cannot read", path);
-  return ref;
+absl::Status SendIfMissing(v1::ArtifactService::StubInterface& stub, const v1::ArtifactRef& ref,
+                           const std::filesystem::path& path, const TransferOptions& options) {
+  GPIPE_ASSIGN_OR_RETURN(const bool missing, IsMissing(stub, ref));
+  return missing ? Send(stub, ref, path, options) : absl::OkStatus();
 }
 
-absl::StatusOr<v1::ArtifactRef> UploadFile(v1::ArtifactService::StubInterface& stub,
-                                           const std::filesystem::path& path) {
-  GPIPE_ASSIGN_OR_RETURN(v1::ArtifactRef ref, RefOfFile(path));
-  GPIPE_ASSIGN_OR_RETURN(const bool missing, IsMissing(stub, ref));
-  if (missing) GPIPE_RETURN_IF_ERROR(Send(stub, ref, path));
-  return ref;
+}  // namespace
+
+absl::StatusOr<v1::ArtifactRef> UploadFile(v1::ArtifactService::StubInterface& stub, const std::filesystem::path& path,
+                                           const TransferOptions& options) {
+  GPIPE_ASSIGN_OR_RETURN(HashedFile file, HashFile(path, options));
+  const absl::Status sent = SendIfMissing(stub, file.ref, path, options);
+  if (absl::IsDataLoss(sent) && options.memory != nullptr) {
+    // A file system that does not keep its times has made the memory wrong.
+    TransferOptions without = options;
+    without.memory = nullptr;
+    return UploadFile(stub, path, without);
+  }
+  GPIPE_RETURN_IF_ERROR(sent);
+  return std::move(file.ref);
 }
 
 absl::Status DownloadFile(v1::ArtifactService::StubInterface& stub, const v1::ArtifactRef& ref,
-                          const std::filesystem::path& path) {
+                          const std::filesystem::path& path, const TransferOptions& options) {
   GPIPE_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
   grpc::ClientContext context;
+  const std::stop_callback cancel(options.stop, [&context] { context.TryCancel(); });
   v1::DownloadArtifactRequest request;
   *request.mutable_ref() = ref;
   const auto reader = stub.DownloadArtifact(&context, request);
   Sha256 hash;
   v1::DownloadArtifactResponse piece;
   absl::Status written;
+  int64_t done = 0;
   while (written.ok() && reader->Read(&piece)) {
     hash.Update(piece.data());
     written = file.Append(piece.data());
+    done += static_cast<int64_t>(piece.data().size());
+    options.Report(FileProgress::Doing::kFetching, path, done, ref.size());
   }
   if (!written.ok()) context.TryCancel();
   const absl::Status finished = FromGrpc(reader->Finish());

@@ -5,22 +5,22 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/artifacts/transfer_options.h"
 #include "gpipe/v1/pipeline_service.grpc.pb.h"
 
 namespace gpipe {
 
 // Moving files to and from the orchestrator by content. Any thread; blocking. Bytes travel in pieces of 1 MiB.
 
-// Hash and size of a local file. NOT_FOUND names it.
-absl::StatusOr<v1::ArtifactRef> RefOfFile(const std::filesystem::path& path);
-
-// Sends the file unless the orchestrator has it already.
-absl::StatusOr<v1::ArtifactRef> UploadFile(v1::ArtifactService::StubInterface& stub, const std::filesystem::path& path);
+// Hashes the file (HashFile, whose errors it has) and sends it unless the orchestrator has it already. DATA_LOSS: it
+// was changed in between.
+absl::StatusOr<v1::ArtifactRef> UploadFile(v1::ArtifactService::StubInterface& stub, const std::filesystem::path& path,
+                                           const TransferOptions& options = {});
 
 // Fetches into `path` (atomically; its folder must exist), resuming nothing. DATA_LOSS when the content is not what ref
 // says.
 absl::Status DownloadFile(v1::ArtifactService::StubInterface& stub, const v1::ArtifactRef& ref,
-                          const std::filesystem::path& path);
+                          const std::filesystem::path& path, const TransferOptions& options = {});
 
 // Fills `data` with the bytes from offset on. Only their number is checked (DATA_LOSS), as the hash is of the whole.
 absl::Status ReadRange(v1::ArtifactService::StubInterface& stub, const v1::ArtifactRef& ref, int64_t offset,

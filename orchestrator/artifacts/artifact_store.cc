@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/artifacts/layout.h"
+#include "common/artifacts/local_store.h"
 #include "common/status_macros.h"
 
 namespace gpipe::orchestrator {
@@ -26,11 +27,14 @@ absl::Status MakeFolder(const fs::path& path) {
   return created ? SyncPath(path.parent_path()) : absl::OkStatus();
 }
 
+// The content, or where it is (common/artifacts/local_store.h).
+bool IsContent(const fs::path& path) { return path.extension().empty() || path.extension() == ".ref"; }
+
 // Everything in the folder that is not the content it is named after.
 absl::Status RemoveLeftovers(const fs::path& folder) {
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-    if (IsSha256(entry.path().filename().string())) continue;
+    if (IsSha256(entry.path().stem().string()) && IsContent(entry.path())) continue;
     std::error_code remove_error;
     fs::remove_all(entry.path(), remove_error);
     if (remove_error) return ErrnoStatus(remove_error.value(), "cannot remove", entry.path());
@@ -96,16 +100,7 @@ absl::StatusOr<ArtifactStore::Writer> ArtifactStore::Begin(const v1::ArtifactRef
 
 bool ArtifactStore::Has(const v1::ArtifactRef& ref) const { return Path(ref).ok(); }
 
-absl::StatusOr<fs::path> ArtifactStore::Path(const v1::ArtifactRef& ref) const {
-  GPIPE_RETURN_IF_ERROR(CheckDigest(ref.sha256()));
-  fs::path path = PathOf(ref.sha256());
-  std::error_code error;
-  auto size = fs::file_size(path, error);
-  if (error || static_cast<int64_t>(size) != ref.size()) {
-    return absl::NotFoundError(absl::StrCat("no artifact ", ref.sha256(), " of ", ref.size(), " bytes"));
-  }
-  return path;
-}
+absl::StatusOr<fs::path> ArtifactStore::Path(const v1::ArtifactRef& ref) const { return FindArtifact(folder_, ref); }
 
 absl::StatusOr<v1::ArtifactRef> ArtifactStore::Adopt(const fs::path& path) {
   v1::ArtifactRef ref;

@@ -54,7 +54,8 @@ class ArtifactStore {
   absl::StatusOr<Writer> Begin(const v1::ArtifactRef& expected);
 
   bool Has(const v1::ArtifactRef& ref) const;
-  // Where the content lies, to be read only. It is never removed, so the path stays good.
+  // Where the content lies, to be read only: here, where it is never removed, so that the path stays good; or at a user
+  // of a cluster that is only his (common/artifacts/local_store.h, whose FAILED_PRECONDITION names his file).
   absl::StatusOr<std::filesystem::path> Path(const v1::ArtifactRef& ref) const;
 
   // Moves a file of ours in, by its content; `path` is gone afterwards. When this fails the file is still there.

@@ -2,6 +2,7 @@
 #define GPIPE_WORKER_DATA_ARTIFACTS_H_
 
 #include <filesystem>
+#include <optional>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -16,6 +17,10 @@ class Artifacts {
 
   // Sends the file unless it is there already.
   virtual absl::StatusOr<v1::ArtifactRef> Upload(const std::filesystem::path& path) = 0;
+
+  // Where the content is on this machine, to be read only and not to be kept; none when it must be fetched.
+  // FAILED_PRECONDITION names a user's file that is not what it was when it was submitted.
+  virtual absl::StatusOr<std::optional<std::filesystem::path>> Find(const v1::ArtifactRef& ref) = 0;
 
   // Fetches into `path`, whose folder exists; the content is what `ref` says, or it is DATA_LOSS.
   virtual absl::Status Download(const v1::ArtifactRef& ref, const std::filesystem::path& path) = 0;

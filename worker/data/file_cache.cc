@@ -23,6 +23,8 @@ absl::StatusOr<std::filesystem::path> FileCache::Fetch(const v1::ArtifactRef& re
   if (!IsSha256(ref.sha256()) || ref.size() < 0) {
     return absl::InvalidArgumentError(absl::StrCat("'", ref.sha256(), "' is no content hash"));
   }
+  GPIPE_ASSIGN_OR_RETURN(std::optional<std::filesystem::path> here, artifacts_->Find(ref));
+  if (here) return *std::move(here);
   const std::filesystem::path path = folder_ / ref.sha256();
   auto entry = std::ranges::find(entries_, ref.sha256(), &Entry::sha256);
   if (entry == entries_.end()) {

@@ -19,7 +19,8 @@ class FileCache {
   // Uses `folder`, which exists, and removes what an earlier process left there. `artifacts` must outlive the cache.
   static absl::StatusOr<FileCache> Create(std::filesystem::path folder, int64_t limit_bytes, Artifacts& artifacts);
 
-  // A local file with that content, kept until ReleaseAll. INVALID_ARGUMENT when `ref` is no reference.
+  // A local file with that content, good until ReleaseAll: one that was fetched, or one that is on this machine anyway
+  // and is used where it is. INVALID_ARGUMENT when `ref` is no reference.
   absl::StatusOr<std::filesystem::path> Fetch(const v1::ArtifactRef& ref);
 
   // The attempt is over: all files may go when room is needed.

@@ -4,13 +4,13 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <system_error>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
-#include "common/artifacts/layout.h"
+#include "common/artifacts/local_store.h"
 #include "common/file.h"
-#include "common/sha256.h"
+#include "common/link_or_copy.h"
+#include "common/status_macros.h"
 
 namespace gpipe::worker {
 namespace {
@@ -36,26 +36,23 @@ absl::StatusOr<v1::ArtifactRef> GrpcArtifacts::Upload(const std::filesystem::pat
 }
 
 absl::Status GrpcArtifacts::Download(const v1::ArtifactRef& ref, const std::filesystem::path& path) {
-  if (const auto file = Find(ref)) {
-    std::error_code error;
-    std::filesystem::create_hard_link(*file, path, error);
-    if (!error) return absl::OkStatus();
-  }
+  GPIPE_ASSIGN_OR_RETURN(const auto file, Find(ref));
+  if (file) return LinkOrCopyFile(*file, path, HardLinks::kNever).status();
   return DownloadFile(stub_, ref, path);
 }
 
 absl::Status GrpcArtifacts::Read(const v1::ArtifactRef& ref, int64_t offset, absl::Span<char> data) {
-  if (const auto file = Find(ref)) return ReadPart(*file, offset, data);
+  GPIPE_ASSIGN_OR_RETURN(const auto file, Find(ref));
+  if (file) return ReadPart(*file, offset, data);
   return ReadRange(stub_, ref, offset, data);
 }
 
-std::optional<std::filesystem::path> GrpcArtifacts::Find(const v1::ArtifactRef& ref) const {
-  if (folder_.empty() || !IsSha256(ref.sha256())) return std::nullopt;
-  std::filesystem::path path = ArtifactPath(folder_, ref.sha256());
-  std::error_code error;
-  const auto size = std::filesystem::file_size(path, error);
-  if (error || static_cast<int64_t>(size) != ref.size()) return std::nullopt;
-  return path;
+absl::StatusOr<std::optional<std::filesystem::path>> GrpcArtifacts::Find(const v1::ArtifactRef& ref) {
+  if (folder_.empty()) return std::nullopt;
+  absl::StatusOr<std::filesystem::path> path = FindArtifact(folder_, ref);
+  if (absl::IsNotFound(path.status())) return std::nullopt;
+  GPIPE_RETURN_IF_ERROR(path.status());
+  return *std::move(path);
 }
 
 }  // namespace gpipe::worker

@@ -10,7 +10,7 @@
 
 namespace gpipe::worker {
 
-// The orchestrator's artifacts over gRPC; those in a folder of this machine are taken from there.
+// The orchestrator's artifacts over gRPC; those in a folder of this machine are found there.
 class GrpcArtifacts : public Artifacts {
  public:
   // `stub` must outlive this. `folder` is that of the orchestrator; empty: it is on another machine.
@@ -18,13 +18,11 @@ class GrpcArtifacts : public Artifacts {
       : stub_(stub), folder_(std::move(folder)) {}
 
   absl::StatusOr<v1::ArtifactRef> Upload(const std::filesystem::path& path) override;
-  // A file of this machine is linked, not copied: nobody writes to an artifact.
+  absl::StatusOr<std::optional<std::filesystem::path>> Find(const v1::ArtifactRef& ref) override;
   absl::Status Download(const v1::ArtifactRef& ref, const std::filesystem::path& path) override;
   absl::Status Read(const v1::ArtifactRef& ref, int64_t offset, absl::Span<char> data) override;
 
  private:
-  std::optional<std::filesystem::path> Find(const v1::ArtifactRef& ref) const;
-
   v1::ArtifactService::StubInterface& stub_;
   const std::filesystem::path folder_;
 };

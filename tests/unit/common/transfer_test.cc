@@ -9,6 +9,9 @@
 #include <optional>
 #include <string>
 
+#include "absl/time/clock.h"
+#include "common/artifacts/file_stamp.h"
+#include "common/artifacts/hash_memory.h"
 #include "common/file.h"
 #include "common/sha256.h"
 #include "gmock/gmock.h"
@@ -37,6 +40,7 @@ class MemoryArtifacts : public v1::ArtifactService::Service {
     v1::UploadArtifactRequest request;
     if (!reader->Read(&request) || !request.has_ref()) return {grpc::INVALID_ARGUMENT, "no ref"};
     const v1::ArtifactRef ref = request.ref();
+    if (ref.sha256() == refuses) return {grpc::DATA_LOSS, "other bytes"};
     std::string content;
     while (reader->Read(&request)) {
       largest_piece = std::max(largest_piece, request.data().size());
@@ -62,6 +66,7 @@ class MemoryArtifacts : public v1::ArtifactService::Service {
   }
 
   std::map<std::string, std::string> files;
+  std::string refuses;  // Whose bytes are found to be others.
   int uploads = 0;
   size_t largest_piece = 0;
   grpc::Status upload_answer;
@@ -128,8 +133,8 @@ TEST_F(TransferTest, AnEarlyRefusalIsReportedAsTheServerSaidIt) {
 
 TEST_F(TransferTest, MissingFilesAndFoldersAreNamed) {
   EXPECT_EQ(UploadFile(*stub_, At("none")).status().code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(RefOfFile(At("none")).status().message()), testing::HasSubstr(At("none").string()));
-  EXPECT_EQ(RefOfFile(folder_->path()).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(UploadFile(*stub_, At("none")).status().message()), testing::HasSubstr(At("none").string()));
+  EXPECT_EQ(UploadFile(*stub_, folder_->path()).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(service_.uploads, 0);
 }
 
@@ -161,6 +166,40 @@ TEST_F(TransferTest, ARangeIsReadIntoPlace) {
   EXPECT_EQ(ReadRange(*stub_, *ref, 250'000, absl::MakeSpan(data)).code(), absl::StatusCode::kDataLoss);
   service_.files.clear();
   EXPECT_EQ(ReadRange(*stub_, *ref, 0, absl::MakeSpan(data)), absl::NotFoundError("no such artifact"));
+}
+
+TEST_F(TransferTest, ProgressIsToldAndAStopIsHeeded) {
+  std::stop_source stop;
+  int64_t sent = 0, fetched = 0;
+  TransferOptions options;
+  options.stop = stop.get_token();
+  options.on_progress = [&](const FileProgress& progress) {
+    EXPECT_EQ(progress.total, 5'000'000);
+    if (progress.doing == FileProgress::Doing::kSending) sent = progress.done;
+    if (progress.doing == FileProgress::Doing::kFetching) fetched = progress.done;
+    if (fetched > 1'000'000) stop.request_stop();
+  };
+  const auto ref = UploadFile(*stub_, Write(std::string(5'000'000, 'x')), options);
+  ASSERT_TRUE(ref.ok()) << ref.status();
+  EXPECT_EQ(sent, 5'000'000);
+  EXPECT_EQ(DownloadFile(*stub_, *ref, At("copy"), options).code(), absl::StatusCode::kCancelled);
+  EXPECT_LT(fetched, 5'000'000);
+  EXPECT_FALSE(std::filesystem::exists(At("copy")));
+  EXPECT_EQ(UploadFile(*stub_, At("source"), options).status().code(), absl::StatusCode::kCancelled);
+}
+
+// As on a file system whose times do not tell of a change.
+TEST_F(TransferTest, AMemoryThatIsWrongIsPutRight) {
+  const auto path = Write("content");
+  std::filesystem::last_write_time(path, std::filesystem::file_time_type::clock::now() - std::chrono::hours(1));
+  HashMemory memory({});
+  memory.Remember(path, *StampOf(path), std::string(64, 'a'), absl::Now() + absl::Hours(1));
+  service_.refuses = std::string(64, 'a');
+  TransferOptions options;
+  options.memory = &memory;
+  const auto ref = UploadFile(*stub_, path, options);
+  ASSERT_TRUE(ref.ok()) << ref.status();
+  EXPECT_EQ(service_.files.at(ref->sha256()), "content");
 }
 
 TEST_F(TransferTest, AServerThatIsAwayIsUnavailable) {

@@ -31,6 +31,15 @@ TEST_F(FileCacheTest, FetchesEachContentOnce) {
   EXPECT_EQ(artifacts_.downloads(), 1);
 }
 
+TEST_F(FileCacheTest, WhatIsOnThisMachineIsUsedWhereItIs) {
+  FileCache cache = Make(1000);
+  const v1::ArtifactRef ref = artifacts_.Add("weights");
+  artifacts_.SayItIsHere(ref, folder_.path() / "weights");
+  EXPECT_EQ(*cache.Fetch(ref), folder_.path() / "weights");
+  EXPECT_EQ(artifacts_.downloads(), 0);
+  EXPECT_EQ(cache.bytes(), 0);
+}
+
 TEST_F(FileCacheTest, TheLongestUnusedGoesFirst) {
   FileCache cache = Make(250);
   const v1::ArtifactRef a = Ref(artifacts_, 'a'), b = Ref(artifacts_, 'b'), c = Ref(artifacts_, 'c');

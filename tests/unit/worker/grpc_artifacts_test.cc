@@ -4,6 +4,7 @@
 #include <string>
 
 #include "common/artifacts/layout.h"
+#include "common/artifacts/local_store.h"
 #include "common/file.h"
 #include "common/sha256.h"
 #include "grpcpp/create_channel.h"
@@ -45,17 +46,31 @@ TEST_F(GrpcArtifactsTest, AFileOfThisMachineIsReadWhereItIs) {
   EXPECT_EQ(artifacts_.Read(ref, 8, absl::MakeSpan(data)).code(), absl::StatusCode::kDataLoss);
 }
 
-TEST_F(GrpcArtifactsTest, AFileOfThisMachineIsLinked) {
+TEST_F(GrpcArtifactsTest, AFileOfThisMachineIsFound) {
   const v1::ArtifactRef ref = Put("0123456789");
-  const std::filesystem::path copy = folder_.path() / "copy";
-  ASSERT_TRUE(artifacts_.Download(ref, copy).ok());
-  EXPECT_TRUE(std::filesystem::equivalent(copy, ArtifactPath(folder_.path(), ref.sha256())));
+  const auto found = artifacts_.Find(ref);
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_EQ(*found, ArtifactPath(folder_.path(), ref.sha256()));
+  ASSERT_TRUE(artifacts_.Download(ref, folder_.path() / "copy").ok());
+  EXPECT_EQ(*ReadFile(folder_.path() / "copy"), "0123456789");
+}
+
+TEST_F(GrpcArtifactsTest, AFileOfTheUsersThatHasChangedIsNamed) {
+  const std::filesystem::path path = folder_.path() / "model.pt2";
+  ASSERT_TRUE(WriteFileAtomically(path, "0123456789").ok());
+  const HashedFile file = *HashFile(path);
+  ASSERT_TRUE(ReferToFile(folder_.path(), file, path).ok());
+  EXPECT_EQ(*artifacts_.Find(file.ref), path);
+  ASSERT_TRUE(WriteFileAtomically(path, "9876543210").ok());
+  std::string data(4, ' ');
+  EXPECT_EQ(artifacts_.Read(file.ref, 3, absl::MakeSpan(data)).code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST_F(GrpcArtifactsTest, WhatIsNotHereIsAskedFor) {
   v1::ArtifactRef ref = Put("0123456789");
   ref.set_size(9);
   std::string data(4, ' ');
+  EXPECT_EQ(*artifacts_.Find(ref), std::nullopt);
   EXPECT_EQ(artifacts_.Read(ref, 3, absl::MakeSpan(data)).code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(artifacts_.Download(ref, folder_.path() / "copy").code(), absl::StatusCode::kUnavailable);
 }

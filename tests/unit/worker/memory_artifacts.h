@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -31,6 +32,17 @@ class MemoryArtifacts : public Artifacts {
   absl::StatusOr<v1::ArtifactRef> Upload(const std::filesystem::path& path) override {
     GPIPE_ASSIGN_OR_RETURN(const std::string content, ReadFile(path));
     return Add(content);
+  }
+
+  // None is, unless a test says so.
+  absl::StatusOr<std::optional<std::filesystem::path>> Find(const v1::ArtifactRef& ref) override {
+    absl::MutexLock lock(&mutex_);
+    const auto found = here_.find(ref.sha256());
+    return found == here_.end() ? std::nullopt : std::optional(found->second);
+  }
+  void SayItIsHere(const v1::ArtifactRef& ref, const std::filesystem::path& path) {
+    absl::MutexLock lock(&mutex_);
+    here_[ref.sha256()] = path;
   }
 
   absl::Status Download(const v1::ArtifactRef& ref, const std::filesystem::path& path) override {
@@ -70,6 +82,7 @@ class MemoryArtifacts : public Artifacts {
  private:
   mutable absl::Mutex mutex_;
   std::map<std::string, std::string> contents_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::filesystem::path> here_ ABSL_GUARDED_BY(mutex_);
   int downloads_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t bytes_read_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Status lost_ ABSL_GUARDED_BY(mutex_);
