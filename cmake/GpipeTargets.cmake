@@ -23,20 +23,26 @@ function(gpipe_binary name)
 endfunction()
 
 # gpipe_test(NAME SOURCES ... DEPS ... [TIMEOUT seconds] [LABELS ...]): a GoogleTest binary, one ctest entry.
-# Tests find the programs under test and the repository through GPIPE_BIN_DIR and GPIPE_SOURCE_DIR.
+# Tests find the programs under test and the repository through tests/unit/paths.h.
 function(gpipe_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
-  target_compile_definitions(${name} PRIVATE
-    GPIPE_SOURCE_DIR="${PROJECT_SOURCE_DIR}" GPIPE_BIN_DIR="${PROJECT_BINARY_DIR}/bin")
-  target_link_libraries(${name} PRIVATE ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} gpipe_test_paths GTest::gmock GTest::gtest_main)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
+endfunction()
+
+# gpipe_torch_test(NAME ...): a gpipe_test whose units include LibTorch. They share one precompiled header
+# (tests/unit/torch_test_pch.h) and are hardly optimised: what takes time in them is to compile them.
+function(gpipe_torch_test name)
+  gpipe_test(${name} ${ARGN})
+  target_compile_options(${name} PRIVATE ${GPIPE_TEST_OPTIONS})
+  target_precompile_headers(${name} REUSE_FROM gpipe_torch_test_headers)
 endfunction()
 
 # gpipe_fuzzer(NAME SOURCES ... DEPS ...): a libFuzzer program in build/fuzz.

@@ -11,6 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/unit/client/plans.h"
+#include "tests/unit/paths.h"
 
 namespace gpipe::client {
 namespace {
@@ -20,7 +21,7 @@ using testing::HasSubstr;
 using testing::Not;
 
 void ExpectGolden(const std::string& name, const v1::PlanJobResponse& response) {
-  const std::string path = GPIPE_SOURCE_DIR "/tests/golden/drawings/" + name + ".svg";
+  const std::string path = SourceFolder() / "tests/golden/drawings" / (name + ".svg");
   const std::string drawn = DrawPlan(response);
   if (std::getenv("GPIPE_UPDATE_GOLDEN") != nullptr) std::ofstream(path, std::ios::binary) << drawn;
   EXPECT_EQ(drawn, ReadFile(path).value_or("")) << path;

@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <string>
 
+#include "tests/unit/paths.h"
+
 namespace gpipe::client {
 
 struct ProgramResult {
@@ -15,8 +17,8 @@ struct ProgramResult {
 
 // Runs the real `gpipe` through a shell with these arguments. Nothing of the environment names an orchestrator.
 inline ProgramResult RunGpipe(const std::string& arguments, const std::string& environment = "") {
-  const std::string command = "env -u GPIPE_ORCHESTRATOR NO_COLOR=1 " + environment + " " + GPIPE_BIN_DIR + "/gpipe " +
-                              arguments + " 2>&1 </dev/null";
+  const std::string command = "env -u GPIPE_ORCHESTRATOR NO_COLOR=1 " + environment + " " +
+                              (BinFolder() / "gpipe").string() + " " + arguments + " 2>&1 </dev/null";
   ProgramResult result;
   std::FILE* pipe = popen(command.c_str(), "r");
   char buffer[4096];

@@ -8,6 +8,7 @@
 #include "common/string_view.h"
 #include "gtest/gtest.h"
 #include "tests/unit/common/spec_testing.h"
+#include "tests/unit/paths.h"
 
 namespace gpipe::spec {
 namespace {
@@ -26,7 +27,7 @@ v1::JobSpec Read(std::string_view text) {
 
 TEST(SpecReaderTest, ReadsTheExamples) {
   int read = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(GPIPE_SOURCE_DIR "/examples")) {
+  for (const auto& entry : std::filesystem::directory_iterator(SourceFolder() / "examples")) {
     if (entry.path().extension() != ".yaml") continue;
     const auto file = ReadSpecFile(entry.path());
     ASSERT_TRUE(file.ok()) << file.status();

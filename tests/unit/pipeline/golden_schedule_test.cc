@@ -7,6 +7,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "tests/unit/paths.h"
 #include "tests/unit/pipeline/schedules.h"
 
 namespace gpipe::pipeline {
@@ -62,7 +63,7 @@ std::vector<Case> Cases() {
 class GoldenScheduleTest : public ::testing::TestWithParam<Case> {};
 
 TEST_P(GoldenScheduleTest, MatchesItsFile) {
-  const std::string path = GPIPE_SOURCE_DIR "/tests/golden/schedules/" + GetParam().name + ".txt";
+  const std::string path = SourceFolder() / "tests/golden/schedules" / (GetParam().name + ".txt");
   const Schedule schedule = Lowered(GetParam().options, GetParam().edges);
   ASSERT_TRUE(ValidateSchedule(schedule, GetParam().edges).ok());
   if (std::getenv("GPIPE_UPDATE_GOLDEN") != nullptr) {

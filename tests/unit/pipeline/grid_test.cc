@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/unit/paths.h"
 #include "tests/unit/pipeline/schedules.h"
 
 namespace gpipe::pipeline {
@@ -31,7 +32,7 @@ TEST(GridTest, NamesTheStageWhenAWorkerHasSeveral) {
 }
 
 TEST(GridTest, TheDrawingInTheDocumentationIsThisOne) {
-  std::ifstream file(GPIPE_SOURCE_DIR "/docs/schedules.md");
+  std::ifstream file(SourceFolder() / "docs/schedules.md");
   std::ostringstream text;
   text << file.rdbuf();
   EXPECT_THAT(text.str(), HasSubstr("```\n" + RenderGrid(Lowered(Training(4, 4), Chain(4))) + "```"));

@@ -14,6 +14,7 @@
 #include <tuple>
 
 #include "absl/strings/match.h"
+#include "tests/unit/paths.h"
 #include "tests/unit/worker/close.h"
 #include "tests/unit/worker/cut_program.h"
 #include "tests/unit/worker/memory_artifacts.h"
@@ -29,7 +30,7 @@ using ::caffe2::serialize::PyTorchStreamReader;
 using ::caffe2::serialize::PyTorchStreamWriter;
 using ::testing::HasSubstr;
 
-const std::filesystem::path kFolder = GPIPE_SOURCE_DIR "/tests/golden/exported";
+const std::filesystem::path kFolder = SourceFolder() / "tests/golden/exported";
 
 std::unique_ptr<Archive> OpenArchive(const std::string& name) {
   auto archive = Archive::Open(kFolder / (name + ".pt2"));

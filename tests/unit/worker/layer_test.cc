@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/spec/reader.h"
 #include "common/spec/validator.h"
+#include "tests/unit/paths.h"
 #include "tests/unit/worker/close.h"
 #include "worker/data/tensor_file.h"
 #include "worker/model/model_layers.h"
@@ -104,7 +105,7 @@ TEST_P(GoldenLayerTest, FindsTheSameShapeOnMetaTensors) {
 
 std::vector<std::string> GoldenFiles() {
   std::vector<std::string> files;
-  for (const auto& entry : std::filesystem::directory_iterator(GPIPE_SOURCE_DIR "/tests/golden/layers")) {
+  for (const auto& entry : std::filesystem::directory_iterator(SourceFolder() / "tests/golden/layers")) {
     files.push_back(entry.path().string());
   }
   std::sort(files.begin(), files.end());
