@@ -115,11 +115,13 @@ absl::StatusOr<v1::Job> SubmitWithoutLines(ClusterClient& client, const spec::Sp
                    request.request_id(), " answers with that job, and submits no second one"));
 }
 
-absl::StatusOr<v1::PlanJobResponse> PlanWithoutLines(ClusterClient& client, const spec::SpecFile& file, int workers) {
+absl::StatusOr<v1::PlanJobResponse> PlanWithoutLines(ClusterClient& client, const spec::SpecFile& file,
+                                                     const PlanOptions& options) {
   GPIPE_RETURN_IF_ERROR(client.GetVersion().status());
   v1::PlanJobRequest request;
   *request.mutable_spec() = file.spec;
-  request.set_workers(workers);
+  request.set_workers(options.workers);
+  request.set_validate_only(options.validate_only);
   FileDelivery delivery(client);
   GPIPE_RETURN_IF_ERROR(GiveFiles(delivery, file, *request.mutable_files()));
   return client.PlanJob(request);
@@ -171,8 +173,9 @@ absl::StatusOr<v1::Job> Submit(ClusterClient& client, const spec::SpecFile& file
   return job;
 }
 
-absl::StatusOr<v1::PlanJobResponse> Plan(ClusterClient& client, const spec::SpecFile& file, int workers) {
-  absl::StatusOr<v1::PlanJobResponse> plan = PlanWithoutLines(client, file, workers);
+absl::StatusOr<v1::PlanJobResponse> Plan(ClusterClient& client, const spec::SpecFile& file,
+                                         const PlanOptions& options) {
+  absl::StatusOr<v1::PlanJobResponse> plan = PlanWithoutLines(client, file, options);
   if (!plan.ok()) return spec::WithLines(plan.status(), file);
   return plan;
 }

@@ -4,11 +4,12 @@
 #include <set>
 #include <utility>
 
-#include "absl/strings/match.h"
+#include "absl/algorithm/container.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/exported/graph_parser.h"
 #include "common/exported/json_find.h"
+#include "common/exported/value_names.h"
 #include "common/status_macros.h"
 #include "nlohmann/json.hpp"
 
@@ -88,25 +89,32 @@ absl::StatusOr<TensorMeta> ParseMeta(const json& value) {
   TensorMeta meta{{dtype.get<int64_t>()}, {}};
   for (const json& size : Find(value, "/sizes")) {
     const json& number = Find(size, "/as_int");
-    meta.sizes.push_back(number.is_number_integer() ? std::optional(number.get<int64_t>()) : std::nullopt);
+    meta.sizes.push_back(number.is_number_integer() ? Size(number.get<int64_t>())
+                                                    : Size(TextAt(size, "/as_expr/expr_str")));
   }
   return meta;
 }
 
-absl::StatusOr<UserInput> DescribeUserInput(const Input& input, const json& tensor_values) {
-  if (!tensor_values.is_object() || !tensor_values.contains(input.value)) {
-    return Malformed(absl::StrCat("nothing is said of the input ", input.name));
+absl::Status ParseValues(const json& tensor_values, Program& program) {
+  for (const auto& [name, value] : tensor_values.items()) {
+    absl::StatusOr<TensorMeta> meta = ParseMeta(value);
+    if (!meta.ok()) return Malformed(absl::StrCat("value '", name, "': ", meta.status().message()));
+    program.values.emplace(name, *std::move(meta));
   }
-  UserInput user{input.name, input.value, {}};
-  GPIPE_ASSIGN_OR_RETURN(user.meta, ParseMeta(tensor_values[input.value]));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<UserInput> DescribeUserInput(const Input& input, const Program& program) {
+  const auto found = program.values.find(input.value);
+  if (found == program.values.end()) return Malformed(absl::StrCat("nothing is said of the input ", input.name));
+  UserInput user{input.name, input.value, found->second};
   if (user.meta.sizes.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat("input '", input.name, "' is a single number, and has no samples; make it a constant"));
   }
-  if (user.meta.sizes.front().has_value()) {
+  if (const auto* batch = std::get_if<int64_t>(&user.meta.sizes.front())) {
     return absl::InvalidArgumentError(absl::StrCat("the batch size is baked in: dimension 0 of input '", input.name,
-                                                   "' is always ", *user.meta.sizes.front(),
-                                                   "; export with a dynamic one"));
+                                                   "' is always ", *batch, "; export with a dynamic one"));
   }
   return user;
 }
@@ -140,11 +148,10 @@ std::string OutputName(const std::string& leaf, size_t position) {
 }
 
 absl::Status ParseSignature(const json& root, Program& program) {
-  const json& tensor_values = Find(root, "/graph_module/graph/tensor_values");
   for (const json& spec : Find(root, "/graph_module/signature/input_specs")) {
     GPIPE_ASSIGN_OR_RETURN(Input input, ParseInput(spec));
     if (input.kind == InputKind::kUserInput) {
-      GPIPE_ASSIGN_OR_RETURN(UserInput user, DescribeUserInput(input, tensor_values));
+      GPIPE_ASSIGN_OR_RETURN(UserInput user, DescribeUserInput(input, program));
       program.user_inputs.push_back(std::move(user));
     }
     program.inputs.push_back(std::move(input));
@@ -161,21 +168,6 @@ absl::Status ParseSignature(const json& root, Program& program) {
   return absl::OkStatus();
 }
 
-// torch calls a size that only a run can tell u0, u1, ...
-bool DependsOnData(const json& sizes) {
-  return std::any_of(sizes.begin(), sizes.end(), [](const json& size) {
-    return absl::StrContains(TextAt(size, "/as_expr/expr_str"), "Symbol('u");
-  });
-}
-
-std::set<std::string> FindDataSized(const json& tensor_values) {
-  std::set<std::string> names;
-  for (const auto& [name, meta] : tensor_values.items()) {
-    if (DependsOnData(Find(meta, "/sizes"))) names.insert(name);
-  }
-  return names;
-}
-
 absl::Status CheckSignature(const Program& program) {
   if (program.user_inputs.empty()) return absl::InvalidArgumentError("the model has no input");
   if (program.inputs.size() != program.graph.inputs.size()) return Malformed("inputs and signature differ");
@@ -183,9 +175,15 @@ absl::Status CheckSignature(const Program& program) {
     const std::string& value = program.graph.inputs[i];
     if (!value.empty() && value != program.inputs[i].value) return Malformed("inputs and signature differ");
   }
+  std::vector<std::string> returned;
+  for (const Argument& output : program.graph.outputs) AppendValues(output, returned);
   std::set<std::string> names;
   for (const UserOutput& output : program.user_outputs) {
     if (!names.insert(output.name).second) return Malformed(absl::StrCat("two outputs '", output.name, "'"));
+    std::vector<std::string> values;
+    AppendValues(output.value, values);
+    const auto is_returned = [&](const std::string& value) { return absl::c_linear_search(returned, value); };
+    if (!absl::c_all_of(values, is_returned)) return Malformed("outputs and signature differ");
   }
   if (program.user_outputs.empty()) return absl::InvalidArgumentError("the model has no output that is a tensor");
   return absl::OkStatus();
@@ -198,8 +196,8 @@ absl::StatusOr<Program> ParseProgram(std::string_view text) {
   GPIPE_RETURN_IF_ERROR(CheckVersion(root));
   Program program;
   GPIPE_ASSIGN_OR_RETURN(program.graph, ParseGraph(Find(root, "/graph_module/graph")));
+  GPIPE_RETURN_IF_ERROR(ParseValues(Find(root, "/graph_module/graph/tensor_values"), program));
   GPIPE_RETURN_IF_ERROR(ParseSignature(root, program));
-  program.data_sized = FindDataSized(Find(root, "/graph_module/graph/tensor_values"));
   GPIPE_RETURN_IF_ERROR(CheckSignature(program));
   return program;
 }

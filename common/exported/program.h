@@ -3,9 +3,8 @@
 
 #include <complex>
 #include <cstdint>
+#include <map>
 #include <memory>
-#include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -84,10 +83,13 @@ struct Input {
   bool persistent = true;  // Buffers: whether state_dict() has it.
 };
 
-// What is known of a value before anything runs. A dimension that depends on the batch has no number.
+// A size that is always the same, or an expression in the sizes of the inputs (size_expression.h).
+using Size = std::variant<int64_t, std::string>;
+
+// What is known of a tensor before anything runs.
 struct TensorMeta {
   DtypeCode dtype{};
-  std::vector<std::optional<int64_t>> sizes;
+  std::vector<Size> sizes;
 };
 
 struct UserInput {
@@ -103,10 +105,10 @@ struct UserOutput {
 
 struct Program {
   Graph graph;
-  std::vector<Input> inputs;             // In the order of graph.inputs.
-  std::vector<UserInput> user_inputs;    // The tensors among them, in the model's order.
-  std::vector<UserOutput> user_outputs;  // The tensors among them.
-  std::set<std::string> data_sized;      // Tensors whose size depends on what the data is: `x[x > 0]`.
+  std::vector<Input> inputs;                 // In the order of graph.inputs.
+  std::vector<UserInput> user_inputs;        // The tensors among them, in the model's order.
+  std::vector<UserOutput> user_outputs;      // The tensors among them.
+  std::map<std::string, TensorMeta> values;  // The graph's tensors by name, as far as torch.export tells of them.
 };
 
 // INVALID_ARGUMENT says what is wrong and where: not JSON, a schema version that is not known, a program that was

@@ -57,6 +57,7 @@ class Admission {
     v1::JobSpec spec;
     FileMap files;
     int workers = 0;  // Asked for; 0 is up to the spec.
+    bool validate_only = false;
     CheckedSpec checked = {};
     std::vector<v1::Hello> hosts = {};  // The workers it is planned for; the same one may stand for several.
     std::map<std::string, LayerInfos> measured = {};  // By kind of worker.
@@ -77,6 +78,7 @@ class Admission {
   std::vector<v1::Hello> HostsFor(const Planning& planning) const;
   std::vector<WorkerEntry*> Connected(v1::Device device, int64_t wanted) const;
   absl::StatusOr<v1::PlanJobResponse> Respond(const Planning& planning) const;
+  absl::StatusOr<v1::PlanJobResponse> RespondUnmeasured(const Planning& planning) const;
   void FinishPlan(uint64_t id, absl::StatusOr<v1::PlanJobResponse> response);
 
   const Parts parts_;

@@ -28,7 +28,7 @@ void Admission::Plan(const v1::PlanJobRequest& request, const v1::JobSpec& spec,
   if (!closed_.ok()) return done(closed_);
   const uint64_t id = next_id_++;
   const FileMap files(request.files().begin(), request.files().end());
-  plannings_.emplace(id, Planning{.spec = spec, .files = files, .workers = request.workers(), .done = std::move(done)});
+  plannings_.emplace(id, Planning{.spec = spec, .files = files, .workers = request.workers(), .validate_only = request.validate_only(), .done = std::move(done)});
   parts_.checker->Check(spec, files, /*resume=*/std::nullopt,
                         [this, id](absl::StatusOr<CheckedSpec> checked) { OnPlanChecked(id, std::move(checked)); });
 }
@@ -37,12 +37,24 @@ void Admission::OnPlanChecked(uint64_t id, absl::StatusOr<CheckedSpec> checked) 
   auto found = plannings_.find(id);
   if (found == plannings_.end()) return;
   if (!checked.ok()) return FinishPlan(id, checked.status());
-  if (!checked->layers.has_value()) return FinishPlan(id, NoWorker());
+  if (!checked->layers.has_value()) return FinishPlan(id, checked->undescribed);
   Planning& planning = found->second;
   planning.checked = *std::move(checked);
   planning.hosts = HostsFor(planning);
   if (planning.hosts.empty()) return FinishPlan(id, NoWorker());
+  if (planning.validate_only) return FinishPlan(id, RespondUnmeasured(planning));
   MeasureThenRespond(id);
+}
+
+// What the checks have found alone: the layers, and how they are cut unless that takes measured times.
+absl::StatusOr<v1::PlanJobResponse> Admission::RespondUnmeasured(const Planning& planning) const {
+  const LayerInfos& layers = *planning.checked.layers;
+  if (!NeedsMeasuring(planning.spec, static_cast<int>(layers.size()), static_cast<int>(planning.hosts.size()))) {
+    return Respond(planning);
+  }
+  v1::PlanJobResponse response;
+  response.mutable_plan()->mutable_layers()->Assign(layers.begin(), layers.end());
+  return response;
 }
 
 // One kind of worker after the other, then the answer.

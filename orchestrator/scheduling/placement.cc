@@ -130,7 +130,7 @@ void Scheduler::OnChecked(const std::string& id, absl::StatusOr<CheckedSpec> che
 
 // The model waits for a worker that looks at it, but not for ever for one that does not answer.
 void Scheduler::OnIncomplete(LiveJob& job) {
-  if (job.checked->timed_out && ++job.unanswered_checks >= kMaxUnansweredChecks) {
+  if (absl::IsDeadlineExceeded(job.checked->undescribed) && ++job.unanswered_checks >= kMaxUnansweredChecks) {
     Fail(job, PlainFailure(absl::DeadlineExceededError(absl::StrCat("no worker could describe the model within ",
                                                                     absl::FormatDuration(SpecChecker::kInspectTimeout),
                                                                     "; ", kMaxUnansweredChecks, " tries"))));

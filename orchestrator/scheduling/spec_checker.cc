@@ -26,10 +26,10 @@ void SpecChecker::Inspect(std::shared_ptr<Pending> check) {
   inspector_->Inspect(MakeInspect(check->spec, check->checked.facts, check->files, /*measure=*/false),
                       check->spec.pipeline().device(), kInspectTimeout,
                       [this, check](absl::StatusOr<LayerInfos> layers) {
-                        const absl::StatusCode code = layers.status().code();
-                        check->checked.timed_out = code == absl::StatusCode::kDeadlineExceeded;
-                        if (check->checked.timed_out || code == absl::StatusCode::kUnavailable)
+                        if (absl::IsDeadlineExceeded(layers.status()) || absl::IsUnavailable(layers.status())) {
+                          check->checked.undescribed = layers.status();
                           return check->done(check->checked);
+                        }
                         if (!layers.ok()) return check->done(layers.status());
                         check->checked.layers = *std::move(layers);
                         CheckFiles(check);

@@ -19,9 +19,10 @@ namespace gpipe::orchestrator {
 // What is known of a spec that was checked with everything it names.
 struct CheckedSpec {
   InputFacts facts;
-  // nullopt: no worker could look at the model yet, so shapes and targets are not checked.
+  // nullopt: no worker has described the model yet, so shapes and targets are not checked.
   std::optional<LayerInfos> layers;
-  bool timed_out = false;  // A worker was asked for them, and did not answer.
+  // Why there are no layers. DEADLINE_EXCEEDED: a worker was asked and has not answered. UNAVAILABLE: none could be asked.
+  absl::Status undescribed;
 };
 
 // Checks a spec against its data files and, on a worker, its shapes; then its weights and the checkpoint that it

@@ -218,7 +218,7 @@ class Analysis {
               std::map<size_t, std::pair<size_t, size_t>>& extent) {
     const auto write = last_write.find(classes_.Find(value));
     if (write == last_write.end()) return;
-    result_.written.insert(value);
+    result_.written.emplace(value, write->first);
     if (state_classes_.contains(write->first)) result_.written_state.insert(value);
     auto& [first, last] = extent.emplace(write->first, std::pair(position, write->second)).first->second;
     first = std::min(first, position);

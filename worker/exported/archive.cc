@@ -87,7 +87,8 @@ void Archive::FindTies() {
   std::map<std::tuple<std::string, std::vector<int64_t>, std::vector<int64_t>, int64_t>, std::string> first;
   const auto add = [&](const std::string& name, const StoredTensor& tensor) {
     const auto key = std::make_tuple(tensor.record, tensor.sizes, tensor.strides, tensor.offset);
-    canonical_[name] = first.emplace(key, name).first->second;
+    const std::string& canonical = first.emplace(key, name).first->second;
+    if (canonical_.emplace(name, canonical).second && canonical != name) aliases_[canonical].push_back(name);
   };
   for (const exported::Input& input : program_.inputs) {
     if (const auto found = weights_.find(input.name); found != weights_.end()) add(input.name, found->second);
@@ -102,11 +103,8 @@ const std::string& Archive::CanonicalName(const std::string& name) const {
 }
 
 std::vector<std::string> Archive::AliasesOf(const std::string& name) const {
-  std::vector<std::string> aliases;
-  for (const auto& [alias, canonical] : canonical_) {
-    if (canonical == name && alias != name) aliases.push_back(alias);
-  }
-  return aliases;
+  const auto found = aliases_.find(name);
+  return found == aliases_.end() ? std::vector<std::string>() : found->second;
 }
 
 bool Archive::IsTrainable(const std::string& name) const {

@@ -71,6 +71,7 @@ class Archive {
   exported::TensorTable weights_;    // Parameters and persistent buffers.
   exported::TensorTable constants_;  // Constants and other buffers.
   std::map<std::string, std::string> canonical_;
+  std::map<std::string, std::vector<std::string>> aliases_;  // By canonical name.
 };
 
 }  // namespace gpipe::worker

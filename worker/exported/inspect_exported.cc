@@ -16,11 +16,11 @@
 #include "worker/data/tensor_file.h"
 #include "worker/exported/argument_source.h"
 #include "worker/exported/build.h"
-#include "worker/exported/probe.h"
+#include "worker/exported/part_profiler.h"
 #include "worker/exported/units.h"
+#include "worker/exported/value_table.h"
 #include "worker/model/frozen.h"
 #include "worker/model/loss_check.h"
-#include "worker/model/profile.h"
 #include "worker/torch_status.h"
 
 namespace gpipe::worker {
@@ -43,11 +43,12 @@ absl::Status AboutModel(const absl::Status& status) {
   return FieldError(kModel, std::string(status.message()));
 }
 
-std::string ShapeText(const std::vector<std::optional<int64_t>>& sizes) {
+std::string ShapeText(const std::vector<exported::Size>& sizes) {
   return absl::StrCat("[",
                       absl::StrJoin(sizes, ", ",
-                                    [](std::string* out, const std::optional<int64_t>& size) {
-                                      absl::StrAppend(out, size ? absl::StrCat(*size) : "any");
+                                    [](std::string* out, const exported::Size& size) {
+                                      const auto* number = std::get_if<int64_t>(&size);
+                                      absl::StrAppend(out, number != nullptr ? absl::StrCat(*number) : "any");
                                     }),
                       "]");
 }
@@ -60,13 +61,15 @@ class ExportedInspection {
   absl::Status Run() {
     GPIPE_RETURN_IF_ERROR(MatchInputs());
     GPIPE_RETURN_IF_ERROR(FindOutputs());
+    GPIPE_RETURN_IF_ERROR(CheckOperators());
     GPIPE_ASSIGN_OR_RETURN(const Units units, Units::Find(archive_));
-    probe_.emplace(archive_, inputs_, std::vector<std::string>(request_.freeze().begin(), request_.freeze().end()));
-    GPIPE_RETURN_IF_ERROR(probe_->Run(ValuesToKnow(units)));
+    const std::vector<std::string> frozen(request_.freeze().begin(), request_.freeze().end());
+    GPIPE_ASSIGN_OR_RETURN(ValueTable values, ValueTable::Create(archive_, units, inputs_, frozen, DataField()));
+    values_.emplace(std::move(values));
     GPIPE_RETURN_IF_ERROR(CheckOutputs());
     FindLayers(units);
     GPIPE_RETURN_IF_ERROR(CheckLoss());
-    return request_.profile_micro_batch() > 0 ? Profile() : absl::OkStatus();
+    return request_.profile_micro_batch() > 0 ? Profile(units) : absl::OkStatus();
   }
 
  private:
@@ -105,7 +108,8 @@ class ExportedInspection {
     const std::vector<int64_t> sample = SampleShape(data.shape());
     bool fits = type && ToDataType(*type) == data.dtype() && input.meta.sizes.size() == sample.size() + 1;
     for (size_t i = 0; fits && i < sample.size(); ++i) {
-      fits = !input.meta.sizes[i + 1] || *input.meta.sizes[i + 1] == sample[i];
+      const auto* size = std::get_if<int64_t>(&input.meta.sizes[i + 1]);
+      fits = size == nullptr || *size == sample[i];
     }
     if (fits) return absl::OkStatus();
     return FieldError(field,
@@ -136,12 +140,20 @@ class ExportedInspection {
     return absl::OkStatus();
   }
 
+  // That all of them are here and take these arguments.
+  absl::Status CheckOperators() const {
+    GraphCode::Part whole;
+    for (const exported::Input& input : program_.inputs) whole.entering.push_back(input.value);
+    for (size_t i = 0; i < program_.graph.nodes.size(); ++i) whole.nodes.emplace_back(i, &program_.graph.nodes[i]);
+    return GraphCode::Compile(whole, {c10::kMeta}).status();
+  }
+
   // Only what has the batch first can be cut into samples; a loss may be anything.
   absl::Status CheckOutputs() {
     const auto fits = [&](const exported::UserOutput& output) {
-      return probe_->CanDescribe(ValueOf(output)) && BeginsWithBatch(probe_->Describe(ValueOf(output)).shape());
+      return values_->CanDescribe(ValueOf(output)) && BeginsWithBatch(values_->Describe(ValueOf(output)).shape());
     };
-    if (request_.loss().has_model_output()) return absl::OkStatus();
+    if (request_.loss().has_model_output()) return CheckModelLoss();
     if (!training() && request_.outputs().empty()) std::erase_if(outputs_, [&](const auto& o) { return !fits(o); });
     for (size_t i = 0; i < outputs_.size(); ++i) {
       if (fits(outputs_[i])) continue;
@@ -150,6 +162,12 @@ class ExportedInspection {
     }
     if (outputs_.empty()) return FieldError(kModel, "none of its outputs has the batch first");
     return absl::OkStatus();
+  }
+
+  absl::Status CheckModelLoss() const {
+    if (values_->CanDescribe(ValueOf(outputs_.front()))) return absl::OkStatus();
+    return FieldError(kLoss, absl::StrCat("the size of the model's output '", outputs_.front().name,
+                                          "' depends on what the data is"));
   }
 
   static const std::string& ValueOf(const exported::UserOutput& output) {
@@ -162,24 +180,9 @@ class ExportedInspection {
     return values;
   }
 
-  std::vector<std::string> ValuesToKnow(const Units& units) const {
-    std::set<std::string> values;
-    for (const exported::UserOutput& output : outputs_) values.insert(ValueOf(output));
-    for (const exported::UserInput& input : program_.user_inputs) values.insert(input.value);
-    for (const size_t cut : units.cuts()) {
-      for (std::string& name : units.Crossing(cut)) values.insert(std::move(name));
-    }
-    return {values.begin(), values.end()};
-  }
-
   void FindLayers(const Units& units) {
-    std::vector<size_t> begins = {0};
-    for (const size_t cut : units.cuts()) {
-      const std::vector<std::string> crossing = units.Crossing(cut);
-      const bool can_cross = std::all_of(crossing.begin(), crossing.end(),
-                                         [&](const std::string& name) { return probe_->CanDescribe(name); });
-      if (can_cross) begins.push_back(cut);
-    }
+    std::vector<size_t> begins = units.CutsWhere([&](const std::string& name) { return values_->CanDescribe(name); });
+    begins.insert(begins.begin(), 0);
     for (size_t i = 0; i < begins.size(); ++i) {
       const size_t end = i + 1 < begins.size() ? begins[i + 1] : program_.graph.nodes.size();
       parts_.push_back(units.PartOf(begins[i], end, OutputNames()));
@@ -189,38 +192,47 @@ class ExportedInspection {
       const Units::Modules modules = units.ModulesOf(begins[i], end);
       info.mutable_begins()->Assign(modules.begin.begin(), modules.begin.end());
       info.mutable_contains()->Assign(modules.within.begin(), modules.within.end());
-      Describe(parts_.back(), info);
+      DescribeValues(parts_.back(), info);
+      DescribeTensors(units.InputsOf(parts_.back()), info);
     }
     for (const exported::UserOutput& output : outputs_) {
       v1::ModelValue& added = *result_.mutable_layers(result_.layers_size() - 1)->add_outputs();
-      added = probe_->Describe(ValueOf(output));
+      added = values_->Describe(ValueOf(output));
       added.set_name(output.name);
     }
   }
 
-  void Describe(const GraphLayer::Part& part, v1::LayerInfo& info) {
+  void DescribeValues(const GraphLayer::Part& part, v1::LayerInfo& info) const {
     const std::set<std::string> entering(part.entering.begin(), part.entering.end());
     for (const std::string& name : part.entering) info.add_reads(name);
     for (const std::string& name : part.leaving) {
-      if (!entering.contains(name)) *info.add_makes() = probe_->Describe(name);
+      if (!entering.contains(name)) *info.add_makes() = values_->Describe(name);
     }
-    const auto layer = GraphLayer::Create(archive_, part, {c10::kMeta});
-    if (!layer.ok()) return;  // It ran in the probe.
-    for (const LayerTensor& entry : (*layer)->tensors()) DescribeTensor(entry, info);
   }
 
-  void DescribeTensor(const LayerTensor& entry, v1::LayerInfo& info) const {
+  // The parameters and buffers among what a part is bound to, each once, whatever names it has.
+  void DescribeTensors(const std::vector<const exported::Input*>& inputs, v1::LayerInfo& info) const {
+    std::set<std::string> described;
+    for (const exported::Input* input : inputs) {
+      const bool in_state = input->kind == exported::InputKind::kParameter ||
+                            (input->kind == exported::InputKind::kBuffer && input->persistent);
+      const std::string& name = archive_.CanonicalName(input->name);
+      if (in_state && described.insert(name).second) DescribeTensor(name, *archive_.Describe(name), *input, info);
+    }
+  }
+
+  void DescribeTensor(const std::string& name, const at::Tensor& meta, const exported::Input& input,
+                      v1::LayerInfo& info) const {
     v1::ModelTensor& tensor = *info.add_tensors();
-    tensor.set_name(entry.name);
-    for (const int64_t size : entry.tensor.sizes()) tensor.add_shape(size);
-    tensor.set_dtype(ToDataType(entry.tensor.scalar_type()));
-    for (const std::string& alias : archive_.AliasesOf(entry.name)) tensor.add_aliases(alias);
-    if (!entry.parameter) return;
-    tensor.set_trainable(!IsFrozen(request_.freeze(), entry.name));
-    info.set_parameter_count(info.parameter_count() + entry.tensor.numel());
-    info.set_parameter_bytes(info.parameter_bytes() + static_cast<int64_t>(entry.tensor.nbytes()));
-    if (!IsFrozen(request_.freeze(), entry.name))
-      info.set_trainable_count(info.trainable_count() + entry.tensor.numel());
+    tensor.set_name(name);
+    tensor.mutable_shape()->Assign(meta.sizes().begin(), meta.sizes().end());
+    tensor.set_dtype(ToDataType(meta.scalar_type()));
+    for (const std::string& alias : archive_.AliasesOf(name)) tensor.add_aliases(alias);
+    if (input.kind != exported::InputKind::kParameter || !archive_.IsTrainable(name)) return;
+    tensor.set_trainable(!IsFrozen(request_.freeze(), name));
+    info.set_parameter_count(info.parameter_count() + meta.numel());
+    info.set_parameter_bytes(info.parameter_bytes() + static_cast<int64_t>(meta.nbytes()));
+    if (tensor.trainable()) info.set_trainable_count(info.trainable_count() + meta.numel());
   }
 
   absl::Status CheckLoss() const {
@@ -233,43 +245,23 @@ class ExportedInspection {
       if (request_.target_dtype() != v1::DATA_TYPE_UNSPECIFIED) {
         target = at::empty(shape, at::device(c10::kMeta).dtype(ToScalarType(request_.target_dtype())));
       }
-      const at::Tensor output = probe_->Meta(ValueOf(outputs_.front()), kBatch);
+      const at::Tensor output = values_->Meta(ValueOf(outputs_.front()), kBatch);
       CheckLossFits(request_.loss(), ClassesSecond(request_.loss(), output), target);
       return absl::OkStatus();
     });
     return fits.ok() ? fits : FieldError(kLoss, std::string(fits.message()));
   }
 
-  absl::Status Profile() {
-    LayerProfiler profiler(device_, training(), static_cast<int>(parts_.size()));
+  absl::Status Profile(const Units& units) {
+    PartProfiler profiler({archive_, units, *values_}, request_, device_, static_cast<int>(parts_.size()));
     for (size_t i = 0; i < parts_.size(); ++i) {
       v1::LayerInfo& info = *result_.mutable_layers(static_cast<int>(i));
-      GPIPE_ASSIGN_OR_RETURN(const LayerCost cost, Measure(parts_[i], profiler));
+      GPIPE_ASSIGN_OR_RETURN(const LayerCost cost, profiler.Measure(parts_[i]));
       info.set_forward_nanos(cost.forward_nanos);
       info.set_backward_nanos(cost.backward_nanos);
       info.set_activation_bytes_per_sample(cost.activation_bytes / request_.profile_micro_batch());
     }
     return absl::OkStatus();
-  }
-
-  // Parts of the same operators on values of the same shapes cost the same.
-  absl::StatusOr<LayerCost> Measure(const GraphLayer::Part& part, LayerProfiler& profiler) const {
-    std::string description;
-    for (const size_t node : part.nodes) absl::StrAppend(&description, program_.graph.nodes[node].target, ";");
-    std::vector<at::Tensor> inputs;
-    bool needs_gradient = false;
-    for (const std::string& name : part.entering) {
-      inputs.push_back(probe_->Meta(name, request_.profile_micro_batch()));
-      needs_gradient = needs_gradient || probe_->Describe(name).requires_grad();
-    }
-    for (const std::string& name : part.leaving) absl::StrAppend(&description, probe_->Describe(name).DebugString());
-    return profiler.Measure(description, inputs, needs_gradient, [&]() -> absl::StatusOr<ModelLayer> {
-      GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<GraphLayer> layer, GraphLayer::Create(archive_, part, {device_}));
-      for (const LayerTensor& entry : layer->tensors()) {
-        if (entry.parameter) entry.tensor.set_requires_grad(!IsFrozen(request_.freeze(), entry.name));
-      }
-      return ModelLayer{0, "exported", "", part.entering, part.leaving, std::move(layer)};
-    });
   }
 
   const v1::Inspect& request_;
@@ -279,7 +271,7 @@ class ExportedInspection {
   v1::Inspected& result_;
   std::vector<v1::ModelValue> inputs_;  // In the model's order.
   std::vector<exported::UserOutput> outputs_;
-  std::optional<Probe> probe_;
+  std::optional<ValueTable> values_;
   std::vector<GraphLayer::Part> parts_;
 };
 

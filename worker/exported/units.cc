@@ -1,16 +1,15 @@
 #include "worker/exported/units.h"
 
 #include <algorithm>
-#include <map>
+#include <iterator>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
-#include "common/exported/value_names.h"
 #include "common/status_macros.h"
-#include "worker/exported/aliasing.h"
 #include "worker/exported/operator_call.h"
 
 namespace gpipe::worker {
@@ -28,54 +27,65 @@ bool IsPure(const Node& node) {
   return !(*handle)->hasTag(at::Tag::nondeterministic_seeded) && !(*handle)->schema().is_mutable();
 }
 
+// Positions at which there is no cut, as ranges that are added up at the end.
+class Forbidden {
+ public:
+  explicit Forbidden(size_t nodes) : changes_(nodes + 2) {}
+
+  // Between `first` and `last`, which stay together.
+  void Between(size_t first, size_t last) {
+    if (first >= last) return;
+    ++changes_[first + 1];
+    --changes_[std::min(last, changes_.size() - 2) + 1];
+  }
+
+  std::vector<bool> AtEach() const {
+    std::vector<bool> forbidden;
+    int64_t ranges = 0;
+    for (const int64_t change : changes_) forbidden.push_back((ranges += change) > 0);
+    return forbidden;
+  }
+
+ private:
+  std::vector<int64_t> changes_;
+};
+
 }  // namespace
 
 absl::StatusOr<Units> Units::Find(const Archive& archive) {
-  GPIPE_ASSIGN_OR_RETURN(const Aliasing aliasing, FindAliasing(archive));
-  Units units(archive.program());
-  units.written_ = aliasing.written;
-  units.written_state_ = aliasing.written_state;
+  GPIPE_ASSIGN_OR_RETURN(Aliasing aliasing, FindAliasing(archive));
+  Units units(archive.program(), std::move(aliasing));
   units.FindRepeated();
   units.FindUses();
   units.FindModules();
-  units.FindCuts(aliasing.unbroken);
+  units.FindCuts();
   return units;
 }
 
 void Units::FindRepeated() {
-  std::set<std::string> common;
-  for (const exported::Input& input : program_.inputs) {
-    if (input.kind != InputKind::kParameter && !written_.contains(input.value)) common.insert(input.value);
+  std::vector<bool> common(index_.size());
+  for (size_t i = 0; i < index_.inputs(); ++i) {
+    common[i] = program_.inputs[i].kind != InputKind::kParameter && !IsWritten(i);
   }
-  for (const Node& node : program_.graph.nodes) {
-    const std::vector<std::string> read = exported::ValuesReadBy(node), made = exported::ValuesMadeBy(node);
-    const bool repeated =
-        IsPure(node) &&
-        std::all_of(read.begin(), read.end(), [&](const auto& name) { return common.contains(name); }) &&
-        std::none_of(made.begin(), made.end(), [&](const auto& name) { return written_.contains(name); });
+  for (size_t i = 0; i < program_.graph.nodes.size(); ++i) {
+    const std::vector<size_t>&read = index_.ReadBy(i), &made = index_.MadeBy(i);
+    const bool repeated = std::all_of(read.begin(), read.end(), [&](size_t value) { return common[value]; }) &&
+                          IsPure(program_.graph.nodes[i]) &&
+                          std::none_of(made.begin(), made.end(), [&](size_t value) { return IsWritten(value); });
     repeated_.push_back(repeated);
-    if (repeated) common.insert(made.begin(), made.end());
+    for (const size_t value : made) common[value] = repeated;
   }
 }
 
 void Units::FindUses() {
-  const std::vector<Node>& nodes = program_.graph.nodes;
-  for (size_t i = 0; i < nodes.size(); ++i) {
-    for (const exported::Output& output : nodes[i].outputs) {
-      for (const std::string& name : output.names) {
-        maker_.emplace(name, i);
-        if (!output.is_tensor) numbers_.insert(name);
-      }
-    }
-    for (const std::string& name : exported::ValuesReadBy(nodes[i])) {
-      if (!repeated_[i]) last_use_[name] = i;
-    }
+  last_use_.resize(index_.size());
+  for (size_t i = 0; i < program_.graph.nodes.size(); ++i) {
+    if (repeated_[i]) continue;
+    for (const size_t value : index_.ReadBy(i)) last_use_[value] = i;
   }
   // A repeated node is done where it is needed: what it reads is repeated too, or there already.
   for (const exported::UserOutput& output : program_.user_outputs) {
-    std::vector<std::string> names;
-    exported::AppendValues(output.value, names);
-    for (const std::string& name : names) last_use_[name] = nodes.size();
+    for (const size_t value : index_.ValuesOf(output.value)) last_use_[value] = program_.graph.nodes.size();
   }
 }
 
@@ -91,87 +101,96 @@ void Units::FindModules() {
   }
 }
 
-void Units::FindCuts(const std::vector<std::pair<size_t, size_t>>& unbroken) {
-  const std::vector<Node>& nodes = program_.graph.nodes;
-  std::vector<bool> allowed(nodes.size(), true);
-  const auto forbid = [&](size_t first, size_t last) {
-    for (size_t i = first; i <= std::min(last, nodes.size() - 1); ++i) allowed[i] = false;
-  };
-  for (const auto& [first, last] : unbroken) forbid(first + 1, last);
-  for (const std::string& number : numbers_) {
-    const auto use = last_use_.find(number);
-    const auto maker = maker_.find(number);
-    if (use != last_use_.end() && !repeated_[maker->second]) forbid(maker->second + 1, use->second);
+void Units::FindCuts() {
+  const size_t nodes = program_.graph.nodes.size();
+  Forbidden forbidden(nodes);
+  for (const auto& [first, last] : aliasing_.unbroken) forbidden.Between(first, last);
+  for (size_t value = index_.inputs(); value < index_.size(); ++value) {
+    if (index_.IsNumber(value) && !IsRepeated(value)) forbidden.Between(index_.MakerOf(value), last_use_[value]);
   }
+  const std::vector<bool> forbidden_at = forbidden.AtEach();
   // Before a node that belongs to nobody a cut is the same as behind it.
   bool owned = false;
-  for (size_t i = 0; i < nodes.size(); ++i) {
+  for (size_t i = 0; i < nodes; ++i) {
     if (repeated_[i]) continue;
-    if (owned && allowed[i]) cuts_.push_back(i);
+    if (owned && !forbidden_at[i]) cuts_.push_back(i);
     owned = true;
   }
 }
 
-bool Units::IsRepeated(const std::string& value) const {
-  const auto maker = maker_.find(value);
-  return maker != maker_.end() && repeated_[maker->second];
-}
-
-std::vector<std::string> Units::Crossing(size_t position) const {
-  std::vector<std::pair<size_t, std::string>> crossing;
-  for (const auto& [value, use] : last_use_) {
-    const auto maker = maker_.find(value);
-    if (maker == maker_.end() || maker->second >= position || use < position || repeated_[maker->second]) continue;
-    crossing.emplace_back(maker->second, value);
+std::vector<size_t> Units::CutsWhere(absl::FunctionRef<bool(const std::string&)> can_cross) const {
+  Forbidden forbidden(program_.graph.nodes.size());
+  for (size_t value = index_.inputs(); value < index_.size(); ++value) {
+    if (IsRepeated(value) || last_use_[value] <= index_.MakerOf(value) || can_cross(index_.NameOf(value))) continue;
+    forbidden.Between(index_.MakerOf(value), last_use_[value]);
   }
-  std::sort(crossing.begin(), crossing.end());
-  std::vector<std::string> names;
-  for (auto& [maker, name] : crossing) names.push_back(std::move(name));
-  return names;
+  const std::vector<bool> forbidden_at = forbidden.AtEach();
+  std::vector<size_t> cuts;
+  std::ranges::copy_if(cuts_, std::back_inserter(cuts), [&](size_t cut) { return !forbidden_at[cut]; });
+  return cuts;
 }
 
-void Units::AddRepeated(const std::string& value, std::set<size_t>& nodes) const {
-  if (!IsRepeated(value) || !nodes.insert(maker_.at(value)).second) return;
-  for (const std::string& read : exported::ValuesReadBy(program_.graph.nodes[maker_.at(value)])) {
-    AddRepeated(read, nodes);
-  }
+void Units::AddRepeated(size_t value, std::set<size_t>& nodes) const {
+  if (!IsRepeated(value) || !nodes.insert(index_.MakerOf(value)).second) return;
+  for (const size_t read : index_.ReadBy(index_.MakerOf(value))) AddRepeated(read, nodes);
 }
 
-GraphLayer::Part Units::PartOf(size_t first, size_t last, const std::vector<std::string>& outputs) const {
+std::set<size_t> Units::NodesOf(size_t first, size_t last, const std::set<size_t>& outputs) const {
   std::set<size_t> nodes;
   for (size_t i = first; i < last; ++i) {
     if (repeated_[i]) continue;
-    nodes.insert(i);
-    for (const std::string& name : exported::ValuesReadBy(program_.graph.nodes[i])) AddRepeated(name, nodes);
+    nodes.insert(nodes.end(), i);
+    for (const size_t value : index_.ReadBy(i)) AddRepeated(value, nodes);
   }
-  if (last == program_.graph.nodes.size()) {
-    for (const std::string& name : outputs) AddRepeated(name, nodes);
-  }
+  for (const size_t value : outputs) AddRepeated(value, nodes);
+  return nodes;
+}
+
+std::set<size_t> Units::OutputsOf(size_t last, const std::vector<std::string>& outputs) const {
+  std::set<size_t> values;
+  if (last < program_.graph.nodes.size()) return values;
+  for (const std::string& name : outputs) values.insert(index_.NumberOf(name));
+  return values;
+}
+
+GraphLayer::Part Units::PartOf(size_t first, size_t last, const std::vector<std::string>& outputs) const {
+  std::set<size_t> read = OutputsOf(last, outputs);  // Also those that it passes on.
+  const std::set<size_t> nodes = NodesOf(first, last, read);
   GraphLayer::Part part;
-  part.written = written_;
-  part.written_state = written_state_;
-  std::set<std::string> made, read;
-  for (const size_t i : nodes) {
-    for (const std::string& name : exported::ValuesMadeBy(program_.graph.nodes[i])) made.insert(name);
-    for (const std::string& name : exported::ValuesReadBy(program_.graph.nodes[i])) read.insert(name);
-  }
   part.nodes.assign(nodes.begin(), nodes.end());
-  const bool is_last = last == program_.graph.nodes.size();
-  if (is_last) read.insert(outputs.begin(), outputs.end());  // Also those that it passes on.
-  for (const exported::UserInput& input : program_.user_inputs) {
-    if (read.contains(input.value)) part.entering.push_back(input.value);
+  std::set<size_t> used;
+  for (const size_t node : nodes) {
+    read.insert(index_.ReadBy(node).begin(), index_.ReadBy(node).end());
+    for (const size_t value : index_.MadeBy(node)) {
+      used.insert(value);
+      if (!repeated_[node] && last_use_[value] >= last) part.leaving.push_back(index_.NameOf(value));
+    }
   }
-  for (std::string& name : Crossing(first)) {
-    if (read.contains(name)) part.entering.push_back(std::move(name));
+  for (const size_t value : read) {
+    const bool is_user_input = value < index_.inputs() && program_.inputs[value].kind == InputKind::kUserInput;
+    const bool crosses = value >= index_.inputs() && index_.MakerOf(value) < first && !IsRepeated(value);
+    if (is_user_input || crosses) part.entering.push_back(index_.NameOf(value));
   }
-  if (is_last) {
-    part.leaving = outputs;
-    return part;
+  used.insert(read.begin(), read.end());
+  for (const size_t value : used) {
+    const std::string& name = index_.NameOf(value);
+    if (aliasing_.written.contains(name)) part.written.insert(name);
+    if (aliasing_.written_state.contains(name)) part.written_state.insert(name);
   }
-  for (std::string& name : Crossing(last)) {
-    if (made.contains(name)) part.leaving.push_back(std::move(name));
-  }
+  if (last == program_.graph.nodes.size()) part.leaving = outputs;
   return part;
+}
+
+std::vector<const exported::Input*> Units::InputsOf(const GraphLayer::Part& part) const {
+  std::set<size_t> values;
+  for (const std::string& name : part.leaving) values.insert(index_.NumberOf(name));
+  for (const size_t node : part.nodes) values.insert(index_.ReadBy(node).begin(), index_.ReadBy(node).end());
+  std::vector<const exported::Input*> inputs;
+  for (const size_t value : values) {
+    if (value >= index_.inputs()) break;
+    if (program_.inputs[value].kind != InputKind::kUserInput) inputs.push_back(&program_.inputs[value]);
+  }
+  return inputs;
 }
 
 Units::Modules Units::ModulesOf(size_t first, size_t last) const {

@@ -1,13 +1,18 @@
 #ifndef GPIPE_WORKER_EXPORTED_UNITS_H_
 #define GPIPE_WORKER_EXPORTED_UNITS_H_
 
+#include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "worker/exported/aliasing.h"
 #include "worker/exported/archive.h"
 #include "worker/exported/graph_layer.h"
+#include "worker/exported/value_index.h"
 
 namespace gpipe::worker {
 
@@ -25,12 +30,17 @@ class Units {
   // Positions of nodes, ascending, before which the program may be cut; never 0.
   const std::vector<size_t>& cuts() const { return cuts_; }
 
-  // Tensors that are made before the cut at `position` and used after it, in the order in which they are made.
-  std::vector<std::string> Crossing(size_t position) const;
+  // Those of the cuts that only tensors with `can_cross` cross: made before the cut and used after it.
+  std::vector<size_t> CutsWhere(absl::FunctionRef<bool(const std::string&)> can_cross) const;
 
-  // The nodes [first, last) with what they need. What enters is the crossing values that they use and the model's
-  // inputs; what leaves, those of their own values that are used behind them, and the program's `outputs`.
+  // The nodes [first, last) with what they need. What enters is the model's inputs and values made before `first` that
+  // they use, in the order in which they are made; what leaves, those of their own values that are used behind them,
+  // and the program's `outputs`. Takes time for these nodes only.
   GraphLayer::Part PartOf(size_t first, size_t last, const std::vector<std::string>& outputs) const;
+
+  // What the nodes of a part are bound to: the parameters, buffers and constants that they read or that leave it as they
+  // are, in the program's order. `part` is one of PartOf's.
+  std::vector<const exported::Input*> InputsOf(const GraphLayer::Part& part) const;
 
   // Modules, also those that others lie in, by where the first of their nodes that belongs to a part is.
   struct Modules {
@@ -42,25 +52,31 @@ class Units {
   // The module that most of the nodes [first, last) share, for people: `transformer.h.4`.
   std::string ModuleOf(size_t first, size_t last) const;
 
+  const ValueIndex& index() const { return index_; }
+  const Aliasing& aliasing() const { return aliasing_; }
+
  private:
-  explicit Units(const exported::Program& program) : program_(program) {}
+  Units(const exported::Program& program, Aliasing aliasing)
+      : program_(program), index_(program), aliasing_(std::move(aliasing)) {}
 
   // Values that depend on the model's inputs and constants only, and are not random.
   void FindRepeated();
   void FindUses();
   void FindModules();
-  void FindCuts(const std::vector<std::pair<size_t, size_t>>& unbroken);
+  void FindCuts();
+  bool IsWritten(size_t value) const { return aliasing_.written.contains(index_.NameOf(value)); }
+  bool IsRepeated(size_t value) const { return value >= index_.inputs() && repeated_[index_.MakerOf(value)]; }
   // Nodes that make these values, as far as they are repeated, and those that make theirs.
-  void AddRepeated(const std::string& value, std::set<size_t>& nodes) const;
-  bool IsRepeated(const std::string& value) const;
+  void AddRepeated(size_t value, std::set<size_t>& nodes) const;
+  // Those of [first, last) that belong to it, and the repeated ones that they need.
+  std::set<size_t> NodesOf(size_t first, size_t last, const std::set<size_t>& outputs) const;
+  std::set<size_t> OutputsOf(size_t last, const std::vector<std::string>& outputs) const;
 
   const exported::Program& program_;
-  std::set<std::string> written_;        // Of the aliasing.
-  std::set<std::string> written_state_;  // Of the aliasing.
-  std::vector<bool> repeated_;           // By node.
-  std::map<std::string, size_t> maker_;  // Node of each value; the program's inputs have none.
-  std::map<std::string, size_t> last_use_;
-  std::set<std::string> numbers_;
+  ValueIndex index_;
+  Aliasing aliasing_;
+  std::vector<bool> repeated_;    // By node.
+  std::vector<size_t> last_use_;  // By value: the last node that is not repeated, the number of nodes for an output.
   std::map<size_t, std::vector<std::string>> modules_;  // By the first node that belongs to a part.
   std::vector<size_t> cuts_;
 };

@@ -169,7 +169,7 @@ class Inspection {
     });
     GPIPE_RETURN_IF_ERROR(inputs.status());
     const auto cost =
-        profiler.Measure(description, *inputs, input_needs_gradient, [&] { return BuildOnDevice(index); });
+        profiler.Measure(description, *inputs, input_needs_gradient, {}, [&] { return BuildOnDevice(index); });
     if (!cost.ok()) return Located(index, cost.status());
     v1::LayerInfo& info = *result_.mutable_layers(index);
     info.set_forward_nanos(cost->forward_nanos);

@@ -1,7 +1,6 @@
 #include "worker/model/profile.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
@@ -19,6 +18,8 @@ namespace {
 
 constexpr absl::Duration kTotalTime = absl::Seconds(4);
 constexpr absl::Duration kEnoughTime = absl::Milliseconds(20);  // For one layer, once it has run often enough.
+constexpr absl::Duration kLongestRun = absl::Seconds(1);   // What is expected to take longer is not run.
+constexpr absl::Duration kLongWarmUp = absl::Milliseconds(500);  // What took so long is not repeated.
 constexpr size_t kEnoughRuns = 5;
 constexpr size_t kMostRuns = 25;
 constexpr uint64_t kSeed = 1;  // Of the values to measure with.
@@ -52,14 +53,20 @@ void RunBackward(const std::vector<at::Tensor>& outputs) {
 }  // namespace
 
 LayerProfiler::LayerProfiler(c10::Device device, bool training, int layers)
-    : device_(device), training_(training), layers_left_(layers), time_left_(kTotalTime) {}
+    : device_(device), training_(training), speed_(device), layers_left_(layers), time_left_(kTotalTime) {}
 
 absl::StatusOr<LayerCost> LayerProfiler::Measure(const std::string& description, const std::vector<at::Tensor>& inputs,
-                                                 bool input_needs_gradient,
+                                                 bool input_needs_gradient, const LayerWork& work,
                                                  absl::FunctionRef<absl::StatusOr<ModelLayer>()> build) {
   const absl::Duration share = time_left_ / std::max(1, layers_left_--);
   const std::string key = KeyOf(description, inputs, input_needs_gradient);
   if (const auto known = known_.find(key); known != known_.end()) return known->second;
+  std::optional<LayerCost> estimate;
+  GPIPE_RETURN_IF_ERROR(CatchTorch([&] {
+    estimate = Estimate(work);
+    return absl::OkStatus();
+  }));
+  if (estimate) return known_[key] = *estimate;
   GPIPE_ASSIGN_OR_RETURN(const ModelLayer layer, build());
   return CatchTorch([&]() -> absl::StatusOr<LayerCost> {
     torch::autograd::AutoGradMode with_grad(training_);
@@ -70,9 +77,22 @@ absl::StatusOr<LayerCost> LayerProfiler::Measure(const std::string& description,
   });
 }
 
+// A backward does twice the work: for the inputs, and for the weights.
+std::optional<LayerCost> LayerProfiler::Estimate(const LayerWork& work) {
+  if (work.flops + work.bytes == 0) return std::nullopt;
+  const absl::Duration forward = absl::Seconds(speed_.SecondsFor(work));
+  const absl::Duration backward = training_ ? 2 * forward : absl::ZeroDuration();
+  if (forward + backward < kLongestRun) return std::nullopt;
+  return LayerCost{absl::ToInt64Nanoseconds(forward), absl::ToInt64Nanoseconds(backward),
+                   static_cast<int64_t>(work.made_bytes)};
+}
+
 LayerCost LayerProfiler::MeasureNow(const ModelLayer& layer, const std::vector<at::Tensor>& inputs,
                                     absl::Duration limit) const {
-  RunOnce(layer, inputs);  // Warms up caches, and on CUDA loads the kernels.
+  const Run first = RunOnce(layer, inputs);  // Warms up caches, and on CUDA loads the kernels.
+  if (first.forward + first.backward > kLongWarmUp) {
+    return {absl::ToInt64Nanoseconds(first.forward), absl::ToInt64Nanoseconds(first.backward), first.bytes};
+  }
   const absl::Time begin = absl::Now();
   std::vector<absl::Duration> forward, backward;
   int64_t bytes = 0;
@@ -92,17 +112,17 @@ LayerProfiler::Run LayerProfiler::RunOnce(const ModelLayer& layer, const std::ve
   std::vector<at::Tensor> outputs;
   {
     const MemoryMeter meter(device_);
-    Synchronize();
+    SynchronizeDevice(device_);
     const absl::Time begin = absl::Now();
     // A recomputing forward costs the same and leaves running statistics alone.
     outputs = layer.layer->Forward({.training = training_, .recomputing = true}, inputs);
-    Synchronize();
+    SynchronizeDevice(device_);
     run.forward = absl::Now() - begin;
     run.bytes = meter.Allocated();
   }
   const absl::Time begin = absl::Now();
   if (training_) RunBackward(outputs);
-  Synchronize();
+  SynchronizeDevice(device_);
   run.backward = absl::Now() - begin;
   return run;
 }
@@ -118,11 +138,6 @@ std::vector<at::Tensor> LayerProfiler::RandomInputs(const std::vector<at::Tensor
     inputs.push_back(std::move(input));
   }
   return inputs;
-}
-
-void LayerProfiler::Synchronize() const {
-  if (device_.is_cpu()) return;
-  c10::impl::VirtualGuardImpl(device_.type()).synchronizeDevice(device_.index());
 }
 
 }  // namespace gpipe::worker

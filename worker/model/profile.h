@@ -2,12 +2,14 @@
 #define GPIPE_WORKER_MODEL_PROFILE_H_
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "worker/model/device_speed.h"
 #include "worker/model/model_layers.h"
 
 namespace gpipe::worker {
@@ -19,17 +21,20 @@ struct LayerCost {
 };
 
 // Measures layers one at a time on a device: the first run discarded, then the median of at least five, unless its
-// share of the time for the whole model is used up. Layers that are alike are measured once. Used by one thread.
+// share of the time for the whole model is used up. Layers that are alike are measured once. What would take seconds
+// for a single run is not run, but estimated from the work that there is. Used by one thread.
 class LayerProfiler {
  public:
   // `layers` is the number of calls to come.
   LayerProfiler(c10::Device device, bool training, int layers);
 
-  // `description` tells layers of different cost apart; `build` is called when none like it has been measured.
+  // `description` tells layers of different cost apart; `build` is called when none like it has been measured. `work`
+  // is that of one forward; with nothing in it the layer is measured, however long that takes.
   // `inputs` are meta tensors of the micro-batch; random values of their shapes are used. Without gradients, or not in
   // training, there is no backward.
   absl::StatusOr<LayerCost> Measure(const std::string& description, const std::vector<at::Tensor>& inputs,
-                                    bool input_needs_gradient, absl::FunctionRef<absl::StatusOr<ModelLayer>()> build);
+                                    bool input_needs_gradient, const LayerWork& work,
+                                    absl::FunctionRef<absl::StatusOr<ModelLayer>()> build);
 
  private:
   struct Run {
@@ -41,10 +46,12 @@ class LayerProfiler {
   LayerCost MeasureNow(const ModelLayer& layer, const std::vector<at::Tensor>& inputs, absl::Duration limit) const;
   Run RunOnce(const ModelLayer& layer, const std::vector<at::Tensor>& inputs) const;
   std::vector<at::Tensor> RandomInputs(const std::vector<at::Tensor>& shapes, bool need_gradient) const;
-  void Synchronize() const;
+  // Nullopt: it is quick enough to be measured.
+  std::optional<LayerCost> Estimate(const LayerWork& work);
 
   const c10::Device device_;
   const bool training_;
+  DeviceSpeed speed_;
   int layers_left_;
   absl::Duration time_left_;
   std::map<std::string, LayerCost> known_;

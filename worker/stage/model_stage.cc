@@ -182,6 +182,7 @@ absl::StatusOr<ModelStage::Results> ModelStage::RunWithGraph(int micro_batch, co
     values.push_back(std::move(value));
   }
   GPIPE_ASSIGN_OR_RETURN(Results results, Run(micro_batch, context, std::move(values)));
+  GPIPE_RETURN_IF_ERROR(CheckGradients(results.outgoing));
   // Only the edges into the graph are kept: an output that the graph itself does not need goes when it has been sent.
   const auto cut = [&](at::Tensor& tensor, bool root) {
     root = root && tensor.requires_grad();
@@ -194,6 +195,16 @@ absl::StatusOr<ModelStage::Results> ModelStage::RunWithGraph(int micro_batch, co
   saved.has_graph = true;
   saved.bytes += meter.Allocated() - OwnBytes(results.outgoing);
   return results;
+}
+
+// The plan has said of each value whether a gradient comes back; one that nobody sends back would be lost in silence.
+absl::Status ModelStage::CheckGradients(const std::vector<at::Tensor>& outgoing) const {
+  for (size_t i = 0; i < outgoing_.size(); ++i) {
+    if (outgoing_[i].requires_grad || !outgoing[i].requires_grad()) continue;
+    return absl::InternalError(
+        absl::StrCat("'", outgoing_[i].name, "' has a gradient, and the plan says that it has none"));
+  }
+  return absl::OkStatus();
 }
 
 void ModelStage::Keep(int micro_batch, Saved saved) {

@@ -88,6 +88,7 @@ class ModelStage : public Stage {
   absl::StatusOr<Results> RunWithGraph(int micro_batch, const LayerContext& context, Saved& saved) const;
   absl::StatusOr<Results> RunWithoutGraph(int micro_batch, const LayerContext& context,
                                           std::vector<at::Tensor> values) const;
+  absl::Status CheckGradients(const std::vector<at::Tensor>& outgoing) const;
   void Keep(int micro_batch, Saved saved);
   Values Leave(int micro_batch, Results results, ForwardMode mode) const;
 

@@ -54,20 +54,25 @@ TEST(ExportedProgramTest, ReadsWhatTorchWrites) {
   EXPECT_EQ(program->graph.nodes[0].module, "act");
   EXPECT_EQ(program->graph.nodes[0].source, "model.py:8: return self.act(x)");
   ASSERT_EQ(program->user_inputs.size(), 1u);
-  EXPECT_EQ(program->user_inputs[0].meta.sizes[1], 3);
-  EXPECT_EQ(program->user_inputs[0].meta.sizes[0], std::nullopt);
+  EXPECT_EQ(program->user_inputs[0].meta.sizes[1], Size(int64_t{3}));
+  EXPECT_EQ(program->user_inputs[0].meta.sizes[0], Size(std::string())) << "an expression";
   ASSERT_EQ(program->user_outputs.size(), 1u);
   EXPECT_EQ(program->user_outputs[0].name, "y");
 }
 
-TEST(ExportedProgramTest, SizesThatDependOnDataAreKnown) {
+TEST(ExportedProgramTest, EveryTensorIsDescribed) {
   json program = Relu();
   json& values = program["graph_module"]["graph"]["tensor_values"];
-  values["x"]["sizes"][0] = {{"as_expr", {{"expr_str", "Symbol('s77', positive=True, integer=True)"}}}};
-  values["relu"] = {{"dtype", 7}, {"sizes", {{{"as_expr", {{"expr_str", "2*Symbol('u0', integer=True)"}}}}}}};
+  values["relu"] = {{"dtype", 13},
+                    {"sizes", {{{"as_expr", {{"expr_str", "Symbol('s77', integer=True)"}}}}, {{"as_int", 3}}}}};
   const auto parsed = ParseProgram(program.dump());
   ASSERT_TRUE(parsed.ok()) << parsed.status();
-  EXPECT_THAT(parsed->data_sized, ElementsAre("relu"));
+  ASSERT_TRUE(parsed->values.contains("relu"));
+  EXPECT_EQ(parsed->values.at("relu").dtype.code, 13);
+  EXPECT_THAT(parsed->values.at("relu").sizes,
+              ElementsAre(Size("Symbol('s77', integer=True)"), Size(int64_t{3})));
+  values["relu"].erase("dtype");
+  ExpectRefused(program, "value 'relu'");
 }
 
 TEST(ExportedProgramTest, OutputsThatAreNoTensorsAreLeftOut) {

@@ -217,6 +217,35 @@ TEST_F(SchedulerTest, AModelThatNoWorkerDescribesFailsAfterAFewTries) {
   EXPECT_THAT(Get(id_).reason(), HasSubstr("no worker could describe the model within 20s; 3 tries"));
 }
 
+TEST_F(SchedulerTest, ADescriptionThatComesLateIsKept) {
+  id_ = Submit(ParseSpec(kTrainYaml))->id();
+  answer_inspections_ = false;
+  FakeWorker& w0 = Connect("w0");
+  FakeWorker& w1 = Connect("w1");
+  Pass(absl::Seconds(30), {&w0, &w1});  // One is late, so the other one is asked.
+  EXPECT_EQ(Get(id_).state(), Job::STATE_QUEUED);
+  answer_inspections_ = true;
+  Pass(absl::Seconds(2), {&w0, &w1});
+  EXPECT_EQ(Get(id_).state(), Job::STATE_STARTING);
+  EXPECT_EQ(inspections_, 2);
+  ASSERT_TRUE(Submit(ParseSpec(kTrainYaml)).ok());
+  EXPECT_EQ(inspections_, 2) << "it is known";
+}
+
+TEST_F(SchedulerTest, AWorkerThatIsLateIsNotAskedTheSameAgain) {
+  id_ = Submit(ParseSpec(kTrainYaml))->id();
+  answer_inspections_ = false;
+  FakeWorker& w0 = Connect("w0");
+  FakeWorker& w1 = Connect("w1");
+  Pass(absl::Seconds(50), {&w0, &w1});
+  for (const FakeWorker* worker : {&w0, &w1}) {
+    EXPECT_EQ(std::ranges::count_if(worker->inbox, [](const auto& message) { return message.has_inspect(); }), 1);
+  }
+  answer_inspections_ = true;
+  Pass(absl::Seconds(2), {&w0, &w1});
+  EXPECT_EQ(Get(id_).state(), Job::STATE_STARTING);
+}
+
 TEST_F(SchedulerTest, ABusyInspectorIsAskedAgain) {
   id_ = Submit(ParseSpec(kTrainYaml))->id();
   inspect_status_ = absl::UnavailableError("too many inspections are waiting on this worker");

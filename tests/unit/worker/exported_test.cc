@@ -17,6 +17,7 @@
 #include "tests/unit/paths.h"
 #include "tests/unit/worker/close.h"
 #include "tests/unit/worker/cut_program.h"
+#include "tests/unit/worker/golden_archives.h"
 #include "tests/unit/worker/memory_artifacts.h"
 #include "worker/data/tensor_file.h"
 #include "worker/exported/graph_layer.h"
@@ -31,12 +32,6 @@ using ::caffe2::serialize::PyTorchStreamWriter;
 using ::testing::HasSubstr;
 
 const std::filesystem::path kFolder = SourceFolder() / "tests/golden/exported";
-
-std::unique_ptr<Archive> OpenArchive(const std::string& name) {
-  auto archive = Archive::Open(kFolder / (name + ".pt2"));
-  EXPECT_TRUE(archive.ok()) << archive.status();
-  return archive.ok() ? *std::move(archive) : nullptr;
-}
 
 const std::string& FirstParameter(const Archive& archive) {
   const auto& inputs = archive.program().inputs;
@@ -62,11 +57,10 @@ GraphLayer::Part WholeProgram(const Archive& archive) {
 class ExportedGoldenTest : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
-    archive_ = OpenArchive(GetParam());
+    archive_ = OpenGoldenArchive(GetParam());
     ASSERT_NE(archive_, nullptr);
-    auto file = TensorFile::Open(kFolder / (GetParam() + ".safetensors"));
-    ASSERT_TRUE(file.ok()) << file.status();
-    file_ = *std::move(file);
+    file_ = OpenGoldenTensors(GetParam());
+    ASSERT_NE(file_, nullptr);
     auto layer = GraphLayer::Create(*archive_, WholeProgram(*archive_), {});
     ASSERT_TRUE(layer.ok()) << layer.status();
     layer_ = *std::move(layer);
@@ -186,20 +180,11 @@ TEST_P(ExportedGoldenTest, EveryCutTrainsAsTheWhole) {
   }
 }
 
-std::vector<std::string> Cases() {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(kFolder)) {
-    if (entry.path().extension() == ".pt2") names.push_back(entry.path().stem());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-INSTANTIATE_TEST_SUITE_P(Cases, ExportedGoldenTest, ::testing::ValuesIn(Cases()),
+INSTANTIATE_TEST_SUITE_P(Cases, ExportedGoldenTest, ::testing::ValuesIn(GoldenArchives()),
                          [](const auto& info) { return info.param; });
 
 TEST(ExportedTest, CutsKeepViewsAndTheirWritesTogether) {
-  const auto archive = OpenArchive("in_place");
+  const auto archive = OpenGoldenArchive("in_place");
   const auto units = Units::Find(*archive);
   ASSERT_TRUE(units.ok()) << units.status();
   const auto& nodes = archive->program().graph.nodes;
@@ -212,19 +197,19 @@ TEST(ExportedTest, CutsKeepViewsAndTheirWritesTogether) {
 }
 
 TEST(ExportedTest, MasksAndSizesAreNoReasonAgainstACut) {
-  const auto archive = OpenArchive("tied");
+  const auto archive = OpenGoldenArchive("tied");
   const auto units = Units::Find(*archive);
   ASSERT_TRUE(units.ok()) << units.status();
   const auto& nodes = archive->program().graph.nodes;
   for (size_t i = 0; i < nodes.size(); ++i) {
     if (nodes[i].name != "masked_fill") continue;
     EXPECT_THAT(units->cuts(), ::testing::Contains(i));
-    EXPECT_THAT(units->Crossing(i), ::testing::Not(::testing::Contains("bitwise_not")));
+    EXPECT_THAT(units->PartOf(i, nodes.size(), {}).entering, ::testing::Not(::testing::Contains("bitwise_not")));
   }
 }
 
 TEST(ExportedTest, EachModuleBeginsOnceAtACutOrWithinAPart) {
-  const auto archive = OpenArchive("tied");
+  const auto archive = OpenGoldenArchive("tied");
   const auto units = Units::Find(*archive);
   ASSERT_TRUE(units.ok()) << units.status();
   const size_t nodes = archive->program().graph.nodes.size();
@@ -244,7 +229,7 @@ TEST(ExportedTest, EachModuleBeginsOnceAtACutOrWithinAPart) {
 }
 
 TEST(ExportedTest, NamesAreTheModels) {
-  const auto archive = OpenArchive("tied");
+  const auto archive = OpenGoldenArchive("tied");
   const exported::Program& program = archive->program();
   ASSERT_EQ(program.user_inputs.size(), 2u);
   EXPECT_EQ(program.user_inputs[0].name, "ids");
@@ -256,7 +241,7 @@ TEST(ExportedTest, NamesAreTheModels) {
 }
 
 TEST(ExportedTest, RandomOperatorsAreAFunctionOfSeedStepAndMicroBatch) {
-  const auto archive = OpenArchive("dropouts");
+  const auto archive = OpenGoldenArchive("dropouts");
   auto layer = GraphLayer::Create(*archive, WholeProgram(*archive), {});
   ASSERT_TRUE(layer.ok()) << layer.status();
   const at::Tensor input = at::arange(72, at::kFloat).sin().reshape({3, 3, 2, 4});
@@ -270,7 +255,7 @@ TEST(ExportedTest, RandomOperatorsAreAFunctionOfSeedStepAndMicroBatch) {
 }
 
 TEST(ExportedTest, RecomputingSeesTheBuffersThatTheFirstForwardSaw) {
-  const auto archive = OpenArchive("statistics");
+  const auto archive = OpenGoldenArchive("statistics");
   auto layer = GraphLayer::Create(*archive, WholeProgram(*archive), {});
   ASSERT_TRUE(layer.ok()) << layer.status();
   const auto run = [&](int micro_batch, bool recomputing) {
@@ -283,7 +268,7 @@ TEST(ExportedTest, RecomputingSeesTheBuffersThatTheFirstForwardSaw) {
 }
 
 TEST(ExportedTest, OtherBatchSizesRun) {
-  const auto archive = OpenArchive("tied");
+  const auto archive = OpenGoldenArchive("tied");
   auto layer = GraphLayer::Create(*archive, WholeProgram(*archive), {});
   ASSERT_TRUE(layer.ok()) << layer.status();
   for (const int64_t batch : {1, 2, 7}) {
@@ -315,7 +300,7 @@ class RemoteArchiveTest : public ::testing::Test {
 TEST_F(RemoteArchiveTest, HasTheTensorsOfTheFile) {
   const auto remote = Archive::Open(artifacts_, ref_);
   ASSERT_TRUE(remote.ok()) << remote.status();
-  const auto local = OpenArchive("tied");
+  const auto local = OpenGoldenArchive("tied");
   for (const exported::Input& input : local->program().inputs) {
     if (input.kind != exported::InputKind::kParameter) continue;
     EXPECT_TRUE(at::equal(*(*remote)->Load(input.name, at::kCPU), *local->Load(input.name, at::kCPU))) << input.name;

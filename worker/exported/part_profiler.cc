@@ -1,0 +1,85 @@
+#include "worker/exported/part_profiler.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/status_macros.h"
+#include "worker/exported/part_work.h"
+#include "worker/model/frozen.h"
+
+namespace gpipe::worker {
+namespace {
+
+constexpr double kStandIn = 0.02;            // As large as the weights of real models.
+constexpr int64_t kRandomNumbers = 1 << 20;  // Then they repeat: to draw them all takes longer than to use them.
+
+at::Tensor StandInFor(const at::Tensor& meta, c10::Device device) {
+  const auto options = meta.options().device(device);
+  if (!meta.is_floating_point()) return at::zeros(meta.sizes(), options);
+  const int64_t numbers = meta.numel();
+  at::Tensor flat = at::empty({numbers}, options);
+  const at::Tensor drawn = flat.narrow(0, 0, std::min(numbers, kRandomNumbers)).uniform_(-kStandIn, kStandIn);
+  for (int64_t at = kRandomNumbers; at < numbers; at += kRandomNumbers) {
+    const int64_t size = std::min(kRandomNumbers, numbers - at);
+    flat.narrow(0, at, size).copy_(drawn.narrow(0, 0, size));
+  }
+  return flat.view(meta.sizes());
+}
+
+}  // namespace
+
+absl::StatusOr<LayerCost> PartProfiler::Measure(const GraphLayer::Part& part) {
+  std::vector<at::Tensor> inputs;
+  bool needs_gradient = false;
+  for (const std::string& name : part.entering) {
+    inputs.push_back(model_.values.Meta(name, request_.profile_micro_batch()));
+    needs_gradient = needs_gradient || inputs.back().requires_grad();
+  }
+  const LayerWork work = WorkOf(model_.archive.program(), model_.values, part, request_.profile_micro_batch());
+  return profiler_.Measure(Describe(part), inputs, needs_gradient, work, [&] { return Build(part); });
+}
+
+absl::StatusOr<ModelLayer> PartProfiler::Build(const GraphLayer::Part& part) const {
+  GPIPE_ASSIGN_OR_RETURN(TensorPool stand_ins, StandIns(part));
+  GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<GraphLayer> layer,
+                         GraphLayer::Create(model_.archive, part, {device_}, &stand_ins));
+  for (const LayerTensor& entry : layer->tensors()) {
+    if (entry.parameter) entry.tensor.set_requires_grad(!IsFrozen(request_.freeze(), entry.name));
+  }
+  return ModelLayer{0, "exported", "", part.entering, part.leaving, std::move(layer)};
+}
+
+absl::StatusOr<TensorPool> PartProfiler::StandIns(const GraphLayer::Part& part) const {
+  TensorPool pool;
+  for (const exported::Input* input : model_.units.InputsOf(part)) {
+    if (input->kind != exported::InputKind::kParameter) continue;
+    const std::string& name = model_.archive.CanonicalName(input->name);
+    GPIPE_ASSIGN_OR_RETURN(const at::Tensor meta, model_.archive.Describe(name));
+    pool[name] = StandInFor(meta, device_);
+  }
+  return pool;
+}
+
+std::string PartProfiler::Describe(const GraphLayer::Part& part) const {
+  std::string description;
+  for (const size_t node : part.nodes) {
+    absl::StrAppend(&description, model_.archive.program().graph.nodes[node].target, ";");
+  }
+  for (const exported::Input* input : model_.units.InputsOf(part)) {
+    const auto sizes = model_.values.SizesOf(input->value, request_.profile_micro_batch());
+    absl::StrAppend(&description, IsFrozen(request_.freeze(), input->name) ? "f" : "t", "[",
+                    sizes ? absl::StrJoin(*sizes, ",") : "", "]");
+  }
+  for (const std::string& name : part.leaving) {
+    v1::ModelValue value = model_.values.Describe(name);
+    value.clear_name();
+    absl::StrAppend(&description, value.SerializeAsString());
+  }
+  return description;
+}
+
+}  // namespace gpipe::worker

@@ -1,0 +1,105 @@
+#include "worker/exported/value_table.h"
+
+#include <ATen/ATen.h>
+
+#include "absl/strings/str_cat.h"
+#include "common/field_error.h"
+#include "common/status_macros.h"
+#include "worker/data/tensor_file.h"
+#include "worker/exported/argument_source.h"
+#include "worker/exported/gradient_flow.h"
+
+namespace gpipe::worker {
+namespace {
+
+std::optional<int64_t> Evaluate(const exported::Size& size, const exported::Symbols& symbols) {
+  if (const auto* number = std::get_if<int64_t>(&size)) return *number;
+  return exported::EvaluateSize(std::get<std::string>(size), symbols);
+}
+
+}  // namespace
+
+absl::StatusOr<ValueTable> ValueTable::Create(const Archive& archive, const Units& units,
+                                              const std::vector<v1::ModelValue>& inputs,
+                                              const std::vector<std::string>& frozen, std::string_view field) {
+  ValueTable table(archive, units);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    GPIPE_RETURN_IF_ERROR(table.Bind(archive.program().user_inputs[i], inputs[i], field));
+  }
+  table.gradients_ = FindGradients(archive, units.index(), units.aliasing(), frozen);
+  return table;
+}
+
+absl::Status ValueTable::Bind(const exported::UserInput& input, const v1::ModelValue& data, std::string_view field) {
+  for (size_t run = 0; run < kBatches.size(); ++run) {
+    const std::vector<int64_t> sizes = SizesFor(data.shape(), kBatches[run]);
+    for (size_t i = 0; i < std::min(sizes.size(), input.meta.sizes.size()); ++i) {
+      const auto* expression = std::get_if<std::string>(&input.meta.sizes[i]);
+      const auto symbol = expression == nullptr ? std::nullopt : exported::SymbolOf(*expression);
+      if (symbol) symbols_[run].emplace(*symbol, sizes[i]);
+      const std::optional<int64_t> wanted = Evaluate(input.meta.sizes[i], symbols_[run]);
+      if (!wanted || *wanted == sizes[i]) continue;
+      return FieldError(field, absl::StrCat("dimension ", i, " of the model's input '", input.name, "' is ", *wanted,
+                                            " where another input has the size that the data has, and the data's '",
+                                            data.name(), "' has ", sizes[i]));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::optional<v1::Dimension> ValueTable::DimensionOf(const exported::Size& size) const {
+  std::array<int64_t, kBatches.size()> sizes;
+  for (size_t run = 0; run < kBatches.size(); ++run) {
+    const std::optional<int64_t> known = Evaluate(size, symbols_[run]);
+    if (!known || *known < 0) return std::nullopt;
+    sizes[run] = *known;
+  }
+  const int64_t per_sample = (sizes[1] - sizes[0]) / (kBatches[1] - kBatches[0]);
+  v1::Dimension dimension;
+  dimension.set_per_sample(per_sample);
+  dimension.set_fixed(sizes[0] - kBatches[0] * per_sample);
+  for (size_t run = 0; run < kBatches.size(); ++run) {
+    if (dimension.fixed() + kBatches[run] * per_sample != sizes[run]) return std::nullopt;
+  }
+  return dimension;
+}
+
+std::optional<Shape> ValueTable::ShapeOf(const std::string& value) const {
+  const auto meta = program_.values.find(value);
+  if (meta == program_.values.end()) return std::nullopt;
+  Shape shape;
+  for (const exported::Size& size : meta->second.sizes) {
+    std::optional<v1::Dimension> dimension = DimensionOf(size);
+    if (!dimension) return std::nullopt;
+    *shape.Add() = *std::move(dimension);
+  }
+  return shape;
+}
+
+std::optional<c10::ScalarType> ValueTable::TypeOf(const std::string& value) const {
+  const auto meta = program_.values.find(value);
+  if (meta == program_.values.end()) return std::nullopt;
+  const std::optional<c10::ScalarType> type = ToScalarType(meta->second.dtype);
+  return type && ToDataType(*type) != v1::DATA_TYPE_UNSPECIFIED ? type : std::nullopt;
+}
+
+std::optional<std::vector<int64_t>> ValueTable::SizesOf(const std::string& value, int64_t samples) const {
+  const std::optional<Shape> shape = ShapeOf(value);
+  return shape ? std::optional(SizesFor(*shape, samples)) : std::nullopt;
+}
+
+v1::ModelValue ValueTable::Describe(const std::string& value) const {
+  v1::ModelValue description;
+  description.set_name(value);
+  *description.mutable_shape() = *ShapeOf(value);
+  description.set_dtype(ToDataType(*TypeOf(value)));
+  description.set_requires_grad(gradients_[index_.NumberOf(value)]);
+  return description;
+}
+
+at::Tensor ValueTable::Meta(const std::string& value, int64_t samples) const {
+  return at::empty(SizesFor(*ShapeOf(value), samples), at::device(c10::kMeta).dtype(*TypeOf(value)))
+      .set_requires_grad(gradients_[index_.NumberOf(value)]);
+}
+
+}  // namespace gpipe::worker
