@@ -47,24 +47,22 @@ absl::Status WriteDrawing(const v1::PlanJobResponse& response, const std::string
 }  // namespace
 
 absl::StatusOr<ExitCode> PlanSpec(const GlobalOptions& global, const SpecOptions& options) {
-  GPIPE_ASSIGN_OR_RETURN(const v1::PlanJobResponse response,
-                         PlanFile(global, options, /*validate_only=*/false));
+  GPIPE_ASSIGN_OR_RETURN(const v1::PlanJobResponse response, PlanFile(global, options, /*validate_only=*/false));
   GPIPE_RETURN_IF_ERROR(WriteDrawing(response, options.svg));
   Print(global.json() ? ToJson(response, JsonStyle::kDocument) + "\n" : RenderPlan(response));
   return ExitCode::kSucceeded;
 }
 
 absl::StatusOr<ExitCode> ValidateSpec(const GlobalOptions& global, const SpecOptions& options) {
-  GPIPE_ASSIGN_OR_RETURN(const v1::PlanJobResponse response,
-                         PlanFile(global, options, /*validate_only=*/true));
+  GPIPE_ASSIGN_OR_RETURN(const v1::PlanJobResponse response, PlanFile(global, options, /*validate_only=*/true));
   if (global.json()) {
     Print(ToJson(response, JsonStyle::kDocument) + "\n");
   } else if (!global.quiet) {
     const v1::Plan& plan = response.plan();
-    Print(absl::StrCat(options.spec, ": valid: ", plan.layers_size(), " layers",
-                       plan.stages().empty() ? ", to be cut by measured times"
-                                             : absl::StrCat(" in ", plan.stages_size(), " stages"),
-                       "\n"));
+    Print(absl::StrCat(
+        options.spec, ": valid: ", plan.layers_size(), " layers",
+        plan.stages().empty() ? ", to be cut by measured times" : absl::StrCat(" in ", plan.stages_size(), " stages"),
+        "\n"));
   }
   return ExitCode::kSucceeded;
 }

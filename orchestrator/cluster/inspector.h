@@ -30,7 +30,8 @@ class Inspector {
 
   // Calls `done` once, now or later. UNAVAILABLE: no suitable worker is connected, or it went away, or too much
   // is asked already. DEADLINE_EXCEEDED: no answer in time, which begins when the worker has had time to fetch the
-  // request's files; asking again then goes to a worker that is not late, or waits for the same answer. INVALID_ARGUMENT: the model or its data do not fit, by field path. `request.id` is set here.
+  // request's files; asking again then goes to a worker that is not late, or waits for the same answer.
+  // INVALID_ARGUMENT: the model or its data do not fit, by field path. `request.id` is set here.
   void Inspect(v1::Inspect request, v1::Device device, absl::Duration timeout, Callback done);
 
   // The same with a measurement (profile_micro_batch), by an IDLE worker of the kind; it is not remembered here.

@@ -28,7 +28,11 @@ void Admission::Plan(const v1::PlanJobRequest& request, const v1::JobSpec& spec,
   if (!closed_.ok()) return done(closed_);
   const uint64_t id = next_id_++;
   const FileMap files(request.files().begin(), request.files().end());
-  plannings_.emplace(id, Planning{.spec = spec, .files = files, .workers = request.workers(), .validate_only = request.validate_only(), .done = std::move(done)});
+  plannings_.emplace(id, Planning{.spec = spec,
+                                  .files = files,
+                                  .workers = request.workers(),
+                                  .validate_only = request.validate_only(),
+                                  .done = std::move(done)});
   parts_.checker->Check(spec, files, /*resume=*/std::nullopt,
                         [this, id](absl::StatusOr<CheckedSpec> checked) { OnPlanChecked(id, std::move(checked)); });
 }

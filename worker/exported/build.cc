@@ -31,8 +31,7 @@ absl::StatusOr<std::vector<std::string>> OutputValues(const exported::Program& p
   return values;
 }
 
-absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::Plan& plan,
-                                         const ExportedStage& stage) {
+absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::Plan& plan, const ExportedStage& stage) {
   const Archive& archive = *model.archive;
   const v1::Stage& cut = plan.stages(stage.index);
   const int next = cut.first_layer() + cut.layer_count();

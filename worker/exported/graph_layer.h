@@ -25,8 +25,8 @@ class GraphLayer : public Layer {
     std::vector<size_t> nodes;  // Positions in the program, ascending.
     std::vector<std::string> entering;
     std::vector<std::string> leaving;
-    std::set<std::string> written;  // As in Aliasing.
-    std::set<std::string> written_state;
+    std::set<std::string> written;        // As in Aliasing, of the part's own values.
+    std::set<std::string> written_state;  // As in Aliasing, of the part's own values.
     bool deferred_batch_norm = false;
   };
 

@@ -112,11 +112,10 @@ class ExportedInspection {
       fits = size == nullptr || *size == sample[i];
     }
     if (fits) return absl::OkStatus();
-    return FieldError(field,
-                      absl::StrCat("the model's input '", input.name, "' is ", type ? c10::toString(*type) : "?", " ",
-                                   ShapeText(input.meta.sizes), ", the data's '", data.name(), "' is ",
-                                   c10::toString(ToScalarType(data.dtype())), " [any", sample.empty() ? "" : ", ",
-                                   absl::StrJoin(sample, ", "), "]"));
+    return FieldError(field, absl::StrCat("the model's input '", input.name, "' is ", type ? c10::toString(*type) : "?",
+                                          " ", ShapeText(input.meta.sizes), ", the data's '", data.name(), "' is ",
+                                          c10::toString(ToScalarType(data.dtype())), " [any",
+                                          sample.empty() ? "" : ", ", absl::StrJoin(sample, ", "), "]"));
   }
 
   std::string InputNames() const {

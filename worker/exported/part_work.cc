@@ -1,8 +1,8 @@
 #include "worker/exported/part_work.h"
 
 #include <algorithm>
-#include <optional>
 #include <numeric>
+#include <optional>
 #include <string_view>
 
 #include "common/exported/value_names.h"

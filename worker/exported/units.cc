@@ -158,27 +158,27 @@ GraphLayer::Part Units::PartOf(size_t first, size_t last, const std::vector<std:
   const std::set<size_t> nodes = NodesOf(first, last, read);
   GraphLayer::Part part;
   part.nodes.assign(nodes.begin(), nodes.end());
-  std::set<size_t> used;
   for (const size_t node : nodes) {
     read.insert(index_.ReadBy(node).begin(), index_.ReadBy(node).end());
     for (const size_t value : index_.MadeBy(node)) {
-      used.insert(value);
+      AddWritten(value, part);
       if (!repeated_[node] && last_use_[value] >= last) part.leaving.push_back(index_.NameOf(value));
     }
   }
   for (const size_t value : read) {
+    AddWritten(value, part);
     const bool is_user_input = value < index_.inputs() && program_.inputs[value].kind == InputKind::kUserInput;
     const bool crosses = value >= index_.inputs() && index_.MakerOf(value) < first && !IsRepeated(value);
     if (is_user_input || crosses) part.entering.push_back(index_.NameOf(value));
   }
-  used.insert(read.begin(), read.end());
-  for (const size_t value : used) {
-    const std::string& name = index_.NameOf(value);
-    if (aliasing_.written.contains(name)) part.written.insert(name);
-    if (aliasing_.written_state.contains(name)) part.written_state.insert(name);
-  }
   if (last == program_.graph.nodes.size()) part.leaving = outputs;
   return part;
+}
+
+void Units::AddWritten(size_t value, GraphLayer::Part& part) const {
+  const std::string& name = index_.NameOf(value);
+  if (aliasing_.written.contains(name)) part.written.insert(name);
+  if (aliasing_.written_state.contains(name)) part.written_state.insert(name);
 }
 
 std::vector<const exported::Input*> Units::InputsOf(const GraphLayer::Part& part) const {

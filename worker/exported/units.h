@@ -38,8 +38,8 @@ class Units {
   // and the program's `outputs`. Takes time for these nodes only.
   GraphLayer::Part PartOf(size_t first, size_t last, const std::vector<std::string>& outputs) const;
 
-  // What the nodes of a part are bound to: the parameters, buffers and constants that they read or that leave it as they
-  // are, in the program's order. `part` is one of PartOf's.
+  // What the nodes of a part are bound to: the parameters, buffers and constants that they read or that leave it as
+  // they are, in the program's order. `part` is one of PartOf's.
   std::vector<const exported::Input*> InputsOf(const GraphLayer::Part& part) const;
 
   // Modules, also those that others lie in, by where the first of their nodes that belongs to a part is.
@@ -70,7 +70,10 @@ class Units {
   void AddRepeated(size_t value, std::set<size_t>& nodes) const;
   // Those of [first, last) that belong to it, and the repeated ones that they need.
   std::set<size_t> NodesOf(size_t first, size_t last, const std::set<size_t>& outputs) const;
+  // The program's outputs, when `last` is its end.
   std::set<size_t> OutputsOf(size_t last, const std::vector<std::string>& outputs) const;
+  // What the aliasing says of a value of the part.
+  void AddWritten(size_t value, GraphLayer::Part& part) const;
 
   const exported::Program& program_;
   ValueIndex index_;

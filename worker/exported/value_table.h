@@ -18,9 +18,10 @@
 
 namespace gpipe::worker {
 
-// What the values of an exported program are like in a job, from what torch.export has written of them into the archive:
-// their types, and their sizes as expressions in those of the inputs. Nothing runs and no weight is read. Whether the
-// program keeps to it, a worker sees when it runs: a value of another size or type is refused where it is sent.
+// What the values of an exported program are like in a job, from what torch.export has written of them into the
+// archive: their types, and their sizes as expressions in those of the inputs. Nothing runs and no weight is read.
+// Whether the program keeps to it, a worker sees when it runs: a value of another size or type is refused where it is
+// sent.
 class ValueTable {
  public:
   // `inputs` are the samples' shapes, in the order of the program's inputs; parameters whose names begin with one of

@@ -10,9 +10,9 @@ namespace gpipe::worker {
 
 // What one forward of a layer has to do, as far as that is known without running it.
 struct LayerWork {
-  double flops = 0;  // Of matrix products and convolutions; a multiplication and an addition are two.
-  double bytes = 0;  // Read and written.
-  double made_bytes = 0;  // Of what its operators make.
+  double flops = 0;                    // Of matrix products and convolutions; a multiplication and an addition are two.
+  double bytes = 0;                    // Read and written.
+  double made_bytes = 0;               // Of what its operators make.
   c10::ScalarType type = c10::kFloat;  // What it computes in.
 };
 

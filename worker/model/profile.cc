@@ -17,8 +17,8 @@ namespace gpipe::worker {
 namespace {
 
 constexpr absl::Duration kTotalTime = absl::Seconds(4);
-constexpr absl::Duration kEnoughTime = absl::Milliseconds(20);  // For one layer, once it has run often enough.
-constexpr absl::Duration kLongestRun = absl::Seconds(1);   // What is expected to take longer is not run.
+constexpr absl::Duration kEnoughTime = absl::Milliseconds(20);   // For one layer, once it has run often enough.
+constexpr absl::Duration kLongestRun = absl::Seconds(1);         // What is expected to take longer is not run.
 constexpr absl::Duration kLongWarmUp = absl::Milliseconds(500);  // What took so long is not repeated.
 constexpr size_t kEnoughRuns = 5;
 constexpr size_t kMostRuns = 25;

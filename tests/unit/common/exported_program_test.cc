@@ -69,8 +69,7 @@ TEST(ExportedProgramTest, EveryTensorIsDescribed) {
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   ASSERT_TRUE(parsed->values.contains("relu"));
   EXPECT_EQ(parsed->values.at("relu").dtype.code, 13);
-  EXPECT_THAT(parsed->values.at("relu").sizes,
-              ElementsAre(Size("Symbol('s77', integer=True)"), Size(int64_t{3})));
+  EXPECT_THAT(parsed->values.at("relu").sizes, ElementsAre(Size("Symbol('s77', integer=True)"), Size(int64_t{3})));
   values["relu"].erase("dtype");
   ExpectRefused(program, "value 'relu'");
 }

@@ -1,8 +1,7 @@
-#include "common/exported/size_expression.h"
-
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
+#include "common/exported/size_expression.h"
 
 namespace gpipe::exported {
 namespace {
@@ -36,12 +35,20 @@ TEST(SizeExpressionTest, DividesAsPythonDoes) {
 
 TEST(SizeExpressionTest, IsNoNumberWithoutOne) {
   for (const std::string& expression : {
-           std::string(), std::string("Symbol('u0', integer=True)"), std::string("2*Symbol('s77')"),
-           std::string("Mul(Integer(2)"), std::string("Integer(2) "), std::string("Unknown(Integer(2))"),
-           std::string("Rational(1, 2)"), std::string("FloorDiv(Integer(1), Integer(0))"), std::string("Max()"),
+           std::string(),
+           std::string("Symbol('u0', integer=True)"),
+           std::string("2*Symbol('s77')"),
+           std::string("Mul(Integer(2)"),
+           std::string("Integer(2) "),
+           std::string("Unknown(Integer(2))"),
+           std::string("Rational(1, 2)"),
+           std::string("FloorDiv(Integer(1), Integer(0))"),
+           std::string("Max()"),
            std::string("Mul(Integer(4611686018427387904), Integer(4))"),
-           std::string("Pow(Integer(2), Integer(1000000000))"), std::string("Symbol('s77"),
-           std::string("Integer(99999999999999999999)"), std::string(100000, '('),
+           std::string("Pow(Integer(2), Integer(1000000000))"),
+           std::string("Symbol('s77"),
+           std::string("Integer(99999999999999999999)"),
+           std::string(100000, '('),
        }) {
     EXPECT_EQ(Evaluate(expression), std::nullopt) << expression.substr(0, 60);
   }

@@ -1,10 +1,11 @@
-#include "tests/unit/paths.h"
 #include "tests/unit/worker/golden_archives.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <filesystem>
+
+#include "tests/unit/paths.h"
 
 namespace gpipe::worker {
 namespace {
