@@ -22,15 +22,15 @@ struct ClientOptions {
   // Deadline of each unary call; zero takes the default of that call.
   absl::Duration timeout = absl::ZeroDuration();
   // When it is stopped, calls underway end with CANCELLED, and so does every later call.
-  std::stop_token stop;
+  std::stop_token stop = {};
   // Called about the files that are read, sent and fetched, on the thread that waits for them; null: not wanted.
-  OnFileProgress on_file;
+  OnFileProgress on_file = {};
   // The artifacts' folder of an orchestrator that was started by this process and ends with it: it reads files where
   // they are, and hands out its own as links. Empty: any other orchestrator.
-  std::filesystem::path private_store;
+  std::filesystem::path private_store = {};
   // Called before a job is submitted or planned, after its files are given: whoever starts a cluster waits for it no
   // sooner. Null: the cluster is there.
-  std::function<absl::Status()> await_cluster;
+  std::function<absl::Status()> await_cluster = {};
 };
 
 // The orchestrator's API as blocking calls. Connects at the first call. Any thread may call any method.
