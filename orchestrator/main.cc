@@ -7,6 +7,7 @@
 
 #include "CLI/CLI.hpp"
 #include "common/logging.h"
+#include "common/malloc_setup.h"
 #include "common/string_view.h"
 #include "common/version.h"
 #include "orchestrator/server.h"
@@ -72,6 +73,7 @@ int Serve(Flags& flags, const sigset_t& signals) {
 }
 
 int Main(int argc, char** argv) {
+  KeepFreedPieces();
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "common/address.h"
+#include "common/artifacts/connections.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
@@ -120,6 +121,7 @@ absl::Status Server::State::Serve(const std::string& listen, int* port) {
   grpc::ServerBuilder builder;
   builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), port);
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
+  for (const auto& [name, value] : kFileArguments) builder.AddChannelArgument(name, value);
   // Two orchestrators must not share an address.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.RegisterService(&job_service);

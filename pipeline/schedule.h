@@ -33,11 +33,11 @@ struct Schedule {
 struct ScheduleOptions {
   int stages = 1;
   int micro_batches = 1;
-  std::vector<int> stage_worker;  // One per stage, ascending from 0 without gaps.
-  bool training = true;           // Otherwise forward only.
+  std::vector<int> stage_worker = {};  // One per stage, ascending from 0 without gaps.
+  bool training = true;                // Otherwise forward only.
   CheckpointMode checkpoint = CheckpointMode::kExceptLast;
-  std::vector<bool> needs_backward;  // By stage; empty means all. A stage without is given no R and no B.
-  bool reduce_gradients = false;     // Adds REDUCE_GRAD.
+  std::vector<bool> needs_backward = {};  // By stage; empty means all. A stage without is given no R and no B.
+  bool reduce_gradients = false;          // Adds REDUCE_GRAD.
 };
 
 // GPipe (Huang et al. 2019, arXiv 1811.06965): forward of micro-batch i on stage j in clock cycle i+j; after the

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What needs a GPU: gpu_checks.sh FOLDER [STEP...], where FOLDER is the unpacked archive of
-#   deploy/package.sh --with-tests comm_conformance_test stage_cuda_test plain_loop
-# Steps: units links equality exported random failures step trace bound one_worker control. Needs python3 with the
+#   deploy/package.sh --with-tests comm_conformance_test stage_cuda_test plain_loop loss_bench
+# Steps: units links equality exported random failures loss step trace bound one_worker control. Needs python3 with the
 # archive's version of torch, and with numpy, safetensors, PyYAML and pytest.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -9,11 +9,16 @@ archive=$(realpath "$1")
 export GPIPE_BIN_DIR=$archive/bin
 shift
 steps=("$@")
-[ "${#steps[@]}" -gt 0 ] || steps=(units links equality exported random failures step bound one_worker control)
+[ "${#steps[@]}" -gt 0 ] || steps=(units links equality exported random failures loss step bound one_worker control)
 
 units() {
   "$archive/libexec/with-torch" "$archive/tests/comm_conformance_test" --gtest_brief=1 --gtest_filter='*NcclProcesses' &&
     "$archive/libexec/with-torch" "$archive/tests/stage_cuda_test" --gtest_brief=1
+}
+
+loss() {
+  python3 bench/loss.py --device cuda:0 --positions 1024 --runs 20 &&
+    python3 bench/loss.py --device cuda:0 --positions 8192 --runs 10
 }
 
 # Leaves the files in $OUT, if that is set.
@@ -34,6 +39,7 @@ for step in "${steps[@]}"; do
     exported) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_exported.py ;;
     random) python3 tests/python/random_specs.py --device cuda --count 10 ;;
     failures) python3 tests/python/failure_table.py --device cuda:0 ;;
+    loss) loss ;;
     step) python3 bench/gpu_step.py ;;
     trace) trace ;;
     bound) python3 bench/pipeline_bound.py --workers 2 4 8 --runs 5 --steps 6 ;;

@@ -133,12 +133,12 @@ absl::Status RunWorker(const Options& options) {
   GPIPE_ASSIGN_OR_RETURN(engine_options.failpoint, FailpointFromEnvironment());
 
   const std::shared_ptr<grpc::Channel> channel = Dial(options.orchestrator);
-  const auto artifact_stub = v1::ArtifactService::NewStub(channel);
+  ArtifactConnections connections(options.orchestrator);
   const auto session_stub = v1::WorkerSessionService::NewStub(channel);
-  GrpcArtifacts artifacts(*artifact_stub, options.artifacts_dir);
+  GrpcArtifacts artifacts(connections, options.artifacts_dir);
   Outbox outbox;
   GPIPE_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Create(engine_options, artifacts, outbox));
-  GrpcArtifacts inspected(*artifact_stub, options.artifacts_dir);  // The inspector works beside the engine.
+  GrpcArtifacts inspected(connections, options.artifacts_dir);  // The inspector works beside the engine.
   Inspector inspector([&] { return SetUpTorchThread(engine_options.device, options.threads); },
                       [&](const v1::Inspect& request) { return Inspect(request, engine_options.device, inspected); },
                       outbox);

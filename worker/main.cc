@@ -2,11 +2,13 @@
 #include <iostream>
 
 #include "common/logging.h"
+#include "common/malloc_setup.h"
 #include "spdlog/spdlog.h"
 #include "worker/daemon.h"
 #include "worker/options.h"
 
 int main(int argc, char** argv) {
+  gpipe::KeepFreedPieces();
   const gpipe::worker::ParsedOptions parsed = gpipe::worker::ParseOptions(argc, argv);
   if (parsed.exit_code) return *parsed.exit_code;
   if (absl::Status status = gpipe::InitLogging("gpipe-worker", parsed.options.log_level); !status.ok()) {

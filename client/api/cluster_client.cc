@@ -40,7 +40,7 @@ ClusterClient::ClusterClient(ClientOptions options)
     : options_(std::move(options)),
       channel_(Connect(options_.address)),
       jobs_(v1::JobService::NewStub(channel_)),
-      artifacts_(v1::ArtifactService::NewStub(channel_)),
+      artifacts_(options_.address),
       cluster_(v1::ClusterService::NewStub(channel_)) {}
 
 absl::Time ClusterClient::last_heard() const {

@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/artifacts/connections.h"
 #include "common/artifacts/transfer_options.h"
 #include "gpipe/v1/pipeline_service.grpc.pb.h"
 
@@ -21,12 +22,15 @@ struct ClientOptions {
   // Deadline of each unary call; zero takes the default of that call.
   absl::Duration timeout = absl::ZeroDuration();
   // When it is stopped, calls underway end with CANCELLED, and so does every later call.
-  std::stop_token stop;
+  std::stop_token stop = {};
   // Called about the files that are read, sent and fetched, on the thread that waits for them; null: not wanted.
-  OnFileProgress on_file;
+  OnFileProgress on_file = {};
   // The artifacts' folder of an orchestrator that was started by this process and ends with it: it reads files where
   // they are, and hands out its own as links. Empty: any other orchestrator.
-  std::filesystem::path private_store;
+  std::filesystem::path private_store = {};
+  // Called before a job is submitted or planned, after its files are given: whoever starts a cluster waits for it no
+  // sooner. Null: the cluster is there.
+  std::function<absl::Status()> await_cluster = {};
 };
 
 // The orchestrator's API as blocking calls. Connects at the first call. Any thread may call any method.
@@ -65,9 +69,10 @@ class ClusterClient {
   absl::Status WatchJob(const v1::WatchJobRequest& request, absl::Time deadline, const OnUpdate& on_update);
 
   // For common/artifacts/transfer.h.
-  v1::ArtifactService::StubInterface& artifacts() { return *artifacts_; }
+  ArtifactConnections& artifacts() { return artifacts_; }
   TransferOptions transfer_options() const { return {.on_progress = options_.on_file, .stop = options_.stop}; }
   const std::filesystem::path& private_store() const { return options_.private_store; }
+  absl::Status AwaitCluster() const { return options_.await_cluster ? options_.await_cluster() : absl::OkStatus(); }
 
  private:
   template <typename Response, typename Request, typename Stub>
@@ -79,7 +84,7 @@ class ClusterClient {
   const ClientOptions options_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::JobService::StubInterface> jobs_;
-  const std::unique_ptr<v1::ArtifactService::StubInterface> artifacts_;
+  ArtifactConnections artifacts_;
   const std::unique_ptr<v1::ClusterService::StubInterface> cluster_;
   std::atomic<int64_t> last_heard_nanos_{INT64_MIN};
 };

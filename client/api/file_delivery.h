@@ -2,9 +2,11 @@
 #define GPIPE_CLIENT_API_FILE_DELIVERY_H_
 
 #include <filesystem>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "client/api/cluster_client.h"
+#include "common/artifacts/file_hash.h"
 #include "common/artifacts/hash_memory.h"
 #include "gpipe/v1/worker_session.pb.h"
 
@@ -17,10 +19,13 @@ class FileDelivery {
   // `client` must outlive this.
   explicit FileDelivery(ClusterClient& client) : client_(client), memory_(HashMemory::DefaultFile()) {}
 
-  // Errors are those of UploadFile (common/artifacts/transfer.h).
-  absl::StatusOr<v1::ArtifactRef> Give(const std::filesystem::path& path);
+  // In the order of the paths. Errors are those of HashFiles and UploadFile (common/artifacts).
+  absl::StatusOr<std::vector<v1::ArtifactRef>> Give(const std::vector<std::filesystem::path>& paths);
 
  private:
+  absl::StatusOr<v1::ArtifactRef> GiveHashed(const HashedFile& file, const std::filesystem::path& path,
+                                             const TransferOptions& options);
+
   ClusterClient& client_;
   HashMemory memory_;
 };

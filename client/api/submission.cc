@@ -65,9 +65,14 @@ absl::Status CheckFiles(const spec::SpecFile& file) {
 
 absl::Status GiveFiles(FileDelivery& delivery, const spec::SpecFile& file, FileMap& files) {
   GPIPE_ASSIGN_OR_RETURN(const std::vector<spec::NamedFile> named_files, AllFilesOf(file));
-  for (const spec::NamedFile& named : named_files) {
-    GPIPE_ASSIGN_OR_RETURN(files[named.path], delivery.Give(Resolve(file, named.path)));
-  }
+  // Several fields may name one file.
+  std::set<std::string> names;
+  for (const spec::NamedFile& named : named_files) names.insert(named.path);
+  std::vector<fs::path> paths;
+  for (const std::string& name : names) paths.push_back(Resolve(file, name));
+  GPIPE_ASSIGN_OR_RETURN(const std::vector<v1::ArtifactRef> refs, delivery.Give(paths));
+  auto ref = refs.begin();
+  for (const std::string& name : names) files[name] = *ref++;
   return absl::OkStatus();
 }
 
@@ -80,9 +85,11 @@ absl::Status AddResume(FileDelivery& delivery, const std::string& resume, v1::Su
   }
   GPIPE_ASSIGN_OR_RETURN(const fs::path folder, NewestCheckpoint(resume));
   v1::ResumeFiles& files = *request.mutable_resume_files();
-  GPIPE_ASSIGN_OR_RETURN(*files.mutable_manifest(), delivery.Give(folder / kManifest));
-  GPIPE_ASSIGN_OR_RETURN(*files.mutable_model(), delivery.Give(folder / kModel));
-  GPIPE_ASSIGN_OR_RETURN(*files.mutable_optimizer(), delivery.Give(folder / kOptimizer));
+  GPIPE_ASSIGN_OR_RETURN(const std::vector<v1::ArtifactRef> refs,
+                         delivery.Give({folder / kManifest, folder / kModel, folder / kOptimizer}));
+  *files.mutable_manifest() = refs[0];
+  *files.mutable_model() = refs[1];
+  *files.mutable_optimizer() = refs[2];
   return absl::OkStatus();
 }
 
@@ -107,6 +114,7 @@ absl::StatusOr<v1::Job> SubmitWithoutLines(ClusterClient& client, const spec::Sp
   FileDelivery delivery(client);
   GPIPE_RETURN_IF_ERROR(GiveFiles(delivery, file, *request.mutable_files()));
   GPIPE_RETURN_IF_ERROR(AddResume(delivery, options.resume, request));
+  GPIPE_RETURN_IF_ERROR(client.AwaitCluster());
   absl::StatusOr<v1::Job> job = SubmitOnce(client, request);
   if (!absl::IsDeadlineExceeded(job.status())) return job;
   return absl::DeadlineExceededError(
@@ -124,6 +132,7 @@ absl::StatusOr<v1::PlanJobResponse> PlanWithoutLines(ClusterClient& client, cons
   request.set_validate_only(options.validate_only);
   FileDelivery delivery(client);
   GPIPE_RETURN_IF_ERROR(GiveFiles(delivery, file, *request.mutable_files()));
+  GPIPE_RETURN_IF_ERROR(client.AwaitCluster());
   return client.PlanJob(request);
 }
 

@@ -20,11 +20,12 @@ struct GlobalOptions {
 
   bool json() const { return format == "json"; }
   ClientOptions client(std::stop_token stop = {}) const {
-    return {orchestrator.empty() ? kDefaultAddress : orchestrator,
-            absl::Seconds(timeout_seconds),
-            std::move(stop),
-            ShowFilesOn(stderr, quiet),
-            {}};
+    ClientOptions options;
+    options.address = orchestrator.empty() ? kDefaultAddress : orchestrator;
+    options.timeout = absl::Seconds(timeout_seconds);
+    options.stop = std::move(stop);
+    options.on_file = ShowFilesOn(stderr, quiet);
+    return options;
   }
 };
 

@@ -52,9 +52,14 @@ absl::Status PrivateCluster::Start(LocalClusterOptions options, OnFileProgress o
     absl::MutexLock lock(&mutex_);
     cluster_ = *std::move(cluster);
   }
-  client_ = std::make_unique<ClusterClient>(
-      ClientOptions{cluster_->address(), {}, abandon_.get_token(), std::move(on_file), cluster_->artifacts()});
-  return Explain(WaitForWorkers(options.workers));
+  ClientOptions client;
+  client.address = cluster_->address();
+  client.stop = abandon_.get_token();
+  client.on_file = std::move(on_file);
+  client.private_store = cluster_->artifacts();
+  client.await_cluster = [this, workers = options.workers] { return WaitForWorkers(workers); };
+  client_ = std::make_unique<ClusterClient>(std::move(client));
+  return absl::OkStatus();
 }
 
 // The API has no stream of workers; they join within a second or two, and only here somebody waits for them.
@@ -100,7 +105,10 @@ void PrivateCluster::OnSignal(int count) {
 // With a client of its own: the other one's thread is busy watching. When cancelling fails because the job has just
 // ended, the watcher sees that; when the orchestrator does not answer, nothing more is to be waited for.
 void PrivateCluster::Cancel(const std::string& address, const std::string& job) {
-  ClusterClient client({address, absl::Seconds(5), {}, {}, {}});
+  ClientOptions options;
+  options.address = address;
+  options.timeout = absl::Seconds(5);
+  ClusterClient client(std::move(options));
   const absl::Status status = client.CancelJob(job).status();
   if (!status.ok() && !absl::IsFailedPrecondition(status)) abandon_.request_stop();
 }

@@ -26,7 +26,9 @@ class PrivateCluster {
   PrivateCluster(const PrivateCluster&) = delete;
   PrivateCluster& operator=(const PrivateCluster&) = delete;
 
-  // Returns when all workers have joined. bin_dir is filled in. `on_file` is the client's. At most once.
+  // Returns when the orchestrator serves. The workers may still be joining, which takes them seconds in which files can
+  // be read: the client waits for them before it submits or plans. bin_dir is filled in. `on_file` is the client's. At
+  // most once.
   absl::Status Start(LocalClusterOptions options, OnFileProgress on_file);
 
   // REQUIRES: Start succeeded.

@@ -1,49 +1,47 @@
 #ifndef GPIPE_ORCHESTRATOR_ARTIFACTS_ARTIFACT_SERVICE_H_
 #define GPIPE_ORCHESTRATOR_ARTIFACTS_ARTIFACT_SERVICE_H_
 
-#include <thread>
-
-#include "common/bounded_queue.h"
 #include "gpipe/v1/pipeline_service.grpc.pb.h"
 #include "orchestrator/artifacts/artifact_store.h"
+#include "orchestrator/artifacts/file_threads.h"
 
 namespace gpipe::orchestrator {
 
-// Uploads and downloads, for clients and workers. Each call holds one piece (1 MiB downloading, one message of at most
-// the server's receive limit uploading) in memory: the next is read only when the last is on its way.
+// Uploads and downloads, for clients and workers. Each call holds two pieces (1 MiB downloading, one message of at most
+// the server's receive limit uploading) in memory. The bytes of files pass by as they are (common/artifacts/
+// piece_message.h), without a message class in between.
 //
-// Pieces are read and written in gRPC's callback threads, which are few (half the cores, at least two) and carry the
-// workers' heartbeats too. What may take seconds, syncing a whole uploaded file, is done by a thread of the service.
+// gRPC's callback threads are few (half the cores, at least two) and carry the workers' heartbeats too: they touch no
+// file. The service has threads for pieces, and one that syncs whole files.
 //
 // The store must outlive the service, and the service the server's Shutdown, which ends all calls.
-class ArtifactService final : public v1::ArtifactService::CallbackService {
+class ArtifactService final
+    : public v1::ArtifactService::WithCallbackMethod_FindMissingArtifacts<
+          v1::ArtifactService::WithRawCallbackMethod_UploadArtifact<
+              v1::ArtifactService::WithRawCallbackMethod_DownloadArtifact<v1::ArtifactService::Service>>> {
  public:
   // Refs in one FindMissingArtifacts.
   static constexpr int kMaxRefs = 10000;
-  static constexpr int64_t kPieceBytes = 1 << 20;
 
-  explicit ArtifactService(ArtifactStore* store);
-  ~ArtifactService() override;
+  explicit ArtifactService(ArtifactStore* store) : store_(store) {}
 
   grpc::ServerUnaryReactor* FindMissingArtifacts(grpc::CallbackServerContext* context,
                                                  const v1::FindMissingArtifactsRequest* request,
                                                  v1::FindMissingArtifactsResponse* response) override;
-  grpc::ServerReadReactor<v1::UploadArtifactRequest>* UploadArtifact(grpc::CallbackServerContext* context,
-                                                                     v1::UploadArtifactResponse* response) override;
-  grpc::ServerWriteReactor<v1::DownloadArtifactResponse>* DownloadArtifact(
-      grpc::CallbackServerContext* context, const v1::DownloadArtifactRequest* request) override;
+  grpc::ServerReadReactor<grpc::ByteBuffer>* UploadArtifact(grpc::CallbackServerContext* context,
+                                                            grpc::ByteBuffer* response) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* DownloadArtifact(grpc::CallbackServerContext* context,
+                                                               const grpc::ByteBuffer* request) override;
 
  private:
-  class UploadReactor;
-
-  // Uploads that have all their bytes and wait to be committed; more at once are refused.
+  static constexpr int kPieceThreads = 4;
+  // Calls that wait for a thread, with one piece each; more at once are refused.
+  static constexpr size_t kMaxWaiting = 4096;
   static constexpr size_t kMaxWaitingCommits = 1024;
 
-  void CommitUploads();
-
   ArtifactStore* const store_;
-  BoundedQueue<UploadReactor*> complete_uploads_{kMaxWaitingCommits};
-  std::thread commit_thread_;  // Ends when complete_uploads_ is closed.
+  FileThreads pieces_{"artifact-files", kPieceThreads, kMaxWaiting};
+  FileThreads commits_{"artifact-commit", 1, kMaxWaitingCommits};
 };
 
 }  // namespace gpipe::orchestrator

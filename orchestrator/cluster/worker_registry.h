@@ -25,10 +25,10 @@ struct WorkerEntry {
   std::shared_ptr<WorkerChannel> channel;  // Null when lost.
   absl::Time last_heard;
   // The attempt it works for or lets go of; empty when it has none.
-  v1::AttemptId attempt;
-  v1::Activity activity;
+  v1::AttemptId attempt = {};
+  v1::Activity activity = {};
   // Since when it has been told to let go.
-  absl::Time releasing_since;
+  absl::Time releasing_since = {};
 
   const std::string& name() const { return hello.name(); }
   bool connected() const { return channel != nullptr; }

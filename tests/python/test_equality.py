@@ -23,8 +23,9 @@ MLP = [
 BALANCE = {1: [6], 2: [2, 4], 3: [3, 1, 2], 4: [1, 2, 1, 2]}
 
 
-def close(actual, expected, what):
-    torch.testing.assert_close(actual, expected, rtol=RTOL, atol=ATOL * max(1.0, expected.abs().max().item()),
+def close(actual, expected, what, rounding=0.0):
+    torch.testing.assert_close(actual, expected, rtol=RTOL,
+                               atol=max(ATOL * max(1.0, expected.abs().max().item()), rounding),
                                msg=lambda text: f"{what}: {text}")
 
 
@@ -45,8 +46,12 @@ def check_against_pytorch(cluster, folder, spec, inputs, targets):
           "grad_norm")
     trained = load_file(out / "model.safetensors")
     assert sorted(trained) == sorted(final)
+    # How far PyTorch's own floats are from doubles on this CPU: two sums in other orders may differ by several times as
+    # much, where an optimizer divides a gradient near zero by its own size.
+    exact = reference.train(spec, weights, *(t.double() if t.is_floating_point() else t for t in (inputs, targets)),
+                            dtype=torch.float64)[2]
     for name, expected in final.items():
-        close(trained[name], expected, name)
+        close(trained[name], expected, name, 4 * (expected - exact[name]).abs().max().item())
 
 
 def spec_of(name, layers, loss, optimizer, *, balance, chunks, checkpoint, batch_size=12, steps=3, **train):

@@ -1,8 +1,11 @@
 #ifndef GPIPE_WORKER_DATA_ARTIFACTS_H_
 #define GPIPE_WORKER_DATA_ARTIFACTS_H_
 
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
+#include <stop_token>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -14,6 +17,10 @@ namespace gpipe::worker {
 class Artifacts {
  public:
   virtual ~Artifacts() = default;
+
+  // From now on transfers end with CANCELLED soon after `stop` is stopped, and `on_bytes` is told, on the thread that
+  // waits, how many bytes more have come; null: nobody wants to know.
+  virtual void Attend(std::stop_token /*stop*/, std::function<void(int64_t bytes)> /*on_bytes*/) {}
 
   // Sends the file unless it is there already.
   virtual absl::StatusOr<v1::ArtifactRef> Upload(const std::filesystem::path& path) = 0;

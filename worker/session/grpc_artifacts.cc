@@ -31,20 +31,40 @@ absl::Status ReadPart(const std::filesystem::path& path, int64_t offset, absl::S
 
 }  // namespace
 
+void GrpcArtifacts::Attend(std::stop_token stop, std::function<void(int64_t bytes)> on_bytes) {
+  stop_ = std::move(stop);
+  on_bytes_ = std::move(on_bytes);
+}
+
+TransferOptions GrpcArtifacts::Options() {
+  TransferOptions options;
+  options.stop = stop_;
+  if (on_bytes_) {
+    options.on_progress = [this, before = int64_t{0}](const FileProgress& progress) mutable {
+      if (progress.doing != FileProgress::Doing::kFetching) return;
+      on_bytes_(progress.done - before);
+      before = progress.done;
+    };
+  }
+  return options;
+}
+
 absl::StatusOr<v1::ArtifactRef> GrpcArtifacts::Upload(const std::filesystem::path& path) {
-  return UploadFile(stub_, path);
+  return UploadFile(connections_, path, Options());
 }
 
 absl::Status GrpcArtifacts::Download(const v1::ArtifactRef& ref, const std::filesystem::path& path) {
   GPIPE_ASSIGN_OR_RETURN(const auto file, Find(ref));
   if (file) return LinkOrCopyFile(*file, path, HardLinks::kNever).status();
-  return DownloadFile(stub_, ref, path);
+  return DownloadFile(connections_, ref, path, Options());
 }
 
 absl::Status GrpcArtifacts::Read(const v1::ArtifactRef& ref, int64_t offset, absl::Span<char> data) {
   GPIPE_ASSIGN_OR_RETURN(const auto file, Find(ref));
-  if (file) return ReadPart(*file, offset, data);
-  return ReadRange(stub_, ref, offset, data);
+  if (!file) return ReadRange(connections_, ref, offset, data, Options());
+  GPIPE_RETURN_IF_ERROR(ReadPart(*file, offset, data));
+  if (on_bytes_) on_bytes_(static_cast<int64_t>(data.size()));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::optional<std::filesystem::path>> GrpcArtifacts::Find(const v1::ArtifactRef& ref) {

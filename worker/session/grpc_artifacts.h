@@ -13,9 +13,11 @@ namespace gpipe::worker {
 // The orchestrator's artifacts over gRPC; those in a folder of this machine are found there.
 class GrpcArtifacts : public Artifacts {
  public:
-  // `stub` must outlive this. `folder` is that of the orchestrator; empty: it is on another machine.
-  explicit GrpcArtifacts(v1::ArtifactService::StubInterface& stub, std::filesystem::path folder = {})
-      : stub_(stub), folder_(std::move(folder)) {}
+  // `connections` must outlive this. `folder` is that of the orchestrator; empty: it is on another machine.
+  explicit GrpcArtifacts(ArtifactConnections& connections, std::filesystem::path folder = {})
+      : connections_(connections), folder_(std::move(folder)) {}
+
+  void Attend(std::stop_token stop, std::function<void(int64_t bytes)> on_bytes) override;
 
   absl::StatusOr<v1::ArtifactRef> Upload(const std::filesystem::path& path) override;
   absl::StatusOr<std::optional<std::filesystem::path>> Find(const v1::ArtifactRef& ref) override;
@@ -23,8 +25,13 @@ class GrpcArtifacts : public Artifacts {
   absl::Status Read(const v1::ArtifactRef& ref, int64_t offset, absl::Span<char> data) override;
 
  private:
-  v1::ArtifactService::StubInterface& stub_;
+  // Tells on_bytes_ of what has come since the last time.
+  TransferOptions Options();
+
+  ArtifactConnections& connections_;
   const std::filesystem::path folder_;
+  std::stop_token stop_;
+  std::function<void(int64_t)> on_bytes_;
 };
 
 }  // namespace gpipe::worker

@@ -1,8 +1,10 @@
 #include "worker/stage/loss.h"
 
 #include <ATen/ATen.h>
+#include <ATen/OpMathType.h>
 
 #include "worker/model/loss_check.h"
+#include "worker/stage/cross_entropy.h"
 
 namespace gpipe::worker {
 namespace {
@@ -11,31 +13,30 @@ class CrossEntropyLoss : public Loss {
  public:
   explicit CrossEntropyLoss(const v1::Loss& spec)
       : spec_(spec),
-        smoothing_(spec.cross_entropy().label_smoothing()),
-        ignored_(spec.cross_entropy().ignore_index()) {}
+        options_{.class_dim = spec.cross_entropy().class_dim(),
+                 .ignored = spec.cross_entropy().ignore_index(),
+                 .smoothing = spec.cross_entropy().label_smoothing()} {}
 
   // torch divides by the targets that count, with label smoothing too; 0/0 is NaN there as here.
-  void Begin(const at::Tensor& target, int64_t) override { count_ = target.ne(ignored_).sum(); }
+  void Begin(const at::Tensor& target, int64_t) override { count_ = target.ne(options_.ignored).sum(); }
 
-  at::Tensor Share(const at::Tensor& any, const at::Tensor& target, int64_t) const override {
-    const at::Tensor output = ClassesSecond(spec_, any);
-    CheckLossFits(spec_, output, target);
-    const auto sum = at::cross_entropy_loss(output, target, /*weight=*/{}, at::Reduction::Sum, ignored_, smoothing_);
-    return sum / count_.to(sum.scalar_type());
+  at::Tensor Share(const at::Tensor& output, const at::Tensor& target, int64_t) const override {
+    CheckLossFits(spec_, ClassesSecond(spec_, output), target);
+    return CrossEntropy(output, target, count_, options_);
   }
 
   at::Tensor Hits(const at::Tensor& output, const at::Tensor& target) const override {
-    const at::Tensor counts = target.ne(ignored_);
-    const at::Tensor hits = ClassesSecond(spec_, output).argmax(1).eq(target).logical_and(counts);
-    return at::stack({hits.sum(), counts.sum()});
+    return ClassHits(output, target, options_);
   }
 
  private:
   const v1::Loss spec_;
-  const double smoothing_;
-  const int64_t ignored_;
+  const CrossEntropyOptions options_;
   at::Tensor count_;  // On the device.
 };
+
+// A sum of many numbers needs more digits than half a float has.
+at::Tensor Wide(const at::Tensor& tensor) { return tensor.to(at::toOpMathType(tensor.scalar_type())); }
 
 // A loss that is a mean over all elements.
 class ElementwiseLoss : public Loss {
@@ -46,7 +47,7 @@ class ElementwiseLoss : public Loss {
 
   at::Tensor Share(const at::Tensor& output, const at::Tensor& target, int64_t) const override {
     CheckLossFits(spec_, output, target);
-    return Sum(output, target) / count_;
+    return Sum(Wide(output), Wide(target)) / count_;
   }
 
  private:
@@ -67,7 +68,7 @@ class ModelOutputLoss : public Loss {
   void Begin(const at::Tensor&, int64_t samples) override { samples_ = static_cast<double>(samples); }
 
   at::Tensor Share(const at::Tensor& output, const at::Tensor&, int64_t samples) const override {
-    return output.reshape({}) * (static_cast<double>(samples) / samples_);
+    return Wide(output.reshape({})) * (static_cast<double>(samples) / samples_);
   }
 
  private:

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
@@ -114,6 +115,30 @@ TEST_F(HashMemoryTest, AKnownFileIsNotRead) {
   options.memory = nullptr;
   EXPECT_NE(HashFile(Data(), options)->ref.sha256(), kHash);
   EXPECT_EQ(reads, 1);
+}
+
+TEST_F(HashMemoryTest, SeveralFilesAreHashedInTheirOrder) {
+  std::vector<fs::path> paths;
+  for (int i = 0; i < 20; ++i) {
+    paths.push_back(folder_.path() / absl::StrCat("f", i));
+    ASSERT_TRUE(WriteFileAtomically(paths.back(), std::string(i * 100'000, static_cast<char>('a' + i))).ok());
+  }
+  HashMemory memory({});
+  memory.Remember(paths[3], *StampOf(paths[3]), kHash, Later());
+  TransferOptions options;
+  options.memory = &memory;
+  int64_t last = 0;
+  options.on_progress = [&](const FileProgress& progress) { last = progress.done; };
+  const auto files = HashFiles(paths, options);
+  ASSERT_TRUE(files.ok()) << files.status();
+  for (size_t i = 0; i < paths.size(); ++i) {
+    EXPECT_EQ((*files)[i].ref.sha256(), i == 3 ? kHash : HashFile(paths[i])->ref.sha256()) << i;
+    EXPECT_EQ((*files)[i].ref.size(), static_cast<int64_t>(i) * 100'000);
+  }
+  EXPECT_EQ(last, 187 * 100'000);
+  fs::remove(paths[7]);
+  EXPECT_EQ(HashFiles(paths, options).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_TRUE(HashFiles({}, options)->empty());
 }
 
 TEST_F(HashMemoryTest, AFileThatChangesWhileItIsReadIsNoContent) {

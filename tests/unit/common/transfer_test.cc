@@ -15,14 +15,13 @@
 #include "common/file.h"
 #include "common/sha256.h"
 #include "gmock/gmock.h"
-#include "grpcpp/create_channel.h"
 #include "grpcpp/server_builder.h"
 #include "gtest/gtest.h"
 
 namespace gpipe {
 namespace {
 
-// The tests use it from one call at a time.
+// The tests use it from one call at a time, but for downloads, which change nothing.
 class MemoryArtifacts : public v1::ArtifactService::Service {
  public:
   grpc::Status FindMissingArtifacts(grpc::ServerContext*, const v1::FindMissingArtifactsRequest* request,
@@ -85,8 +84,7 @@ class TransferTest : public testing::Test {
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
     ASSERT_NE(server_, nullptr);
-    stub_ = v1::ArtifactService::NewStub(
-        grpc::CreateChannel("127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials()));
+    connections_.emplace("127.0.0.1:" + std::to_string(port));
   }
   void TearDown() override {
     if (server_) server_->Shutdown();
@@ -101,17 +99,17 @@ class TransferTest : public testing::Test {
   std::optional<TemporaryFolder> folder_;
   MemoryArtifacts service_;
   std::unique_ptr<grpc::Server> server_;
-  std::unique_ptr<v1::ArtifactService::Stub> stub_;
+  std::optional<ArtifactConnections> connections_;
 };
 
 TEST_F(TransferTest, FilesArriveWholeInBoundedPieces) {
   for (const size_t size : {size_t{0}, size_t{1}, size_t{1} << 20, (size_t{3} << 20) + 17}) {
     const std::string content(size, static_cast<char>('a' + size % 7));
-    const auto ref = UploadFile(*stub_, Write(content));
+    const auto ref = UploadFile(*connections_, Write(content));
     ASSERT_TRUE(ref.ok()) << ref.status();
     EXPECT_EQ(ref->size(), static_cast<int64_t>(size));
     EXPECT_EQ(service_.files.at(ref->sha256()), content);
-    ASSERT_TRUE(DownloadFile(*stub_, *ref, At("copy")).ok());
+    ASSERT_TRUE(DownloadFile(*connections_, *ref, At("copy")).ok());
     EXPECT_EQ(*ReadFile(At("copy")), content);
   }
   EXPECT_EQ(service_.largest_piece, size_t{1} << 20);
@@ -119,53 +117,54 @@ TEST_F(TransferTest, FilesArriveWholeInBoundedPieces) {
 
 TEST_F(TransferTest, WhatIsThereIsNotSentAgain) {
   const auto path = Write("content");
-  ASSERT_TRUE(UploadFile(*stub_, path).ok());
-  ASSERT_TRUE(UploadFile(*stub_, path).ok());
+  ASSERT_TRUE(UploadFile(*connections_, path).ok());
+  ASSERT_TRUE(UploadFile(*connections_, path).ok());
   EXPECT_EQ(service_.uploads, 1);
 }
 
 // The server ends the call while most of the file is still unsent.
 TEST_F(TransferTest, AnEarlyRefusalIsReportedAsTheServerSaidIt) {
   service_.upload_answer = grpc::Status(grpc::RESOURCE_EXHAUSTED, "cannot write x: disk full");
-  const auto ref = UploadFile(*stub_, Write(std::string(20 << 20, 'x')));
+  const auto ref = UploadFile(*connections_, Write(std::string(20 << 20, 'x')));
   EXPECT_EQ(ref.status(), absl::ResourceExhaustedError("cannot write x: disk full"));
 }
 
 TEST_F(TransferTest, MissingFilesAndFoldersAreNamed) {
-  EXPECT_EQ(UploadFile(*stub_, At("none")).status().code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(UploadFile(*stub_, At("none")).status().message()), testing::HasSubstr(At("none").string()));
-  EXPECT_EQ(UploadFile(*stub_, folder_->path()).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(UploadFile(*connections_, At("none")).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(UploadFile(*connections_, At("none")).status().message()),
+              testing::HasSubstr(At("none").string()));
+  EXPECT_EQ(UploadFile(*connections_, folder_->path()).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(service_.uploads, 0);
 }
 
 TEST_F(TransferTest, OtherContentIsDataLossAndLeavesNoFile) {
-  const auto ref = UploadFile(*stub_, Write("content"));
+  const auto ref = UploadFile(*connections_, Write("content"));
   ASSERT_TRUE(ref.ok());
   service_.files[ref->sha256()] = "CONTENT";
-  EXPECT_EQ(DownloadFile(*stub_, *ref, At("copy")).code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(DownloadFile(*connections_, *ref, At("copy")).code(), absl::StatusCode::kDataLoss);
   EXPECT_FALSE(std::filesystem::exists(At("copy")));
 }
 
 TEST_F(TransferTest, AFailedDownloadLeavesNoFile) {
   v1::ArtifactRef absent;
   absent.set_sha256(std::string(64, 'a'));
-  EXPECT_EQ(DownloadFile(*stub_, absent, At("copy")), absl::NotFoundError("no such artifact"));
-  const auto ref = UploadFile(*stub_, Write("content"));
+  EXPECT_EQ(DownloadFile(*connections_, absent, At("copy")), absl::NotFoundError("no such artifact"));
+  const auto ref = UploadFile(*connections_, Write("content"));
   service_.download_answer = grpc::Status(grpc::UNAVAILABLE, "going away");
-  EXPECT_EQ(DownloadFile(*stub_, *ref, At("copy")), absl::UnavailableError("going away"));
+  EXPECT_EQ(DownloadFile(*connections_, *ref, At("copy")), absl::UnavailableError("going away"));
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_->path()), {}), 1);
 }
 
 TEST_F(TransferTest, ARangeIsReadIntoPlace) {
   const std::string content = std::string(300'000, 'a') + std::string(300'000, 'b');
-  const auto ref = UploadFile(*stub_, Write(content));
+  const auto ref = UploadFile(*connections_, Write(content));
   std::string data(200'000, ' ');
-  ASSERT_TRUE(ReadRange(*stub_, *ref, 250'000, absl::MakeSpan(data)).ok());
+  ASSERT_TRUE(ReadRange(*connections_, *ref, 250'000, absl::MakeSpan(data)).ok());
   EXPECT_EQ(data, content.substr(250'000, 200'000));
   service_.files[ref->sha256()].resize(300'000);
-  EXPECT_EQ(ReadRange(*stub_, *ref, 250'000, absl::MakeSpan(data)).code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(ReadRange(*connections_, *ref, 250'000, absl::MakeSpan(data)).code(), absl::StatusCode::kDataLoss);
   service_.files.clear();
-  EXPECT_EQ(ReadRange(*stub_, *ref, 0, absl::MakeSpan(data)), absl::NotFoundError("no such artifact"));
+  EXPECT_EQ(ReadRange(*connections_, *ref, 0, absl::MakeSpan(data)), absl::NotFoundError("no such artifact"));
 }
 
 TEST_F(TransferTest, ProgressIsToldAndAStopIsHeeded) {
@@ -179,13 +178,13 @@ TEST_F(TransferTest, ProgressIsToldAndAStopIsHeeded) {
     if (progress.doing == FileProgress::Doing::kFetching) fetched = progress.done;
     if (fetched > 1'000'000) stop.request_stop();
   };
-  const auto ref = UploadFile(*stub_, Write(std::string(5'000'000, 'x')), options);
+  const auto ref = UploadFile(*connections_, Write(std::string(5'000'000, 'x')), options);
   ASSERT_TRUE(ref.ok()) << ref.status();
   EXPECT_EQ(sent, 5'000'000);
-  EXPECT_EQ(DownloadFile(*stub_, *ref, At("copy"), options).code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(DownloadFile(*connections_, *ref, At("copy"), options).code(), absl::StatusCode::kCancelled);
   EXPECT_LT(fetched, 5'000'000);
   EXPECT_FALSE(std::filesystem::exists(At("copy")));
-  EXPECT_EQ(UploadFile(*stub_, At("source"), options).status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(UploadFile(*connections_, At("source"), options).status().code(), absl::StatusCode::kCancelled);
 }
 
 // As on a file system whose times do not tell of a change.
@@ -197,14 +196,34 @@ TEST_F(TransferTest, AMemoryThatIsWrongIsPutRight) {
   service_.refuses = std::string(64, 'a');
   TransferOptions options;
   options.memory = &memory;
-  const auto ref = UploadFile(*stub_, path, options);
+  const auto ref = UploadFile(*connections_, path, options);
   ASSERT_TRUE(ref.ok()) << ref.status();
   EXPECT_EQ(service_.files.at(ref->sha256()), "content");
 }
 
+// More parts than connections, so that each connection gets several, in whatever order.
+TEST_F(TransferTest, ALargeFileComesOverAllConnections) {
+  std::string content((size_t{100} << 20) + 17, '\0');
+  for (size_t i = 0; i < content.size(); i += 4096) content[i] = static_cast<char>(i >> 12 | i >> 20);
+  v1::ArtifactRef ref = *UploadFile(*connections_, Write(content));
+  ASSERT_TRUE(DownloadFile(*connections_, ref, At("copy")).ok());
+  EXPECT_TRUE(*ReadFile(At("copy")) == content);
+  std::string data(content.size() - 12'345, ' ');
+  ASSERT_TRUE(ReadRange(*connections_, ref, 12'345, absl::MakeSpan(data)).ok());
+  EXPECT_TRUE(data == content.substr(12'345));
+  service_.download_answer = grpc::Status(grpc::UNAVAILABLE, "going away");
+  EXPECT_EQ(ReadRange(*connections_, ref, 0, absl::MakeSpan(data)), absl::UnavailableError("going away"));
+  EXPECT_EQ(DownloadFile(*connections_, ref, At("copy")), absl::UnavailableError("going away"));
+}
+
+TEST_F(TransferTest, NothingIsReadOfNothing) {
+  const auto ref = UploadFile(*connections_, Write("content"));
+  EXPECT_TRUE(ReadRange(*connections_, *ref, 3, {}).ok());
+}
+
 TEST_F(TransferTest, AServerThatIsAwayIsUnavailable) {
   server_->Shutdown();
-  EXPECT_EQ(UploadFile(*stub_, Write("content")).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(UploadFile(*connections_, Write("content")).status().code(), absl::StatusCode::kUnavailable);
 }
 
 }  // namespace

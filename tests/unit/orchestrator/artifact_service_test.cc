@@ -24,8 +24,8 @@ class ArtifactServiceTest : public ArtifactTest {
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
-    stub_ = v1::ArtifactService::NewStub(
-        grpc::CreateChannel("127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials()));
+    address_ = "127.0.0.1:" + std::to_string(port);
+    stub_ = v1::ArtifactService::NewStub(grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()));
   }
   ~ArtifactServiceTest() override { server_->Shutdown(); }
 
@@ -60,7 +60,7 @@ class ArtifactServiceTest : public ArtifactTest {
     auto reader = stub_->DownloadArtifact(&context, request);
     v1::DownloadArtifactResponse piece;
     while (reader->Read(&piece)) {
-      EXPECT_LE(piece.data().size(), static_cast<size_t>(ArtifactService::kPieceBytes));
+      EXPECT_LE(piece.data().size(), size_t{1} << 20);
       content += piece.data();
     }
     return reader->Finish();
@@ -68,6 +68,7 @@ class ArtifactServiceTest : public ArtifactTest {
 
   ArtifactService service_;
   std::unique_ptr<grpc::Server> server_;
+  std::string address_;
   std::unique_ptr<v1::ArtifactService::Stub> stub_;
 };
 
@@ -81,14 +82,15 @@ TEST_F(ArtifactServiceTest, AFileOfManyPiecesGoesUpAndComesDown) {
   const std::string content = Patterned((5 << 20) + 17);
   std::filesystem::path path = folder_.path() / "file";
   ASSERT_TRUE(WriteFileAtomically(path, content).ok());
-  auto ref = UploadFile(*stub_, path);
+  ArtifactConnections connections(address_);
+  auto ref = UploadFile(connections, path);
   ASSERT_TRUE(ref.ok()) << ref.status();
   EXPECT_EQ(Content(*ref), content);
 
   std::string got;
   ASSERT_TRUE(Download(*ref, 0, got).ok());
   EXPECT_EQ(got, content);
-  ASSERT_TRUE(DownloadFile(*stub_, *ref, folder_.path() / "back").ok());
+  ASSERT_TRUE(DownloadFile(connections, *ref, folder_.path() / "back").ok());
 }
 
 TEST_F(ArtifactServiceTest, DownloadsFromAnOffset) {

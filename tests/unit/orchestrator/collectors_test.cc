@@ -214,7 +214,9 @@ TEST(WatchQueueTest, AWatcherThatMissesWhatCannotBeDroppedIsEnded) {
 TEST(WatchQueueTest, AWaitingWatcherIsServedByThePush) {
   WatchQueue queue(false);
   std::optional<int64_t> seen;
-  queue.Next([&](std::optional<v1::WatchJobResponse> update, const absl::Status&) { seen = update->step().step(); });
+  queue.Next([&](std::optional<v1::WatchJobResponse> update, const absl::Status&) {
+    if (update.has_value()) seen = update->step().step();
+  });
   EXPECT_EQ(seen, std::nullopt);
   queue.Push(Step(7));
   EXPECT_EQ(seen, 7);

@@ -167,7 +167,7 @@ TEST_F(LinkMeterTest, ASpeedThatIsNoneIsAnError) {
     SayReleased(*w0_);
     EXPECT_EQ(Get(id_).state(), Job::STATE_STARTING);
     EXPECT_FALSE(Known({"w0", "w1"}).has_value());
-    Do([&] { return parts_->scheduler.Cancel(id_); });
+    EXPECT_TRUE(Do([&] { return parts_->scheduler.Cancel(id_); }).ok());
   }
 }
 
@@ -235,7 +235,7 @@ TEST_F(LinkMeterTest, ALeavingWorkerMayGoAtOnce) {
 
 TEST_F(LinkMeterTest, ACancelledJobsWorkersAreFreeWhenTheyHaveMeasured) {
   BeginMeasuring();
-  Do([&] { return parts_->scheduler.Cancel(id_); });
+  EXPECT_TRUE(Do([&] { return parts_->scheduler.Cancel(id_); }).ok());
   const std::string next = Submit(UnbalancedSpec())->id();
   EXPECT_EQ(Get(next).state(), Job::STATE_QUEUED);
   SayMeasured(*w0_, 1e9);

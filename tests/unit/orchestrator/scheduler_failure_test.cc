@@ -131,7 +131,7 @@ TEST_F(AttemptFailureTest, ConsequencesAreNotWaitedForLongerThanASecond) {
 
 TEST_F(AttemptFailureTest, AWorkerThatDoesNotLetGoIsLostInTheEnd) {
   Run();
-  Do([&] { return parts_->scheduler.Cancel(id_); });
+  EXPECT_TRUE(Do([&] { return parts_->scheduler.Cancel(id_); }).ok());
   SayReleased(*w0_);
   Pass(absl::Seconds(8), {w0_, w1_});
   EXPECT_EQ(StateOf("w1"), Worker::STATE_RELEASING);
@@ -182,7 +182,7 @@ TEST_F(AttemptFailureTest, AWorkerThatHasDoneItsPartMayGoOrBeLost) {
 TEST_F(AttemptFailureTest, MessagesOfAnOlderAttemptAreIgnored) {
   Run();
   const v1::AttemptId old = w0_->attempt;
-  Do([&] { return parts_->scheduler.Cancel(id_); });
+  EXPECT_TRUE(Do([&] { return parts_->scheduler.Cancel(id_); }).ok());
   SayReleased(*w0_);
   SayReleased(*w1_);
   id_ = Submit(ParseSpec(kTrainYaml))->id();

@@ -61,7 +61,7 @@ TEST_F(SchedulerTest, TheHeadOfTheQueueHoldsBackTheRest) {
   const std::string second = Submit(small)->id();
   Connect("w0");
   EXPECT_EQ(Get(second).state(), Job::STATE_QUEUED);
-  Do([&] { return parts_->scheduler.Cancel(large); });
+  EXPECT_TRUE(Do([&] { return parts_->scheduler.Cancel(large); }).ok());
   EXPECT_EQ(Get(second).state(), Job::STATE_STARTING);
 }
 
@@ -159,7 +159,9 @@ TEST_F(SchedulerTest, CancelEndsAnAttemptInEveryState) {
     StartJob();
     if (state > 0) SayPrepared(*w0_);
     if (state > 0) SayPrepared(*w1_);
-    if (state > 1) Do([&] { return parts_->scheduler.Pause(id_); });
+    if (state > 1) {
+      EXPECT_TRUE(Do([&] { return parts_->scheduler.Pause(id_); }).ok());
+    }
     EXPECT_EQ(Do([&] { return parts_->scheduler.Cancel(id_); })->state(), Job::STATE_CANCELLED);
     EXPECT_TRUE(w1_->Has(OrchestratorMessage::kAbort));
     EXPECT_EQ(StateOf("w1"), Worker::STATE_RELEASING);
@@ -327,7 +329,7 @@ TEST_F(SchedulerTest, WatchersSeeStatesStepsAndCycles) {
   message.mutable_progress()->clear_actions();
   Say(*w1_, message);
   RoundOfBoth(0, 0);
-  Do([&] { return parts_->scheduler.Cancel(id_); });
+  EXPECT_TRUE(Do([&] { return parts_->scheduler.Cancel(id_); }).ok());
   std::vector<v1::WatchJobResponse::UpdateCase> seen;
   bool ended = false;
   while (!ended) {

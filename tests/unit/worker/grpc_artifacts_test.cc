@@ -7,7 +7,6 @@
 #include "common/artifacts/local_store.h"
 #include "common/file.h"
 #include "common/sha256.h"
-#include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
 
 namespace gpipe::worker {
@@ -17,9 +16,7 @@ namespace {
 class GrpcArtifactsTest : public testing::Test {
  protected:
   GrpcArtifactsTest()
-      : folder_(*TemporaryFolder::Create("grpc_artifacts_test")),
-        stub_(v1::ArtifactService::NewStub(grpc::CreateChannel("127.0.0.1:1", grpc::InsecureChannelCredentials()))),
-        artifacts_(*stub_, folder_.path()) {}
+      : folder_(*TemporaryFolder::Create("grpc_artifacts_test")), artifacts_(connections_, folder_.path()) {}
 
   v1::ArtifactRef Put(const std::string& content) {
     Sha256 hash;
@@ -34,7 +31,7 @@ class GrpcArtifactsTest : public testing::Test {
   }
 
   const TemporaryFolder folder_;
-  const std::unique_ptr<v1::ArtifactService::Stub> stub_;
+  ArtifactConnections connections_{"127.0.0.1:1"};
   GrpcArtifacts artifacts_;
 };
 

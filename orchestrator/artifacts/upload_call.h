@@ -1,0 +1,61 @@
+#ifndef GPIPE_ORCHESTRATOR_ARTIFACTS_UPLOAD_CALL_H_
+#define GPIPE_ORCHESTRATOR_ARTIFACTS_UPLOAD_CALL_H_
+
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "gpipe/v1/pipeline_service.pb.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/server_callback.h"
+#include "orchestrator/artifacts/artifact_store.h"
+#include "orchestrator/artifacts/file_threads.h"
+
+namespace gpipe::orchestrator {
+
+// One upload. A message is hashed and written by a file thread while the next one arrives, so that at most two are in
+// memory. A call that is cancelled reads as one that ends too early, and leaves nothing. Made by ArtifactService;
+// deletes itself when gRPC and the file threads are done with it.
+class UploadCall final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
+ public:
+  // All must outlive the call. `commits` is where the whole file is synced, which may take as long as the disk needs.
+  UploadCall(ArtifactStore& store, FileThreads& pieces, FileThreads& commits, grpc::ByteBuffer* response);
+
+  void OnReadDone(bool ok) override;
+  void OnDone() override { delete this; }
+
+ private:
+  // On a file thread, one at a time.
+  absl::Status Accept(const grpc::ByteBuffer& message);
+  absl::Status AcceptData(const std::vector<grpc::Slice>& data);
+  absl::Status AcceptRef(const v1::ArtifactRef& ref);
+  absl::Status Commit();
+
+  // Starts what can be started: a read, work with what was read, the end.
+  void Advance();
+  void Work(FileThreads& threads, std::function<void()> work);
+  // `last`: nothing is to follow.
+  void EndWork(const absl::Status& status, bool last);
+
+  ArtifactStore& store_;
+  FileThreads& pieces_;
+  FileThreads& commits_;
+  grpc::ByteBuffer* const response_;
+  std::optional<ArtifactStore::Writer> writer_;  // The file thread's.
+
+  grpc::ByteBuffer arriving_;  // gRPC's while a read is under way.
+  absl::Mutex mutex_;
+  bool reading_ ABSL_GUARDED_BY(mutex_) = false;
+  bool working_ ABSL_GUARDED_BY(mutex_) = false;
+  bool all_read_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<grpc::ByteBuffer> ready_ ABSL_GUARDED_BY(mutex_);
+  std::optional<absl::Status> end_status_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace gpipe::orchestrator
+
+#endif  // GPIPE_ORCHESTRATOR_ARTIFACTS_UPLOAD_CALL_H_
