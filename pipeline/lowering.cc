@@ -7,14 +7,13 @@ namespace {
 
 // Appends the messages of one kind that belong to a compute action, by ascending edge.
 void AppendTransfers(const Transfers& transfers, const Action& compute, ActionKind kind, std::vector<Action>& row) {
-  for (size_t i = 0; i < transfers.edges().size(); ++i) {
-    const Edge& edge = transfers.edges()[i];
-    if (StageOfTransfer(edge, kind) != compute.stage || !transfers.Crosses(edge, kind)) continue;
+  for (const int index : transfers.Of(compute.stage, kind)) {
+    if (!transfers.Crosses(transfers.edges()[index], kind)) continue;
     row.push_back({.stage = compute.stage,
                    .kind = kind,
                    .micro_batch = compute.micro_batch,
                    .cycle = compute.cycle,
-                   .edge = static_cast<int>(i)});
+                   .edge = index});
   }
 }
 

@@ -3,13 +3,15 @@
 #include "absl/strings/str_cat.h"
 
 namespace gpipe::pipeline {
+namespace {
+
+bool IsAtProducer(ActionKind kind) { return kind == ActionKind::kSendForward || kind == ActionKind::kRecvBackward; }
+
+}  // namespace
 
 bool IsForwardTransfer(ActionKind kind) { return kind == ActionKind::kSendForward || kind == ActionKind::kRecvForward; }
 
-int StageOfTransfer(const Edge& edge, ActionKind kind) {
-  const bool at_producer = kind == ActionKind::kSendForward || kind == ActionKind::kRecvBackward;
-  return at_producer ? edge.from_stage : edge.to_stage;
-}
+int StageOfTransfer(const Edge& edge, ActionKind kind) { return IsAtProducer(kind) ? edge.from_stage : edge.to_stage; }
 
 absl::Status CheckEdges(const std::vector<Edge>& edges, int stages) {
   for (size_t i = 0; i < edges.size(); ++i) {
@@ -23,12 +25,24 @@ absl::Status CheckEdges(const std::vector<Edge>& edges, int stages) {
 }
 
 Transfers::Transfers(const std::vector<Edge>& edges, const Schedule& schedule)
-    : edges_(edges), schedule_(schedule), has_backward_(schedule.stages, false) {
+    : edges_(edges),
+      schedule_(schedule),
+      has_backward_(schedule.stages, false),
+      into_(schedule.stages),
+      out_of_(schedule.stages) {
+  for (size_t i = 0; i < edges.size(); ++i) {
+    into_[edges[i].to_stage].push_back(static_cast<int>(i));
+    out_of_[edges[i].from_stage].push_back(static_cast<int>(i));
+  }
   for (const auto& row : schedule.rows) {
     for (const Action& action : row) {
       if (action.kind == ActionKind::kBackward) has_backward_[action.stage] = true;
     }
   }
+}
+
+const std::vector<int>& Transfers::Of(int stage, ActionKind kind) const {
+  return IsAtProducer(kind) ? OutOf(stage) : Into(stage);
 }
 
 bool Transfers::IsLocal(const Edge& edge) const {

@@ -20,7 +20,7 @@ absl::Status CheckEdges(const std::vector<Edge>& edges, int stages);
 // Which values become messages between workers: the one rule that the lowering follows and the validator checks.
 class Transfers {
  public:
-  // Keeps references to both; looks once at which stages have a backward.
+  // Keeps references to both; looks once at which stages have a backward, and which edges each of them has.
   // REQUIRES: CheckEdges accepts the edges, and every action of the schedule names one of its stages.
   Transfers(const std::vector<Edge>& edges, const Schedule& schedule);
 
@@ -37,10 +37,17 @@ class Transfers {
 
   const std::vector<Edge>& edges() const { return edges_; }
 
+  // Indices of the edges that end, or begin, at a stage; ascending.
+  const std::vector<int>& Into(int stage) const { return into_[stage]; }
+  const std::vector<int>& OutOf(int stage) const { return out_of_[stage]; }
+  // Those for which the stage does this kind of SEND or RECV.
+  const std::vector<int>& Of(int stage, ActionKind kind) const;
+
  private:
   const std::vector<Edge>& edges_;
   const Schedule& schedule_;
   std::vector<bool> has_backward_;
+  std::vector<std::vector<int>> into_, out_of_;  // By stage.
 };
 
 }  // namespace gpipe::pipeline

@@ -92,8 +92,9 @@ class WorkChecker {
     const Key key{action.stage, action.micro_batch};
     if (!forward_.insert(key).second) return Bad(action, "this forward was done before");
     if (action.checkpointed) checkpointed_.insert(key);
-    for (const Edge& edge : transfers_.edges()) {
-      if (edge.to_stage != action.stage || !transfers_.IsLocal(edge)) continue;
+    for (const int index : transfers_.Into(action.stage)) {
+      const Edge& edge = transfers_.edges()[index];
+      if (!transfers_.IsLocal(edge)) continue;
       if (forward_.count({edge.from_stage, action.micro_batch}) == 0) {
         return Bad(action, absl::StrCat("it uses ", edge.value, " before stage ", edge.from_stage, " makes it"));
       }
@@ -114,8 +115,9 @@ class WorkChecker {
     if (forward_.count(key) == 0) return Bad(action, "the backward comes before its forward");
     if (checkpointed_.count(key) > recomputed_.count(key)) return Bad(action, "the recompute is missing");
     if (!backward_.insert(key).second) return Bad(action, "this backward was done before");
-    for (const Edge& edge : transfers_.edges()) {
-      if (edge.from_stage != action.stage || !transfers_.IsLocal(edge) || !transfers_.HasGradient(edge)) continue;
+    for (const int index : transfers_.OutOf(action.stage)) {
+      const Edge& edge = transfers_.edges()[index];
+      if (!transfers_.IsLocal(edge) || !transfers_.HasGradient(edge)) continue;
       if (backward_.count({edge.to_stage, action.micro_batch}) == 0) {
         return Bad(action,
                    absl::StrCat("it needs the gradient of ", edge.value, " before stage ", edge.to_stage, " makes it"));

@@ -47,7 +47,8 @@ JobService::Reactor* JobService::ListJobs(Context* context, const v1::ListJobsRe
   auto body = [book = parts_.book, request]() -> absl::StatusOr<v1::ListJobsResponse> {
     std::vector<v1::Job::State> states;
     for (int state : request->states()) states.push_back(static_cast<v1::Job::State>(state));
-    GPIPE_ASSIGN_OR_RETURN(Page<v1::Job> page, book->List(request->page_size(), request->page_token(), states));
+    GPIPE_ASSIGN_OR_RETURN(Page<v1::Job> page,
+                           book->List(request->page_size(), request->page_token(), states, request->results()));
     v1::ListJobsResponse listed;
     listed.mutable_jobs()->Assign(page.items.begin(), page.items.end());
     listed.set_next_page_token(page.next_page_token);

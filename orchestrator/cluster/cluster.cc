@@ -142,10 +142,11 @@ void Cluster::Send(const WorkerEntry& worker, v1::OrchestratorMessage message) {
   });
 }
 
-void Cluster::Assign(WorkerEntry& worker, const v1::Assignment& assignment) {
+void Cluster::Assign(WorkerEntry& worker, v1::Assignment assignment) {
+  const v1::AttemptId attempt = assignment.attempt();
   v1::OrchestratorMessage message;
-  *message.mutable_prepare() = assignment;
-  BeginAttempt(worker, assignment.attempt(), std::move(message));
+  *message.mutable_prepare() = std::move(assignment);
+  BeginAttempt(worker, attempt, std::move(message));
 }
 
 void Cluster::Assign(WorkerEntry& worker, const v1::MeasureLinks& request) {

@@ -59,7 +59,7 @@ class Cluster {
   void Send(const WorkerEntry& worker, v1::OrchestratorMessage message);
 
   // Gives it an attempt and makes it ASSIGNED. REQUIRES: IDLE.
-  void Assign(WorkerEntry& worker, const v1::Assignment& assignment);
+  void Assign(WorkerEntry& worker, v1::Assignment assignment);
   void Assign(WorkerEntry& worker, const v1::MeasureLinks& request);
   // Ends the worker's part in `attempt`; nothing if it has another one or none.
   void Abort(WorkerEntry& worker, const v1::AttemptId& attempt, std::string_view reason);

@@ -26,20 +26,23 @@ void ReadResume(Database& database, StoredJob& stored) {
   if (query->executeStep()) stored.resume = CheckpointAt(query, 0);
 }
 
-void ReadResults(Database& database, StoredJob& stored) {
-  auto query = database.Prepare("SELECT path, sha256, size FROM results WHERE job = ?1 ORDER BY path");
-  query.Bind(stored.sequence);
-  while (query->executeStep()) {
-    v1::ResultFile& result = *stored.job.add_results();
-    result.set_path(query->getColumn(0).getString());
-    *result.mutable_artifact() = RefAt(query, 1);
-  }
-}
-
 void ReadCheckpointStep(Database& database, StoredJob& stored) {
   auto query = database.Prepare("SELECT COALESCE(MAX(step), 0) FROM checkpoints WHERE job = ?1");
   query.Bind(stored.sequence);
   if (query->executeStep()) stored.job.set_checkpoint_step(query->getColumn(0).getInt64());
+}
+
+absl::StatusOr<StoredJob> RowAt(Database::Query& query) {
+  StoredJob stored;
+  GPIPE_RETURN_IF_ERROR(ParseBlob(query, 6, stored.job));
+  GPIPE_RETURN_IF_ERROR(ParseBlob(query, 5, *stored.job.mutable_spec()));
+  stored.sequence = query->getColumn(0).getInt64();
+  stored.job.set_id(query->getColumn(1).getString());
+  stored.request_id = query->getColumn(2).getString();  // Empty for NULL.
+  stored.fingerprint = query->getColumn(3).getString();
+  stored.job.set_state(static_cast<v1::Job::State>(query->getColumn(4).getInt()));
+  *stored.job.mutable_create_time() = TimeUtil::NanosecondsToTimestamp(query->getColumn(7).getInt64());
+  return stored;
 }
 
 }  // namespace
@@ -88,21 +91,28 @@ CheckpointFiles CheckpointAt(Database::Query& query, int column) {
                          .optimizer = RefAt(query, column + 5)};
 }
 
+absl::StatusOr<StoredJob> ListedJobAt(Database& database, Database::Query& query) {
+  GPIPE_ASSIGN_OR_RETURN(StoredJob stored, RowAt(query));
+  ReadCheckpointStep(database, stored);
+  return stored;
+}
+
 absl::StatusOr<StoredJob> JobAt(Database& database, Database::Query& query) {
-  StoredJob stored;
-  GPIPE_RETURN_IF_ERROR(ParseBlob(query, 6, stored.job));
-  GPIPE_RETURN_IF_ERROR(ParseBlob(query, 5, *stored.job.mutable_spec()));
-  stored.sequence = query->getColumn(0).getInt64();
-  stored.job.set_id(query->getColumn(1).getString());
-  stored.request_id = query->getColumn(2).getString();  // Empty for NULL.
-  stored.fingerprint = query->getColumn(3).getString();
-  stored.job.set_state(static_cast<v1::Job::State>(query->getColumn(4).getInt()));
-  *stored.job.mutable_create_time() = TimeUtil::NanosecondsToTimestamp(query->getColumn(7).getInt64());
+  GPIPE_ASSIGN_OR_RETURN(StoredJob stored, ListedJobAt(database, query));
   ReadFiles(database, stored);
   ReadResume(database, stored);
   ReadResults(database, stored);
-  ReadCheckpointStep(database, stored);
   return stored;
+}
+
+void ReadResults(Database& database, StoredJob& stored) {
+  auto query = database.Prepare("SELECT path, sha256, size FROM results WHERE job = ?1 ORDER BY path");
+  query.Bind(stored.sequence);
+  while (query->executeStep()) {
+    v1::ResultFile& result = *stored.job.add_results();
+    result.set_path(query->getColumn(0).getString());
+    *result.mutable_artifact() = RefAt(query, 1);
+  }
 }
 
 absl::StatusOr<int64_t> PageSize(int requested, int standard, int maximum) {

@@ -34,6 +34,9 @@ CheckpointFiles CheckpointAt(Database::Query& query, int column);
 // Reads the whole job. The columns of `query` are GPIPE_JOB_COLUMNS, and it stands on a row.
 #define GPIPE_JOB_COLUMNS "sequence, id, request_id, fingerprint, state, spec, message, create_time_nanos"
 absl::StatusOr<StoredJob> JobAt(Database& database, Database::Query& query);
+// The same without its files, what it resumes from, and its results, of which there may be many.
+absl::StatusOr<StoredJob> ListedJobAt(Database& database, Database::Query& query);
+void ReadResults(Database& database, StoredJob& stored);
 
 // Page size within limits: 0 is `standard`. INVALID_ARGUMENT when negative.
 absl::StatusOr<int64_t> PageSize(int requested, int standard, int maximum);

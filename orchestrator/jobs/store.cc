@@ -188,7 +188,7 @@ absl::StatusOr<std::optional<StoredJob>> Store::FindRequest(std::string_view req
 }
 
 absl::StatusOr<Page<v1::Job>> Store::ListJobs(int page_size, std::string_view page_token,
-                                              absl::Span<const v1::Job::State> states) {
+                                              absl::Span<const v1::Job::State> states, bool with_results) {
   GPIPE_ASSIGN_OR_RETURN(int64_t limit, PageSize(page_size, 100, 1000));
   GPIPE_ASSIGN_OR_RETURN(int64_t before, PagePosition(page_token, std::numeric_limits<int64_t>::max()));
   GPIPE_ASSIGN_OR_RETURN(int64_t mask, MaskOf(states));
@@ -204,7 +204,8 @@ absl::StatusOr<Page<v1::Job>> Store::ListJobs(int page_size, std::string_view pa
         page.next_page_token = absl::StrCat(last);
         break;
       }
-      GPIPE_ASSIGN_OR_RETURN(StoredJob stored, JobAt(*database_, query));
+      GPIPE_ASSIGN_OR_RETURN(StoredJob stored, ListedJobAt(*database_, query));
+      if (with_results) ReadResults(*database_, stored);
       last = stored.sequence;
       page.items.push_back(std::move(stored.job));
     }

@@ -85,10 +85,10 @@ class Store {
   absl::StatusOr<StoredJob> GetJob(std::string_view id);
   // The job of an earlier request; nullopt when there is none, or the request id is empty.
   absl::StatusOr<std::optional<StoredJob>> FindRequest(std::string_view request_id);
-  // Newest first; in one of `states`, or all when empty. At most 1000 a page, 0 means 100.
+  // Newest first; in one of `states`, or all when empty; `with_results`, or without. At most 1000 a page, 0 means 100.
   // INVALID_ARGUMENT: negative page_size, a token that no list gave, or an unknown state.
   absl::StatusOr<Page<v1::Job>> ListJobs(int page_size, std::string_view page_token,
-                                         absl::Span<const v1::Job::State> states);
+                                         absl::Span<const v1::Job::State> states, bool with_results = false);
   // QUEUED, first come first. A job that was requeued keeps its place.
   absl::StatusOr<std::vector<StoredJob>> QueuedJobs();
   // Those in no terminal state, first come first: what a restart has to take up.

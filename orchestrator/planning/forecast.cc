@@ -74,13 +74,11 @@ class Forecaster {
     return seconds;
   }
 
-  int64_t SentBytes(int stage) const {
-    const pipeline::Transfers transfers(edges_, schedule_);
+  int64_t SentBytes(const pipeline::Transfers& transfers, int stage) const {
     int64_t bytes = 0;
-    for (int i = 0; i < plan_.edges_size(); ++i) {
-      for (const auto kind : {pipeline::ActionKind::kSendForward, pipeline::ActionKind::kSendBackward}) {
-        const bool sends = pipeline::StageOfTransfer(edges_[i], kind) == stage && transfers.Crosses(edges_[i], kind);
-        if (sends) bytes += BytesOf(plan_.edges(i));
+    for (const auto kind : {pipeline::ActionKind::kSendForward, pipeline::ActionKind::kSendBackward}) {
+      for (const int edge : transfers.Of(stage, kind)) {
+        if (transfers.Crosses(edges_[edge], kind)) bytes += BytesOf(plan_.edges(edge));
       }
     }
     return bytes;
@@ -99,6 +97,7 @@ class Forecaster {
     forecast.set_bubble_share(timeline.bubble_share);
     std::vector<double> busy(costs.size());
     for (const auto& entry : timeline.actions) busy[entry.action.stage] += entry.end - entry.start;
+    const pipeline::Transfers transfers(edges_, schedule_);
     for (int i = 0; i < plan_.stages_size(); ++i) {
       v1::StageForecast& stage = *forecast.add_stages();
       stage.set_forward_seconds(costs[i].forward);
@@ -107,7 +106,7 @@ class Forecaster {
       if (timeline.seconds > 0) stage.set_busy_share(busy[i] / timeline.seconds);
       stage.set_state_bytes(StateOf(plan_.stages(i)));
       stage.set_peak_saved_bytes(timeline.peak_bytes[i]);
-      stage.set_sent_bytes(SentBytes(i));
+      stage.set_sent_bytes(SentBytes(transfers, i));
     }
     return forecast;
   }

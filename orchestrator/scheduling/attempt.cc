@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "common/string_view.h"
 #include "orchestrator/cluster/fetch_time.h"
+#include "orchestrator/planning/worker_plans.h"
 #include "orchestrator/scheduling/failure.h"
 #include "spdlog/spdlog.h"
 
@@ -21,7 +22,10 @@ Attempt::Attempt(EventLoop* loop, Cluster* cluster, AttemptHost* host, AttemptSe
       steps_(setup_.plan, static_cast<int>(setup_.workers.size())),
       rendezvous_(setup_.id,
                   [this](int index, v1::OrchestratorMessage message) { SendTo(index, std::move(message)); }) {
-  for (const std::string& name : setup_.workers) members_.push_back({.name = name});
+  for (const std::string& name : setup_.workers) {
+    index_of_.emplace(name, static_cast<int>(members_.size()));
+    members_.push_back({.name = name});
+  }
 }
 
 Attempt::~Attempt() { CancelTimers(); }
@@ -46,7 +50,6 @@ void Attempt::SendAssignments() {
   v1::Assignment assignment;
   *assignment.mutable_attempt() = setup_.id;
   *assignment.mutable_spec() = setup_.spec;
-  *assignment.mutable_plan() = setup_.plan;
   assignment.mutable_files()->insert(setup_.files.begin(), setup_.files.end());
   if (setup_.resume.has_value()) {
     *assignment.mutable_resume_model() = setup_.resume->model;
@@ -59,16 +62,20 @@ void Attempt::SendAssignments() {
     peer.set_data_address(hello.data_address());
     peer.set_device(hello.device());
   }
+  const WorkerPlans plans(setup_.plan);
   for (size_t i = 0; i < setup_.workers.size(); ++i) {
-    assignment.set_worker_index(static_cast<int>(i));
-    cluster_->Assign(*cluster_->registry().Find(setup_.workers[i]), assignment);
+    v1::Assignment own = assignment;
+    own.set_worker_index(static_cast<int>(i));
+    *own.mutable_plan() = plans.For(static_cast<int>(i));
+    cluster_->Assign(*cluster_->registry().Find(setup_.workers[i]), std::move(own));
+  }
+  // The workers have the rows now; nobody else asks for them.
+  for (v1::Program& program : *setup_.plan.mutable_programs()) {
+    google::protobuf::RepeatedPtrField<v1::Row>().Swap(program.mutable_rows());
   }
 }
 
-int Attempt::IndexOf(std::string_view worker) const {
-  auto found = std::find(setup_.workers.begin(), setup_.workers.end(), worker);
-  return static_cast<int>(found - setup_.workers.begin());
-}
+int Attempt::IndexOf(std::string_view worker) const { return index_of_.find(worker)->second; }
 
 void Attempt::OnMessage(WorkerEntry& worker, const v1::WorkerMessage& message) {
   const int index = IndexOf(worker.name());
@@ -103,9 +110,8 @@ void Attempt::OnMessage(WorkerEntry& worker, const v1::WorkerMessage& message) {
 }
 
 void Attempt::OnPrepared(int index) {
-  members_[index].prepared = true;
-  const bool all = std::all_of(members_.begin(), members_.end(), [](const Member& m) { return m.prepared; });
-  if (phase_ != Phase::kPreparing || !all) return;
+  if (!std::exchange(members_[index].prepared, true)) ++prepared_;
+  if (phase_ != Phase::kPreparing || prepared_ < members_.size()) return;
   phase_ = Phase::kRunning;
   // A consequence that came before is being judged: its timer stays.
   if (!suspect_.has_value()) loop_->CancelTimer(deadline_timer_);
@@ -157,12 +163,11 @@ void Attempt::OnCheckpointShard(int index, const v1::CheckpointShard& shard) {
 
 void Attempt::OnFinished(int index, const v1::Finished& finished) {
   if (phase_ != Phase::kRunning) return;
+  if (!members_[index].result.has_value()) ++finished_;
   members_[index].result = finished;
+  if (finished_ < members_.size()) return;
   std::vector<v1::Finished> results;
-  for (const Member& member : members_) {
-    if (!member.result.has_value()) return;
-    results.push_back(*member.result);
-  }
+  for (const Member& member : members_) results.push_back(*member.result);
   phase_ = Phase::kFinished;
   CancelTimers();
   host_->OnFinished(*this, results);

@@ -2,6 +2,7 @@
 #define GPIPE_ORCHESTRATOR_SCHEDULING_ATTEMPT_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -88,7 +89,6 @@ class Attempt {
   void WatchCycles(bool wanted);
 
   const v1::AttemptId& id() const { return setup_.id; }
-  const v1::Plan& plan() const { return setup_.plan; }
   const std::vector<std::string>& workers() const { return setup_.workers; }
   int64_t rounds_done() const { return window_.rounds_done(); }
   // By worker; of this attempt only.
@@ -100,7 +100,7 @@ class Attempt {
   struct Member {
     std::string name;
     bool prepared = false;
-    std::optional<v1::Finished> result;
+    std::optional<v1::Finished> result = {};
     bool gone = false;  // Lost, or left when it was done.
     bool released = false;
   };
@@ -134,11 +134,13 @@ class Attempt {
   EventLoop* const loop_;
   Cluster* const cluster_;
   AttemptHost* const host_;
-  const AttemptSetup setup_;
+  AttemptSetup setup_;  // But for the rows of its plan, which the workers get, constant.
 
   Phase phase_ = Phase::kPreparing;
   bool paused_ = false;
   std::vector<Member> members_;
+  std::map<std::string, int, std::less<>> index_of_;  // By name.
+  size_t prepared_ = 0, finished_ = 0;                // Members.
   ClockWindow window_;
   StepCollector steps_;
   CycleCollector cycles_;

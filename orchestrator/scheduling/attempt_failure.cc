@@ -111,9 +111,10 @@ void Attempt::AbortAll(std::string_view reason) {
 }
 
 void Attempt::ConcludeIfSettled() {
+  if (phase_ != Phase::kFailing) return;
   const bool settled =
       std::all_of(members_.begin(), members_.end(), [](const Member& m) { return m.gone || m.released; });
-  if (phase_ == Phase::kFailing && settled) Conclude();
+  if (settled) Conclude();
 }
 
 void Attempt::Conclude() {

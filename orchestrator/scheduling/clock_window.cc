@@ -9,7 +9,12 @@
 namespace gpipe::orchestrator {
 
 ClockWindow::ClockWindow(const v1::Plan& plan, int workers, int64_t window)
-    : plan_(plan), window_(window), cursor_(FromProto(plan.timeline())), done_(workers, 0), positions_(workers) {
+    : plan_(plan),
+      window_(window),
+      cursor_(FromProto(plan.timeline())),
+      done_(workers, 0),
+      at_least_done_(workers),
+      positions_(workers) {
   ExtendByOne();
 }
 
@@ -98,10 +103,18 @@ absl::Status ClockWindow::Complete(int worker, Position position) {
   const int64_t done = *tick + 1;
   if (done > granted_) return absl::InvalidArgumentError(absl::StrCat(text, " was not granted"));
   if (done < done_[worker]) return absl::InvalidArgumentError(absl::StrCat(text, " was completed before"));
-  done_[worker] = done;
+  SetDone(worker, done);
   positions_[worker] = position;
   Forget();
   return absl::OkStatus();
+}
+
+void ClockWindow::SetDone(int worker, int64_t ticks) {
+  const bool leaves = done_[worker] == least_done_ && ticks > least_done_;
+  done_[worker] = ticks;
+  if (!leaves || --at_least_done_ > 0) return;
+  least_done_ = *std::min_element(done_.begin(), done_.end());
+  at_least_done_ = static_cast<int>(std::count(done_.begin(), done_.end(), least_done_));
 }
 
 // Rounds that all workers completed are not needed again, but for the last one, so that there is always one to look at.
@@ -109,8 +122,6 @@ void ClockWindow::Forget() {
   const int64_t done = ticks_done();
   while (spans_.size() > 1 && spans_[1].first_tick < done) spans_.pop_front();
 }
-
-int64_t ClockWindow::ticks_done() const { return *std::min_element(done_.begin(), done_.end()); }
 
 int64_t ClockWindow::most_ticks_done() const { return *std::max_element(done_.begin(), done_.end()); }
 

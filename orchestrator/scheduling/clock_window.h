@@ -42,7 +42,7 @@ class ClockWindow {
 
   // Rounds and ticks completed by all workers.
   int64_t rounds_done() const;
-  int64_t ticks_done() const;
+  int64_t ticks_done() const { return least_done_; }
   // Of any worker, the most.
   int64_t most_ticks_done() const;
   std::optional<Position> done(int worker) const { return positions_[worker]; }
@@ -69,6 +69,7 @@ class ClockWindow {
   int64_t EndOfRound(int64_t round);
   Position PositionOf(int64_t tick) const;
   const Span* SpanOf(int64_t round) const;
+  void SetDone(int worker, int64_t ticks);
   void Forget();
 
   const v1::Plan& plan_;
@@ -79,6 +80,8 @@ class ClockWindow {
   int64_t next_tick_ = 0;      // Behind the last span.
   int64_t granted_ = 0;        // Ticks granted so far.
   std::vector<int64_t> done_;  // Ticks completed, by worker.
+  int64_t least_done_ = 0;     // Of done_,
+  int at_least_done_;          // and how many workers are there: each report would ask all of them otherwise.
   std::vector<std::optional<Position>> positions_;
   double round_seconds_ = 0;
 };

@@ -217,9 +217,9 @@ absl::StatusOr<v1::Job> JobBook::Get(std::string_view id) {
 }
 
 absl::StatusOr<Page<v1::Job>> JobBook::List(int page_size, std::string_view page_token,
-                                            const std::vector<v1::Job::State>& states) {
+                                            const std::vector<v1::Job::State>& states, bool with_results) {
   Flush();
-  return store_->ListJobs(page_size, page_token, states);
+  return store_->ListJobs(page_size, page_token, states, with_results);
 }
 
 absl::StatusOr<Page<v1::JobEvent>> JobBook::ListEvents(std::string_view id, int page_size,

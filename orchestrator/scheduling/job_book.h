@@ -78,7 +78,7 @@ class JobBook {
   // NOT_FOUND names the job.
   absl::StatusOr<v1::Job> Get(std::string_view id);
   absl::StatusOr<Page<v1::Job>> List(int page_size, std::string_view page_token,
-                                     const std::vector<v1::Job::State>& states);
+                                     const std::vector<v1::Job::State>& states, bool with_results = false);
   absl::StatusOr<Page<v1::JobEvent>> ListEvents(std::string_view id, int page_size, std::string_view page_token);
   absl::StatusOr<v1::ListJobMetricsResponse> ListMetrics(std::string_view id, int page_size,
                                                          std::string_view page_token);

@@ -52,6 +52,9 @@ TEST_F(SchedulerTest, AJobWaitsForEnoughWorkers) {
   ASSERT_TRUE(prepare.has_value());
   EXPECT_EQ(prepare->prepare().worker_index(), 1);
   EXPECT_EQ(prepare->prepare().peers(0).name(), "w0");
+  const v1::Program& program = prepare->prepare().plan().programs(0);
+  EXPECT_EQ(program.rows(0).actions_size(), 0);  // The other's.
+  EXPECT_GT(program.rows(1).actions_size(), 0);
 }
 
 TEST_F(SchedulerTest, TheHeadOfTheQueueHoldsBackTheRest) {

@@ -135,6 +135,18 @@ TEST_F(StoreHistoryTest, ResultsAreThoseAddedAndTheFilesOfCheckpoints) {
   EXPECT_THAT(store_->GetJob("b")->job.results(), IsEmpty());
 }
 
+TEST_F(StoreHistoryTest, AListHasResultsOnlyWhenAsked) {
+  ASSERT_TRUE(store_->AddCheckpoint("a", MakeCheckpoint(20)).ok());
+  for (const bool asked : {false, true}) {
+    const auto page = store_->ListJobs(0, "", {}, asked);
+    ASSERT_TRUE(page.ok());
+    for (const v1::Job& job : page->items) {
+      EXPECT_EQ(job.results_size(), asked && job.id() == "a" ? 3 : 0);
+      EXPECT_EQ(job.checkpoint_step(), job.id() == "a" ? 20 : 0);
+    }
+  }
+}
+
 TEST_F(StoreHistoryTest, AnUpdateKeepsResultsAndCheckpointStep) {
   v1::Job before = store_->GetJob("a")->job;
   ASSERT_TRUE(store_->AddCheckpoint("a", MakeCheckpoint(20)).ok());
