@@ -27,8 +27,13 @@ struct SubmitOptions {
 // the same request id, so that there is one job whatever was lost.
 absl::StatusOr<v1::Job> Submit(ClusterClient& client, const spec::SpecFile& file, const SubmitOptions& options);
 
-// Gives what the spec names and asks for the plan on so many workers; 0 for those the spec asks for.
-absl::StatusOr<v1::PlanJobResponse> Plan(ClusterClient& client, const spec::SpecFile& file, int workers);
+struct PlanOptions {
+  int workers = 0;        // 0: those the spec asks for.
+  bool must_run = false;  // A program whose weights nobody has given is refused.
+};
+
+// Gives what the spec names and asks for the plan.
+absl::StatusOr<v1::PlanJobResponse> Plan(ClusterClient& client, const spec::SpecFile& file, const PlanOptions& options);
 
 // The folder itself if it is a checkpoint, else the one with the highest step in its `checkpoints`. A checkpoint
 // without a manifest is torn and does not count. INVALID_ARGUMENT when there is none.

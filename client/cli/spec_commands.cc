@@ -15,25 +15,26 @@ namespace gpipe::client {
 namespace {
 
 // As `gpipe run` would run it; one worker stands for all.
-absl::StatusOr<v1::PlanJobResponse> PlanPrivately(spec::SpecFile file, int workers, bool quiet) {
+absl::StatusOr<v1::PlanJobResponse> PlanPrivately(spec::SpecFile file, const PlanOptions& plan, bool quiet) {
   RunOptions run;
-  run.workers = workers;
+  run.workers = plan.workers;
   const int gpus = file.spec.pipeline().device() == v1::DEVICE_CUDA ? CountGpus() : 0;
   if (gpus == 0) run.device = "cpu";  // Where there is no GPU, what a CPU can say of the spec.
   GPIPE_ASSIGN_OR_RETURN(LocalClusterOptions options, FitCluster(run, CountCores(), gpus, file.spec));
   options.workers = 1;
   PrivateCluster cluster;
   GPIPE_RETURN_IF_ERROR(cluster.Start(options, ShowFilesOn(stderr, quiet)));
-  absl::StatusOr<v1::PlanJobResponse> response = Plan(cluster.client(), file, workers);
+  absl::StatusOr<v1::PlanJobResponse> response = Plan(cluster.client(), file, plan);
   if (!response.ok()) return cluster.Explain(response.status());
   return response;
 }
 
-absl::StatusOr<v1::PlanJobResponse> PlanFile(const GlobalOptions& global, const SpecOptions& options) {
+absl::StatusOr<v1::PlanJobResponse> PlanFile(const GlobalOptions& global, const SpecOptions& options, bool must_run) {
   GPIPE_ASSIGN_OR_RETURN(const spec::SpecFile file, LoadSpec(options.spec));
-  if (global.orchestrator.empty()) return PlanPrivately(file, options.workers, global.quiet);
+  const PlanOptions plan{options.workers, must_run};
+  if (global.orchestrator.empty()) return PlanPrivately(file, plan, global.quiet);
   ClusterClient client(global.client());
-  return Plan(client, file, options.workers);
+  return Plan(client, file, plan);
 }
 
 absl::Status WriteDrawing(const v1::PlanJobResponse& response, const std::string& file) {
@@ -45,19 +46,20 @@ absl::Status WriteDrawing(const v1::PlanJobResponse& response, const std::string
 }  // namespace
 
 absl::StatusOr<ExitCode> PlanSpec(const GlobalOptions& global, const SpecOptions& options) {
-  GPIPE_ASSIGN_OR_RETURN(const v1::PlanJobResponse response, PlanFile(global, options));
+  GPIPE_ASSIGN_OR_RETURN(const v1::PlanJobResponse response, PlanFile(global, options, /*must_run=*/false));
   GPIPE_RETURN_IF_ERROR(WriteDrawing(response, options.svg));
   Print(global.json() ? ToJson(response, JsonStyle::kDocument) + "\n" : RenderPlan(response));
   return ExitCode::kSucceeded;
 }
 
 absl::StatusOr<ExitCode> ValidateSpec(const GlobalOptions& global, const SpecOptions& options) {
-  GPIPE_ASSIGN_OR_RETURN(const v1::PlanJobResponse response, PlanFile(global, options));
+  GPIPE_ASSIGN_OR_RETURN(const v1::PlanJobResponse response, PlanFile(global, options, /*must_run=*/true));
   if (global.json()) {
     Print(ToJson(response, JsonStyle::kDocument) + "\n");
   } else if (!global.quiet) {
     Print(absl::StrCat(options.spec, ": valid: ", response.plan().layers_size(), " layers in ",
                        response.plan().stages_size(), " stages\n"));
+    for (const std::string& note : response.notes()) Print(absl::StrCat(note, "\n"));
   }
   return ExitCode::kSucceeded;
 }

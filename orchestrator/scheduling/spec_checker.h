@@ -4,6 +4,8 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -22,6 +24,9 @@ struct CheckedSpec {
   // nullopt: no worker could look at the model yet, so shapes and targets are not checked.
   std::optional<LayerInfos> layers;
   bool timed_out = false;  // A worker was asked for them, and did not answer.
+  // Not OK: the model can be planned, but not run, for want of weights.
+  absl::Status weights;
+  std::vector<std::string> notes;  // What the job's owner may want to know.
 };
 
 // Checks a spec against its data files and, on a worker, its shapes; then its weights and the checkpoint that it

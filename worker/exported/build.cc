@@ -31,8 +31,7 @@ absl::StatusOr<std::vector<std::string>> OutputValues(const exported::Program& p
   return values;
 }
 
-absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::Plan& plan,
-                                         const ExportedStage& stage) {
+absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::Plan& plan, const ExportedStage& stage) {
   const Archive& archive = *model.archive;
   const v1::Stage& cut = plan.stages(stage.index);
   const int next = cut.first_layer() + cut.layer_count();
@@ -46,7 +45,7 @@ absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::P
   GraphLayer::Part part = units.PartOf(first, last, stage.outputs);
   part.deferred_batch_norm = stage.deferred_batch_norm;
   GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<GraphLayer> graph,
-                         GraphLayer::Create(archive, part, {stage.device}, model.tensors));
+                         GraphLayer::Create(archive, part, {stage.device}, model.tensors, model.values));
   return ModelLayer{cut.first_layer(), "exported", "", part.entering, part.leaving, std::move(graph)};
 }
 
