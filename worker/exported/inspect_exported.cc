@@ -215,6 +215,7 @@ class ExportedInspection {
     for (const int64_t size : entry.tensor.sizes()) tensor.add_shape(size);
     tensor.set_dtype(ToDataType(entry.tensor.scalar_type()));
     for (const std::string& alias : archive_.AliasesOf(entry.name)) tensor.add_aliases(alias);
+    tensor.set_elsewhere(!archive_.HasValues(entry.name));
     if (!entry.parameter) return;
     tensor.set_trainable(!IsFrozen(request_.freeze(), entry.name));
     info.set_parameter_count(info.parameter_count() + entry.tensor.numel());
@@ -264,7 +265,7 @@ class ExportedInspection {
     }
     for (const std::string& name : part.leaving) absl::StrAppend(&description, probe_->Describe(name).DebugString());
     return profiler.Measure(description, inputs, needs_gradient, [&]() -> absl::StatusOr<ModelLayer> {
-      GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<GraphLayer> layer, GraphLayer::Create(archive_, part, {device_}));
+      GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<GraphLayer> layer, GraphLayer::Create(archive_, part, {device_}, nullptr, InitialValues::kFollow));
       for (const LayerTensor& entry : layer->tensors()) {
         if (entry.parameter) entry.tensor.set_requires_grad(!IsFrozen(request_.freeze(), entry.name));
       }
