@@ -206,7 +206,9 @@ absl::StatusOr<v1::ArtifactRef> Attempt::RefOf(const std::string& path_in_spec) 
 
 absl::StatusOr<RangedFile> Attempt::OpenRanges(const std::string& path_in_spec) {
   GPIPE_ASSIGN_OR_RETURN(const v1::ArtifactRef ref, RefOf(path_in_spec));
-  return RangedFile{static_cast<uint64_t>(ref.size()), [this, ref](uint64_t offset, absl::Span<char> data) {
+  return RangedFile{static_cast<uint64_t>(ref.size()),
+                    [this, ref](uint64_t offset, absl::Span<char> data) -> absl::Status {
+                      GPIPE_RETURN_IF_ERROR(beacon_.control.status());  // Loading takes long, and may be in vain.
                       return environment_.artifacts.Read(ref, static_cast<int64_t>(offset), data);
                     }};
 }
