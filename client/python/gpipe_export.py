@@ -8,7 +8,7 @@ A model whose weights are in files of their own needs no memory for them:
         model = AutoModelForCausalLM.from_config(config)
     gpipe_export(model, inputs, "model.pt2", weights="folder/of/safetensors")
 
-Needs nothing but torch, and gpipe_weights.py beside it. The model is not changed.
+Needs nothing but torch, and the two files beside it. The model is not changed.
 """
 
 from __future__ import annotations
