@@ -57,6 +57,21 @@ absl::StatusOr<std::vector<spec::NamedFile>> AllFilesOf(const spec::SpecFile& fi
   return files;
 }
 
+// Weights may be given as the folder that Hugging Face's save_pretrained() writes.
+absl::Status FindWeightsInFolder(spec::SpecFile& file) {
+  std::string& weights = *file.spec.mutable_model()->mutable_weights();
+  std::error_code error;
+  if (weights.empty() || !fs::is_directory(Resolve(file, weights), error)) return absl::OkStatus();
+  for (const char* name : {"model.safetensors.index.json", "model.safetensors"}) {
+    const std::string path = (fs::path(weights) / name).lexically_normal().string();
+    if (!fs::exists(Resolve(file, path), error)) continue;
+    weights = path;
+    return absl::OkStatus();
+  }
+  return FieldError(kWeights, absl::StrCat("the folder ", Resolve(file, weights).string(),
+                                           " has neither model.safetensors.index.json nor model.safetensors"));
+}
+
 absl::Status CheckFiles(const spec::SpecFile& file) {
   GPIPE_RETURN_IF_ERROR(CheckReadable(file, spec::FilesOf(file.spec)));
   GPIPE_ASSIGN_OR_RETURN(const std::vector<spec::NamedFile> files, AllFilesOf(file));
@@ -172,6 +187,7 @@ std::set<int64_t> OfItsJob(const std::set<int64_t>& steps, const fs::path& resul
 absl::StatusOr<spec::SpecFile> LoadSpec(const fs::path& path) {
   GPIPE_ASSIGN_OR_RETURN(spec::SpecFile file, spec::ReadSpecFile(path));
   GPIPE_RETURN_IF_ERROR(spec::WithLines(spec::Validate(file.spec), file));
+  GPIPE_RETURN_IF_ERROR(spec::WithLines(FindWeightsInFolder(file), file));
   GPIPE_RETURN_IF_ERROR(spec::WithLines(CheckFiles(file), file));
   return file;
 }

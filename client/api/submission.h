@@ -30,7 +30,8 @@ absl::StatusOr<v1::Job> Submit(ClusterClient& client, const spec::SpecFile& file
 struct PlanOptions {
   // Plan for so many workers; 0 for those the spec asks for.
   int workers = 0;
-  // Check only. The plan then has no stages where finding them takes measured times.
+  // Check only, as for a submission: a program whose weights nobody has given is refused. The plan then has no stages
+  // where finding them takes measured times.
   bool validate_only = false;
 };
 

@@ -106,6 +106,7 @@ std::string RenderPlan(const v1::PlanJobResponse& response) {
   }
   absl::StrAppend(&text, response.grid(), response.grid().empty() || response.grid().back() == '\n' ? "" : "\n");
   absl::StrAppend(&text, "bubble ", FormatPercent(response.bubble_share()), "\n", ForecastText(response.forecast()));
+  for (const std::string& note : response.notes()) absl::StrAppend(&text, note, "\n");
   return text;
 }
 

@@ -63,6 +63,7 @@ absl::StatusOr<ExitCode> ValidateSpec(const GlobalOptions& global, const SpecOpt
         options.spec, ": valid: ", plan.layers_size(), " layers",
         plan.stages().empty() ? ", to be cut by measured times" : absl::StrCat(" in ", plan.stages_size(), " stages"),
         "\n"));
+    for (const std::string& note : response.notes()) Print(absl::StrCat(note, "\n"));
   }
   return ExitCode::kSucceeded;
 }

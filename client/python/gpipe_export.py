@@ -2,7 +2,13 @@
 
     gpipe_export(model, (images,), "model.pt2")
 
-Needs nothing but torch. The model is not changed.
+A model whose weights are in files of their own needs no memory for them:
+
+    with empty_weights():
+        model = AutoModelForCausalLM.from_config(config)
+    gpipe_export(model, inputs, "model.pt2", weights="folder/of/safetensors")
+
+Needs nothing but torch, and the two files beside it. The model is not changed.
 """
 
 from __future__ import annotations
@@ -27,38 +33,80 @@ import torch.utils._pytree as pytree
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+import gpipe_weights
+from gpipe_check import compare, describe, path_name, some, values_kept
+from gpipe_weights import ExportError, empty_weights  # noqa: F401
+
 MAX_BATCH = 1 << 16
-# Largest difference allowed in fp32: of the tensor's maximum, and of the largest of all tensors of its kind. The second
-# is for those that are zero but for rounding, such as the gradient of a bias before a batch norm.
-OF_TENSOR, OF_ALL = 1e-5, 1e-6
 TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
 
-Named = dict[str, torch.Tensor | None]
+COMPARED = "outputs and gradients were compared before"
+NOT_COMPARED = ("its outputs have the model's shapes and types, but no values were compared; give a small copy of the "
+                "model to compare with check=")
+
 Frame = tuple[types.FrameType, int]  # And its line.
 
 
-class ExportError(RuntimeError):
-    """The model cannot be exported, or what was exported does not compute the same. Says where."""
-
-
 def gpipe_export(model: nn.Module, example_inputs: tuple | list | Mapping[str, Any], path: str | os.PathLike, *,
-                 example_kwargs: Mapping[str, Any] | None = None,
-                 dynamic_shapes: Any = None) -> torch.export.ExportedProgram:
+                 example_kwargs: Mapping[str, Any] | None = None, dynamic_shapes: Any = None,
+                 weights: bool | str | os.PathLike = True, weights_prefix: str = "",
+                 check: tuple[nn.Module, Any] | None = None) -> torch.export.ExportedProgram:
     """Exports `model` in training mode, checks its outputs and gradients against the model, and saves it.
 
     `example_inputs` are the arguments of forward(): a tuple, or a dict by name. Dimension 0 of every tensor is the
     batch, of any size; `dynamic_shapes`, as torch.export.export takes it, says otherwise. Raises ExportError.
+
+    Parameters and buffers on the meta device have their values elsewhere (`model.weights` of a job). With `weights`
+    False that holds for all; with a file or folder of safetensors, too, and it must have them, under the model's names
+    without `weights_prefix`. What has no values cannot be compared, and what is large takes long; `check` is a small
+    copy of the model, of the same class, and inputs for it, which is exported and compared instead.
     """
     args, kwargs = _arguments(model, example_inputs, example_kwargs)
-    with _left_as_it_is(model, args, kwargs):
-        model.train()
-        shapes = dynamic_shapes if dynamic_shapes is not None else _batch_shapes(model, args, kwargs)
-        program = _export(model, args, kwargs, shapes)
-        _refuse_foreign_operators(model, program)
-        for batch in (_Inputs(args, kwargs), _Inputs(args, kwargs).doubled(program)):
-            _check(model, program, batch)
-    _save(model, program, pathlib.Path(path))
+    elsewhere = gpipe_weights.left_out(model, weights)
+    if not isinstance(weights, bool):
+        gpipe_weights.check_files(model, weights, weights_prefix)
+    with _left_as_it_is(model, args, kwargs, compared=check is None):
+        with gpipe_weights.as_fakes(model) as mode:
+            program = _checked(model, args, kwargs, dynamic_shapes, compared=check is None, mode=mode)
+        said = _compare_copy(model, program, check, dynamic_shapes) if check else NOT_COMPARED if mode else COMPARED
+    _save(model, program, pathlib.Path(path), elsewhere)
+    if elsewhere:
+        print(f"{path}: exported without the values of {len(elsewhere)} of {len(model.state_dict())} tensors; {said}")
     return program
+
+
+def _checked(model: nn.Module, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any, compared: bool = True,
+             mode: Any = None) -> torch.export.ExportedProgram:
+    model.train()
+    shapes = dynamic_shapes if dynamic_shapes is not None else _batch_shapes(model, args, kwargs)
+    program = _export(model, args, kwargs, shapes)
+    _refuse_foreign_operators(model, program)
+    for batch in (_Inputs(args, kwargs), _Inputs(args, kwargs).doubled(program)):
+        if mode is None and compared:
+            compare(model, program, batch.args, batch.kwargs)
+        elif mode is not None:
+            gpipe_weights.check_shapes(mode, model, program, batch.args, batch.kwargs)
+    return program
+
+
+def _compare_copy(model: nn.Module, program: torch.export.ExportedProgram, check: tuple[nn.Module, Any],
+                  dynamic_shapes: Any) -> str:
+    """What was found out about the model by exporting a small one of its kind."""
+    copy, inputs = check
+    if type(copy) is not type(model):
+        raise ExportError(f"the copy to check is a {type(copy).__name__}, the model is a {type(model).__name__}")
+    if gpipe_weights.left_out(copy, True):
+        raise ExportError("the copy to check has parameters on the meta device, and so nothing to compare")
+    args, kwargs = _arguments(copy, inputs, None)
+    with _left_as_it_is(copy, args, kwargs):
+        exported = _checked(copy, args, kwargs, dynamic_shapes)
+    more = sorted(_operators(program) - _operators(exported))
+    return (f"outputs and gradients of a copy of {sum(p.numel() for p in copy.parameters()):,} parameters are the same"
+            + (f"; it does not use {some(more)}" if more else ", and the operators are the same"))
+
+
+def _operators(program: torch.export.ExportedProgram) -> set[str]:
+    return {node._pretty_print_target(node.target) for node in program.graph.nodes if node.op == "call_function"}
 
 
 def _arguments(model: nn.Module, inputs: Any, named: Mapping[str, Any] | None) -> tuple[tuple, dict[str, Any]]:
@@ -92,7 +140,7 @@ def _check_batch(arguments: dict[str, Any]) -> None:
     for path, leaf in pytree.tree_flatten_with_path(arguments)[0]:
         if not isinstance(leaf, torch.Tensor):
             continue
-        name = _path_name(path)
+        name = path_name(path)
         if leaf.dim() == 0:
             raise ExportError(f"input '{name}' is a single number, and has no samples; make it a constant of the model")
         sizes[name] = leaf.shape[0]
@@ -104,10 +152,6 @@ def _check_batch(arguments: dict[str, Any]) -> None:
     if min(sizes.values()) < 2:
         raise ExportError("the example batch must have at least 2 samples: torch.export takes a size of 1 for a "
                           "constant, and the batch size would be baked in")
-
-
-def _path_name(path: tuple) -> str:
-    return ".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
 
 
 @dataclasses.dataclass
@@ -166,7 +210,7 @@ def _where(model: nn.Module, frames: Iterable[Frame]) -> str:
             line = _source_line(frame.f_code.co_filename, number)
     if module is None:
         return type(model).__name__
-    return _describe(names[id(module)], module) + (f" at {line}" if line else "")
+    return describe(names[id(module)], module) + (f" at {line}" if line else "")
 
 
 def _frames(error: BaseException) -> Iterator[Frame]:
@@ -198,10 +242,6 @@ def _source_line(file: str, number: int) -> str:
     return f"{file}:{number}: {linecache.getline(file, number).strip()}"
 
 
-def _describe(name: str, module: nn.Module) -> str:
-    return f"module '{name}' ({type(module).__name__})" if name else f"the model itself ({type(module).__name__})"
-
-
 def _refuse_foreign_operators(model: nn.Module, program: torch.export.ExportedProgram) -> None:
     """Workers have PyTorch's own operators, and none that a Python package registers."""
     for graph_module in program.graph_module.modules():
@@ -222,7 +262,7 @@ def _place_of(model: nn.Module, node: torch.fx.Node) -> str:
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     name = stack[-1][0].removeprefix("L['self'].") if stack else ""
     try:
-        place = _describe(name, model.get_submodule(name))
+        place = describe(name, model.get_submodule(name))
     except AttributeError:
         place = f"module '{name}'"
     line = _line_of(node.meta.get("stack_trace") or "")
@@ -236,13 +276,14 @@ def _line_of(stack_trace: str) -> str:
     return places[-1] if places else ""
 
 
-def _save(model: nn.Module, program: torch.export.ExportedProgram, path: pathlib.Path) -> None:
+def _save(model: nn.Module, program: torch.export.ExportedProgram, path: pathlib.Path,
+          elsewhere: set[str] = frozenset()) -> None:
     partial = path.with_name(f"{path.stem}.part.pt2")
     try:
         _name_namedtuples(program.call_spec.out_spec)
-        torch.export.save(program, partial)
+        gpipe_weights.save(model, program, partial, elsewhere)
         os.replace(partial, path)
-    except OSError:
+    except (OSError, ExportError):
         raise
     except Exception as error:
         raise ExportError(f"torch.export cannot save {type(model).__name__}: {_first_line(error)}") from error
@@ -263,11 +304,12 @@ def _name_namedtuples(spec: pytree.TreeSpec) -> None:
 # --- Leaving the model alone ---
 
 @contextlib.contextmanager
-def _left_as_it_is(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Iterator[None]:
-    """Modes, values of parameters and buffers, and random numbers are afterwards what they were."""
+def _left_as_it_is(model: nn.Module, args: tuple, kwargs: dict[str, Any], compared: bool = True) -> Iterator[None]:
+    """Modes, values of parameters and buffers, and random numbers are afterwards what they were. Values change only
+    where the model runs to be compared."""
     modes = {module: module.training for module in model.modules()}
     try:
-        with torch.random.fork_rng(_cuda_devices(model, args, kwargs)), _values_kept(model), torch.enable_grad():
+        with torch.random.fork_rng(_cuda_devices(model, args, kwargs)), values_kept(model, compared), torch.enable_grad():
             yield
     finally:
         for module, mode in modes.items():
@@ -277,123 +319,3 @@ def _left_as_it_is(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Ite
 def _cuda_devices(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> list[int]:
     tensors = [*model.parameters(), *model.buffers(), *pytree.tree_leaves((args, kwargs))]
     return sorted({t.device.index for t in tensors if isinstance(t, torch.Tensor) and t.device.type == "cuda"})
-
-
-@contextlib.contextmanager
-def _values_kept(model: nn.Module) -> Iterator[None]:
-    slots = [(table, name, tensor) for module in model.modules() for table in (module._parameters, module._buffers)
-             for name, tensor in table.items()]
-    values = {id(tensor): (tensor, tensor.detach().clone()) for _, _, tensor in slots if tensor is not None}
-    try:
-        yield
-    finally:
-        for table, name, tensor in slots:
-            table[name] = tensor
-        with torch.no_grad():
-            for tensor, value in values.values():
-                if not torch.equal(tensor, value):  # Else autograd's count of writes stays, too.
-                    tensor.copy_(value)
-
-
-# --- The check ---
-
-@dataclasses.dataclass
-class _Run:
-    outputs: Named
-    gradients: Named
-    buffers: Named
-    functions: set[str]  # Custom autograd functions that the outputs came through.
-
-
-def _check(model: nn.Module, program: torch.export.ExportedProgram, inputs: _Inputs) -> None:
-    """One forward and backward of both, with the same random numbers, from the same buffers."""
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    with _values_kept(model):
-        expected = _run(model, model, list(parameters), inputs)
-    with _values_kept(model):
-        # The very tensors of the model, under the same names.
-        found = _run(program.module(), model, list(parameters), inputs)
-    _refuse_if_different("outputs", _differing(found.outputs, expected.outputs))
-    _refuse_gradients(model, _differing(found.gradients, expected.gradients), expected.functions)
-    _refuse_if_different("buffers", _differing(found.buffers, expected.buffers))
-
-
-def _run(call: Callable, model: nn.Module, names: list[str], inputs: _Inputs) -> _Run:
-    torch.manual_seed(0)
-    args, kwargs = pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), (inputs.args, inputs.kwargs))
-    leaves = pytree.tree_flatten_with_path(call(*args, **kwargs))[0]
-    outputs = {_path_name(path) or "output": leaf for path, leaf in leaves if isinstance(leaf, torch.Tensor)}
-    table = dict(call.named_parameters(remove_duplicate=False))
-    gradients = _gradients(outputs, {name: table[name] for name in names if name in table})
-    buffers = {name: buffer.detach().clone() for name, buffer in call.named_buffers(remove_duplicate=False)}
-    functions = _custom_functions(outputs.values()) if call is model else set()
-    return _Run({n: o.detach() for n, o in outputs.items()}, gradients, buffers, functions)
-
-
-def _gradients(outputs: Named, parameters: dict[str, torch.Tensor]) -> Named:
-    """Of random gradients of the outputs. Parameters' own .grad and hooks on it are left alone."""
-    torch.manual_seed(1)
-    weights = {n: torch.randn_like(o) for n, o in outputs.items() if o.is_floating_point() or o.is_complex()}
-    roots = [name for name in weights if outputs[name].requires_grad]
-    if not roots or not parameters:
-        return dict.fromkeys(parameters)
-    tensors, gradients = [outputs[name] for name in roots], [weights[name] for name in roots]
-    return dict(zip(parameters, torch.autograd.grad(tensors, list(parameters.values()), gradients, allow_unused=True)))
-
-
-def _differing(found: Named, expected: Named) -> list[str]:
-    largest = max((_largest(t) for t in expected.values() if t is not None), default=0.0)
-    return [name for name in expected if not _close(found.get(name), expected[name], largest)]
-
-
-def _largest(tensor: torch.Tensor) -> float:
-    finite = tensor[tensor.isfinite()] if tensor.dtype != torch.bool else tensor.byte()
-    return finite.abs().max().item() if finite.numel() else 0.0
-
-
-def _close(found: torch.Tensor | None, expected: torch.Tensor | None, largest_of_all: float) -> bool:
-    if found is None or expected is None:  # No gradient is a gradient of zero.
-        rest = found if expected is None else expected
-        return rest is None or _largest(rest) <= OF_ALL * largest_of_all
-    if found.shape != expected.shape or found.dtype != expected.dtype:
-        return False
-    limit = _coarseness(found.dtype) * (OF_TENSOR * _largest(expected) + OF_ALL * largest_of_all)
-    same = (found == expected) | (found.isnan() & expected.isnan())
-    wide = torch.float64 if not found.is_complex() else torch.complex128
-    return bool((same | ((found.to(wide) - expected.to(wide)).abs() <= limit)).all())
-
-
-def _coarseness(dtype: torch.dtype) -> float:
-    """How much less exact than fp32."""
-    return max(1.0, torch.finfo(dtype).eps / torch.finfo(torch.float32).eps) if dtype.is_floating_point else 1.0
-
-
-def _refuse_if_different(kind: str, names: list[str]) -> None:
-    if names:
-        raise ExportError(f"the exported program does not compute what the model does: {kind} differ: {_some(names)}")
-
-
-def _refuse_gradients(model: nn.Module, names: list[str], functions: set[str]) -> None:
-    if not names:
-        return
-    owners = [name.rpartition(".")[0] for name in names]
-    places = [f"{name} in {_describe(owner, model.get_submodule(owner))}" for name, owner in zip(names, owners)]
-    reason = (f"; the model uses {', '.join(sorted(functions))}: torch.export loses the backward of a custom "
-              "autograd.Function, and PyTorch's own derivative of its forward takes its place") if functions else ""
-    raise ExportError(f"the exported program has other gradients than the model: {_some(places)}{reason}")
-
-
-def _some(names: list[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _custom_functions(outputs: Any) -> set[str]:
-    """Names of the custom autograd functions behind these tensors."""
-    waiting, seen, names = [o.grad_fn for o in outputs if o.grad_fn], set(), set()
-    while waiting:
-        node = waiting.pop()
-        seen.add(node)
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            names.add(type(node).__name__.removesuffix("Backward"))
-        waiting.extend(following for following, _ in node.next_functions if following and following not in seen)
-    return names

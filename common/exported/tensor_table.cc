@@ -45,6 +45,7 @@ absl::StatusOr<StoredTensor> ParseTensor(const json& value) {
   GPIPE_ASSIGN_OR_RETURN(tensor.offset, Number(Find(value, "/tensor_meta/storage_offset/as_int")));
   if (tensor.sizes.size() != tensor.strides.size()) return Malformed();
   tensor.requires_grad = Find(value, "/tensor_meta/requires_grad") == true;
+  tensor.elsewhere = Find(value, "/tensor_meta/device/type") == "meta";
   return tensor;
 }
 

@@ -12,6 +12,10 @@
 
 namespace gpipe::exported {
 
+// How the records are named of tensors whose values are not in the archive, one for each storage, where gpipe_export
+// has written it. torch.export.save itself has one name for all of them, which does not tell what is tied.
+inline constexpr char kElsewhereRecord[] = "external_";
+
 // A tensor of the archive: a view of a record, which holds the bytes of a whole storage.
 struct StoredTensor {
   std::string record;  // `weight_3`; tensors of one storage share it.
@@ -20,6 +24,7 @@ struct StoredTensor {
   std::vector<int64_t> strides;
   int64_t offset = 0;  // In elements.
   bool requires_grad = false;
+  bool elsewhere = false;  // It was on the meta device: the record is empty, or is not there.
 };
 
 // By fully qualified name.

@@ -70,6 +70,11 @@ absl::Status ParseShape(const std::string& name, const json& shape, TensorInfo& 
   return absl::OkStatus();
 }
 
+bool IsFloating(v1::DataType dtype) {
+  return dtype == v1::DATA_TYPE_FLOAT32 || dtype == v1::DATA_TYPE_FLOAT64 || dtype == v1::DATA_TYPE_FLOAT16 ||
+         dtype == v1::DATA_TYPE_BFLOAT16;
+}
+
 // Bytes the shape and type ask for; OUT_OF_RANGE when they do not fit 64 bits.
 absl::StatusOr<uint64_t> ByteCount(const std::string& name, const TensorInfo& info) {
   uint64_t bytes = static_cast<uint64_t>(ElementSize(info.dtype));
@@ -85,10 +90,8 @@ absl::StatusOr<TensorInfo> ParseTensor(const std::string& name, const json& entr
   if (!entry.is_object()) return BadTensor(name, "is not described by an object");
   const auto dtype = entry.find("dtype"), shape = entry.find("shape"), offsets = entry.find("data_offsets");
   if (dtype == entry.end() || !dtype->is_string()) return BadTensor(name, "has no dtype");
-  info.dtype = DtypeFromName(dtype->get<std::string>());
-  if (info.dtype == v1::DATA_TYPE_UNSPECIFIED) {
-    return BadTensor(name, absl::StrCat("has the unknown dtype ", dtype->get<std::string>()));
-  }
+  info.dtype_name = dtype->get<std::string>();
+  info.dtype = DtypeFromName(info.dtype_name);
   if (shape == entry.end()) return BadTensor(name, "has no shape");
   GPIPE_RETURN_IF_ERROR(ParseShape(name, *shape, info));
   const bool good = offsets != entry.end() && offsets->is_array() && offsets->size() == 2 &&
@@ -97,7 +100,7 @@ absl::StatusOr<TensorInfo> ParseTensor(const std::string& name, const json& entr
   const uint64_t begin = (*offsets)[0].get<uint64_t>(), end = (*offsets)[1].get<uint64_t>();
   if (begin > end || end > data_bytes) return BadTensor(name, "lies beyond the end of the file");
   GPIPE_ASSIGN_OR_RETURN(const uint64_t bytes, ByteCount(name, info));
-  if (bytes != end - begin) {
+  if (bytes != end - begin && info.dtype != v1::DATA_TYPE_UNSPECIFIED) {
     return BadTensor(name, absl::StrCat("has ", end - begin, " bytes, but its shape needs ", bytes));
   }
   info.begin = data_begin + begin;
@@ -166,16 +169,25 @@ v1::DataType DtypeFromName(std::string_view name) {
   return v1::DATA_TYPE_UNSPECIFIED;
 }
 
-absl::StatusOr<Header> ParseHeader(std::string_view prefix, uint64_t file_size) {
-  if (prefix.size() < kLengthBytes || file_size < kLengthBytes) return Bad("it is shorter than 8 bytes");
-  const uint64_t length = ReadLength(prefix);
+bool IsConvertible(v1::DataType from, v1::DataType to) {
+  return (from == to && from != v1::DATA_TYPE_UNSPECIFIED) || (IsFloating(from) && IsFloating(to));
+}
+
+absl::StatusOr<uint64_t> HeaderBytes(std::string_view start, uint64_t file_size) {
+  if (start.size() < kLengthBytes || file_size < kLengthBytes) return Bad("it is shorter than 8 bytes");
+  const uint64_t length = ReadLength(start);
   GPIPE_RETURN_IF_ERROR(CheckLength(length, file_size));
-  if (prefix.size() < kLengthBytes + length) return Bad("the header is cut off");
-  const absl::StatusOr<json> parsed = ParseJsonObject(prefix.substr(kLengthBytes, length), kMaxJsonDepth);
+  return kLengthBytes + length;
+}
+
+absl::StatusOr<Header> ParseHeader(std::string_view prefix, uint64_t file_size) {
+  GPIPE_ASSIGN_OR_RETURN(const uint64_t data_begin, HeaderBytes(prefix, file_size));
+  if (prefix.size() < data_begin) return Bad("the header is cut off");
+  const absl::StatusOr<json> parsed =
+      ParseJsonObject(prefix.substr(kLengthBytes, data_begin - kLengthBytes), kMaxJsonDepth);
   if (!parsed.ok()) return Bad(absl::StrCat("the header ", parsed.status().message()));
 
   Header header;
-  const uint64_t data_begin = kLengthBytes + length;
   for (const auto& [name, entry] : parsed->items()) {
     if (name == "__metadata__") {
       GPIPE_RETURN_IF_ERROR(ParseMetadata(entry, header));
@@ -196,10 +208,9 @@ absl::StatusOr<Header> ReadHeader(const std::filesystem::path& path) {
   std::string prefix(std::min(kLengthBytes, file_size), '\0');
   file.read(prefix.data(), static_cast<std::streamsize>(prefix.size()));
   if (prefix.size() == kLengthBytes) {
-    const uint64_t length = ReadLength(prefix);
-    GPIPE_RETURN_IF_ERROR(CheckLength(length, file_size));
-    prefix.resize(kLengthBytes + length);
-    file.read(prefix.data() + kLengthBytes, static_cast<std::streamsize>(length));
+    GPIPE_ASSIGN_OR_RETURN(const uint64_t length, HeaderBytes(prefix, file_size));
+    prefix.resize(length);
+    file.read(prefix.data() + kLengthBytes, static_cast<std::streamsize>(length - kLengthBytes));
   }
   if (!file) return ErrnoStatus(EIO, "cannot read", path);
   return ParseHeader(prefix, file_size);

@@ -53,9 +53,12 @@ std::string NamesText(const safetensors::Header& header) {
   return names.empty() ? "no tensors" : absl::StrJoin(names, ", ");
 }
 
+// Of the tensors that a model may take: those of a type that nothing here reads are for somebody else.
 std::vector<std::string> NamesOf(const safetensors::Header& header) {
   std::vector<std::string> names;
-  for (const auto& [name, info] : header.tensors) names.push_back(name);
+  for (const auto& [name, info] : header.tensors) {
+    if (info.dtype != v1::DATA_TYPE_UNSPECIFIED) names.push_back(name);
+  }
   return names;
 }
 
@@ -101,6 +104,11 @@ class Checker {
     const std::vector<int64_t>& shape = found->second.shape;
     if (shape.empty()) {
       errors_.Add(field, absl::StrCat("tensor '", name, "' is a single number, and has no samples"));
+      return std::nullopt;
+    }
+    if (found->second.dtype == v1::DATA_TYPE_UNSPECIFIED) {
+      errors_.Add(field,
+                  absl::StrCat("tensor '", name, "' is ", found->second.dtype_name, ", which nothing here reads"));
       return std::nullopt;
     }
     return Samples{.count = shape[0], .shape = {shape.begin() + 1, shape.end()}, .dtype = found->second.dtype};

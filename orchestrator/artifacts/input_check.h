@@ -2,6 +2,7 @@
 #define GPIPE_ORCHESTRATOR_ARTIFACTS_INPUT_CHECK_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -32,14 +33,20 @@ struct InputFacts {
 // evaluation data shaped unlike training data, drop_last leaving nothing.
 absl::StatusOr<InputFacts> CheckInputs(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store);
 
-// Whether the weights that a spec names are the model's, as load_state_dict(strict=True) would have them; a tied
-// parameter needs only one of its names.
-// INVALID_ARGUMENT lists tensors that are missing, too many, or of another shape or type. OK without weights.
-// REQUIRES: CheckInputs is OK; `layers` are the spec's.
-absl::Status CheckWeights(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store,
-                          const std::vector<v1::LayerInfo>& layers);
+// Whether the weights that a spec names have all of the model's tensors, in their shapes; floating types may differ
+// from the model's, as they are converted when they are loaded, and a tied parameter needs only one of its names. The
+// result names what the files have and the model does not, which is left out; with `model.strict` that is an error,
+// too. INVALID_ARGUMENT lists all that is wrong. Empty without weights. REQUIRES: CheckInputs is OK; `layers` are the
+// spec's.
+absl::StatusOr<std::vector<std::string>> CheckWeights(const v1::JobSpec& spec, const FileMap& files,
+                                                      const ArtifactStore& store,
+                                                      const std::vector<v1::LayerInfo>& layers);
 
-// The same of a checkpoint to resume from, by the field `resume`.
+// INVALID_ARGUMENT for `model.weights`: the model's file holds no weights, and the spec names none.
+absl::Status CheckHasValues(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers);
+
+// Whether a checkpoint to resume from is the model's, with every tensor's very type, and no other tensors. By the field
+// `resume`.
 absl::Status CheckResume(const CheckpointFiles& checkpoint, const ArtifactStore& store,
                          const std::vector<v1::LayerInfo>& layers);
 

@@ -1,15 +1,17 @@
-// CheckWeights, CheckResume and CheckFrozen: names of tensors against the model's.
+// CheckWeights, CheckHasValues, CheckResume and CheckFrozen: names of tensors against the model's.
 
 #include <algorithm>
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/field_error.h"
+#include "common/safetensors/weight_names.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "orchestrator/artifacts/data_files.h"
@@ -18,11 +20,20 @@
 namespace gpipe::orchestrator {
 namespace {
 
+constexpr char kWeights[] = "model.weights";
+
 using Tensors = std::map<std::string, safetensors::TensorInfo>;
 
+// What of the given tensors may differ from the model's.
+struct Leniency {
+  bool converted = false;  // Floating types.
+  bool more = false;       // Tensors that the model does not have.
+  std::string prefix;      // Of the model's names, where the files' do not have it.
+};
+
 template <typename Shape>
-std::string Describe(v1::DataType dtype, const Shape& shape) {
-  return absl::StrCat(AbslView(safetensors::DtypeName(dtype)), " [", absl::StrJoin(shape, ", "), "]");
+std::string Describe(absl::string_view dtype, const Shape& shape) {
+  return absl::StrCat(dtype, " [", absl::StrJoin(shape, ", "), "]");
 }
 
 std::vector<std::string> NamesOf(const v1::ModelTensor& tensor) {
@@ -31,53 +42,99 @@ std::vector<std::string> NamesOf(const v1::ModelTensor& tensor) {
   return names;
 }
 
-// Under whichever of its names it is given.
-void CheckTensor(const v1::ModelTensor& tensor, const Tensors& given, const char* field, FieldErrors& errors) {
-  const std::string expected = Describe(tensor.dtype(), tensor.shape());
-  const std::vector<std::string> names = NamesOf(tensor);
-  bool found = false;
-  for (const std::string& name : names) {
-    const auto entry = given.find(name);
-    if (entry == given.end()) continue;
-    found = true;
-    const std::string actual = Describe(entry->second.dtype, entry->second.shape);
-    if (actual == expected) continue;
-    errors.Add(field, absl::StrCat("'", name, "' is ", actual, ", the model's is ", expected));
-  }
-  if (!found) errors.Add(field, absl::StrCat("there is no tensor '", absl::StrJoin(names, "' or '"), "' in it"));
+bool Fits(const safetensors::TensorInfo& given, const v1::ModelTensor& tensor, const Leniency& leniency) {
+  if (!std::equal(given.shape.begin(), given.shape.end(), tensor.shape().begin(), tensor.shape().end())) return false;
+  return leniency.converted ? safetensors::IsConvertible(given.dtype, tensor.dtype()) : given.dtype == tensor.dtype();
 }
 
-// All of the model's tensors, and no others.
-absl::Status CheckTensors(const std::vector<v1::LayerInfo>& layers, const Tensors& given, const char* field) {
-  FieldErrors errors;
-  std::set<std::string> names;
-  for (const v1::LayerInfo& layer : layers) {
-    for (const v1::ModelTensor& tensor : layer.tensors()) {
-      if (!names.insert(tensor.name()).second) continue;  // Several layers may share it.
-      names.insert(tensor.aliases().begin(), tensor.aliases().end());
-      CheckTensor(tensor, given, field, errors);
+// Compares what is given with a model.
+class Comparison {
+ public:
+  Comparison(const Tensors& given, const char* field, Leniency leniency)
+      : given_(given), field_(field), leniency_(std::move(leniency)), names_(NamesOfAll(given)) {}
+
+  // Names that the model does not have. INVALID_ARGUMENT lists what is wrong.
+  absl::StatusOr<std::vector<std::string>> Run(const std::vector<v1::LayerInfo>& layers) {
+    std::set<std::string> seen;
+    for (const v1::LayerInfo& layer : layers) {
+      for (const v1::ModelTensor& tensor : layer.tensors()) {
+        if (seen.insert(tensor.name()).second) CheckTensor(tensor);  // Several layers may share it.
+      }
     }
+    std::vector<std::string> more;
+    for (const auto& [name, info] : given_) {
+      if (used_.contains(name)) continue;
+      more.push_back(name);
+      if (!leniency_.more) errors_.Add(field_, absl::StrCat("the model has no '", name, "', which is in it"));
+    }
+    if (!errors_.empty()) return errors_.ToStatus();
+    return more;
   }
-  for (const auto& [name, info] : given) {
-    if (!names.contains(name)) errors.Add(field, absl::StrCat("the model has no '", name, "', which is in it"));
+
+ private:
+  static std::vector<std::string> NamesOfAll(const Tensors& given) {
+    std::vector<std::string> names;
+    for (const auto& [name, info] : given) names.push_back(name);
+    return names;
   }
-  return errors.ToStatus();
-}
+
+  // Under whichever of its names it is given.
+  void CheckTensor(const v1::ModelTensor& tensor) {
+    const std::vector<std::string> names = safetensors::WithoutPrefix(leniency_.prefix, NamesOf(tensor));
+    for (const std::string& name : names) {
+      for (const std::string& meant : names_.Meaning(name)) CheckOne(meant, tensor);
+    }
+    if (const auto found = names_.Find(names); !found.ok()) errors_.Add(field_, StdView(found.status().message()));
+  }
+
+  void CheckOne(const std::string& name, const v1::ModelTensor& tensor) {
+    used_.insert(name);
+    const safetensors::TensorInfo& given = given_.at(name);
+    if (Fits(given, tensor, leniency_)) return;
+    errors_.Add(field_, absl::StrCat("'", name, "' is ", Describe(given.dtype_name, given.shape), ", the model's is ",
+                                     Describe(AbslView(safetensors::DtypeName(tensor.dtype())), tensor.shape())));
+  }
+
+  const Tensors& given_;
+  const char* const field_;
+  const Leniency leniency_;
+  const safetensors::WeightNames names_;
+  std::set<std::string> used_;
+  FieldErrors errors_;
+};
 
 }  // namespace
 
-absl::Status CheckWeights(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store,
-                          const std::vector<v1::LayerInfo>& layers) {
-  if (spec.model().weights().empty()) return absl::OkStatus();
+absl::StatusOr<std::vector<std::string>> CheckWeights(const v1::JobSpec& spec, const FileMap& files,
+                                                      const ArtifactStore& store,
+                                                      const std::vector<v1::LayerInfo>& layers) {
+  if (spec.model().weights().empty()) return std::vector<std::string>();
   GPIPE_ASSIGN_OR_RETURN(const Tensors given, OpenWeights(spec, files, store));
-  return CheckTensors(layers, given, "model.weights");
+  return Comparison(given, kWeights,
+                    {.converted = true, .more = !spec.model().strict(), .prefix = spec.model().weights_prefix()})
+      .Run(layers);
+}
+
+absl::Status CheckHasValues(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers) {
+  if (!spec.model().weights().empty()) return absl::OkStatus();
+  std::set<std::string> missing;
+  for (const v1::LayerInfo& layer : layers) {
+    for (const v1::ModelTensor& tensor : layer.tensors()) {
+      if (tensor.elsewhere()) missing.insert(tensor.name());
+    }
+  }
+  if (missing.empty()) return absl::OkStatus();
+  return FieldError(kWeights,
+                    absl::StrCat("is required: ", spec.model().exported().path(),
+                                 " was exported without weights; it has no values of '", *missing.begin(),
+                                 missing.size() > 1 ? absl::StrCat("' and ", missing.size() - 1, " more") : "'"));
 }
 
 absl::Status CheckResume(const CheckpointFiles& checkpoint, const ArtifactStore& store,
                          const std::vector<v1::LayerInfo>& layers) {
   GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, store.Path(checkpoint.model));
   GPIPE_ASSIGN_OR_RETURN(const safetensors::Header header, safetensors::ReadHeader(file));
-  return CheckTensors(layers, header.tensors, "resume");
+  return Comparison(header.tensors, "resume", {}).Run(layers).status();
 }
 
 absl::Status CheckFrozen(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers) {

@@ -76,6 +76,7 @@ void Admission::CheckSpec(uint64_t id) {
 void Admission::OnChecked(uint64_t id, absl::StatusOr<CheckedSpec> checked) {
   if (!submissions_.contains(id)) return;  // Refused meanwhile.
   if (!checked.ok()) return Refuse(id, checked.status());
+  if (!checked->weights.ok()) return Refuse(id, checked->weights);
   const StoredJob& stored = submissions_.at(id).stored;
   if (stored.resume.has_value()) {
     const int64_t steps = TotalSteps(stored.job.spec(), checked->facts);
@@ -93,7 +94,10 @@ void Admission::Insert(Submission submission, const CheckedSpec& checked) {
   absl::StatusOr<Store::Inserted> inserted = parts_.book->Add(submission.stored);
   if (!inserted.ok()) return Answer(submission.done, inserted.status());
   LiveJob* job = parts_.book->Find(inserted->job.job.id());
-  if (inserted->created && job != nullptr) job->checked = checked;
+  if (inserted->created && job != nullptr) {
+    job->checked = checked;
+    for (const std::string& note : checked.notes) parts_.book->Note(*job, "orchestrator", note);
+  }
   parts_.scheduler->ScheduleSoon();
   Answer(submission.done, parts_.book->Get(inserted->job.job.id()));
 }

@@ -56,8 +56,8 @@ class Admission {
   struct Planning {
     v1::JobSpec spec;
     FileMap files;
-    int workers = 0;  // Asked for; 0 is up to the spec.
-    bool validate_only = false;
+    int workers = 0;             // Asked for; 0 is up to the spec.
+    bool validate_only = false;  // Refuse also what can be planned, but not run; measure nothing.
     CheckedSpec checked = {};
     std::vector<v1::Hello> hosts = {};  // The workers it is planned for; the same one may stand for several.
     std::map<std::string, LayerInfos> measured = {};  // By kind of worker.

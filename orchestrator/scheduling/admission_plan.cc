@@ -43,6 +43,7 @@ void Admission::OnPlanChecked(uint64_t id, absl::StatusOr<CheckedSpec> checked) 
   if (!checked.ok()) return FinishPlan(id, checked.status());
   if (!checked->layers.has_value()) return FinishPlan(id, checked->undescribed);
   Planning& planning = found->second;
+  if (planning.validate_only && !checked->weights.ok()) return FinishPlan(id, checked->weights);
   planning.checked = *std::move(checked);
   planning.hosts = HostsFor(planning);
   if (planning.hosts.empty()) return FinishPlan(id, NoWorker());
@@ -127,6 +128,8 @@ absl::StatusOr<v1::PlanJobResponse> Admission::Respond(const Planning& planning)
   if (!planning.measured.empty()) request.links = parts_.scheduler->links().Find(planning.hosts).value_or(Links{});
   GPIPE_ASSIGN_OR_RETURN(request.balance, Balance(request));
   v1::PlanJobResponse response;
+  response.mutable_notes()->Add(planning.checked.notes.begin(), planning.checked.notes.end());
+  if (!planning.checked.weights.ok()) response.add_notes(std::string(planning.checked.weights.message()));
   GPIPE_ASSIGN_OR_RETURN(*response.mutable_plan(), MakePlan(request));
   const v1::Program& program = response.plan().programs(0);
   response.set_bubble_share(pipeline::BubbleShare(request.workers, program.micro_batch_sizes_size()));

@@ -121,7 +121,10 @@ void Scheduler::OnChecked(const std::string& id, absl::StatusOr<CheckedSpec> che
   if (absl::IsResourceExhausted(checked.status())) return RetryLater();
   if (!checked.ok()) {
     Fail(*job, PlainFailure(checked.status()));
+  } else if (!checked->weights.ok()) {
+    Fail(*job, PlainFailure(checked->weights));
   } else {
+    for (const std::string& note : checked->notes) book_->Note(*job, "orchestrator", note);
     job->checked = *std::move(checked);
     if (!job->checked->layers.has_value()) return OnIncomplete(*job);
   }

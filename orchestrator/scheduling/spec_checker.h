@@ -4,6 +4,8 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -23,6 +25,9 @@ struct CheckedSpec {
   std::optional<LayerInfos> layers;
   // Why there are no layers. DEADLINE_EXCEEDED: a worker was asked and has not answered. UNAVAILABLE: none could be asked.
   absl::Status undescribed;
+  // Not OK: the model can be planned, but not run, for want of weights.
+  absl::Status weights;
+  std::vector<std::string> notes;  // What the job's owner may want to know.
 };
 
 // Checks a spec against its data files and, on a worker, its shapes; then its weights and the checkpoint that it

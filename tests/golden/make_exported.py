@@ -7,12 +7,16 @@ buffers in training, and `evaluation.*`, the outputs of model.eval() with the bu
 
 import pathlib
 import re
+import sys
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "exported"
+sys.path.insert(0, str(FOLDER.parents[2] / "client" / "python"))
+
+import gpipe_weights  # noqa: E402
 
 
 class Tied(nn.Module):
@@ -206,12 +210,22 @@ def forget_folders(module):
         node.meta["stack_trace"] = re.sub(r'File "[^"]*?/(?=torch/|[^/"]+")', 'File "', trace)
 
 
-def make(name, module, inputs, deterministic):
+def export(module, inputs):
     torch.manual_seed(1)
     model, arguments = module().train(), inputs()
     batch = torch.export.Dim("batch", min=1, max=4096)
     program = torch.export.export(model, arguments, dynamic_shapes=[{0: batch} for _ in arguments])
     forget_folders(program.graph_module)
+    return model, arguments, program
+
+
+def make_without_weights(name, of):
+    model, _, program = export(*CASES[of][:2])
+    gpipe_weights.save(model, program, FOLDER / f"{name}.pt2", gpipe_weights.left_out(model, False))
+
+
+def make(name, module, inputs, deterministic):
+    model, arguments, program = export(module, inputs)
     torch.export.save(program, FOLDER / f"{name}.pt2")
 
     names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
@@ -235,6 +249,7 @@ def main():
     FOLDER.mkdir(exist_ok=True)
     for name, (module, inputs, deterministic) in CASES.items():
         make(name, module, inputs, deterministic)
+    make_without_weights("tied_without_weights", "tied")
 
 
 if __name__ == "__main__":

@@ -85,6 +85,10 @@ absl::StatusOr<at::Tensor> TensorFile::Get(const std::string& name) const {
     return absl::NotFoundError(absl::StrCat(path_.string(), ": no tensor '", name, "'"));
   }
   const safetensors::TensorInfo& info = found->second;
+  if (info.dtype == v1::DATA_TYPE_UNSPECIFIED) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path_.string(), ": tensor '", name, "' is ", info.dtype_name, ", which nothing here reads"));
+  }
   return CatchTorch([&]() -> absl::StatusOr<at::Tensor> {
     const auto type = ToScalarType(info.dtype);
     void* bytes = static_cast<char*>(data_) + info.begin;

@@ -9,6 +9,7 @@
 #include "common/status_macros.h"
 #include "worker/checkpoint/resume.h"
 #include "worker/checkpoint/shard_writer.h"
+#include "worker/checkpoint/weight_files.h"
 #include "worker/engine/action_executor.h"
 #include "worker/engine/round_ledger.h"
 #include "worker/engine/round_runner.h"
@@ -55,7 +56,7 @@ absl::Status Attempt::Prepare() {
   GPIPE_ASSIGN_OR_RETURN(programs_, ProgramTable::Create(plan, assignment_.worker_index()));
   GPIPE_RETURN_IF_ERROR(OpenArchive());
   GPIPE_ASSIGN_OR_RETURN(stages_, HostedStages::Create(assignment_.spec(), plan, assignment_.worker_index(),
-                                                       environment_.device, archive_.get()));
+                                                       environment_.device, archive_.get(), StartValues()));
   GPIPE_RETURN_IF_ERROR(LoadState());
   GPIPE_RETURN_IF_ERROR(CreateOptimizer());
   GPIPE_ASSIGN_OR_RETURN(data_, DataSource::Create(
@@ -76,10 +77,17 @@ absl::Status Attempt::LoadState() {
     GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, environment_.cache.Fetch(assignment_.resume_model()));
     return LoadModel(file, stages_->State());
   }
-  const std::string& weights = assignment_.spec().model().weights();
-  if (weights.empty()) return absl::OkStatus();
-  return LoadWeights(weights, assignment_.plan(), stages_->State(),
-                     [this](const std::string& path) { return LocalPath(path); });
+  const v1::Model& model = assignment_.spec().model();
+  if (model.weights().empty()) return absl::OkStatus();
+  TensorLoader loader(environment_.device);
+  return LoadWeights(
+      model, assignment_.plan(), stages_->State(), [this](const std::string& path) { return OpenRanges(path); },
+      loader);
+}
+
+InitialValues Attempt::StartValues() const {
+  const bool follow = assignment_.has_resume_model() || !assignment_.spec().model().weights().empty();
+  return follow ? InitialValues::kFollow : InitialValues::kArchive;
 }
 
 absl::Status Attempt::CreateOptimizer() {
@@ -194,6 +202,15 @@ absl::StatusOr<v1::ArtifactRef> Attempt::RefOf(const std::string& path_in_spec) 
     return absl::NotFoundError(absl::StrCat("the assignment does not say where ", path_in_spec, " is"));
   }
   return ref->second;
+}
+
+absl::StatusOr<RangedFile> Attempt::OpenRanges(const std::string& path_in_spec) {
+  GPIPE_ASSIGN_OR_RETURN(const v1::ArtifactRef ref, RefOf(path_in_spec));
+  return RangedFile{static_cast<uint64_t>(ref.size()),
+                    [this, ref](uint64_t offset, absl::Span<char> data) -> absl::Status {
+                      GPIPE_RETURN_IF_ERROR(beacon_.control.status());  // Loading takes long, and may be in vain.
+                      return environment_.artifacts.Read(ref, static_cast<int64_t>(offset), data);
+                    }};
 }
 
 absl::StatusOr<std::filesystem::path> Attempt::LocalPath(const std::string& path_in_spec) {

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "gpipe/v1/worker_session.pb.h"
+#include "worker/checkpoint/weight_files.h"
 #include "worker/comm/connect.h"
 #include "worker/data/artifacts.h"
 #include "worker/data/data_source.h"
@@ -46,8 +47,8 @@ class Attempt {
   Attempt(const Attempt&) = delete;
   Attempt& operator=(const Attempt&) = delete;
 
-  // Fetches files (an archive stays where it is, and is read as it is used), builds stages with their weights, the
-  // optimizer and the data source.
+  // Fetches files (the archive and weights stay where they are, and are read as they are used), builds stages with
+  // their weights, the optimizer and the data source.
   absl::Status Prepare();
 
   // Connects with the peers; blocks until all are there.
@@ -64,6 +65,8 @@ class Attempt {
 
  private:
   absl::Status OpenArchive();
+  // Whether those of the archive, or others that LoadState brings.
+  InitialValues StartValues() const;
   absl::Status LoadState();
   absl::Status CreateOptimizer();
   absl::Status CreateOutput();
@@ -71,6 +74,7 @@ class Attempt {
   std::vector<NamedTensor> FinalState() const;
   std::filesystem::path TraceFile() const;
   absl::StatusOr<v1::ArtifactRef> RefOf(const std::string& path_in_spec) const;
+  absl::StatusOr<RangedFile> OpenRanges(const std::string& path_in_spec);
   absl::StatusOr<std::filesystem::path> LocalPath(const std::string& path_in_spec);
 
   const Environment environment_;

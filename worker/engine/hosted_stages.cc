@@ -34,7 +34,7 @@ DataRole RoleOf(const std::vector<HostedStage>& stages, const std::vector<std::s
 }  // namespace
 
 absl::StatusOr<HostedStages> HostedStages::Create(const v1::JobSpec& spec, const v1::Plan& plan, int worker,
-                                                  c10::Device device, const Archive* archive) {
+                                                  c10::Device device, const Archive* archive, InitialValues values) {
   HostedStages hosted;
   TensorPool tensors;
   for (int i = 0; i < plan.stages_size(); ++i) {
@@ -47,7 +47,7 @@ absl::StatusOr<HostedStages> HostedStages::Create(const v1::JobSpec& spec, const
       if (plan.edges(edge).to_stage() == i) stage.incoming.push_back(edge);
       if (plan.edges(edge).from_stage() == i) stage.outgoing.push_back(edge);
     }
-    auto created = Stage::Create(spec, plan, i, device, {archive, &tensors});
+    auto created = Stage::Create(spec, plan, i, device, {archive, &tensors, values});
     if (!created.ok()) {
       return absl::Status(created.status().code(), absl::StrCat("stage ", i, ": ", created.status().message()));
     }

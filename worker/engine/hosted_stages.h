@@ -28,10 +28,11 @@ struct HostedStage {
 // The stages of one worker, in order. Used by the engine's thread only.
 class HostedStages {
  public:
-  // Builds them with their initial weights. `archive` is the exported model's, null with a layer list. Errors name the
-  // stage.
+  // Builds them with their initial weights, unless `values` says that these follow. `archive` is the exported model's,
+  // null with a layer list. Errors name the stage.
   static absl::StatusOr<HostedStages> Create(const v1::JobSpec& spec, const v1::Plan& plan, int worker,
-                                             c10::Device device, const Archive* archive);
+                                             c10::Device device, const Archive* archive,
+                                             InitialValues values = InitialValues::kArchive);
 
   const std::vector<HostedStage>& all() const { return stages_; }
   // REQUIRES: the stage is one of this worker's.

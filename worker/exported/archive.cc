@@ -1,14 +1,19 @@
 #include "worker/exported/archive.h"
 
 #include <ATen/ATen.h>
+#include <caffe2/serialize/file_adapter.h>
 #include <caffe2/serialize/inline_container.h>
 
+#include <algorithm>
+#include <array>
 #include <map>
 #include <tuple>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "worker/data/tensor_loader.h"
 #include "worker/exported/argument_source.h"
 #include "worker/torch_status.h"
 
@@ -18,17 +23,25 @@ namespace {
 using caffe2::serialize::PyTorchStreamReader;
 using exported::StoredTensor;
 
-// As with safetensors, machines here are little-endian, and so is torch.export's record.
-at::Tensor ViewOf(const at::Tensor& storage, const StoredTensor& tensor, c10::ScalarType type) {
-  at::Tensor view = at::empty({0}, storage.options().dtype(type));
-  view.set_(storage.storage(), tensor.offset, tensor.sizes, tensor.strides);
-  return view;
-}
+constexpr char kWeights[] = "data/weights/";
+constexpr char kConstants[] = "data/constants/";
 
 absl::StatusOr<c10::ScalarType> TypeOf(const StoredTensor& tensor) {
   const auto type = ToScalarType(tensor.dtype);
   if (!type) return absl::UnimplementedError(absl::StrCat("dtype ", tensor.dtype.code, " is not supported"));
   return *type;
+}
+
+at::Tensor Meta(const StoredTensor& tensor, c10::ScalarType type) {
+  return at::empty_strided(tensor.sizes, tensor.strides, at::device(c10::kMeta).dtype(type));
+}
+
+bool IsEmpty(const StoredTensor& tensor) {
+  return std::find(tensor.sizes.begin(), tensor.sizes.end(), 0) != tensor.sizes.end();
+}
+
+uint16_t ReadShort(const char* bytes) {
+  return static_cast<uint16_t>(static_cast<unsigned char>(bytes[0]) | static_cast<unsigned char>(bytes[1]) << 8);
 }
 
 }  // namespace
@@ -37,25 +50,24 @@ absl::StatusOr<std::unique_ptr<Archive>> Archive::Open(const std::filesystem::pa
   std::error_code error;
   if (!std::filesystem::is_regular_file(path, error))
     return absl::NotFoundError(absl::StrCat(path.string(), ": no file"));
-  auto archive = OpenReader([&] { return std::make_unique<PyTorchStreamReader>(path.string()); });
+  auto archive = OpenSource([&] { return std::make_shared<caffe2::serialize::FileAdapter>(path.string()); });
   if (archive.ok()) return archive;
   return absl::Status(archive.status().code(), absl::StrCat(path.string(), ": ", archive.status().message()));
 }
 
 absl::StatusOr<std::unique_ptr<Archive>> Archive::Open(Artifacts& artifacts, const v1::ArtifactRef& ref) {
   const auto remote = std::make_shared<ArtifactReader>(artifacts, ref);
-  auto archive = OpenReader([&] {
-    return std::make_unique<PyTorchStreamReader>(std::shared_ptr<caffe2::serialize::ReadAdapterInterface>(remote));
-  });
+  auto archive = OpenSource([&] { return remote; });
   GPIPE_RETURN_IF_ERROR(remote->status());
   if (archive.ok()) (*archive)->remote_ = remote;
   return archive;
 }
 
-absl::StatusOr<std::unique_ptr<Archive>> Archive::OpenReader(absl::FunctionRef<std::unique_ptr<Reader>()> make) {
+absl::StatusOr<std::unique_ptr<Archive>> Archive::OpenSource(absl::FunctionRef<Source()> open) {
   absl::StatusOr<std::unique_ptr<Archive>> archive = CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<Archive>> {
-    std::unique_ptr<Archive> opened(new Archive(make()));
+    std::unique_ptr<Archive> opened(new Archive(open()));
     GPIPE_RETURN_IF_ERROR(opened->Parse());
+    GPIPE_RETURN_IF_ERROR(opened->FindValues());
     opened->FindTies();
     return opened;
   });
@@ -65,7 +77,7 @@ absl::StatusOr<std::unique_ptr<Archive>> Archive::OpenReader(absl::FunctionRef<s
   return absl::Status(code, absl::StrCat("not a model that can be run: ", why.message()));
 }
 
-Archive::Archive(std::unique_ptr<Reader> reader) : reader_(std::move(reader)) {}
+Archive::Archive(Source source) : source_(std::move(source)), reader_(std::make_unique<PyTorchStreamReader>(source_)) {}
 
 Archive::~Archive() = default;
 
@@ -79,6 +91,29 @@ absl::Status Archive::Parse() {
   for (const exported::Input& input : program_.inputs) {
     if (input.kind == exported::InputKind::kUserInput || input.kind == exported::InputKind::kConstant) continue;
     GPIPE_RETURN_IF_ERROR(Find(input.name).status());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Archive::FindValues() {
+  std::map<std::string, std::string> names;  // Of those without values, by record.
+  for (auto& [name, tensor] : weights_) {
+    const std::string record = absl::StrCat(kWeights, tensor.record);
+    if (IsEmpty(tensor) || (!tensor.elsewhere && HasBytes(record))) continue;
+    tensor.elsewhere = true;
+    const auto [first, added] = names.emplace(tensor.record, name);
+    if (added || absl::StartsWith(tensor.record, exported::kElsewhereRecord)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("its weights ('", first->second, "', '", name,
+                     "', ...) were on the meta device, and torch.export.save does not keep which of those are tied; "
+                     "save it with gpipe_export, which does"));
+  }
+  for (const auto& [name, tensor] : constants_) {
+    if (IsEmpty(tensor) || (!tensor.elsewhere && HasBytes(absl::StrCat(kConstants, tensor.record)))) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", name,
+                     "' has no value: it is no part of state_dict(), so that no file of weights has it; "
+                     "export the model with it off the meta device"));
   }
   return absl::OkStatus();
 }
@@ -107,6 +142,11 @@ std::vector<std::string> Archive::AliasesOf(const std::string& name) const {
   return found == aliases_.end() ? std::vector<std::string>() : found->second;
 }
 
+bool Archive::HasValues(const std::string& name) const {
+  const auto found = Find(name);
+  return found.ok() && !(*found)->elsewhere;
+}
+
 bool Archive::IsTrainable(const std::string& name) const {
   const auto found = weights_.find(name);
   return found != weights_.end() && found->second.requires_grad;
@@ -127,42 +167,80 @@ absl::StatusOr<const StoredTensor*> Archive::Find(const std::string& name) const
 
 std::string Archive::RecordOf(const std::string& name) const {
   const auto found = weights_.find(name);
-  return found != weights_.end() ? absl::StrCat("data/weights/", found->second.record)
-                                 : absl::StrCat("data/constants/", constants_.at(name).record);
+  return found != weights_.end() ? absl::StrCat(kWeights, found->second.record)
+                                 : absl::StrCat(kConstants, constants_.at(name).record);
 }
 
 absl::StatusOr<at::Tensor> Archive::Load(const std::string& name, c10::Device device) const {
   GPIPE_ASSIGN_OR_RETURN(const StoredTensor* tensor, Find(name));
+  if (tensor->elsewhere) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor '", name, "' was exported without values; say where they are with model.weights"));
+  }
   absl::StatusOr<at::Tensor> loaded = CatchTorch([&] { return LoadRecord(name, *tensor, device); });
   if (remote_ != nullptr) GPIPE_RETURN_IF_ERROR(remote_->status());
   return loaded;
 }
 
+bool Archive::HasBytes(const std::string& record) const {
+  return reader_->hasRecord(record) && reader_->getRecordSize(record) > 0;
+}
+
+absl::StatusOr<uint64_t> Archive::OffsetOf(const std::string& record) const {
+  // The zip format's local header: of fixed size, with the lengths of the name and of more that follow.
+  constexpr size_t kHeaderBytes = 30, kMethod = 8, kNameLength = 26, kMoreLength = 28;
+  const uint64_t begin = reader_->getRecordHeaderOffset(record);
+  std::array<char, kHeaderBytes> header{};
+  GPIPE_RETURN_IF_ERROR(Read(begin, absl::MakeSpan(header)));
+  if (ReadShort(&header[kMethod]) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(record, " is compressed; torch.export.save does not compress"));
+  }
+  return begin + kHeaderBytes + ReadShort(&header[kNameLength]) + ReadShort(&header[kMoreLength]);
+}
+
+absl::Status Archive::Read(uint64_t offset, absl::Span<char> data) const {
+  const size_t got = source_->read(offset, data.data(), data.size(), "tensor");
+  if (got == data.size()) return absl::OkStatus();
+  if (remote_ != nullptr) GPIPE_RETURN_IF_ERROR(remote_->status());
+  return absl::DataLossError(absl::StrCat("the archive ends at ", offset + got));
+}
+
+// As with safetensors, machines here are little-endian, and so is torch.export's record.
 absl::StatusOr<at::Tensor> Archive::LoadRecord(const std::string& name, const StoredTensor& tensor,
                                                c10::Device device) const {
   GPIPE_ASSIGN_OR_RETURN(const c10::ScalarType type, TypeOf(tensor));
+  if (IsEmpty(tensor)) return at::empty_strided(tensor.sizes, tensor.strides, at::device(device).dtype(type));
   const std::string record = RecordOf(name);
   if (!reader_->hasRecord(record)) return absl::InvalidArgumentError(absl::StrCat("the archive has no ", record));
-  const size_t bytes = reader_->getRecordSize(record);
-  const uint64_t needed =
-      at::detail::computeStorageNbytes(tensor.sizes, tensor.strides, c10::elementSize(type), tensor.offset);
+  const size_t bytes = reader_->getRecordSize(record), element = c10::elementSize(type);
+  const uint64_t needed = at::detail::computeStorageNbytes(tensor.sizes, tensor.strides, element, tensor.offset);
   if (needed > bytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("tensor '", name, "' has ", bytes, " bytes in the archive instead of ", needed));
   }
-  at::Tensor storage = at::empty({static_cast<int64_t>(bytes)}, at::dtype(c10::kByte));
-  reader_->getRecord(record, storage.mutable_data_ptr(), bytes);
-  const at::Tensor view = ViewOf(storage, tensor, type);
-  // A storage larger than its view would stay, and with it what the view does not have.
-  return view.to(device, type, /*non_blocking=*/false, /*copy=*/view.nbytes() < bytes);
+  GPIPE_ASSIGN_OR_RETURN(const uint64_t begin, OffsetOf(record));
+  const uint64_t first = static_cast<uint64_t>(tensor.offset) * element;
+  const at::Tensor memory =
+      at::empty({static_cast<int64_t>((needed - first) / element)}, at::device(device).dtype(type));
+  TensorLoader loader(device);
+  GPIPE_RETURN_IF_ERROR(loader.Fill(
+      memory, type, [&](uint64_t offset, absl::Span<char> data) { return Read(begin + first + offset, data); }));
+  at::Tensor view = at::empty({0}, memory.options());
+  view.set_(memory.storage(), 0, tensor.sizes, tensor.strides);
+  // What the view does not have would stay in memory with it.
+  return view.numel() < memory.numel() ? view.clone() : view;
+}
+
+absl::StatusOr<at::Tensor> Archive::Allocate(const std::string& name, c10::Device device) const {
+  GPIPE_ASSIGN_OR_RETURN(const at::Tensor described, Describe(name));
+  // Of overlapping elements each gets its own place.
+  return CatchTorch([&]() -> absl::StatusOr<at::Tensor> { return at::empty_like(described, at::device(device)); });
 }
 
 absl::StatusOr<at::Tensor> Archive::Describe(const std::string& name) const {
   GPIPE_ASSIGN_OR_RETURN(const StoredTensor* tensor, Find(name));
   GPIPE_ASSIGN_OR_RETURN(const c10::ScalarType type, TypeOf(*tensor));
-  return CatchTorch([&]() -> absl::StatusOr<at::Tensor> {
-    return at::empty_strided(tensor->sizes, tensor->strides, at::device(c10::kMeta).dtype(type));
-  });
+  return CatchTorch([&]() -> absl::StatusOr<at::Tensor> { return Meta(*tensor, type); });
 }
 
 }  // namespace gpipe::worker

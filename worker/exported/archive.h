@@ -12,13 +12,15 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "common/exported/program.h"
 #include "common/exported/tensor_table.h"
 #include "worker/exported/artifact_reader.h"
 
 namespace caffe2::serialize {
 class PyTorchStreamReader;
-}
+class ReadAdapterInterface;
+}  // namespace caffe2::serialize
 
 namespace gpipe::worker {
 
@@ -44,28 +46,41 @@ class Archive {
   // Whether the model trained this parameter.
   bool IsTrainable(const std::string& name) const;
 
-  // A new tensor with the bytes of the archive. NOT_FOUND: no such tensor. INVALID_ARGUMENT: its record is missing or
-  // too short.
+  // Whether the archive holds its values: parameters and persistent buffers may have been exported without.
+  bool HasValues(const std::string& name) const;
+
+  // A new tensor with the bytes of the archive, which are read in pieces (TensorLoader). NOT_FOUND: no such tensor.
+  // INVALID_ARGUMENT: its record is missing, compressed or too short; it was exported without values.
   absl::StatusOr<at::Tensor> Load(const std::string& name, c10::Device device) const;
+  // The same with any values.
+  absl::StatusOr<at::Tensor> Allocate(const std::string& name, c10::Device device) const;
   // The same without memory.
   absl::StatusOr<at::Tensor> Describe(const std::string& name) const;
 
  private:
   using Reader = caffe2::serialize::PyTorchStreamReader;
+  using Source = std::shared_ptr<caffe2::serialize::ReadAdapterInterface>;
 
-  static absl::StatusOr<std::unique_ptr<Archive>> OpenReader(absl::FunctionRef<std::unique_ptr<Reader>()> make);
+  static absl::StatusOr<std::unique_ptr<Archive>> OpenSource(absl::FunctionRef<Source()> open);
 
-  explicit Archive(std::unique_ptr<Reader> reader);
+  explicit Archive(Source source);
   absl::Status Parse();
+  // Marks the tensors that have none. INVALID_ARGUMENT: it is not known which of those are tied, or one is a constant.
+  absl::Status FindValues();
   void FindTies();
   absl::StatusOr<std::string> ReadText(const std::string& record) const;
   absl::StatusOr<const exported::StoredTensor*> Find(const std::string& name) const;
   std::string RecordOf(const std::string& name) const;
 
+  bool HasBytes(const std::string& record) const;
+  // Where the bytes of a record begin in the file.
+  absl::StatusOr<uint64_t> OffsetOf(const std::string& record) const;
+  absl::Status Read(uint64_t offset, absl::Span<char> data) const;
   absl::StatusOr<at::Tensor> LoadRecord(const std::string& name, const exported::StoredTensor& tensor,
                                         c10::Device device) const;
 
   std::shared_ptr<const ArtifactReader> remote_;  // Null: a local file.
+  const Source source_;
   const std::unique_ptr<Reader> reader_;
   exported::Program program_;
   exported::TensorTable weights_;    // Parameters and persistent buffers.

@@ -45,7 +45,7 @@ absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::P
   GraphLayer::Part part = units.PartOf(first, last, stage.outputs);
   part.deferred_batch_norm = stage.deferred_batch_norm;
   GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<GraphLayer> graph,
-                         GraphLayer::Create(archive, part, {stage.device}, model.tensors));
+                         GraphLayer::Create(archive, part, {stage.device}, model.tensors, model.values));
   return ModelLayer{cut.first_layer(), "exported", "", part.entering, part.leaving, std::move(graph)};
 }
 

@@ -20,6 +20,7 @@ namespace gpipe::worker {
 struct ExportedModel {
   const Archive* archive = nullptr;
   TensorPool* tensors = nullptr;  // So that stages of one worker that use the same parameter have the same tensor.
+  InitialValues values = InitialValues::kArchive;
 };
 
 // The value that is the model's output of that name; its first output, if there is no name.

@@ -59,7 +59,8 @@ exported::ArgumentList AsArguments(const std::vector<std::string>& names) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GraphLayer>> GraphLayer::Create(const Archive& archive, const Part& part,
-                                                               const CompileOptions& options, TensorPool* pool) {
+                                                               const CompileOptions& options, TensorPool* pool,
+                                                               InitialValues values) {
   const exported::Program& program = archive.program();
   const std::vector<const Input*> inputs = UsedInputs(program, part);
   GraphCode::Part code{{}, part.entering, AsArguments(part.leaving)};
@@ -73,35 +74,39 @@ absl::StatusOr<std::unique_ptr<GraphLayer>> GraphLayer::Create(const Archive& ar
   layer->copied_in_ = WrittenInputs(program, part);
   layer->copied_out_ = WrittenState(part);
   TensorPool own;
-  GPIPE_RETURN_IF_ERROR(layer->Bind(archive, inputs, part.written, options.device, pool == nullptr ? own : *pool));
+  GPIPE_RETURN_IF_ERROR(
+      layer->Bind({archive, options.device, pool == nullptr ? own : *pool, values}, inputs, part.written));
   return layer;
 }
 
-absl::Status GraphLayer::Bind(const Archive& archive, const std::vector<const Input*>& inputs,
-                              const std::set<std::string>& written, c10::Device device, TensorPool& pool) {
+absl::Status GraphLayer::Bind(const Origin& origin, const std::vector<const Input*>& inputs,
+                              const std::set<std::string>& written) {
   for (const Input* input : inputs) {
     if (written.contains(input->value)) written_.push_back(bound_.size());
     if (input->kind == InputKind::kConstant) {
       bound_.emplace_back();  // torch.export has put its value where it is used.
       continue;
     }
-    GPIPE_ASSIGN_OR_RETURN(at::Tensor tensor, BindOne(archive, *input, device, pool));
+    GPIPE_ASSIGN_OR_RETURN(at::Tensor tensor, BindOne(origin, *input));
     bound_.emplace_back(std::move(tensor));
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<at::Tensor> GraphLayer::BindOne(const Archive& archive, const Input& input, c10::Device device,
-                                               TensorPool& pool) {
+absl::StatusOr<at::Tensor> GraphLayer::BindOne(const Origin& origin, const Input& input) {
+  const Archive& archive = origin.archive;
   const std::string& name = archive.CanonicalName(input.name);
-  at::Tensor& tensor = pool[name];
+  const bool in_state = input.kind == InputKind::kParameter || (input.kind == InputKind::kBuffer && input.persistent);
+  at::Tensor& tensor = origin.pool[name];
   if (!tensor.defined()) {
-    GPIPE_ASSIGN_OR_RETURN(tensor, device.is_meta() ? archive.Describe(name) : archive.Load(name, device));
+    GPIPE_ASSIGN_OR_RETURN(tensor, origin.device.is_meta() ? archive.Describe(name)
+                                   : in_state && origin.values == InitialValues::kFollow
+                                       ? archive.Allocate(name, origin.device)
+                                       : archive.Load(name, origin.device));
   }
   const auto same = [&](const LayerTensor& entry) { return entry.name == name; };
   if (std::any_of(tensors().begin(), tensors().end(), same)) return tensor;  // Tied.
   if (input.kind == InputKind::kParameter && archive.IsTrainable(name)) return AddParameter(name, tensor);
-  const bool in_state = input.kind == InputKind::kParameter || (input.kind == InputKind::kBuffer && input.persistent);
   return in_state ? AddBuffer(name, tensor) : tensor;
 }
 

@@ -17,6 +17,11 @@ namespace gpipe::worker {
 // Parameters and buffers by canonical name.
 using TensorPool = std::map<std::string, at::Tensor>;
 
+enum class InitialValues {
+  kArchive,
+  kFollow,  // Those of the state_dict() are for the caller to fill in.
+};
+
 // Some nodes of an exported program as a layer, with the parameters and buffers that they use. Its tensors are named as
 // in the model's state_dict(); a tied parameter has one name and is one tensor, whatever the program calls it.
 class GraphLayer : public Layer {
@@ -33,7 +38,8 @@ class GraphLayer : public Layer {
   // Loads only what these nodes use and `pool`, if there is one, does not have yet. INVALID_ARGUMENT lists every node
   // that cannot be run, and why.
   static absl::StatusOr<std::unique_ptr<GraphLayer>> Create(const Archive& archive, const Part& part,
-                                                            const CompileOptions& options, TensorPool* pool = nullptr);
+                                                            const CompileOptions& options, TensorPool* pool = nullptr,
+                                                            InitialValues values = InitialValues::kArchive);
 
   std::vector<at::Tensor> Forward(const LayerContext& context, std::vector<at::Tensor> inputs) override;
   void EndMiniBatch() override { deferred_.Commit(); }
@@ -42,10 +48,17 @@ class GraphLayer : public Layer {
   // Values of the buffers that the program writes to, by buffer.
   using Kept = std::map<const c10::TensorImpl*, at::Tensor>;
 
-  absl::Status Bind(const Archive& archive, const std::vector<const exported::Input*>& inputs,
-                    const std::set<std::string>& written, c10::Device device, TensorPool& pool);
-  absl::StatusOr<at::Tensor> BindOne(const Archive& archive, const exported::Input& input, c10::Device device,
-                                     TensorPool& pool);
+  // Where what a layer is bound to comes from.
+  struct Origin {
+    const Archive& archive;
+    c10::Device device;
+    TensorPool& pool;
+    InitialValues values;
+  };
+
+  absl::Status Bind(const Origin& origin, const std::vector<const exported::Input*>& inputs,
+                    const std::set<std::string>& written);
+  absl::StatusOr<at::Tensor> BindOne(const Origin& origin, const exported::Input& input);
 
   Kept CopyWritten() const;
   std::vector<c10::IValue> BoundFor(const LayerContext& context);

@@ -227,6 +227,7 @@ class ExportedInspection {
     tensor.mutable_shape()->Assign(meta.sizes().begin(), meta.sizes().end());
     tensor.set_dtype(ToDataType(meta.scalar_type()));
     for (const std::string& alias : archive_.AliasesOf(name)) tensor.add_aliases(alias);
+    tensor.set_elsewhere(!archive_.HasValues(name));
     if (input.kind != exported::InputKind::kParameter || !archive_.IsTrainable(name)) return;
     tensor.set_trainable(!IsFrozen(request_.freeze(), name));
     info.set_parameter_count(info.parameter_count() + meta.numel());

@@ -56,8 +56,9 @@ absl::StatusOr<ModelLayer> PartProfiler::Build(const GraphLayer::Part& part) con
 absl::StatusOr<TensorPool> PartProfiler::StandIns(const GraphLayer::Part& part) const {
   TensorPool pool;
   for (const exported::Input* input : model_.units.InputsOf(part)) {
-    if (input->kind != exported::InputKind::kParameter) continue;
+    if (input->kind == exported::InputKind::kConstant) continue;
     const std::string& name = model_.archive.CanonicalName(input->name);
+    if (input->kind != exported::InputKind::kParameter && model_.archive.HasValues(name)) continue;
     GPIPE_ASSIGN_OR_RETURN(const at::Tensor meta, model_.archive.Describe(name));
     pool[name] = StandInFor(meta, device_);
   }

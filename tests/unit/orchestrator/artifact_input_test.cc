@@ -283,8 +283,10 @@ class WeightCheckTest : public ArtifactInputTest {
 
   absl::Status Check(const std::vector<TestTensor>& tensors) {
     AddFile("init.safetensors", tensors);
-    return CheckWeights(spec_, files_, *store_, layers_);
+    return LeftOut().status();
   }
+
+  absl::StatusOr<std::vector<std::string>> LeftOut() { return CheckWeights(spec_, files_, *store_, layers_); }
 
   std::vector<v1::LayerInfo> layers_{1};
 };
@@ -300,10 +302,43 @@ TEST_F(WeightCheckTest, AnotherShapeOrTypeIsTold) {
                   "'0.count' is F32 [], the model's is I64 []");
 }
 
-TEST_F(WeightCheckTest, MissingAndUnexpectedTensorsAreTold) {
+TEST_F(WeightCheckTest, AMissingTensorIsTold) {
   ExpectViolation(Check({Floats("0.weight", {3, 2})}), "model.weights", "there is no tensor '0.count' in it");
-  ExpectViolation(Check({Floats("0.weight", {3, 2}), Ints("0.count", {}), Floats("1.bias", {1})}), "model.weights",
-                  "the model has no '1.bias', which is in it");
+}
+
+TEST_F(WeightCheckTest, UnexpectedTensorsAreLeftOutUnlessTheSpecIsStrict) {
+  ASSERT_TRUE(Check({Floats("0.weight", {3, 2}), Ints("0.count", {}), Floats("1.bias", {1})}).ok());
+  EXPECT_THAT(*LeftOut(), ElementsAre("1.bias"));
+  spec_.mutable_model()->set_strict(true);
+  ExpectViolation(LeftOut().status(), "model.weights", "the model has no '1.bias', which is in it");
+}
+
+TEST_F(WeightCheckTest, FloatingTypesAreConverted) {
+  layers_[0].mutable_tensors(0)->set_dtype(v1::DATA_TYPE_BFLOAT16);
+  EXPECT_TRUE(Check({Floats("0.weight", {3, 2}), Ints("0.count", {})}).ok());
+}
+
+TEST_F(WeightCheckTest, WhatWrappersAddToNamesDoesNotMatter) {
+  EXPECT_TRUE(Check({Floats("module.0.weight", {3, 2}), Ints("_orig_mod.module.0.count", {})}).ok());
+  EXPECT_TRUE(LeftOut()->empty());
+  ExpectViolation(Check({Floats("module.0.weight", {3, 2}), Floats("_orig_mod.0.weight", {3, 2}), Ints("0.count", {})}),
+                  "model.weights", "'_orig_mod.0.weight' and 'module.0.weight' are both the model's '0.weight'");
+}
+
+TEST_F(WeightCheckTest, AModelMayWrapTheOneThatTheFilesAreOf) {
+  spec_.mutable_model()->set_weights_prefix("0.");
+  EXPECT_TRUE(Check({Floats("weight", {3, 2}), Ints("count", {})}).ok());
+}
+
+TEST_F(WeightCheckTest, AModelWithoutValuesNeedsWeights) {
+  layers_[0].mutable_tensors(0)->set_elsewhere(true);
+  spec_.mutable_model()->mutable_exported()->set_path("m.pt2");
+  EXPECT_TRUE(CheckHasValues(spec_, layers_).ok());
+  spec_.mutable_model()->clear_weights();
+  ExpectViolation(CheckHasValues(spec_, layers_), "model.weights",
+                  "m.pt2 was exported without weights; it has no values of '0.weight'");
+  layers_[0].mutable_tensors(0)->set_elsewhere(false);
+  EXPECT_TRUE(CheckHasValues(spec_, layers_).ok());
 }
 
 TEST_F(WeightCheckTest, ACheckpointToResumeFromIsOfTheModel) {
@@ -338,7 +373,7 @@ class ShardedWeightsTest : public WeightCheckTest {
     AddFile("hf/2.safetensors", {Ints("0.count", {})});
   }
   void SetIndex(const std::string& text) { files_["hf/init.index.json"] = Put(text); }
-  absl::Status Check() { return CheckWeights(spec_, files_, *store_, layers_); }
+  absl::Status Check() { return LeftOut().status(); }
 };
 
 TEST_F(ShardedWeightsTest, TheShardsTogetherAreTheModels) { EXPECT_TRUE(Check().ok()) << Check(); }
@@ -377,7 +412,7 @@ TEST_F(ShardedWeightsTest, AreOpenedBeforeTheModelIsKnown) {
 
 TEST_F(WeightCheckTest, WithoutWeightsThereIsNothingToCheck) {
   spec_.mutable_model()->clear_weights();
-  EXPECT_TRUE(CheckWeights(spec_, files_, *store_, layers_).ok());
+  EXPECT_TRUE(LeftOut().ok());
 }
 
 }  // namespace
