@@ -67,9 +67,9 @@ absl::Status CheckTensors(const std::vector<v1::LayerInfo>& layers, const Tensor
 }  // namespace
 
 absl::Status CheckWeights(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store,
-                          const std::vector<v1::LayerInfo>& layers) {
+                          const std::vector<v1::LayerInfo>& layers, const SharedTables& shared) {
   if (spec.model().weights().empty()) return absl::OkStatus();
-  GPIPE_ASSIGN_OR_RETURN(const Tensors given, OpenWeights(spec, files, store));
+  GPIPE_ASSIGN_OR_RETURN(const Tensors given, OpenWeights(spec, {files, store, shared}));
   return CheckTensors(layers, given, "model.weights");
 }
 

@@ -40,6 +40,8 @@ void Admission::OnPlanChecked(uint64_t id, absl::StatusOr<CheckedSpec> checked) 
   if (!checked->layers.has_value()) return FinishPlan(id, NoWorker());
   Planning& planning = found->second;
   planning.checked = *std::move(checked);
+  planning.spec = planning.checked.spec;
+  planning.files = planning.checked.files;
   planning.hosts = HostsFor(planning);
   if (planning.hosts.empty()) return FinishPlan(id, NoWorker());
   MeasureThenRespond(id);
