@@ -225,7 +225,6 @@ absl::StatusOr<v1::ArtifactRef> Attempt::RefOf(const std::string& path_in_spec) 
 
 absl::StatusOr<std::filesystem::path> Attempt::LocalPath(const std::string& path_in_spec) {
   GPIPE_ASSIGN_OR_RETURN(const v1::ArtifactRef ref, RefOf(path_in_spec));
-  if (!ref.shared_path().empty()) return environment_.shared.Locate(ref.shared_path());
   return environment_.cache.Fetch(ref);
 }
 
