@@ -2,15 +2,20 @@
 
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import reference
-from cluster import Cluster, gpipe, read_jsonl, write_spec
+from cluster import ROOT, Cluster, gpipe, read_jsonl, write_spec
 from test_equality import close
+
+sys.path.insert(0, str(ROOT / "client" / "python"))
+
+from gpipe_export import gpipe_export  # noqa: E402
 
 VOCABULARY, LENGTH = 50, 16
 
@@ -157,6 +162,38 @@ def test_several_files_are_one_data_set(cluster, tmp_path, kind, where):
         paths = [f"shared:{tmp_path}/{path}" for path in paths]
     spec = spec_of("files", {"path": paths, "inputs": ["x"], "target": "y"}, shuffle=True)
     check_losses(cluster, tmp_path, spec, windows, steps=9)
+
+
+def test_weights_and_exported_models_may_lie_in_a_shared_folder(cluster, tmp_path):
+    torch.manual_seed(2)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    (tmp_path / "away").mkdir()
+    gpipe_export(model, (torch.randn(2, 6),), tmp_path / "away" / "model.pt2")
+    weights = {name: torch.randn_like(value) for name, value in model.state_dict().items()}
+    save_file(weights, tmp_path / "away" / "weights.safetensors")
+    inputs = torch.randn(7, 6)
+    np.save(tmp_path / "away" / "input.npy", inputs.numpy())
+    here = f"shared:{tmp_path}/away"
+    spec = {"name": "shared", "model": {"exported": {"path": f"{here}/model.pt2"}, "weights": f"{here}/weights.safetensors"},
+            "pipeline": {"workers": 2}, "infer": {"inputs": f"{here}/input.npy", "batch_size": 4}}
+    out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
+    model.load_state_dict(weights)
+    (outputs,) = load_file(out / "outputs.safetensors").values()
+    close(outputs, model(inputs).detach(), "outputs")
+
+
+def test_inference_reads_several_files(cluster, tmp_path):
+    inputs = torch.randn(9, 4)
+    for index, part in enumerate(inputs.split([4, 5])):
+        save_file({"input": part.clone()}, tmp_path / f"part-{index}.safetensors")
+    spec = {"name": "files", "model": {"sequential": [{"linear": {"in_features": 4, "out_features": 2}}]},
+            "infer": {"inputs": "part-*.safetensors", "batch_size": 4}}
+    weights = reference.build(spec).state_dict()
+    save_file(weights, tmp_path / "init.safetensors")
+    spec["model"]["weights"] = "init.safetensors"
+    out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
+    outputs = load_file(out / "outputs.safetensors")["output"]
+    close(outputs, inputs @ weights["0.weight"].T + weights["0.bias"], "outputs")
 
 
 @pytest.fixture
