@@ -33,9 +33,19 @@ void ReadAhead::Loop(pipeline::RoundCursor cursor) {
     if (round->kind == pipeline::RoundKind::kCheckpoint) continue;
     absl::StatusOr<Batch> batch = set_up.ok() ? source_->Read(*round) : absl::StatusOr<Batch>(set_up);
     const bool ends = !batch.ok();
+    if (!first_read_.HasBeenNotified()) {
+      first_ = batch.status();
+      first_read_.Notify();
+    }
     if (!ready_.Push({.round = round->index, .batch = std::move(batch)}) || ends) break;
   }
-  ready_.Close();  // What is ready can still be taken.
+  ready_.Close();                                            // What is ready can still be taken.
+  if (!first_read_.HasBeenNotified()) first_read_.Notify();  // There was nothing to read.
+}
+
+absl::Status ReadAhead::WaitForFirst() {
+  first_read_.WaitForNotification();
+  return first_;
 }
 
 absl::StatusOr<ReadAhead::Taken> ReadAhead::Take(const pipeline::Round& round) {

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "absl/status/statusor.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "common/bounded_queue.h"
 #include "pipeline/timeline.h"
@@ -27,6 +28,10 @@ class ReadAhead {
   ~ReadAhead();
   ReadAhead(const ReadAhead&) = delete;
   ReadAhead& operator=(const ReadAhead&) = delete;
+
+  // Waits until the first batch is ready, so that a job does not begin by waiting for it (a new order of very many
+  // samples takes a second), and says here already what is wrong with it.
+  absl::Status WaitForFirst();
 
   struct Taken {
     Batch batch;            // On the device; on CUDA its copy is queued, not done.
@@ -48,6 +53,8 @@ class ReadAhead {
   const std::unique_ptr<DataSource> source_;  // The reader's thread only.
   const c10::Device device_;
   BoundedQueue<Ready> ready_{kAhead};
+  absl::Status first_;  // Of the first batch; set before first_read_ is.
+  absl::Notification first_read_;
   std::thread thread_;
 };
 

@@ -80,7 +80,7 @@ absl::Status Attempt::OpenData() {
           assignment_.spec(), [this](const std::string& path) { return LocalPath(path); }, stages_->role(), options));
   if (source->empty()) return absl::OkStatus();
   data_ = std::make_unique<ReadAhead>(std::move(source), FromProto(plan.timeline()), environment_.device);
-  return absl::OkStatus();
+  return data_->WaitForFirst();
 }
 
 // All of them, also those that only other workers read: a folder that is not the same everywhere is a mistake.

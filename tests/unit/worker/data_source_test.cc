@@ -208,6 +208,7 @@ TEST_F(TokenSource, AFileThatIsChangedUnderTheJobIsNamed) {
 TEST_F(TokenSource, ReadAheadGivesTheRoundsOfTheTimelineInTheirOrder) {
   pipeline::TimelineSpec timeline{.samples = 6, .batch_size = 4, .steps = 5, .checkpoint_every = 1};
   ReadAhead ahead(Make(), timeline, c10::kCPU);
+  EXPECT_TRUE(ahead.WaitForFirst().ok());
   pipeline::RoundCursor cursor(timeline);
   auto source = Make();
   while (const auto round = cursor.Next()) {
@@ -226,6 +227,8 @@ TEST_F(TokenSource, ReadAheadGivesTheReadersErrorAndEndsAtAnyTime) {
   pipeline::RoundCursor cursor(timeline);
   EXPECT_TRUE(ahead.Take(*cursor.Next()).ok());
   EXPECT_EQ(ahead.Take(*cursor.Next()).status().code(), absl::StatusCode::kOutOfRange) << "there are 6 windows";
+  ReadAhead wrong(Make({.classes = 3}), {.samples = 4, .batch_size = 4, .steps = 5}, c10::kCPU);
+  EXPECT_THAT(std::string(wrong.WaitForFirst().message()), testing::HasSubstr("is not in [0, 3)"));
   const ReadAhead unread(Make(), {.samples = 4, .batch_size = 4, .steps = 5}, c10::kCPU);
 }
 
