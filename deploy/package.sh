@@ -7,6 +7,7 @@
 #   libexec/  the worker itself, and with-torch, which finds the LibTorch of an installed torch wheel
 #   lib/      the shared libraries of all of them, but for LibTorch, CUDA, NCCL, glibc, libstdc++ and libgcc: every
 #             machine that has a torch wheel, or glibc 2.36, has the last two, at least as new as ours
+#   share/    what gpipe data convert runs
 #   tests/    test programs, to be run through libexec/with-torch
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -49,6 +50,8 @@ place "$build/bin/gpipe-orchestrator" "$archive/bin/gpipe-orchestrator"
 place "$build/bin/gpipe-worker" "$archive/libexec/gpipe-worker"
 install -m 755 deploy/gpipe-worker "$archive/bin/gpipe-worker"
 install -m 755 deploy/with-torch "$archive/libexec/with-torch"
+mkdir -p "$archive/share/gpipe"
+install -m 644 client/python/gpipe_data.py "$archive/share/gpipe/gpipe_data.py"
 for test in "${tests[@]}"; do
   mkdir -p "$archive/tests"
   source=$build/tests/$test

@@ -80,7 +80,7 @@ struct Server::State {
         transactions(store.get(), options.on_broken),
         loop(&clock, kQueuedRequests, transactions.AsTransaction()),
         cluster(&loop, options.cluster),
-        checker(&loop, &cluster.inspector(), &checks, artifacts.get()),
+        checker(&loop, &cluster, &checks, artifacts.get()),
         book(&loop, store.get()),
         profiler(&cluster.inspector(), store.get()),
         scheduler({&loop, &cluster, &book, &checker, &profiler, artifacts.get(), &merges}),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What needs a GPU: gpu_checks.sh FOLDER [STEP...], where FOLDER is the unpacked archive of
 #   deploy/package.sh --with-tests comm_conformance_test stage_cuda_test plain_loop loss_bench
-# Steps: units links equality exported random failures loss step trace bound one_worker control. Needs python3 with the
+# Steps: units links equality exported data random failures loss step trace bound one_worker control. Needs python3 with the
 # archive's version of torch, and with numpy, safetensors, PyYAML and pytest.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -9,7 +9,7 @@ archive=$(realpath "$1")
 export GPIPE_BIN_DIR=$archive/bin
 shift
 steps=("$@")
-[ "${#steps[@]}" -gt 0 ] || steps=(units links equality exported random failures loss step bound one_worker control)
+[ "${#steps[@]}" -gt 0 ] || steps=(units links equality exported data random failures loss step bound one_worker control)
 
 units() {
   "$archive/libexec/with-torch" "$archive/tests/comm_conformance_test" --gtest_brief=1 --gtest_filter='*NcclProcesses' &&
@@ -37,6 +37,7 @@ for step in "${steps[@]}"; do
     links) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_{cluster,failures}.py -k links ;;
     equality) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_equality.py ;;
     exported) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_exported.py ;;
+    data) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_data.py && python3 bench/data.py --device cuda ;;
     random) python3 tests/python/random_specs.py --device cuda --count 10 ;;
     failures) python3 tests/python/failure_table.py --device cuda:0 ;;
     loss) loss ;;

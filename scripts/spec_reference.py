@@ -45,7 +45,9 @@ it, `gpipe run FILE` runs it on this machine, `gpipe job submit FILE` on a clust
   where it makes no sense (`in_features`, `batch_size`).
 - A list of one value may be written as the value: `kernel_size: 3`.
 - What has nothing to say may be written bare: `- relu`, `- relu:` and `- relu: {{}}` are the same.
-- Files are safetensors files; their paths are relative to the spec file.
+- Paths are relative to the spec file, and what they name is sent to the cluster. `shared:/mnt/x.bin` is a path that every
+  worker sees: nothing of it is sent, and before a job starts each worker makes sure that it sees the same, by the size of
+  each file and the time when it was changed.
 - A file has at most 1 MiB and one document.
 """
 

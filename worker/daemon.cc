@@ -130,21 +130,26 @@ absl::Status RunWorker(const Options& options) {
   engine_options.data_address = options.data_address;
   engine_options.work_dir = folder.path();
   engine_options.trace_dir = options.trace_dir;
+  engine_options.shared_root = options.shared_root;
   GPIPE_ASSIGN_OR_RETURN(engine_options.failpoint, FailpointFromEnvironment());
 
   const std::shared_ptr<grpc::Channel> channel = Dial(options.orchestrator);
   ArtifactConnections connections(options.orchestrator);
   const auto session_stub = v1::WorkerSessionService::NewStub(channel);
-  GrpcArtifacts artifacts(connections, options.artifacts_dir);
+  const SharedFiles shared(options.shared_root);
+  GrpcArtifacts sent(connections, options.artifacts_dir);
+  SharedArtifacts artifacts(sent, shared);
   Outbox outbox;
   GPIPE_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Create(engine_options, artifacts, outbox));
-  GrpcArtifacts inspected(connections, options.artifacts_dir);  // The inspector works beside the engine.
+  GrpcArtifacts sent_to_inspector(connections, options.artifacts_dir);  // It works beside the engine.
+  SharedArtifacts inspected(sent_to_inspector, shared);
   Inspector inspector([&] { return SetUpTorchThread(engine_options.device, options.threads); },
                       [&](const v1::Inspect& request) { return Inspect(request, engine_options.device, inspected); },
                       outbox);
+  Surveyor surveyor(shared, outbox);
   SessionOptions session_options;
   session_options.hello = MakeHello(options, info);
-  Session session(session_options, *session_stub, *engine, inspector, outbox);
+  Session session(session_options, *session_stub, *engine, inspector, surveyor, outbox);
   spdlog::info("{} on {} ({}), {} threads; orchestrator {}", options.name, options.device, info.name, options.threads,
                options.orchestrator);
   return RunSession(session);

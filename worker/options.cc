@@ -66,6 +66,12 @@ void AddFlags(CLI::App& app, Options& options) {
          "Folder of the orchestrator's artifacts, if it is on this machine: files are taken from there instead of "
          "being sent")
       ->type_name("DIR");
+  app.add_option(
+         "--shared-root", options.shared_root,
+         "Folder below which the `shared:` paths of jobs are looked for, where it is not /; jobs see no files of "
+         "this machine outside of it")
+      ->type_name("DIR")
+      ->capture_default_str();
   app.add_option("--trace-dir", options.trace_dir,
                  "Trace two rounds of each attempt into this folder, for Perfetto or chrome://tracing")
       ->type_name("DIR");

@@ -14,7 +14,8 @@ struct Options {
   std::string data_address;
   std::string work_dir;       // Empty: a private temporary folder.
   std::string artifacts_dir;  // Empty: the orchestrator is on another machine.
-  std::string trace_dir;      // Empty: no traces.
+  std::string shared_root = "/";
+  std::string trace_dir;  // Empty: no traces.
   std::string log_level = "info";
 };
 

@@ -119,6 +119,7 @@ std::string MetricsLine(const v1::StepMetrics& step) {
   line["step_seconds"] = step.step_seconds();
   line["samples_per_second"] = step.samples_per_second();
   line["bubble_share"] = step.bubble_share();
+  line["data_wait_share"] = step.data_wait_share();
   if (step.stage_busy_size() > 0) line["stage_busy"] = step.stage_busy();
   if (step.stage_peak_saved_bytes_size() > 0) line["stage_peak_saved_bytes"] = step.stage_peak_saved_bytes();
   return line.dump();

@@ -5,7 +5,9 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "client/api/data_paths.h"
 #include "client/api/file_delivery.h"
+#include "common/data/pattern.h"
 #include "common/field_error.h"
 #include "common/file.h"
 #include "common/random_id.h"
@@ -26,8 +28,6 @@ constexpr char kManifest[] = "manifest.json";
 constexpr char kModel[] = "model.safetensors";
 constexpr char kOptimizer[] = "optimizer.safetensors";
 
-fs::path Resolve(const spec::SpecFile& file, const std::string& path) { return file.path.parent_path() / path; }
-
 std::string WhyUnreadable(const fs::path& path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
@@ -39,7 +39,7 @@ std::string WhyUnreadable(const fs::path& path) {
 absl::Status CheckReadable(const spec::SpecFile& file, const std::vector<spec::NamedFile>& files) {
   FieldErrors errors;
   for (const spec::NamedFile& named : files) {
-    const std::string problem = WhyUnreadable(Resolve(file, named.path));
+    const std::string problem = WhyUnreadable(PathOf(file, named.path));
     if (!problem.empty()) errors.Add(named.field, problem);
   }
   return errors.ToStatus();
@@ -48,9 +48,10 @@ absl::Status CheckReadable(const spec::SpecFile& file, const std::vector<spec::N
 // Those that an index of weights names too.
 absl::StatusOr<std::vector<spec::NamedFile>> AllFilesOf(const spec::SpecFile& file) {
   std::vector<spec::NamedFile> files = spec::FilesOf(file.spec);
+  AddTokenIndices(file, files);
   const std::string& weights = file.spec.model().weights();
-  if (!safetensors::IsIndex(weights)) return files;
-  const fs::path path = Resolve(file, weights);
+  if (!safetensors::IsIndex(weights) || data::IsShared(weights)) return files;
+  const fs::path path = PathOf(file, weights);
   const absl::StatusOr<safetensors::WeightMap> index = safetensors::ReadIndex(path, weights);
   if (!index.ok()) return FieldError(kWeights, absl::StrCat(path.string(), ": ", index.status().message()));
   for (const std::string& shard : safetensors::ShardsOf(*index)) files.push_back({kWeights, shard});
@@ -84,7 +85,7 @@ absl::Status GiveFiles(FileDelivery& delivery, const spec::SpecFile& file, FileM
   std::set<std::string> names;
   for (const spec::NamedFile& named : named_files) names.insert(named.path);
   std::vector<fs::path> paths;
-  for (const std::string& name : names) paths.push_back(Resolve(file, name));
+  for (const std::string& name : names) paths.push_back(PathOf(file, name));
   GPIPE_ASSIGN_OR_RETURN(const std::vector<v1::ArtifactRef> refs, delivery.Give(paths));
   auto ref = refs.begin();
   for (const std::string& name : names) files[name] = *ref++;
@@ -187,6 +188,7 @@ std::set<int64_t> OfItsJob(const std::set<int64_t>& steps, const fs::path& resul
 absl::StatusOr<spec::SpecFile> LoadSpec(const fs::path& path) {
   GPIPE_ASSIGN_OR_RETURN(spec::SpecFile file, spec::ReadSpecFile(path));
   GPIPE_RETURN_IF_ERROR(spec::WithLines(spec::Validate(file.spec), file));
+  GPIPE_RETURN_IF_ERROR(spec::WithLines(ExpandPatterns(file), file));
   GPIPE_RETURN_IF_ERROR(spec::WithLines(FindWeightsInFolder(file), file));
   GPIPE_RETURN_IF_ERROR(spec::WithLines(CheckFiles(file), file));
   return file;

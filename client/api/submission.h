@@ -13,7 +13,8 @@ namespace gpipe::client {
 // From a spec file to a job. Every INVALID_ARGUMENT here, local or from the orchestrator, reads `FILE:LINE: field:
 // what`.
 
-// Reads the file and checks all that can be checked without the orchestrator, files it names included.
+// Reads the file and checks all that can be checked without the orchestrator, files it names included. Patterns of data
+// files are expanded in the spec.
 absl::StatusOr<spec::SpecFile> LoadSpec(const std::filesystem::path& path);
 
 struct SubmitOptions {

@@ -8,6 +8,7 @@
 #include "client/cli/attend.h"
 #include "client/cli/cluster_commands.h"
 #include "client/cli/completion.h"
+#include "client/cli/data_commands.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/global_options.h"
 #include "client/cli/job_commands.h"
@@ -27,6 +28,7 @@ constexpr char kExamples[] =
     "\nENVIRONMENT\n"
     "  GPIPE_ORCHESTRATOR  address of the orchestrator, HOST:PORT\n"
     "  GPIPE_BIN_DIR       where gpipe-orchestrator and gpipe-worker are; beside this program by default\n"
+    "  GPIPE_PYTHON        the Python of gpipe data convert; python3 by default\n"
     "  NO_COLOR            no colours in the live view\n"
     "\nEXAMPLES\n"
     "  gpipe run job.yaml                         a private cluster on this machine, gone afterwards\n"
@@ -177,6 +179,16 @@ void AddClusterCommands(CLI::App& app, CommandLine& line) {
   });
 }
 
+void AddDataCommands(CLI::App& app, CommandLine& line) {
+  CLI::App& data = *app.add_subcommand("data", "Files of data for jobs")->require_subcommand(1);
+  CLI::App& convert = *data.add_subcommand("convert", "Make a safetensors file of CSV, Parquet and NumPy files");
+  // Everything behind it is for the program that does it, its help too.
+  convert.set_help_flag("");
+  convert.fallthrough(false)->prefix_command();
+  convert.callback(
+      [&line, &convert] { line.command = [arguments = convert.remaining()] { return DataConvert(arguments); }; });
+}
+
 void AddWords(const CLI::App& app, const std::string& path, std::vector<CommandWords>& commands) {
   CommandWords command;
   command.path = path;
@@ -216,6 +228,7 @@ void AddAll(CLI::App& app, CommandLine& line) {
   AddRun(app, line);
   AddSpecCommands(app, line);
   AddJobCommands(app, line);
+  AddDataCommands(app, line);
   AddClusterCommands(app, line);
   AddCompletion(app, line);
   app.footer(absl::StrCat(kExitCodeTable, kExamples));

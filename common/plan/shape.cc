@@ -41,6 +41,11 @@ std::vector<int64_t> SizesFor(const Shape& shape, int64_t samples) {
   return sizes;
 }
 
+int64_t ClassesIn(const Shape& shape, int64_t dim) {
+  if (dim < 0) dim += shape.size();
+  return dim > 0 && dim < shape.size() ? shape[static_cast<int>(dim)].fixed() : 0;
+}
+
 int64_t BytesFor(const Shape& shape, v1::DataType dtype, int64_t samples) {
   int64_t bytes = safetensors::ElementSize(dtype);
   for (const int64_t size : SizesFor(shape, samples)) {

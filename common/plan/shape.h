@@ -23,6 +23,10 @@ std::vector<int64_t> SampleShape(const Shape& shape);
 // The sizes for so many samples.
 std::vector<int64_t> SizesFor(const Shape& shape, int64_t samples);
 
+// The size of the dimension that counts the classes, `dim` from the end when negative; 0 when that is none, or the
+// batch.
+int64_t ClassesIn(const Shape& shape, int64_t dim);
+
 // Bytes of a value for so many samples.
 int64_t BytesFor(const Shape& shape, v1::DataType dtype, int64_t samples);
 

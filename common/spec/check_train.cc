@@ -11,6 +11,8 @@ namespace gpipe::spec {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// So that a sample's bytes stay within their type.
+constexpr int64_t kMaxSequence = int64_t{1} << 32;
 
 void CheckRandomDataset(const v1::RandomDataset& random, const std::string& path, FieldErrors& errors) {
   CheckPositive(random.samples(), path + ".samples", errors);
@@ -21,12 +23,27 @@ void CheckRandomDataset(const v1::RandomDataset& random, const std::string& path
   }
 }
 
+void CheckTokens(const v1::Tokens& tokens, const v1::Loss& loss, const std::string& path, FieldErrors& errors) {
+  if (tokens.path().empty()) errors.Add(path + ".path", "is required");
+  CheckPaths(tokens.path(), path + ".path", errors);
+  CheckPositive(tokens.sequence_length(), path + ".sequence_length", errors);
+  if (tokens.sequence_length() > kMaxSequence) {
+    errors.Add(path + ".sequence_length", absl::StrCat("must be at most ", kMaxSequence));
+  }
+  if (!v1::TokenType_IsValid(tokens.dtype())) errors.Add(path + ".dtype", "is not a known value");
+  if (loss.has_mse() || loss.has_bce_with_logits()) {
+    errors.Add(path, "are classes, which only cross_entropy and model_output take");
+  }
+}
+
 void CheckDataset(const v1::Dataset& dataset, const v1::JobSpec& spec, const std::string& path, FieldErrors& errors) {
   const v1::Loss& loss = spec.train().loss();
-  if (dataset.has_random() == !dataset.path().empty()) {
-    errors.Add(path, "needs either path or random");
+  if (!dataset.path().empty() + dataset.has_random() + dataset.has_tokens() != 1) {
+    errors.Add(path, "needs one of path, tokens, random");
     return;
   }
+  CheckPaths(dataset.path(), path + ".path", errors);
+  if (dataset.has_tokens()) CheckTokens(dataset.tokens(), loss, path + ".tokens", errors);
   if (loss.has_model_output() && !dataset.target().empty()) {
     errors.Add(path + ".target", "has no use: with model_output the model computes its loss from its inputs");
   }
@@ -189,6 +206,7 @@ void CheckInfer(const v1::JobSpec& spec, FieldErrors& errors) {
   if (infer.has_random_inputs() == !infer.inputs().empty()) {
     errors.Add("infer", "needs either inputs or random_inputs");
   }
+  CheckPaths(infer.inputs(), "infer.inputs", errors);
   CheckNotNegative(infer.batch_size(), "infer.batch_size", errors);
   if (!infer.outputs().empty() && !spec.model().has_exported()) {
     errors.Add("infer.outputs", "is for exported models: a layer list has one output, `output`");

@@ -29,6 +29,10 @@ bool CheckNotNegative(int64_t value, const std::string& path, FieldErrors& error
 bool CheckRange(double value, double low, double high, bool closed, const std::string& path, FieldErrors& errors);
 bool CheckFinitePositive(double value, const std::string& path, FieldErrors& errors);
 
+// Names of files: none is empty, and all are `shared:` or none is.
+void CheckPaths(const google::protobuf::RepeatedPtrField<std::string>& paths, const std::string& path,
+                FieldErrors& errors);
+
 // One path for elements and lists: `path[i]`.
 std::string ElementPath(const std::string& path, int index);
 

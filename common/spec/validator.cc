@@ -5,6 +5,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "common/data/pattern.h"
 #include "common/spec/checks.h"
 
 namespace gpipe::spec {
@@ -120,15 +121,37 @@ absl::Status Validate(const v1::JobSpec& spec) {
 
 std::vector<NamedFile> FilesOf(const v1::JobSpec& spec) {
   std::vector<NamedFile> files;
-  const auto add = [&](const char* field, const std::string& path) {
-    if (!path.empty()) files.push_back({field, path});
+  const auto add = [&](const std::string& field, const std::string& path) {
+    if (!path.empty() && !data::IsShared(path)) files.push_back({field, path});
   };
   add("model.exported.path", spec.model().exported().path());
   add("model.weights", spec.model().weights());
-  add("train.dataset.path", spec.train().dataset().path());
-  add("train.evaluate.dataset.path", spec.train().evaluate().dataset().path());
-  add("infer.inputs", spec.infer().inputs());
+  v1::JobSpec copy = spec;
+  for (const FileList& list : DataFilesOf(copy)) {
+    for (int i = 0; i < list.paths->size(); ++i) {
+      // A single one may have been written as no list.
+      add(list.paths->size() == 1 ? list.field : ElementPath(list.field, i), list.paths->Get(i));
+    }
+  }
   return files;
+}
+
+std::vector<FileList> DataFilesOf(v1::JobSpec& spec) {
+  std::vector<FileList> lists;
+  const auto add = [&](const std::string& field, v1::Dataset& dataset) {
+    if (!dataset.path().empty()) lists.push_back({field + ".path", dataset.mutable_path()});
+    if (!dataset.has_tokens()) return;
+    lists.push_back({field + ".tokens.path", dataset.mutable_tokens()->mutable_path(), /*tokens=*/true});
+  };
+  if (spec.has_train()) {
+    v1::Train& train = *spec.mutable_train();
+    if (train.has_dataset()) add("train.dataset", *train.mutable_dataset());
+    if (train.has_evaluate()) add("train.evaluate.dataset", *train.mutable_evaluate()->mutable_dataset());
+  }
+  if (spec.has_infer() && !spec.infer().inputs().empty()) {
+    lists.push_back({"infer.inputs", spec.mutable_infer()->mutable_inputs()});
+  }
+  return lists;
 }
 
 std::string LayerKind(const v1::Layer& layer) {

@@ -19,13 +19,22 @@ absl::Status Validate(const v1::JobSpec& spec);
 // nothing after this has a default of its own. REQUIRES: Validate(spec) is OK.
 v1::JobSpec WithDefaults(const v1::JobSpec& spec);
 
-// The files a spec names, as field path and value. Order of appearance. If the weights are an index, there are more:
-// those that it names (common/safetensors/index.h).
+// The files of a spec that its client sends, as field path and value, in order of appearance; a pattern stands for
+// itself. There are more if the weights are an index, those that it names (common/safetensors/index.h), and beside
+// tokens the indices of Megatron's.
 struct NamedFile {
   std::string field;
   std::string path;
 };
 std::vector<NamedFile> FilesOf(const v1::JobSpec& spec);
+
+// The lists of files of a spec's data sets that are not empty, by field path, to read or to change.
+struct FileList {
+  std::string field;
+  google::protobuf::RepeatedPtrField<std::string>* paths;
+  bool tokens = false;
+};
+std::vector<FileList> DataFilesOf(v1::JobSpec& spec);
 
 // `linear`, `conv_2d`, ...: the name of a layer's kind in YAML.
 std::string LayerKind(const v1::Layer& layer);

@@ -6,6 +6,7 @@
 #include "common/field_error.h"
 #include "common/safetensors/index.h"
 #include "common/status_macros.h"
+#include "common/string_view.h"
 
 namespace gpipe::orchestrator {
 namespace {
@@ -55,6 +56,20 @@ absl::StatusOr<Tensors> TensorsOf(const safetensors::WeightMap& index, const Fil
   return tensors;
 }
 
+// Parameters that a worker has found: what it says of samples is their first dimension.
+Tensors TensorsOf(const data::SampleTable& table) {
+  Tensors tensors;
+  for (const auto& [name, found] : table.tensors) {
+    safetensors::TensorInfo& info = tensors[name];
+    info.dtype = found.dtype;
+    info.dtype_name = safetensors::DtypeName(found.dtype);
+    if (found.single) continue;
+    info.shape = {found.samples};
+    info.shape.insert(info.shape.end(), found.shape.begin(), found.shape.end());
+  }
+  return tensors;
+}
+
 }  // namespace
 
 absl::StatusOr<DataFile> OpenDataFile(std::string_view field, const std::string& path, const FileMap& files,
@@ -65,7 +80,34 @@ absl::StatusOr<DataFile> OpenDataFile(std::string_view field, const std::string&
   return DataFile{.path = std::move(content), .header = *std::move(header)};
 }
 
-absl::StatusOr<Tensors> OpenWeights(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store) {
+absl::StatusOr<data::SampleTable> OpenSamples(const std::string& field,
+                                              const google::protobuf::RepeatedPtrField<std::string>& paths,
+                                              const v1::Tokens* tokens, const SpecFiles& where) {
+  if (const auto known = where.shared.find(field); known != where.shared.end()) return known->second;
+  const auto& [files, store, shared] = where;
+  std::vector<data::DataPath> found;
+  for (const std::string& path : paths) {
+    data::DataPath& file = found.emplace_back(data::DataPath{.name = path, .path = {}});
+    GPIPE_ASSIGN_OR_RETURN(file.path, Find(field, path, files, store));
+    const std::string index = data::IndexBeside(path);
+    if (tokens == nullptr || !files.contains(index)) continue;
+    GPIPE_ASSIGN_OR_RETURN(file.index, Find(field, index, files, store));
+  }
+  absl::StatusOr<data::SampleTable> table =
+      tokens == nullptr ? data::OpenTensors(std::move(found)) : data::OpenTokens(std::move(found), *tokens);
+  if (!table.ok()) return FieldError(field, StdView(table.status().message()));
+  return table;
+}
+
+absl::StatusOr<data::SampleTable> OpenSamples(const std::string& field, const v1::Dataset& dataset,
+                                              const SpecFiles& where) {
+  if (!dataset.has_tokens()) return OpenSamples(field + ".path", dataset.path(), /*tokens=*/nullptr, where);
+  return OpenSamples(field + ".tokens.path", dataset.tokens().path(), &dataset.tokens(), where);
+}
+
+absl::StatusOr<Tensors> OpenWeights(const v1::JobSpec& spec, const SpecFiles& where) {
+  if (const auto known = where.shared.find(kWeights); known != where.shared.end()) return TensorsOf(known->second);
+  const auto& [files, store, shared] = where;
   const std::string& path = spec.model().weights();
   if (!safetensors::IsIndex(path)) {
     GPIPE_ASSIGN_OR_RETURN(DataFile file, OpenDataFile(kWeights, path, files, store));

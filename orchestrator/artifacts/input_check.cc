@@ -41,9 +41,9 @@ std::string ShapeText(const std::vector<int64_t>& shape) { return absl::StrCat("
 
 absl::string_view DtypeText(v1::DataType dtype) { return AbslView(safetensors::DtypeName(dtype)); }
 
-std::string NamesText(const safetensors::Header& header) {
+std::string NamesText(const data::SampleTable& table) {
   std::vector<std::string> names;
-  for (const auto& [name, info] : header.tensors) {
+  for (const auto& [name, tensor] : table.tensors) {
     if (names.size() == kNamesShown) {
       names.push_back("...");
       break;
@@ -54,10 +54,10 @@ std::string NamesText(const safetensors::Header& header) {
 }
 
 // Of the tensors that a model may take: those of a type that nothing here reads are for somebody else.
-std::vector<std::string> NamesOf(const safetensors::Header& header) {
+std::vector<std::string> NamesOf(const data::SampleTable& table) {
   std::vector<std::string> names;
-  for (const auto& [name, info] : header.tensors) {
-    if (info.dtype != v1::DATA_TYPE_UNSPECIFIED) names.push_back(name);
+  for (const auto& [name, tensor] : table.tensors) {
+    if (tensor.dtype != v1::DATA_TYPE_UNSPECIFIED) names.push_back(name);
   }
   return names;
 }
@@ -77,41 +77,39 @@ InputFacts FactsOf(const std::vector<NamedSamples>& inputs) {
 // Checks one job and collects what is wrong with it.
 class Checker {
  public:
-  Checker(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store)
-      : spec_(spec), files_(files), store_(store) {}
+  Checker(const v1::JobSpec& spec, const SpecFiles& where) : spec_(spec), where_(where) {}
 
   absl::StatusOr<InputFacts> Check() {
-    if (!spec_.model().weights().empty()) errors_.Add(OpenWeights(spec_, files_, store_).status());
+    if (!spec_.model().weights().empty()) errors_.Add(OpenWeights(spec_, where_).status());
     InputFacts facts = spec_.has_train() ? CheckTrain() : CheckInfer();
     if (!errors_.empty()) return errors_.ToStatus();
     return facts;
   }
 
  private:
-  std::optional<safetensors::Header> Open(std::string_view field, const std::string& path) {
-    auto header = OpenDataFile(field, path, files_, store_);
-    if (header.ok()) return header->header;
-    errors_.Add(header.status());
+  std::optional<data::SampleTable> Keep(absl::StatusOr<data::SampleTable> table) {
+    if (table.ok()) return *std::move(table);
+    errors_.Add(table.status());
     return std::nullopt;
   }
 
-  std::optional<Samples> Find(const safetensors::Header& header, std::string_view field, const std::string& name) {
-    auto found = header.tensors.find(name);
-    if (found == header.tensors.end()) {
-      errors_.Add(field, absl::StrCat("there is no tensor '", name, "' in the file, which has: ", NamesText(header)));
+  std::optional<Samples> Find(const data::SampleTable& table, std::string_view field, const std::string& name) {
+    auto found = table.tensors.find(name);
+    if (found == table.tensors.end()) {
+      const char* where = table.files.size() > 1 ? "files, which have: " : "file, which has: ";
+      errors_.Add(field, absl::StrCat("there is no tensor '", name, "' in the ", where, NamesText(table)));
       return std::nullopt;
     }
-    const std::vector<int64_t>& shape = found->second.shape;
-    if (shape.empty()) {
+    const data::SampleTensor& tensor = found->second;
+    if (tensor.single) {
       errors_.Add(field, absl::StrCat("tensor '", name, "' is a single number, and has no samples"));
       return std::nullopt;
     }
-    if (found->second.dtype == v1::DATA_TYPE_UNSPECIFIED) {
-      errors_.Add(field,
-                  absl::StrCat("tensor '", name, "' is ", found->second.dtype_name, ", which nothing here reads"));
+    if (tensor.dtype == v1::DATA_TYPE_UNSPECIFIED) {
+      errors_.Add(field, absl::StrCat("tensor '", name, "' is of a type that nothing here reads"));
       return std::nullopt;
     }
-    return Samples{.count = shape[0], .shape = {shape.begin() + 1, shape.end()}, .dtype = found->second.dtype};
+    return Samples{.count = tensor.samples, .shape = tensor.shape, .dtype = tensor.dtype};
   }
 
   // An exported model says itself what it takes.
@@ -145,14 +143,14 @@ class Checker {
 
   std::optional<DatasetFacts> CheckDataset(const v1::Dataset& dataset, const std::string& field) {
     if (dataset.has_random()) return CheckRandom(dataset.random(), field + ".random");
-    std::optional<safetensors::Header> header = Open(field + ".path", dataset.path());
-    if (!header.has_value()) return std::nullopt;
+    std::optional<data::SampleTable> table = Keep(OpenSamples(field, dataset, where_));
+    if (!table.has_value()) return std::nullopt;
     DatasetFacts facts;
-    if (HasTarget()) facts.target = Find(*header, field + ".target", dataset.target());
+    if (HasTarget()) facts.target = Find(*table, field + ".target", dataset.target());
     for (int i = 0; i < std::max(1, dataset.inputs_size()); ++i) {
       const std::string name = dataset.inputs().empty() ? "input" : dataset.inputs(i);
       const std::string input_field = absl::StrCat(field, ".inputs[", i, "]");
-      std::optional<Samples> input = Find(*header, input_field, name);
+      std::optional<Samples> input = Find(*table, input_field, name);
       if (!input.has_value()) continue;
       ExpectInputType(*input, input_field);
       if (facts.target) ExpectAsMany(*facts.target, dataset.target(), *input, name, field + ".target");
@@ -166,8 +164,17 @@ class Checker {
       ExpectAsMany(samples, name, facts.inputs[0].samples, facts.inputs[0].name,
                    absl::StrCat(field, ".inputs[", i, "]"));
     }
-    if (facts.count() == 0) errors_.Add(field + ".path", "the data set is empty: its tensors have 0 samples");
+    if (facts.count() == 0) ExpectSamples(dataset, field);
     return facts;
+  }
+
+  void ExpectSamples(const v1::Dataset& dataset, const std::string& field) {
+    if (!dataset.has_tokens()) {
+      return errors_.Add(field + ".path", "the data set is empty: its tensors have 0 samples");
+    }
+    errors_.Add(field + ".tokens.sequence_length",
+                absl::StrCat("leaves nothing: no file has the ", dataset.tokens().sequence_length() + 1,
+                             " tokens of one window and its last target"));
   }
 
   void ExpectAsMany(const Samples& samples, const std::string& name, const Samples& others, const std::string& other,
@@ -229,14 +236,15 @@ class Checker {
       }
       return FactsOf({{"input", {shape[0], {shape.begin() + 1, shape.end()}, v1::DATA_TYPE_FLOAT32}}});
     }
-    std::optional<safetensors::Header> header = Open("infer.inputs", infer.inputs());
-    if (!header.has_value()) return {};
+    std::optional<data::SampleTable> table =
+        Keep(OpenSamples("infer.inputs", infer.inputs(), /*tokens=*/nullptr, where_));
+    if (!table.has_value()) return {};
     // An exported model takes those of the tensors that have its inputs' names.
     std::vector<std::string> names = {"input"};
-    if (spec_.model().has_exported()) names = NamesOf(*header);
+    if (spec_.model().has_exported()) names = NamesOf(*table);
     std::vector<NamedSamples> inputs;
     for (const std::string& name : names) {
-      std::optional<Samples> input = Find(*header, "infer.inputs", name);
+      std::optional<Samples> input = Find(*table, "infer.inputs", name);
       if (!input.has_value()) continue;
       ExpectInputType(*input, "infer.inputs");
       inputs.push_back({name, *std::move(input)});
@@ -254,15 +262,15 @@ class Checker {
   }
 
   const v1::JobSpec& spec_;
-  const FileMap& files_;
-  const ArtifactStore& store_;
+  const SpecFiles where_;
   FieldErrors errors_;
 };
 
 }  // namespace
 
-absl::StatusOr<InputFacts> CheckInputs(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store) {
-  return Checker(spec, files, store).Check();
+absl::StatusOr<InputFacts> CheckInputs(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store,
+                                       const SharedTables& shared) {
+  return Checker(spec, {files, store, shared}).Check();
 }
 
 }  // namespace gpipe::orchestrator

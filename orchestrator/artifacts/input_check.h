@@ -10,6 +10,7 @@
 #include "gpipe/v1/job_spec.pb.h"
 #include "gpipe/v1/plan.pb.h"
 #include "orchestrator/artifacts/artifact_store.h"
+#include "orchestrator/artifacts/shared_data.h"
 #include "orchestrator/jobs/stored_job.h"
 
 namespace gpipe::orchestrator {
@@ -26,12 +27,13 @@ struct InputFacts {
   int64_t evaluation_samples = 0;
 };
 
-// Checks the data that a spec names, from the headers of the files alone, and that its weights are a good safetensors
-// file, or a good index of some. Blocking; any thread. REQUIRES: `spec` is valid and has its defaults
-// (common/spec/validator.h). INVALID_ARGUMENT lists all that is wrong by field path: a file that was not uploaded, a
-// corrupt file, a tensor that is not in it, tensors of unequal batch size, no samples, a type that the loss cannot use,
-// evaluation data shaped unlike training data, drop_last leaving nothing.
-absl::StatusOr<InputFacts> CheckInputs(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store);
+// Checks the data that a spec names, from the headers of the files alone, or what a worker says of `shared` ones, and
+// that its weights are a good safetensors file, or a good index of some. Blocking; any thread. REQUIRES: `spec` is
+// valid and has its defaults (common/spec/validator.h). INVALID_ARGUMENT lists all that is wrong by field path: a file
+// that was not uploaded, a corrupt file, a tensor that is not in it, tensors of unequal batch size, no samples, a type
+// that the loss cannot use, evaluation data shaped unlike training data, drop_last leaving nothing.
+absl::StatusOr<InputFacts> CheckInputs(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store,
+                                       const SharedTables& shared = {});
 
 // Whether the weights that a spec names have all of the model's tensors, in their shapes; floating types may differ
 // from the model's, as they are converted when they are loaded, and a tied parameter needs only one of its names. The
@@ -40,7 +42,8 @@ absl::StatusOr<InputFacts> CheckInputs(const v1::JobSpec& spec, const FileMap& f
 // spec's.
 absl::StatusOr<std::vector<std::string>> CheckWeights(const v1::JobSpec& spec, const FileMap& files,
                                                       const ArtifactStore& store,
-                                                      const std::vector<v1::LayerInfo>& layers);
+                                                      const std::vector<v1::LayerInfo>& layers,
+                                                      const SharedTables& shared = {});
 
 // INVALID_ARGUMENT for `model.weights`: the model's file holds no weights, and the spec names none.
 absl::Status CheckHasValues(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers);
@@ -54,11 +57,13 @@ absl::Status CheckResume(const CheckpointFiles& checkpoint, const ArtifactStore&
 // names.
 absl::Status CheckFrozen(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers);
 
-// With cross_entropy: reads all int64 targets, of the evaluation data too, in pieces. INVALID_ARGUMENT names the first
-// sample whose class is neither in [0, classes) nor ignore_index, or made-up data with more classes than the output.
-// OK for other losses and inference.
-// REQUIRES: CheckInputs is OK; `classes` is dimension 1 of the model's output, the batch being 0.
-absl::Status CheckTargets(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store, int64_t classes);
+// With cross_entropy: reads all int64 targets that the client sent, of the evaluation data too, in pieces, and some
+// tokens. INVALID_ARGUMENT names the first sample whose class is neither in [0, classes) nor ignore_index, or made-up
+// data with more classes than the output. Targets that are not looked at here are by the workers that read them. OK for
+// other losses and inference. REQUIRES: CheckInputs is OK; `classes` is dimension 1 of the model's output, the batch
+// being 0.
+absl::Status CheckTargets(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store, int64_t classes,
+                          const SharedTables& shared = {});
 
 }  // namespace gpipe::orchestrator
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <fstream>
-#include <numeric>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -30,16 +29,14 @@ absl::Status BadClass(std::string_view field, int64_t sample, int64_t value, con
                                         classes.count, ") and not ignore_index ", classes.ignore_index));
 }
 
-int64_t ValuesPerSample(const std::vector<int64_t>& shape) {
-  return std::accumulate(shape.begin() + 1, shape.end(), int64_t{1}, std::multiplies<>());
-}
-
-// safetensors is little-endian, as are the machines this runs on.
-absl::Status CheckValues(std::string_view field, const DataFile& file, const safetensors::TensorInfo& target,
-                         const Classes& classes) {
+// Of one file; `first` is the number of its first sample in the data set. Files are little-endian, as are the machines
+// this runs on.
+absl::Status CheckPart(std::string_view field, const data::SampleTable& table, const data::SampleTensor& target,
+                       const data::Part& part, int64_t first, const Classes& classes) {
+  const data::DataPath& file = table.files[part.file];
   std::ifstream input(file.path, std::ios::binary);
-  input.seekg(static_cast<std::streamoff>(target.begin));
-  const uint64_t total = (target.end - target.begin) / sizeof(int64_t);
+  input.seekg(static_cast<std::streamoff>(part.begin));
+  const uint64_t total = static_cast<uint64_t>(part.samples * target.elements());
   std::vector<int64_t> piece(std::min(total, kPieceValues));
   for (uint64_t done = 0; done < total; done += piece.size()) {
     piece.resize(std::min(total - done, kPieceValues));
@@ -48,38 +45,59 @@ absl::Status CheckValues(std::string_view field, const DataFile& file, const saf
     auto bad = std::find_if(piece.begin(), piece.end(), [&](int64_t value) { return !classes.Allows(value); });
     if (bad == piece.end()) continue;
     int64_t index = static_cast<int64_t>(done) + (bad - piece.begin());
-    return BadClass(field, index / ValuesPerSample(target.shape), *bad, classes);
+    return BadClass(field, first + index / target.elements(), *bad, classes);
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckDataset(const v1::Dataset& dataset, const std::string& field, const FileMap& files,
-                          const ArtifactStore& store, const Classes& classes) {
+absl::Status CheckValues(std::string_view field, const data::SampleTable& table, const data::SampleTensor& target,
+                         const Classes& classes) {
+  int64_t first = 0;
+  for (const data::Part& part : target.parts) {
+    GPIPE_RETURN_IF_ERROR(CheckPart(field, table, target, part, first, classes));
+    first += part.samples;
+  }
+  return absl::OkStatus();
+}
+
+// Of tokens only some are looked at: a worker that reads one that is too large says so.
+absl::Status CheckTokens(const std::string& field, const data::SampleTable& table, const Classes& classes) {
+  GPIPE_ASSIGN_OR_RETURN(const int64_t largest, data::LargestTokenSeen(table));
+  if (classes.Allows(largest)) return absl::OkStatus();
+  return FieldError(field + ".tokens", absl::StrCat("has the token ", largest, ", but the model's output has ",
+                                                    classes.count, " classes"));
+}
+
+absl::Status CheckDataset(const v1::Dataset& dataset, const std::string& field, const SpecFiles& where,
+                          const Classes& classes) {
   if (dataset.has_random()) {
     if (dataset.random().classes() <= classes.count) return absl::OkStatus();
     return FieldError(field + ".random.classes",
                       absl::StrCat("is ", dataset.random().classes(), ", but the model's output has ", classes.count));
   }
-  GPIPE_ASSIGN_OR_RETURN(DataFile file, OpenDataFile(field + ".path", dataset.path(), files, store));
-  auto target = file.header.tensors.find(dataset.target());
-  if (target == file.header.tensors.end() || target->second.dtype != v1::DATA_TYPE_INT64) {
+  GPIPE_ASSIGN_OR_RETURN(const data::SampleTable table, OpenSamples(field, dataset, where));
+  if (table.tokens) return CheckTokens(field, table, classes);
+  auto target = table.tensors.find(dataset.target());
+  if (target == table.tensors.end() || target->second.dtype != v1::DATA_TYPE_INT64) {
     return FieldError(field + ".target", "is not an I64 tensor of the file");
   }
-  return CheckValues(field + ".target", file, target->second, classes);
+  return CheckValues(field + ".target", table, target->second, classes);
 }
 
 }  // namespace
 
-absl::Status CheckTargets(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store, int64_t classes) {
+absl::Status CheckTargets(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store, int64_t classes,
+                          const SharedTables& shared) {
+  const SpecFiles where{files, store, shared};
   const v1::Train& train = spec.train();
   if (!train.loss().has_cross_entropy()) return absl::OkStatus();
   constexpr int64_t kDefaultIgnoreIndex = -100;
   const v1::CrossEntropy& loss = train.loss().cross_entropy();
   Classes allowed{.count = classes,
                   .ignore_index = loss.has_ignore_index() ? loss.ignore_index() : kDefaultIgnoreIndex};
-  GPIPE_RETURN_IF_ERROR(CheckDataset(train.dataset(), "train.dataset", files, store, allowed));
+  GPIPE_RETURN_IF_ERROR(CheckDataset(train.dataset(), "train.dataset", where, allowed));
   if (!train.has_evaluate()) return absl::OkStatus();
-  return CheckDataset(train.evaluate().dataset(), "train.evaluate.dataset", files, store, allowed);
+  return CheckDataset(train.evaluate().dataset(), "train.evaluate.dataset", where, allowed);
 }
 
 }  // namespace gpipe::orchestrator

@@ -107,9 +107,10 @@ class Comparison {
 
 absl::StatusOr<std::vector<std::string>> CheckWeights(const v1::JobSpec& spec, const FileMap& files,
                                                       const ArtifactStore& store,
-                                                      const std::vector<v1::LayerInfo>& layers) {
+                                                      const std::vector<v1::LayerInfo>& layers,
+                                                      const SharedTables& shared) {
   if (spec.model().weights().empty()) return std::vector<std::string>();
-  GPIPE_ASSIGN_OR_RETURN(const Tensors given, OpenWeights(spec, files, store));
+  GPIPE_ASSIGN_OR_RETURN(const Tensors given, OpenWeights(spec, {files, store, shared}));
   return Comparison(given, kWeights,
                     {.converted = true, .more = !spec.model().strict(), .prefix = spec.model().weights_prefix()})
       .Run(layers);

@@ -40,7 +40,7 @@ const v1::AttemptId* AttemptOf(const v1::WorkerMessage& message) {
 }  // namespace
 
 Cluster::Cluster(EventLoop* loop, const Options& options)
-    : loop_(loop), options_(options), inspector_(loop, &registry_) {
+    : loop_(loop), options_(options), inspector_(loop, &registry_), surveyor_(loop, &registry_) {
   ScheduleSweep();
 }
 
@@ -65,6 +65,8 @@ void Cluster::OnMessage(SessionId id, const v1::WorkerMessage& message) {
       return OnHeartbeat(*worker, message.heartbeat());
     case v1::WorkerMessage::kInspected:
       return inspector_.OnInspected(*worker, message.inspected());
+    case v1::WorkerMessage::kSurveyed:
+      return surveyor_.OnSurveyed(*worker, message.surveyed());
     case v1::WorkerMessage::kLeaving:
       return OnLeaving(*worker, message.leaving());
     case v1::WorkerMessage::kHello:
@@ -196,6 +198,7 @@ void Cluster::GrantLeave(WorkerEntry& worker) {
 void Cluster::Lose(WorkerEntry& worker, std::string_view why) {
   if (!registry_.Apply(worker, WorkerEvent::kLost, why).ok()) return;
   inspector_.OnLost(worker);
+  surveyor_.OnLost(worker);
   if (!worker.attempt.job().empty()) listener_->OnWorkerLost(worker, why);
   worker.attempt.Clear();
 }

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "orchestrator/cluster/event_loop.h"
 #include "orchestrator/cluster/inspector.h"
+#include "orchestrator/cluster/surveyor.h"
 #include "orchestrator/cluster/worker_channel.h"
 #include "orchestrator/cluster/worker_registry.h"
 
@@ -49,6 +50,7 @@ class Cluster {
   const Options& options() const { return options_; }
   WorkerRegistry& registry() { return registry_; }
   Inspector& inspector() { return inspector_; }
+  Surveyor& surveyor() { return surveyor_; }
 
   // What happens on the sessions. Ids are never used again; messages of a session that ended are ignored.
   void OnOpened(SessionId id, std::shared_ptr<WorkerChannel> channel);
@@ -94,6 +96,7 @@ class Cluster {
   const Options options_;
   WorkerRegistry registry_;
   Inspector inspector_;
+  Surveyor surveyor_;
   ClusterListener* listener_ = nullptr;
   std::map<SessionId, Session> sessions_;
   absl::Status closed_;  // Non-OK after Shutdown.

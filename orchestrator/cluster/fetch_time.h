@@ -10,7 +10,9 @@ template <typename Files>
 absl::Duration TimeToFetch(const Files& files) {
   constexpr double kSlowBytesPerSecond = 20e6;
   absl::Duration time;
-  for (const auto& [path, ref] : files) time += absl::Seconds(static_cast<double>(ref.size()) / kSlowBytesPerSecond);
+  for (const auto& [path, ref] : files) {
+    if (ref.shared_path().empty()) time += absl::Seconds(static_cast<double>(ref.size()) / kSlowBytesPerSecond);
+  }
   return time;
 }
 

@@ -160,10 +160,7 @@ v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, const 
 
 int64_t ClassesOf(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers) {
   if (layers.empty() || layers.back().outputs().empty()) return 0;
-  const Shape& shape = layers.back().outputs(0).shape();
-  const int64_t chosen = spec.train().loss().cross_entropy().class_dim();
-  const int64_t dim = chosen < 0 ? chosen + shape.size() : chosen;
-  return dim > 0 && dim < shape.size() ? shape[static_cast<int>(dim)].fixed() : 0;
+  return ClassesIn(layers.back().outputs(0).shape(), spec.train().loss().cross_entropy().class_dim());
 }
 
 }  // namespace gpipe::orchestrator

@@ -78,7 +78,7 @@ void Admission::OnChecked(uint64_t id, absl::StatusOr<CheckedSpec> checked) {
   if (!checked.ok()) return Refuse(id, checked.status());
   if (!checked->weights.ok()) return Refuse(id, checked->weights);
   const StoredJob& stored = submissions_.at(id).stored;
-  if (stored.resume.has_value()) {
+  if (stored.resume.has_value() && checked->facts.samples > 0) {  // Else its data is not known yet.
     const int64_t steps = TotalSteps(stored.job.spec(), checked->facts);
     if (steps <= stored.resume->step) {
       return Refuse(id, FieldError(stored.job.spec().train().epochs() > 0 ? "train.epochs" : "train.steps",

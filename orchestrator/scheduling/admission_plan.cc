@@ -45,6 +45,8 @@ void Admission::OnPlanChecked(uint64_t id, absl::StatusOr<CheckedSpec> checked) 
   Planning& planning = found->second;
   if (planning.validate_only && !checked->weights.ok()) return FinishPlan(id, checked->weights);
   planning.checked = *std::move(checked);
+  planning.spec = planning.checked.spec;
+  planning.files = planning.checked.files;
   planning.hosts = HostsFor(planning);
   if (planning.hosts.empty()) return FinishPlan(id, NoWorker());
   if (planning.validate_only) return FinishPlan(id, RespondUnmeasured(planning));

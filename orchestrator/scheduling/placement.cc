@@ -145,7 +145,7 @@ void Scheduler::OnIncomplete(LiveJob& job) {
 void Scheduler::BeginMeasuring(LiveJob& job, const std::string& kind) {
   job.busy = true;
   profiler_->Measure(
-      MakeInspect(job.job().spec(), job.checked->facts, job.stored.files, /*measure=*/true), kind,
+      MakeInspect(job.checked->spec, job.checked->facts, job.checked->files, /*measure=*/true), kind,
       job.checked->layers->size(), absl::StrCat("job ", job.id()),
       [this, id = job.id(), kind](absl::StatusOr<LayerInfos> layers) { OnMeasured(id, kind, std::move(layers)); });
 }
@@ -227,10 +227,10 @@ void Scheduler::Start(LiveJob& job, AttemptSetup setup) {
 }
 
 absl::StatusOr<AttemptSetup> Scheduler::Setup(LiveJob& job, const Slots& slots) {
-  const v1::JobSpec& spec = job.job().spec();
+  const v1::JobSpec& spec = job.checked->spec;
   const int workers = static_cast<int>(slots.workers.size());
   AttemptSetup setup{
-      .id = {}, .spec = spec, .plan = {}, .workers = {}, .files = job.stored.files, .resume = {}, .forecast = {}};
+      .id = {}, .spec = spec, .plan = {}, .workers = {}, .files = job.checked->files, .resume = {}, .forecast = {}};
   setup.id.set_job(job.id());
   setup.id.set_attempt(job.job().attempt() + 1);
   for (const WorkerEntry* worker : slots.workers) setup.workers.push_back(worker->name());

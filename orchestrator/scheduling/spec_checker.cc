@@ -24,47 +24,74 @@ std::string LeftOut(const std::vector<std::string>& names) {
 
 void SpecChecker::Check(const v1::JobSpec& spec, const FileMap& files, const std::optional<CheckpointFiles>& resume,
                         Callback done) {
-  auto check = std::make_shared<Pending>(
-      Pending{.spec = spec, .files = files, .resume = resume, .done = std::move(done), .checked = {}});
+  auto check = std::make_shared<Pending>(Pending{.resume = resume,
+                                                 .done = std::move(done),
+                                                 .checked = {.spec = spec, .files = files, .facts = {}, .layers = {}},
+                                                 .shared = {}});
+  const v1::Survey survey = MakeSurvey(spec);
+  if (survey.asked().empty()) return CheckData(std::move(check));
+  Survey(std::move(check), survey);
+}
+
+void SpecChecker::Survey(std::shared_ptr<Pending> check, const v1::Survey& survey) {
+  cluster_->surveyor().Survey(survey, check->checked.spec.pipeline().device(), kSurveyTimeout,
+                              [this, check, survey](const absl::StatusOr<v1::Surveyed>& answer) {
+                                if (!answer.ok()) return GiveUp(*check, answer.status());
+                                const absl::Status taken = TakeSurvey(survey, *answer, check->checked.spec,
+                                                                      check->checked.files, check->shared);
+                                if (!taken.ok()) return check->done(taken);
+                                CheckData(check);
+                              });
+}
+
+void SpecChecker::GiveUp(Pending& check, const absl::Status& why) {
+  if (!absl::IsDeadlineExceeded(why) && !absl::IsUnavailable(why)) return check.done(why);
+  check.checked.undescribed = why;
+  check.done(check.checked);
+}
+
+void SpecChecker::CheckData(std::shared_ptr<Pending> check) {
   InBackground<absl::StatusOr<InputFacts>>(
-      [check, artifacts = artifacts_] { return CheckInputs(check->spec, check->files, *artifacts); },
+      [check, artifacts = artifacts_] {
+        return CheckInputs(check->checked.spec, check->checked.files, *artifacts, check->shared);
+      },
       [this, check](absl::StatusOr<InputFacts> facts) {
         if (!facts.ok()) return check->done(facts.status());
         check->checked.facts = *std::move(facts);
-        if (absl::Status size = CheckSize(check->spec, check->checked.facts); !size.ok()) return check->done(size);
+        const absl::Status size = CheckSize(check->checked.spec, check->checked.facts);
+        if (!size.ok()) return check->done(size);
         Inspect(check);
       });
 }
 
 void SpecChecker::Inspect(std::shared_ptr<Pending> check) {
-  inspector_->Inspect(MakeInspect(check->spec, check->checked.facts, check->files, /*measure=*/false),
-                      check->spec.pipeline().device(), kInspectTimeout,
-                      [this, check](absl::StatusOr<LayerInfos> layers) {
-                        if (absl::IsDeadlineExceeded(layers.status()) || absl::IsUnavailable(layers.status())) {
-                          check->checked.undescribed = layers.status();
-                          return check->done(check->checked);
-                        }
-                        if (!layers.ok()) return check->done(layers.status());
-                        check->checked.layers = *std::move(layers);
-                        CheckFiles(check);
-                      });
+  const CheckedSpec& checked = check->checked;
+  cluster_->inspector().Inspect(MakeInspect(checked.spec, checked.facts, checked.files, /*measure=*/false),
+                                checked.spec.pipeline().device(), kInspectTimeout,
+                                [this, check](absl::StatusOr<LayerInfos> layers) {
+                                  if (!layers.ok()) return GiveUp(*check, layers.status());
+                                  check->checked.layers = *std::move(layers);
+                                  CheckFiles(check);
+                                });
 }
 
 void SpecChecker::CheckFiles(std::shared_ptr<Pending> check) {
   InBackground<absl::Status>(
       [check, artifacts = artifacts_]() -> absl::Status {
-        const LayerInfos& layers = *check->checked.layers;
-        GPIPE_RETURN_IF_ERROR(FixedCut(check->spec, layers).status());
-        if (check->spec.model().has_exported()) GPIPE_RETURN_IF_ERROR(CheckFrozen(check->spec, layers));
+        CheckedSpec& checked = check->checked;
+        const v1::JobSpec& spec = checked.spec;
+        const LayerInfos& layers = *checked.layers;
+        GPIPE_RETURN_IF_ERROR(FixedCut(spec, layers).status());
+        if (spec.model().has_exported()) GPIPE_RETURN_IF_ERROR(CheckFrozen(spec, layers));
         GPIPE_ASSIGN_OR_RETURN(const std::vector<std::string> left_out,
-                               CheckWeights(check->spec, check->files, *artifacts, layers));
-        if (!left_out.empty()) check->checked.notes.push_back(LeftOut(left_out));
+                               CheckWeights(spec, checked.files, *artifacts, layers, check->shared));
+        if (!left_out.empty()) checked.notes.push_back(LeftOut(left_out));
         if (check->resume) {
           GPIPE_RETURN_IF_ERROR(CheckResume(*check->resume, *artifacts, layers));
         } else {
-          check->checked.weights = CheckHasValues(check->spec, layers);
+          checked.weights = CheckHasValues(spec, layers);
         }
-        return CheckTargets(check->spec, check->files, *artifacts, ClassesOf(check->spec, layers));
+        return CheckTargets(spec, checked.files, *artifacts, ClassesOf(spec, layers), check->shared);
       },
       [check](const absl::Status& files) {
         if (!files.ok()) return check->done(files);

@@ -12,16 +12,20 @@
 #include "orchestrator/artifacts/artifact_store.h"
 #include "orchestrator/artifacts/input_check.h"
 #include "orchestrator/cluster/background.h"
+#include "orchestrator/cluster/cluster.h"
 #include "orchestrator/cluster/event_loop.h"
-#include "orchestrator/cluster/inspector.h"
 #include "orchestrator/jobs/stored_job.h"
 
 namespace gpipe::orchestrator {
 
 // What is known of a spec that was checked with everything it names.
 struct CheckedSpec {
+  // The spec with the files of shared patterns in their place, and all of its files, shared ones too.
+  v1::JobSpec spec;
+  FileMap files;
   InputFacts facts;
-  // nullopt: no worker has described the model yet, so shapes and targets are not checked.
+  // nullopt: no worker has described the model yet, so shapes and targets are not checked; nor, where the spec has
+  // shared files, anything else.
   std::optional<LayerInfos> layers;
   // Why there are no layers. DEADLINE_EXCEEDED: a worker was asked and has not answered. UNAVAILABLE: none could be asked.
   absl::Status undescribed;
@@ -30,18 +34,20 @@ struct CheckedSpec {
   std::vector<std::string> notes;  // What the job's owner may want to know.
 };
 
-// Checks a spec against its data files and, on a worker, its shapes; then its weights and the checkpoint that it
-// resumes from against the layers, and its targets against the number of classes. For the loop's thread; files are read
-// in the background.
+// Checks a spec against its data files, shared ones on a worker, and, on a worker, its shapes; then its weights and the
+// checkpoint that it resumes from against the layers, and its targets against the number of classes. For the loop's
+// thread; files are read in the background.
 class SpecChecker {
  public:
   static constexpr absl::Duration kInspectTimeout = absl::Seconds(20);
+  // A shared folder with thousands of files may be slow.
+  static constexpr absl::Duration kSurveyTimeout = absl::Seconds(60);
 
   using Callback = std::function<void(absl::StatusOr<CheckedSpec>)>;
 
   // All must outlive the checker, and the background's work the loop.
-  SpecChecker(EventLoop* loop, Inspector* inspector, Background* background, const ArtifactStore* artifacts)
-      : loop_(loop), inspector_(inspector), background_(background), artifacts_(artifacts) {}
+  SpecChecker(EventLoop* loop, Cluster* cluster, Background* background, const ArtifactStore* artifacts)
+      : loop_(loop), cluster_(cluster), background_(background), artifacts_(artifacts) {}
 
   // Calls `done` once, now or later, unless the loop stops before. INVALID_ARGUMENT, by field path: a bad spec.
   // RESOURCE_EXHAUSTED: too many checks are waiting.
@@ -59,17 +65,20 @@ class SpecChecker {
 
  private:
   struct Pending {
-    v1::JobSpec spec;
-    FileMap files;
     std::optional<CheckpointFiles> resume;
     Callback done;
     CheckedSpec checked;
+    SharedTables shared;
   };
+  void Survey(std::shared_ptr<Pending> check, const v1::Survey& survey);
+  void CheckData(std::shared_ptr<Pending> check);
   void Inspect(std::shared_ptr<Pending> check);
+  // When a worker was needed that is not there, or does not answer, `done` gets what is known, else the status.
+  static void GiveUp(Pending& check, const absl::Status& why);
   void CheckFiles(std::shared_ptr<Pending> check);
 
   EventLoop* const loop_;
-  Inspector* const inspector_;
+  Cluster* const cluster_;
   Background* const background_;
   const ArtifactStore* const artifacts_;
 };

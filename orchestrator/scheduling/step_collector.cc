@@ -60,6 +60,7 @@ void StepCollector::Merge(const v1::RoundDone& round, Partial& partial) {
   metrics.set_epoch(round.epoch());
   partial.samples = std::max(partial.samples, round.samples());
   partial.wall_nanos = std::max(partial.wall_nanos, round.wall_nanos());
+  partial.data_wait_nanos = std::max(partial.data_wait_nanos, round.data_wait_nanos());
   for (const v1::StageReport& report : round.stages()) {
     partial.busy_nanos[report.stage()] = report.busy_nanos();
     partial.grad_squares[report.stage()] = report.layer_grad_squares();
@@ -73,6 +74,7 @@ v1::StepMetrics StepCollector::Finish(Partial& partial) const {
   v1::StepMetrics metrics = std::move(partial.metrics);
   const double wall = std::max<int64_t>(partial.wall_nanos, 1);
   metrics.set_step_seconds(wall * 1e-9);
+  metrics.set_data_wait_share(partial.data_wait_nanos / wall);
   metrics.set_samples_per_second(partial.samples / metrics.step_seconds());
   double busy = 0;
   for (int64_t nanos : partial.busy_nanos) {

@@ -27,6 +27,7 @@ class StepCollector {
     int reports = 0;
     int64_t samples = 0;
     int64_t wall_nanos = 0;
+    int64_t data_wait_nanos = 0;
     std::vector<int64_t> busy_nanos;                                    // By stage.
     std::vector<google::protobuf::RepeatedField<double>> grad_squares;  // By stage, and by layer of it.
     v1::StepMetrics metrics;

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,6 +21,19 @@ uint64_t SplitMix64(uint64_t x) {
   return x ^ (x >> 31);
 }
 
+// Whether whole numbers are in [0, limit), or `ignored`; all are when the limit is 0. What looks a wrong one up on CUDA
+// ends the process, with a message that says nothing.
+absl::Status CheckBelow(int64_t limit, std::optional<int64_t> ignored, const at::Tensor& rows, const char* what,
+                        const pipeline::Round& round) {
+  if (limit == 0 || rows.scalar_type() != at::kLong) return absl::OkStatus();
+  const absl::Span<const int64_t> values(rows.const_data_ptr<int64_t>(), static_cast<size_t>(rows.numel()));
+  const auto bad = std::find_if(values.begin(), values.end(),
+                                [&](int64_t value) { return (value < 0 || value >= limit) && value != ignored; });
+  if (bad == values.end()) return absl::OkStatus();
+  return absl::OutOfRangeError(absl::StrCat("the ", what, " ", *bad, " in the mini-batch of step ", round.step,
+                                            " is not in [0, ", limit, "), which the model has a place for"));
+}
+
 }  // namespace
 
 uint64_t ShuffleSeed(uint64_t seed, int64_t epoch) {
@@ -29,9 +44,12 @@ at::Tensor EpochOrder(int64_t samples, uint64_t seed, int64_t epoch) {
   return at::randperm(samples, at::detail::createCPUGenerator(ShuffleSeed(seed, epoch)), at::kLong);
 }
 
+DataSource::DataSource(const v1::JobSpec& spec, const Options& options)
+    : options_(options), ignored_(spec.train().loss().cross_entropy().ignore_index()) {}
+
 absl::StatusOr<std::unique_ptr<DataSource>> DataSource::Create(const v1::JobSpec& spec, const FileResolver& files,
-                                                               const DataRole& role, c10::Device device) {
-  std::unique_ptr<DataSource> source(new DataSource(device));
+                                                               const DataRole& role, const Options& options) {
+  std::unique_ptr<DataSource> source(new DataSource(spec, options));
   if (spec.has_infer()) {
     GPIPE_ASSIGN_OR_RETURN(source->samples_, SampleSet::Open(spec.infer(), files, role));
     return source;
@@ -50,37 +68,37 @@ absl::StatusOr<Batch> DataSource::Read(const pipeline::Round& round) {
     const SampleSet& set = round.kind == pipeline::RoundKind::kEvaluate ? evaluation_ : samples_;
     Batch batch;
     for (const auto& [value, samples] : set.inputs()) {
-      GPIPE_ASSIGN_OR_RETURN(batch.inputs[value], Rows(samples, round));
+      GPIPE_ASSIGN_OR_RETURN(batch.inputs[value], Rows(*samples, round));
+      const int64_t limit = options_.input_limit == 0 && set.tokens() ? options_.classes : options_.input_limit;
+      GPIPE_RETURN_IF_ERROR(CheckBelow(limit, std::nullopt, batch.inputs[value], "input", round));
     }
-    GPIPE_ASSIGN_OR_RETURN(batch.target, Rows(set.targets(), round));
+    if (set.targets() == nullptr) return batch;
+    GPIPE_ASSIGN_OR_RETURN(batch.target, Rows(*set.targets(), round));
+    GPIPE_RETURN_IF_ERROR(CheckBelow(options_.classes, ignored_, batch.target, "target", round));
     return batch;
   });
 }
 
-absl::StatusOr<at::Tensor> DataSource::Rows(const at::Tensor& samples, const pipeline::Round& round) {
-  if (!samples.defined()) return at::Tensor();
-  if (samples.dim() == 0 || round.first_sample + round.batch_size > samples.size(0)) {
+absl::StatusOr<at::Tensor> DataSource::Rows(const Samples& samples, const pipeline::Round& round) {
+  if (round.first_sample + round.batch_size > samples.size()) {
     return absl::OutOfRangeError(absl::StrCat("the data set ends before sample ", round.first_sample + round.batch_size,
                                               ", which the plan has"));
   }
-  return ToDevice(Gather(samples, round));
+  return samples.Gather(NumbersOf(round, samples.size()), options_.pinned);
 }
 
-at::Tensor DataSource::Gather(const at::Tensor& samples, const pipeline::Round& round) {
-  // A copy in every case: what is mapped from a file is neither aligned nor writable.
+std::vector<int64_t> DataSource::NumbersOf(const pipeline::Round& round, int64_t samples) {
+  std::vector<int64_t> numbers(static_cast<size_t>(round.batch_size));
   if (round.kind != pipeline::RoundKind::kTrain || !shuffle_seed_) {
-    return samples.narrow(0, round.first_sample, round.batch_size).clone();
+    std::iota(numbers.begin(), numbers.end(), round.first_sample);
+    return numbers;
   }
   if (order_epoch_ != round.epoch) {
-    order_ = EpochOrder(samples.size(0), *shuffle_seed_, round.epoch);
+    order_ = EpochOrder(samples, *shuffle_seed_, round.epoch);
     order_epoch_ = round.epoch;
   }
-  return samples.index_select(0, order_.narrow(0, round.first_sample, round.batch_size));
-}
-
-at::Tensor DataSource::ToDevice(at::Tensor rows) const {
-  if (device_.is_cpu()) return rows;
-  return rows.pin_memory().to(device_, /*non_blocking=*/true);
+  std::copy_n(order_.const_data_ptr<int64_t>() + round.first_sample, numbers.size(), numbers.begin());
+  return numbers;
 }
 
 }  // namespace gpipe::worker

@@ -20,7 +20,7 @@ absl::StatusOr<FileCache> FileCache::Create(std::filesystem::path folder, int64_
 }
 
 absl::StatusOr<std::filesystem::path> FileCache::Fetch(const v1::ArtifactRef& ref) {
-  if (!IsSha256(ref.sha256()) || ref.size() < 0) {
+  if (ref.shared_path().empty() && (!IsSha256(ref.sha256()) || ref.size() < 0)) {
     return absl::InvalidArgumentError(absl::StrCat("'", ref.sha256(), "' is no content hash"));
   }
   GPIPE_ASSIGN_OR_RETURN(std::optional<std::filesystem::path> here, artifacts_->Find(ref));

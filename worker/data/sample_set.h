@@ -1,8 +1,6 @@
 #ifndef GPIPE_WORKER_DATA_SAMPLE_SET_H_
 #define GPIPE_WORKER_DATA_SAMPLE_SET_H_
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -13,11 +11,11 @@
 
 #include "absl/status/statusor.h"
 #include "gpipe/v1/job_spec.pb.h"
-#include "worker/data/tensor_file.h"
+#include "worker/data/samples.h"
 
 namespace gpipe::worker {
 
-// Where a file that the spec names lies on this machine.
+// Where a file that the spec names lies on this machine. NOT_FOUND: it is not among the job's files.
 using FileResolver = std::function<absl::StatusOr<std::filesystem::path>(const std::string& path_in_spec)>;
 
 // An input of the model.
@@ -32,7 +30,7 @@ struct DataRole {
   bool targets = false;
 };
 
-// Samples on the CPU, mapped from a file or made up; the first dimension counts them. Only what the role says.
+// The samples of a data set, mapped from its files or made up. Only what the role says. Movable.
 class SampleSet {
  public:
   // Random inputs are torch.randn(samples, *input_shape) from a CPU generator with `seed`, random targets
@@ -41,17 +39,19 @@ class SampleSet {
   static absl::StatusOr<SampleSet> Open(const v1::Infer& infer, const FileResolver& files, const DataRole& role);
 
   // By ModelInput::value.
-  const std::map<std::string, at::Tensor>& inputs() const { return inputs_; }
-  const at::Tensor& targets() const { return targets_; }
+  const std::map<std::string, std::unique_ptr<Samples>>& inputs() const { return inputs_; }
+  // Null: none are read.
+  const Samples* targets() const { return targets_.get(); }
+  bool tokens() const { return tokens_; }
 
  private:
-  // `tensors` are named in the file, by ModelInput::value.
-  absl::Status Map(const std::string& path, const std::map<std::string, std::string>& tensors,
-                   const std::string& target, const FileResolver& files);
+  // `tensors` are named in the table, by ModelInput::value.
+  absl::Status Map(const data::SampleTable& table, const std::map<std::string, std::string>& tensors,
+                   const std::string& target);
 
-  std::unique_ptr<TensorFile> file_;  // The tensors are views of it.
-  std::map<std::string, at::Tensor> inputs_;
-  at::Tensor targets_;
+  std::map<std::string, std::unique_ptr<Samples>> inputs_;
+  std::unique_ptr<Samples> targets_;
+  bool tokens_ = false;  // They are windows of tokens.
 };
 
 }  // namespace gpipe::worker

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/plan/convert.h"
+#include "common/plan/shape.h"
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
 #include "worker/checkpoint/resume.h"
@@ -52,6 +53,7 @@ Attempt::~Attempt() { beacon_.control.SetCommunicator(nullptr); }
 absl::Status Attempt::Prepare() {
   GPIPE_RETURN_IF_ERROR(beacon_.Enter(v1::PHASE_PREPARING, failpoint::kPreparing, first_stage_));
   GPIPE_RETURN_IF_ERROR(beacon_.control.status());
+  GPIPE_RETURN_IF_ERROR(CheckShared());
   const v1::Plan& plan = assignment_.plan();
   GPIPE_ASSIGN_OR_RETURN(programs_, ProgramTable::Create(plan, assignment_.worker_index()));
   GPIPE_RETURN_IF_ERROR(OpenArchive());
@@ -59,10 +61,35 @@ absl::Status Attempt::Prepare() {
                                                        environment_.device, archive_.get(), StartValues()));
   GPIPE_RETURN_IF_ERROR(LoadState());
   GPIPE_RETURN_IF_ERROR(CreateOptimizer());
-  GPIPE_ASSIGN_OR_RETURN(data_, DataSource::Create(
-                                    assignment_.spec(), [this](const std::string& path) { return LocalPath(path); },
-                                    stages_->role(), environment_.device));
+  GPIPE_RETURN_IF_ERROR(OpenData());
   return CreateOutput();
+}
+
+absl::Status Attempt::OpenData() {
+  const v1::Plan& plan = assignment_.plan();
+  DataSource::Options options{.pinned = environment_.device.is_cuda()};
+  const v1::Loss& loss = assignment_.spec().train().loss();
+  const v1::LayerInfo& last = plan.layers(plan.layers_size() - 1);
+  if (loss.has_cross_entropy() && last.outputs_size() > 0) {
+    options.classes = ClassesIn(last.outputs(0).shape(), loss.cross_entropy().class_dim());
+  }
+  const auto& layers = assignment_.spec().model().sequential();
+  if (!layers.empty()) options.input_limit = layers[0].embedding().num_embeddings();
+  GPIPE_ASSIGN_OR_RETURN(
+      std::unique_ptr<DataSource> source,
+      DataSource::Create(
+          assignment_.spec(), [this](const std::string& path) { return LocalPath(path); }, stages_->role(), options));
+  if (source->empty()) return absl::OkStatus();
+  data_ = std::make_unique<ReadAhead>(std::move(source), FromProto(plan.timeline()), environment_.device);
+  return data_->WaitForFirst();
+}
+
+// All of them, also those that only other workers read: a folder that is not the same everywhere is a mistake.
+absl::Status Attempt::CheckShared() const {
+  for (const auto& [path, ref] : assignment_.files()) {
+    if (!ref.shared_path().empty()) GPIPE_RETURN_IF_ERROR(environment_.shared.Check(ref));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Attempt::OpenArchive() {
@@ -136,7 +163,7 @@ absl::Status Attempt::Run() {
                            *communicator_, *transfers_, beacon_});
   const pipeline::TimelineSpec timeline = FromProto(assignment_.plan().timeline());
   RoundTrace trace(TraceFile(), environment_.device, pipeline::CountRounds(timeline));
-  RoundRunner runner({*programs_, *data_, *transfers_, executor, ledger, beacon_.control.gate(), trace}, timeline);
+  RoundRunner runner({*programs_, data_.get(), *transfers_, executor, ledger, beacon_.control.gate(), trace}, timeline);
   return runner.Run([this](int64_t step) { return SaveCheckpoint(step); });
 }
 

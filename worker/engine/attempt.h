@@ -13,9 +13,10 @@
 #include "worker/checkpoint/weight_files.h"
 #include "worker/comm/connect.h"
 #include "worker/data/artifacts.h"
-#include "worker/data/data_source.h"
 #include "worker/data/file_cache.h"
 #include "worker/data/output_file.h"
+#include "worker/data/read_ahead.h"
+#include "worker/data/shared_files.h"
 #include "worker/engine/beacon.h"
 #include "worker/engine/channels.h"
 #include "worker/engine/hosted_stages.h"
@@ -40,6 +41,7 @@ class Attempt {
     FileCache& cache;
     Artifacts& artifacts;
     MessageSink& sink;
+    SharedFiles shared = SharedFiles();
   };
 
   Attempt(const Environment& environment, v1::Assignment assignment, const Beacon& beacon);
@@ -64,10 +66,12 @@ class Attempt {
   void Abandon(const absl::Status& reason);
 
  private:
+  absl::Status CheckShared() const;
   absl::Status OpenArchive();
   // Whether those of the archive, or others that LoadState brings.
   InitialValues StartValues() const;
   absl::Status LoadState();
+  absl::Status OpenData();
   absl::Status CreateOptimizer();
   absl::Status CreateOutput();
   absl::Status SaveCheckpoint(int64_t step);
@@ -86,7 +90,7 @@ class Attempt {
   std::unique_ptr<Archive> archive_;  // Of an exported model.
   std::optional<HostedStages> stages_;
   std::unique_ptr<Optimizer> optimizer_;
-  std::unique_ptr<DataSource> data_;
+  std::unique_ptr<ReadAhead> data_;  // Null: this worker reads none.
   std::optional<OutputFile> output_;
   ChannelMap channels_;
   std::unique_ptr<Communicator> communicator_;

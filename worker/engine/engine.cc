@@ -171,10 +171,15 @@ void Engine::Run(v1::Assignment assignment, AttemptControl& control) {
   spdlog::info("{}: preparing", Describe(control.id()));
   absl::StatusOr<ScratchFolder> folder = ScratchFolder::Create(options_.work_dir / "attempt");
   if (!folder.ok()) return Fail(folder.status(), control);
-  const Attempt::Environment environment = {options_.device,  options_.data_address,
-                                            folder->path(),   options_.trace_dir,
-                                            options_.connect, cache_,
-                                            artifacts_,       sink_};
+  const Attempt::Environment environment = {options_.device,
+                                            options_.data_address,
+                                            folder->path(),
+                                            options_.trace_dir,
+                                            options_.connect,
+                                            cache_,
+                                            artifacts_,
+                                            sink_,
+                                            SharedFiles(options_.shared_root)};
   Attempt attempt(environment, std::move(assignment), {activity_, failpoint_, control});
   const absl::Status status = CatchTorch([&] { return RunPhases(attempt, control.id()); });
   if (status.ok()) {

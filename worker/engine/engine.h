@@ -32,6 +32,7 @@ struct EngineOptions {
   int threads = 1;
   std::string data_address = "127.0.0.1";
   std::filesystem::path work_dir;           // Exists; the engine keeps its files in folders of its own below.
+  std::filesystem::path shared_root = "/";  // Of `shared:` paths.
   std::filesystem::path trace_dir;          // Empty: no traces. Else a few rounds of each attempt are traced into it.
   int64_t cache_bytes = int64_t{64} << 30;  // Of fetched files; what an attempt uses stays in any case.
   Connector connect = Connect;

@@ -158,6 +158,7 @@ void RoundLedger::AddRoundDone(const RoundRecord& record, double loss, v1::Progr
   done.set_epoch(round.epoch);
   done.set_samples(round.batch_size);
   done.set_wall_nanos(record.timer->WallNanos());
+  done.set_data_wait_nanos(record.data_wait_nanos);
   for (size_t i = 0; i < options_.stages.size(); ++i) *done.add_stages() = ReportOf(i, record);
   if (!record.plan.training() || !options_.reports_loss) return;
   done.set_loss(loss);

@@ -30,6 +30,8 @@ struct RoundRecord {
   std::map<std::string, std::vector<at::Tensor>> outputs;  // Inference: by name.
   double lr = 0;
 
+  int64_t data_wait_nanos = 0;  // How long the engine waited for its mini-batch to be read.
+
   at::Tensor grad_squares;  // Training: of each layer of the model, right for this worker's layers.
 
   // Copies on the host, there when the timer is complete: losses, the sum of hits if there are any, grad_squares; and

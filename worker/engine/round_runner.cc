@@ -33,13 +33,21 @@ absl::Status RoundRunner::RunRound(const RoundPlan& plan) {
   GPIPE_RETURN_IF_ERROR(Admit(plan, 0));
   GPIPE_RETURN_IF_ERROR(parts_.trace.BeginRound(plan.round.index));
   RoundRecord& record = parts_.ledger.Begin(plan);
-  GPIPE_ASSIGN_OR_RETURN(Batch batch, parts_.data.Read(plan.round));
+  GPIPE_ASSIGN_OR_RETURN(Batch batch, ReadData(plan, record));
   GPIPE_RETURN_IF_ERROR(parts_.executor.Begin(plan, std::move(batch), record));
   GPIPE_RETURN_IF_ERROR(RunActions(plan));
   GPIPE_RETURN_IF_ERROR(parts_.executor.End());
   if (plan.training()) GPIPE_RETURN_IF_ERROR(parts_.transfers.FinishSends());
   GPIPE_RETURN_IF_ERROR(Admit(plan, plan.program->cycles - 1));
   return parts_.ledger.End();
+}
+
+absl::StatusOr<Batch> RoundRunner::ReadData(const RoundPlan& plan, RoundRecord& record) {
+  if (parts_.data == nullptr) return Batch();
+  const TracedAction traced("DATA");
+  GPIPE_ASSIGN_OR_RETURN(ReadAhead::Taken taken, parts_.data->Take(plan.round));
+  record.data_wait_nanos = absl::ToInt64Nanoseconds(taken.waited);
+  return std::move(taken.batch);
 }
 
 absl::Status RoundRunner::RunActions(const RoundPlan& plan) {

@@ -6,7 +6,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "pipeline/timeline.h"
-#include "worker/data/data_source.h"
+#include "worker/data/read_ahead.h"
 #include "worker/engine/action_executor.h"
 #include "worker/engine/grant_gate.h"
 #include "worker/engine/round_ledger.h"
@@ -23,7 +23,7 @@ class RoundRunner {
   // All of it outlives the runner.
   struct Parts {
     const ProgramTable& programs;
-    DataSource& data;
+    ReadAhead* data;  // Null: this worker reads none.
     TransferQueue& transfers;
     ActionExecutor& executor;
     RoundLedger& ledger;
@@ -40,6 +40,7 @@ class RoundRunner {
 
  private:
   absl::Status RunRound(const RoundPlan& plan);
+  absl::StatusOr<Batch> ReadData(const RoundPlan& plan, RoundRecord& record);
   absl::Status RunActions(const RoundPlan& plan);
   absl::Status RunCheckpoint(const RoundPlan& plan, SaveCheckpoint save_checkpoint);
 

@@ -80,4 +80,8 @@ TracedAction::TracedAction(const pipeline::Action& action) : record_(at::RecordS
   if (record_.isActive()) record_.before(pipeline::ToString(action));
 }
 
+TracedAction::TracedAction(const char* name) : record_(at::RecordScope::USER_SCOPE) {
+  if (record_.isActive()) record_.before(name);
+}
+
 }  // namespace gpipe::worker

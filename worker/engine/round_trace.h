@@ -47,6 +47,8 @@ class RoundTrace {
 class TracedAction {
  public:
   explicit TracedAction(const pipeline::Action& action);
+  // What is no action. `name` must outlive this.
+  explicit TracedAction(const char* name);
 
  private:
   at::RecordFunction record_;

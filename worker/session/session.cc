@@ -35,11 +35,13 @@ bool IsRefusal(const absl::Status& status) {
 
 }  // namespace
 
-Session::Session(SessionOptions options, Stub& stub, AttemptHost& host, Inspector& inspector, Outbox& outbox)
+Session::Session(SessionOptions options, Stub& stub, AttemptHost& host, Inspector& inspector, Surveyor& surveyor,
+                 Outbox& outbox)
     : options_(std::move(options)),
       stub_(stub),
       host_(host),
       inspector_(inspector),
+      surveyor_(surveyor),
       outbox_(outbox),
       backoff_(options_.first_backoff, options_.max_backoff, absl::HashOf(options_.hello.incarnation())) {}
 
@@ -146,6 +148,8 @@ void Session::Dispatch(v1::OrchestratorMessage& message) {
   switch (message.message_case()) {
     case v1::OrchestratorMessage::kInspect:
       return inspector_.Enqueue(std::move(*message.mutable_inspect()));
+    case v1::OrchestratorMessage::kSurvey:
+      return surveyor_.Enqueue(std::move(*message.mutable_survey()));
     case v1::OrchestratorMessage::kPrepare:
       return host_.Prepare(std::move(*message.mutable_prepare()));
     case v1::OrchestratorMessage::kMeasureLinks:

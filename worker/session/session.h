@@ -14,6 +14,7 @@
 #include "worker/session/inspector.h"
 #include "worker/session/lease.h"
 #include "worker/session/outbox.h"
+#include "worker/session/surveyor.h"
 
 namespace gpipe::worker {
 
@@ -36,7 +37,8 @@ class Session {
   using Stub = v1::WorkerSessionService::StubInterface;
 
   // All arguments must outlive the session.
-  Session(SessionOptions options, Stub& stub, AttemptHost& host, Inspector& inspector, Outbox& outbox);
+  Session(SessionOptions options, Stub& stub, AttemptHost& host, Inspector& inspector, Surveyor& surveyor,
+          Outbox& outbox);
 
   // Returns OK after Stop or Leave; the orchestrator's refusal when it lasted for refusal_patience, and
   // INVALID_ARGUMENT at once.
@@ -71,6 +73,7 @@ class Session {
   Stub& stub_;
   AttemptHost& host_;
   Inspector& inspector_;
+  Surveyor& surveyor_;
   Outbox& outbox_;
   Lease lease_;
 

@@ -56,7 +56,7 @@ class CliTest : public testing::Test {
 TEST_F(CliTest, HelpNamesEveryCommandAndExitCode) {
   const ProgramResult help = RunGpipe("--help");
   EXPECT_EQ(help.exit_code, 0);
-  for (const char* command : {"run", "plan", "validate", "job", "worker", "health", "version", "completion"}) {
+  for (const char* command : {"run", "plan", "validate", "job", "data", "worker", "health", "version", "completion"}) {
     EXPECT_THAT(help.output, HasSubstr(absl::StrCat("\n  ", command, " ")));
   }
   EXPECT_THAT(help.output, HasSubstr("EXIT CODES"));
@@ -70,9 +70,9 @@ TEST_F(CliTest, CompletionScriptsNameEveryCommandAndParse) {
   for (const char* shell : {"bash", "zsh"}) {
     const ProgramResult script = RunGpipe(absl::StrCat("completion ", shell));
     EXPECT_EQ(script.exit_code, 0);
-    for (const char* command :
-         {"run", "plan", "validate", "health", "version", "completion", "job submit", "job list", "job get",
-          "job watch", "job wait", "job pause", "job resume", "job cancel", "job pull", "job logs", "worker list"}) {
+    for (const char* command : {"run", "plan", "validate", "health", "version", "completion", "job submit", "job list",
+                                "job get", "data convert", "job watch", "job wait", "job pause", "job resume",
+                                "job cancel", "job pull", "job logs", "worker list"}) {
       EXPECT_THAT(script.output, HasSubstr(absl::StrCat("\"", command, "\")"))) << shell;
     }
   }

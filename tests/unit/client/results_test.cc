@@ -19,8 +19,9 @@ using testing::HasSubstr;
 
 TEST(MetricsLine, HasNumbersAndLeavesOutWhatIsNotThere) {
   v1::StepMetrics step;
-  EXPECT_EQ(MetricsLine(step),
-            R"({"step":0,"epoch":0,"step_seconds":0.0,"samples_per_second":0.0,"bubble_share":0.0})");
+  EXPECT_EQ(
+      MetricsLine(step),
+      R"({"step":0,"epoch":0,"step_seconds":0.0,"samples_per_second":0.0,"bubble_share":0.0,"data_wait_share":0.0})");
   step.set_step(int64_t{1} << 40);
   step.set_epoch(2);
   step.set_loss(0.1);
@@ -29,8 +30,9 @@ TEST(MetricsLine, HasNumbersAndLeavesOutWhatIsNotThere) {
   step.set_step_seconds(0.25);
   step.set_samples_per_second(256);
   step.set_bubble_share(0.5);
-  EXPECT_EQ(MetricsLine(step), R"({"step":1099511627776,"epoch":2,"loss":0.1,"lr":0.05,"grad_norm":1.5,)"
-                               R"("step_seconds":0.25,"samples_per_second":256.0,"bubble_share":0.5})");
+  EXPECT_EQ(MetricsLine(step),
+            R"({"step":1099511627776,"epoch":2,"loss":0.1,"lr":0.05,"grad_norm":1.5,)"
+            R"("step_seconds":0.25,"samples_per_second":256.0,"bubble_share":0.5,"data_wait_share":0.0})");
 }
 
 TEST(MetricsLine, KeepsEveryBitOfALoss) {

@@ -258,7 +258,7 @@ TEST(SpecValidatorTest, RefusesBadTraining) {
           {"grad_clip_norm: 1.5", "grad_clip_norm: .nan", "train.grad_clip_norm", "a number"},
           {"{dataset: {path: test.safetensors}, ", "{", "train.evaluate.dataset", "required"},
           {"every_steps: 7", "every_steps: -7", "train.evaluate.every_steps", "negative"},
-          {"path: test.safetensors", "path: a, random: {samples: 1}", "train.evaluate.dataset", "either"},
+          {"path: test.safetensors", "path: a, random: {samples: 1}", "train.evaluate.dataset", "one of path"},
           {"path: test.safetensors", "path: a, inputs: [a, b]", "train.evaluate.dataset.inputs", "one tensor"},
           {"checkpoint_every: 6", "checkpoint_every: -6", "train.checkpoint_every", "negative"},
           {"'15.weight'", "'16.weight'", "train.freeze[1]", "16.weight"},
@@ -308,13 +308,50 @@ TEST(SpecValidatorTest, RefusesTasksThatAreNone) {
 TEST(SpecValidatorTest, ListsTheFilesOfASpec) {
   v1::JobSpec spec;
   spec.mutable_model()->set_weights("w");
-  spec.mutable_train()->mutable_dataset()->set_path("d");
-  spec.mutable_train()->mutable_evaluate()->mutable_dataset()->set_path("e");
+  spec.mutable_train()->mutable_dataset()->add_path("d");
+  spec.mutable_train()->mutable_evaluate()->mutable_dataset()->add_path("e");
   const std::vector<NamedFile> files = FilesOf(spec);
   ASSERT_EQ(files.size(), 3u);
   EXPECT_EQ(files[0].field, "model.weights");
   EXPECT_EQ(files[1].path, "d");
   EXPECT_EQ(files[2].field, "train.evaluate.dataset.path");
+}
+
+TEST(SpecValidatorTest, ListsTheDataFilesThatTheClientSends) {
+  v1::JobSpec spec;
+  spec.mutable_model()->set_weights("shared:/w");
+  v1::Tokens& tokens = *spec.mutable_train()->mutable_dataset()->mutable_tokens();
+  tokens.add_path("a.bin");
+  tokens.add_path("b.bin");
+  spec.mutable_train()->mutable_evaluate()->mutable_dataset()->add_path("shared:/e");
+  const std::vector<NamedFile> files = FilesOf(spec);
+  ASSERT_EQ(files.size(), 2u);
+  EXPECT_EQ(files[1].field, "train.dataset.tokens.path[1]");
+  EXPECT_EQ(DataFilesOf(spec).size(), 2u);
+}
+
+TEST(SpecValidatorTest, DataFilesAndTokens) {
+  const auto with = [](const std::string& dataset, const std::string& loss = "cross_entropy") {
+    return absl::StrCat("name: a\nmodel: {sequential: [relu]}\ntrain:\n  dataset: ", dataset, "\n  loss: ", loss,
+                        "\n  batch_size: 1\n  steps: 1\n  optimizer: adam\n");
+  };
+  const auto refused = [&](const std::string& dataset, const std::string& field, const std::string& what) {
+    EXPECT_THAT(ProblemsOf(with(dataset)), testing::ElementsAre(IsProblem(4, field, what))) << dataset;
+  };
+  for (const char* good :
+       {"{path: [a, 'b*']}", "{path: 'shared:/a/*'}", "{tokens: {path: a.bin, dtype: uint16, sequence_length: 8}}"}) {
+    EXPECT_THAT(ProblemsOf(with(good)), testing::IsEmpty()) << good;
+  }
+  refused("{}", "train.dataset", "one of path, tokens, random");
+  refused("{path: a, tokens: {path: b, sequence_length: 8}}", "train.dataset", "one of path, tokens, random");
+  refused("{path: [a, '']}", "train.dataset.path[1]", "empty");
+  refused("{path: ['shared:/a', b]}", "train.dataset.path[1]", "all of them not");
+  refused("{path: 'shared:a'}", "train.dataset.path", "go on with `/`");
+  refused("{tokens: {sequence_length: 8}}", "train.dataset.tokens.path", "required");
+  refused("{tokens: {path: a, sequence_length: 0}}", "train.dataset.tokens.sequence_length", "positive");
+  refused("{tokens: {path: a, sequence_length: 99999999999}}", "train.dataset.tokens.sequence_length", "at most");
+  EXPECT_THAT(ProblemsOf(with("{tokens: {path: a, sequence_length: 8}}", "mse")),
+              testing::ElementsAre(IsProblem(4, "train.dataset.tokens", "classes")));
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ class ArtifactInputTest : public ArtifactTest {
   v1::Dataset& UseEvaluation() {
     v1::Dataset& dataset = *spec_.mutable_train()->mutable_evaluate()->mutable_dataset();
     dataset = spec_.train().dataset();
-    dataset.set_path("test.safetensors");
+    dataset.set_path(0, "test.safetensors");
     return dataset;
   }
 

@@ -90,7 +90,7 @@ class SchedulingTest : public testing::Test {
           artifacts(*ArtifactStore::Open(folder / "artifacts", {})),
           loop(clock, 1000, {.begin = [this] { return Begin(); }, .commit = [this] { return Commit(); }}),
           cluster(&loop, {.heartbeat = absl::Seconds(1), .lease = absl::Seconds(5)}),
-          checker(&loop, &cluster.inspector(), &checks, artifacts.get()),
+          checker(&loop, &cluster, &checks, artifacts.get()),
           book(&loop, store.get()),
           profiler(&cluster.inspector(), store.get()),
           scheduler({&loop, &cluster, &book, &checker, &profiler, artifacts.get(), &merges}),

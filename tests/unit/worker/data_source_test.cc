@@ -2,11 +2,15 @@
 
 #include <ATen/ATen.h>
 
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
 #include "common/file.h"
 #include "common/plan/shape.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "worker/data/output_file.h"
+#include "worker/data/read_ahead.h"
 #include "worker/data/tensor_file.h"
 
 namespace gpipe::worker {
@@ -33,7 +37,7 @@ v1::JobSpec RandomSpec(int64_t samples, bool shuffle) {
 absl::StatusOr<std::filesystem::path> NoFiles(const std::string& path) { return absl::NotFoundError(path); }
 
 std::unique_ptr<DataSource> Make(const v1::JobSpec& spec, const DataRole& role = kBoth) {
-  return *DataSource::Create(spec, NoFiles, role, c10::kCPU);
+  return *DataSource::Create(spec, NoFiles, role, {});
 }
 
 Round TrainRound(int64_t epoch, int64_t first, int64_t size) {
@@ -105,19 +109,127 @@ TEST(DataSource, ReadsNamedTensorsOfAFile) {
   ASSERT_TRUE(WriteTensorFile(path, {{"x", 0, x, false}, {"y", 0, y, false}}).ok());
   v1::JobSpec spec;
   v1::Dataset& dataset = *spec.mutable_train()->mutable_dataset();
-  dataset.set_path("d.safetensors");
+  dataset.add_path("d.safetensors");
   dataset.add_inputs("x");
   dataset.set_target("y");
   auto files = [&](const std::string& name) -> absl::StatusOr<std::filesystem::path> { return folder.path() / name; };
-  auto source = *DataSource::Create(spec, files, kBoth, c10::kCPU);
+  auto source = *DataSource::Create(spec, files, kBoth, {});
   const Batch batch = *source->Read(TrainRound(0, 4, 2));
   EXPECT_TRUE(at::equal(batch.inputs.at("input"), x.narrow(0, 4, 2)));
   EXPECT_TRUE(at::equal(batch.target, y.narrow(0, 4, 2)));
 
   dataset.set_target("nothing");
-  const absl::Status missing = DataSource::Create(spec, files, kBoth, c10::kCPU).status();
+  const absl::Status missing = DataSource::Create(spec, files, kBoth, {}).status();
   EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(missing.message()), testing::HasSubstr("nothing"));
+}
+
+TEST(DataSource, SamplesOfSeveralFilesComeOneAfterTheOther) {
+  const TemporaryFolder folder = *TemporaryFolder::Create("data-source-test");
+  const at::Tensor x = at::arange(24, at::kFloat).reshape({12, 2});
+  v1::JobSpec spec;
+  v1::Dataset& dataset = *spec.mutable_train()->mutable_dataset();
+  dataset.add_inputs("x");
+  for (const auto& [first, count] : {std::pair(0, 5), std::pair(5, 0), std::pair(5, 7)}) {
+    dataset.add_path(absl::StrCat(first, "-", count));
+    ASSERT_TRUE(WriteTensorFile(folder.path() / dataset.path(dataset.path_size() - 1),
+                                {{"x", 0, x.narrow(0, first, count), false}})
+                    .ok());
+  }
+  auto files = [&](const std::string& name) -> absl::StatusOr<std::filesystem::path> { return folder.path() / name; };
+  auto source = *DataSource::Create(spec, files, {.inputs = {{0, "input"}}, .targets = false}, {});
+  EXPECT_TRUE(at::equal(source->Read(TrainRound(0, 3, 6))->inputs.at("input"), x.narrow(0, 3, 6)));
+  spec.mutable_train()->set_shuffle(true);
+  source = *DataSource::Create(spec, files, {.inputs = {{0, "input"}}, .targets = false}, {});
+  EXPECT_TRUE(
+      at::equal(source->Read(TrainRound(1, 0, 12))->inputs.at("input"), x.index_select(0, EpochOrder(12, 0, 1))));
+}
+
+// A job on 31 tokens of 16 bits, in windows of 5.
+class TokenSource : public testing::Test {
+ protected:
+  TokenSource() {
+    std::string bytes;
+    for (uint16_t token = 0; token < 31; ++token) bytes.append(reinterpret_cast<const char*>(&token), sizeof(token));
+    std::ofstream(folder_.path() / "t.bin", std::ios::binary) << bytes;
+    v1::Tokens& tokens = *spec_.mutable_train()->mutable_dataset()->mutable_tokens();
+    tokens.add_path("t.bin");
+    tokens.set_dtype(v1::TOKEN_TYPE_UINT16);
+    tokens.set_sequence_length(5);
+    spec_.mutable_train()->mutable_dataset()->add_inputs("input");
+    spec_.mutable_train()->mutable_dataset()->set_target("target");
+  }
+
+  std::unique_ptr<DataSource> Make(const DataSource::Options& options = {}) {
+    auto files = [&](const std::string& name) -> absl::StatusOr<std::filesystem::path> {
+      if (!std::filesystem::exists(folder_.path() / name)) return absl::NotFoundError(name);
+      return folder_.path() / name;
+    };
+    auto source = DataSource::Create(spec_, files, kBoth, options);
+    EXPECT_TRUE(source.ok()) << source.status();
+    return *std::move(source);
+  }
+
+  const TemporaryFolder folder_ = *TemporaryFolder::Create("data-source-test");
+  v1::JobSpec spec_;
+};
+
+TEST_F(TokenSource, GivesWindowsAndTheirTargetsOneTokenLater) {
+  const at::Tensor text = at::arange(31);
+  const Batch batch = *Make()->Read(TrainRound(0, 1, 5));
+  EXPECT_TRUE(at::equal(batch.inputs.at("input"), text.narrow(0, 5, 25).reshape({5, 5})));
+  EXPECT_TRUE(at::equal(batch.target, text.narrow(0, 6, 25).reshape({5, 5})));
+  spec_.mutable_train()->set_shuffle(true);
+  spec_.mutable_train()->set_seed(9);
+  const Batch shuffled = *Make()->Read(TrainRound(2, 0, 6));
+  const at::Tensor windows = text.narrow(0, 0, 30).reshape({6, 5});
+  EXPECT_TRUE(at::equal(shuffled.inputs.at("input"), windows.index_select(0, EpochOrder(6, 9, 2))));
+  EXPECT_TRUE(at::equal(shuffled.target, shuffled.inputs.at("input") + 1));
+}
+
+TEST_F(TokenSource, ATokenThatTheModelHasNoPlaceForIsNamed) {
+  EXPECT_TRUE(Make({.classes = 31})->Read(TrainRound(0, 0, 6)).ok());
+  const absl::Status target = Make({.classes = 30, .input_limit = 31})->Read(TrainRound(0, 0, 6)).status();
+  EXPECT_EQ(target.code(), absl::StatusCode::kOutOfRange);
+  EXPECT_THAT(std::string(target.message()), testing::HasSubstr("the target 30"));
+  EXPECT_THAT(std::string(Make({.classes = 29})->Read(TrainRound(0, 0, 6)).status().message()),
+              testing::HasSubstr("the input 29"));
+}
+
+TEST_F(TokenSource, AFileThatIsChangedUnderTheJobIsNamed) {
+  auto source = Make();
+  ASSERT_TRUE(source->Read(TrainRound(0, 0, 6)).ok());
+  std::filesystem::resize_file(folder_.path() / "t.bin", 10);
+  const absl::Status changed = source->Read(TrainRound(0, 0, 6)).status();
+  EXPECT_EQ(changed.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(changed.message()), testing::HasSubstr("'t.bin' was changed"));
+}
+
+TEST_F(TokenSource, ReadAheadGivesTheRoundsOfTheTimelineInTheirOrder) {
+  pipeline::TimelineSpec timeline{.samples = 6, .batch_size = 4, .steps = 5, .checkpoint_every = 1};
+  ReadAhead ahead(Make(), timeline, c10::kCPU);
+  EXPECT_TRUE(ahead.WaitForFirst().ok());
+  pipeline::RoundCursor cursor(timeline);
+  auto source = Make();
+  while (const auto round = cursor.Next()) {
+    if (round->kind == RoundKind::kCheckpoint) continue;
+    const absl::StatusOr<ReadAhead::Taken> taken = ahead.Take(*round);
+    ASSERT_TRUE(taken.ok()) << taken.status();
+    EXPECT_TRUE(at::equal(taken->batch.target, source->Read(*round)->target));
+    EXPECT_GE(taken->waited, absl::ZeroDuration());
+  }
+  EXPECT_EQ(ahead.Take(TrainRound(9, 0, 4)).status().code(), absl::StatusCode::kInternal) << "there are no more";
+}
+
+TEST_F(TokenSource, ReadAheadGivesTheReadersErrorAndEndsAtAnyTime) {
+  const pipeline::TimelineSpec timeline{.samples = 8, .batch_size = 4, .steps = 5};
+  ReadAhead ahead(Make(), timeline, c10::kCPU);
+  pipeline::RoundCursor cursor(timeline);
+  EXPECT_TRUE(ahead.Take(*cursor.Next()).ok());
+  EXPECT_EQ(ahead.Take(*cursor.Next()).status().code(), absl::StatusCode::kOutOfRange) << "there are 6 windows";
+  ReadAhead wrong(Make({.classes = 3}), {.samples = 4, .batch_size = 4, .steps = 5}, c10::kCPU);
+  EXPECT_THAT(std::string(wrong.WaitForFirst().message()), testing::HasSubstr("is not in [0, 3)"));
+  const ReadAhead unread(Make(), {.samples = 4, .batch_size = 4, .steps = 5}, c10::kCPU);
 }
 
 void AddOutput(const std::string& name, const std::vector<int64_t>& sample, v1::DataType dtype, v1::LayerInfo& last) {

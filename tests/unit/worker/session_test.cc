@@ -111,7 +111,7 @@ class SessionTest : public testing::Test {
   absl::Status Run(std::vector<ScriptedOrchestrator::Script> scripts, std::function<void(Session&)> until,
                    SessionOptions options = Options()) {
     ScriptedOrchestrator orchestrator(std::move(scripts));
-    Session session(std::move(options), orchestrator.stub(), host_, inspector_, outbox_);
+    Session session(std::move(options), orchestrator.stub(), host_, inspector_, surveyor_, outbox_);
     absl::Status ended;
     std::thread thread([&] { ended = session.Run(); });
     until(session);
@@ -128,6 +128,7 @@ class SessionTest : public testing::Test {
                          return inspected;
                        },
                        outbox_};
+  Surveyor surveyor_{SharedFiles(), outbox_};
 };
 
 TEST_F(SessionTest, HandsMessagesToTheEngineInOrder) {
@@ -379,7 +380,7 @@ TEST_F(SessionTest, StopEndsTheWaitForAnOrchestratorThatIsNotThere) {
   auto stub = v1::WorkerSessionService::NewStub(grpc::CreateChannel("127.0.0.1:1", grpc::InsecureChannelCredentials()));
   SessionOptions options = Options();
   options.first_backoff = options.max_backoff = absl::Hours(1);
-  Session session(options, *stub, host_, inspector_, outbox_);
+  Session session(options, *stub, host_, inspector_, surveyor_, outbox_);
   std::thread thread([&] { EXPECT_TRUE(session.Run().ok()); });
   session.Leave("SIGTERM", absl::Seconds(30));
   thread.join();
