@@ -1,6 +1,8 @@
 #ifndef GPIPE_WORKER_ENGINE_ATTEMPT_CONTROL_H_
 #define GPIPE_WORKER_ENGINE_ATTEMPT_CONTROL_H_
 
+#include <stop_token>
+
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "gpipe/v1/worker_session.pb.h"
@@ -30,6 +32,9 @@ class AttemptControl {
   // OK until aborted.
   absl::Status status() const;
 
+  // Stopped when aborted, for work that looks or can be called off.
+  std::stop_token stop_token() const { return stop_.get_token(); }
+
   // Blocks until aborted; returns why.
   absl::Status WaitForAbort();
 
@@ -49,7 +54,8 @@ class AttemptControl {
   GrantGate gate_;
   MessageRendezvous rendezvous_;
 
-  // Held before the locks of gate_, rendezvous_ and the communicator.
+  std::stop_source stop_;
+  // Held before the locks of gate_, rendezvous_, the communicator and what hears of stop_.
   mutable absl::Mutex mutex_;
   Communicator* communicator_ ABSL_GUARDED_BY(mutex_) = nullptr;
   absl::Status aborted_ ABSL_GUARDED_BY(mutex_);
