@@ -22,12 +22,15 @@ class AttemptControl {
   GrantGate& gate() { return gate_; }
   MessageRendezvous& rendezvous() { return rendezvous_; }
 
-  // Wakes the engine wherever it waits: gate, rendezvous, communicator, failpoint. The first reason stays.
+  // Wakes the engine wherever it waits: gate, rendezvous, communicator, a transfer, failpoint. The first reason stays.
   // `announced`: the orchestrator asked for it and waits for Released.
   void Abort(const absl::Status& reason, bool announced);
 
   // The orchestrator lets go of the attempt.
   void Release();
+
+  // Stopped when the attempt is aborted: for what waits for files.
+  std::stop_token stop_token() const { return stop_.get_token(); }
 
   // OK until aborted.
   absl::Status status() const;
@@ -53,6 +56,7 @@ class AttemptControl {
   const v1::AttemptId id_;
   GrantGate gate_;
   MessageRendezvous rendezvous_;
+  std::stop_source stop_;
 
   std::stop_source stop_;
   // Held before the locks of gate_, rendezvous_, the communicator and what hears of stop_.

@@ -16,6 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "worker/data/artifacts.h"
 #include "worker/data/file_cache.h"
+#include "worker/data/range_cache.h"
 #include "worker/engine/activity_tracker.h"
 #include "worker/engine/attempt.h"
 #include "worker/engine/attempt_control.h"
@@ -34,7 +35,8 @@ struct EngineOptions {
   std::filesystem::path work_dir;           // Exists; the engine keeps its files in folders of its own below.
   std::filesystem::path shared_root = "/";  // Of `shared:` paths.
   std::filesystem::path trace_dir;          // Empty: no traces. Else a few rounds of each attempt are traced into it.
-  int64_t cache_bytes = int64_t{64} << 30;  // Of fetched files; what an attempt uses stays in any case.
+  // Of fetched files, what an attempt uses staying in any case; and as many of ranges of archives.
+  int64_t cache_bytes = int64_t{64} << 30;
   Connector connect = Connect;
   Failpoint failpoint;
 };
@@ -63,7 +65,7 @@ class Engine : public AttemptHost {
   // What an attempt is there for.
   using Task = std::variant<v1::Assignment, v1::MeasureLinks>;
 
-  Engine(EngineOptions options, FileCache cache, Artifacts& artifacts, MessageSink& sink);
+  Engine(EngineOptions options, FileCache cache, RangeCache ranges, MessageSink& sink);
 
   // Begins an attempt, or refuses it.
   void Begin(const v1::AttemptId& id, AttemptEvent event, Task task);
@@ -87,11 +89,11 @@ class Engine : public AttemptHost {
   void SendReleased(const v1::AttemptId& attempt);
 
   const EngineOptions options_;
-  Artifacts& artifacts_;
   MessageSink& sink_;
   ActivityTracker activity_;
-  FileCache cache_;      // The engine's thread only.
-  Failpoint failpoint_;  // The engine's thread only.
+  FileCache cache_;       // The engine's thread only.
+  RangeCache artifacts_;  // The engine's thread only.
+  Failpoint failpoint_;   // The engine's thread only.
 
   // Held before the lock of control_ and those of the sink.
   mutable absl::Mutex mutex_;
