@@ -84,6 +84,10 @@ std::string FormatActivity(const v1::Activity& activity) {
     absl::StrAppend(&text, " step ", activity.step());
   }
   if (computing && activity.micro_batch() >= 0) absl::StrAppend(&text, " micro-batch ", activity.micro_batch());
+  if (activity.bytes_done() > 0) {
+    absl::StrAppend(&text, " ", FormatBytes(activity.bytes_done()), ", ", FormatBytes(activity.bytes_per_second()),
+                    "/s");
+  }
   return text;
 }
 

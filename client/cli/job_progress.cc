@@ -25,6 +25,11 @@ void JobProgress::Apply(const v1::WatchJobResponse& update, absl::Time now) {
     case v1::WatchJobResponse::kEvaluation:
       evaluation_ = update.evaluation();
       break;
+    case v1::WatchJobResponse::kActivity:
+      if (const int worker = update.activity().worker(); worker >= 0 && worker < job_.activities_size()) {
+        *job_.mutable_activities(worker) = update.activity().activity();
+      }
+      break;
     default:
       break;
   }

@@ -20,6 +20,10 @@ std::vector<std::string> PlainLines::Take(const v1::WatchJobResponse& update, ab
       if (now - last_progress_ < absl::Seconds(1)) return {};
       last_progress_ = now;
       return {RenderProgressLine(progress_, now)};
+    case v1::WatchJobResponse::kActivity:
+      if (now - last_progress_ < absl::Seconds(1)) return {};
+      last_progress_ = now;
+      return {RenderActivity(progress_.job(), update.activity())};
     case v1::WatchJobResponse::kEvaluation:
       return {RenderEvaluation(update.evaluation())};
     case v1::WatchJobResponse::kCycle:

@@ -91,7 +91,8 @@ std::string StageLine(const JobProgress& progress, int stage, const RenderStyle&
   Line line(style);
   line.Add(absl::StrFormat("stage %-2d %-10s ", stage, WorkerOf(progress.job(), stage)));
   const auto& step = progress.step();
-  // A job's activities come with its changes of state: news before the first step, and history after it.
+  // A job's activities come with its changes of state, and while files are moved: news before the first step, and
+  // history after it.
   if (!step.has_value()) return line.Add(" ").Add(DoingOf(progress.job(), stage)).Take();
   if (stage < step->stage_busy_size()) {
     const double busy = step->stage_busy(stage);
@@ -166,6 +167,12 @@ std::string RenderProgressLine(const JobProgress& progress, absl::Time now) {
   words.insert(words.end(), metrics.begin(), metrics.end());
   if (const auto eta = progress.eta(now)) words.push_back("eta " + FormatClock(*eta));
   return absl::StrJoin(words, "  ");
+}
+
+std::string RenderActivity(const v1::Job& job, const v1::WorkerActivity& activity) {
+  const int worker = activity.worker();
+  const std::string name = worker >= 0 && worker < job.workers_size() ? job.workers(worker) : "?";
+  return absl::StrCat(name, " ", FormatActivity(activity.activity()));
 }
 
 std::string RenderEvaluation(const v1::EvaluationMetrics& evaluation) {

@@ -99,6 +99,9 @@ void Cluster::OnHeartbeat(WorkerEntry& worker, const v1::Heartbeat& heartbeat) {
   v1::OrchestratorMessage message;
   message.mutable_alive();
   Send(worker, std::move(message));
+  if (!worker.attempt.job().empty() && SameAttempt(worker.activity.attempt(), worker.attempt)) {
+    listener_->OnActivity(worker);
+  }
 }
 
 void Cluster::Refuse(Session& session, const absl::Status& why) {

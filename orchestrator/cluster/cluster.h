@@ -22,6 +22,8 @@ class ClusterListener {
   virtual ~ClusterListener() = default;
   // A message that carries the worker's current attempt.
   virtual void OnAttemptMessage(WorkerEntry& worker, const v1::WorkerMessage& message) = 0;
+  // worker.activity, which is of its current attempt, is new.
+  virtual void OnActivity(WorkerEntry& /*worker*/) {}
   // It was working for worker.attempt and is LOST; `why` as in "connection closed".
   virtual void OnWorkerLost(WorkerEntry& worker, std::string_view why) = 0;
   // It was working for worker.attempt and is LEAVING. GrantLeave lets it go.

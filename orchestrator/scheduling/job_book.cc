@@ -156,6 +156,12 @@ void JobBook::AnnounceCycle(LiveJob& job, const v1::CycleDone& cycle) {
   Announce(job, std::move(update));
 }
 
+void JobBook::AnnounceActivity(LiveJob& job, v1::WorkerActivity activity) {
+  v1::WatchJobResponse update;
+  *update.mutable_activity() = std::move(activity);
+  Announce(job, std::move(update));
+}
+
 // Metrics are stored a few times a second: a commit per step would cost more than the step.
 void JobBook::Touch(LiveJob& job) {
   job.dirty = true;

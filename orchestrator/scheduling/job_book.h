@@ -72,6 +72,7 @@ class JobBook {
   void AddStep(LiveJob& job, const v1::StepMetrics& step);
   void AddEvaluation(LiveJob& job, const v1::EvaluationMetrics& evaluation);
   void AnnounceCycle(LiveJob& job, const v1::CycleDone& cycle);
+  void AnnounceActivity(LiveJob& job, v1::WorkerActivity activity);
   // The job's progress changed; it is stored soon.
   void Touch(LiveJob& job);
 

@@ -63,6 +63,19 @@ void Scheduler::OnAttemptMessage(WorkerEntry& worker, const v1::WorkerMessage& m
   if (LiveJob* job = JobOf(worker.attempt); job != nullptr) job->attempt->OnMessage(worker, message);
 }
 
+// Of what a worker computes its steps tell.
+void Scheduler::OnActivity(WorkerEntry& worker) {
+  LiveJob* job = JobOf(worker.attempt);
+  if (job == nullptr || worker.activity.bytes_done() == 0) return;
+  const auto& workers = job->job().workers();
+  const auto found = std::find(workers.begin(), workers.end(), worker.name());
+  if (found == workers.end()) return;
+  v1::WorkerActivity activity;
+  activity.set_worker(static_cast<int>(found - workers.begin()));
+  *activity.mutable_activity() = worker.activity;
+  book_->AnnounceActivity(*job, std::move(activity));
+}
+
 void Scheduler::OnWorkerLost(WorkerEntry& worker, std::string_view why) {
   if (links_.Has(worker.attempt)) return links_.OnLost(worker, why);
   if (LiveJob* job = JobOf(worker.attempt); job != nullptr) job->attempt->OnLost(worker, why);

@@ -55,6 +55,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
 
   // ClusterListener
   void OnAttemptMessage(WorkerEntry& worker, const v1::WorkerMessage& message) override;
+  void OnActivity(WorkerEntry& worker) override;
   void OnWorkerLost(WorkerEntry& worker, std::string_view why) override;
   void OnWorkerLeaving(WorkerEntry& worker, std::string_view reason) override;
   void OnWorkersChanged() override { ScheduleSoon(); }

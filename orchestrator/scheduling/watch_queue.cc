@@ -6,7 +6,9 @@
 namespace gpipe::orchestrator {
 namespace {
 
-bool MayBeDropped(const v1::WatchJobResponse& update) { return update.has_step() || update.has_cycle(); }
+bool MayBeDropped(const v1::WatchJobResponse& update) {
+  return update.has_step() || update.has_cycle() || update.has_activity();
+}
 
 }  // namespace
 

@@ -12,11 +12,11 @@
 
 namespace gpipe::orchestrator {
 
-// Updates on their way to one watcher of a job. A slow watcher misses steps and cycles, the oldest first, and is told
+// Updates on their way to one watcher of a job. A slow watcher misses steps, cycles and activities, the oldest first, and is told
 // how many; the rest always arrives, unless it is so slow that the watch is ended. Any thread may call any method.
 class WatchQueue {
  public:
-  static constexpr size_t kMaxUpdates = 256;    // Steps and cycles are dropped beyond.
+  static constexpr size_t kMaxUpdates = 256;    // Those are dropped beyond.
   static constexpr size_t kMaxRetained = 4096;  // The watch ends beyond.
 
   // The next update, or the end of the watch.

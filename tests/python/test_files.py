@@ -55,6 +55,21 @@ def test_uploads_to_a_slow_disk_lose_no_worker(slow_disk, tmp_path):
         cluster.stop()
 
 
+def test_a_job_that_is_cancelled_while_its_worker_fetches_lets_go_at_once(slow_disk, tmp_path):
+    cluster = Cluster(tmp_path / "cluster", lease_millis=2000)
+    try:
+        cluster.start_worker("w0", environment={"LD_PRELOAD": str(slow_disk), "SLOW_DISK_MILLIS": "5000"})
+        cluster.wait_idle(1)
+        job = cluster.submit(inference_spec(tmp_path, "fetched", mebibytes=16))
+        wait_until(lambda: cluster.job(job)["state"] == "STATE_STARTING", what="the fetch begun")
+        gpipe("job", "cancel", job, address=cluster.address)
+        # A piece is written to its end, the rest of the file is not waited for.
+        wait_until(lambda: [w["state"] for w in cluster.worker_list()] == ["STATE_IDLE"], 20, "the worker idle")
+        assert "LOST" not in (cluster.folder / "orchestrator.log").read_text()
+    finally:
+        cluster.stop()
+
+
 def test_a_file_is_hashed_once_and_again_when_it_has_changed(tmp_path):
     spec = inference_spec(tmp_path, "remembered", mebibytes=1)
     data = tmp_path / "remembered.safetensors"

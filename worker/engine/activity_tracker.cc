@@ -1,5 +1,7 @@
 #include "worker/engine/activity_tracker.h"
 
+#include "absl/time/clock.h"
+
 namespace gpipe::worker {
 
 void ActivityTracker::Begin(const v1::AttemptId& attempt) {
@@ -20,12 +22,21 @@ void ActivityTracker::Set(v1::Phase phase, int stage, int64_t step, int micro_ba
   {
     absl::MutexLock lock(&mutex_);
     changed = phase_ != phase;
+    if (changed) {
+      phase_began_ = absl::Now();
+      bytes_ = 0;
+    }
     phase_ = phase;
     stage_ = stage;
     step_ = step;
     micro_batch_ = micro_batch;
   }
   if (changed) sink_.ActivityChanged();
+}
+
+void ActivityTracker::AddBytes(int64_t bytes) {
+  absl::MutexLock lock(&mutex_);
+  bytes_ += bytes;
 }
 
 v1::Activity ActivityTracker::Get() const {
@@ -36,6 +47,9 @@ v1::Activity ActivityTracker::Get() const {
   activity.set_stage(stage_);
   activity.set_step(step_);
   activity.set_micro_batch(micro_batch_);
+  const double seconds = absl::ToDoubleSeconds(absl::Now() - phase_began_);
+  activity.set_bytes_done(bytes_);
+  if (bytes_ > 0 && seconds > 0) activity.set_bytes_per_second(static_cast<int64_t>(bytes_ / seconds));
   return activity;
 }
 

@@ -5,6 +5,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "gpipe/v1/worker_session.pb.h"
 #include "worker/engine/message_sink.h"
 
@@ -22,6 +23,9 @@ class ActivityTracker {
   // Called before every compute action: a lock that is nearly always free, and a word to the writer on a new phase.
   void Set(v1::Phase phase, int stage = 0, int64_t step = -1, int micro_batch = -1);
 
+  // So many bytes of files more have been fetched or sent in this phase. Heard of with the next heartbeat.
+  void AddBytes(int64_t bytes);
+
   v1::Activity Get() const;
 
  private:
@@ -32,6 +36,9 @@ class ActivityTracker {
   int stage_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t step_ ABSL_GUARDED_BY(mutex_) = -1;
   int micro_batch_ ABSL_GUARDED_BY(mutex_) = -1;
+  // Of the phase.
+  absl::Time phase_began_ ABSL_GUARDED_BY(mutex_);
+  int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace gpipe::worker

@@ -67,7 +67,7 @@ absl::Status Attempt::Prepare() {
 absl::Status Attempt::OpenArchive() {
   if (!assignment_.spec().model().has_exported()) return absl::OkStatus();
   GPIPE_ASSIGN_OR_RETURN(const v1::ArtifactRef ref, RefOf(assignment_.spec().model().exported().path()));
-  GPIPE_ASSIGN_OR_RETURN(archive_, Archive::Open(environment_.artifacts, ref));
+  GPIPE_ASSIGN_OR_RETURN(archive_, Archive::Open(environment_.ranges, ref));
   return absl::OkStatus();
 }
 

@@ -15,6 +15,7 @@
 #include "worker/data/data_source.h"
 #include "worker/data/file_cache.h"
 #include "worker/data/output_file.h"
+#include "worker/data/range_cache.h"
 #include "worker/engine/beacon.h"
 #include "worker/engine/channels.h"
 #include "worker/engine/hosted_stages.h"
@@ -38,6 +39,7 @@ class Attempt {
     Connector connect;
     FileCache& cache;
     Artifacts& artifacts;
+    RangeCache& ranges;  // For what is read of archives.
     MessageSink& sink;
   };
 

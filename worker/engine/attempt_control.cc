@@ -10,6 +10,7 @@ void AttemptControl::Abort(const absl::Status& reason, bool announced) {
   gate_.Abort(reason);
   rendezvous_.Abort(reason);
   if (communicator_ != nullptr) communicator_->Abort(reason);
+  stop_.request_stop();
 }
 
 void AttemptControl::Release() {

@@ -1,6 +1,8 @@
 #ifndef GPIPE_WORKER_ENGINE_ATTEMPT_CONTROL_H_
 #define GPIPE_WORKER_ENGINE_ATTEMPT_CONTROL_H_
 
+#include <stop_token>
+
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "gpipe/v1/worker_session.pb.h"
@@ -20,12 +22,15 @@ class AttemptControl {
   GrantGate& gate() { return gate_; }
   MessageRendezvous& rendezvous() { return rendezvous_; }
 
-  // Wakes the engine wherever it waits: gate, rendezvous, communicator, failpoint. The first reason stays.
+  // Wakes the engine wherever it waits: gate, rendezvous, communicator, a transfer, failpoint. The first reason stays.
   // `announced`: the orchestrator asked for it and waits for Released.
   void Abort(const absl::Status& reason, bool announced);
 
   // The orchestrator lets go of the attempt.
   void Release();
+
+  // Stopped when the attempt is aborted: for what waits for files.
+  std::stop_token stop_token() const { return stop_.get_token(); }
 
   // OK until aborted.
   absl::Status status() const;
@@ -48,6 +53,7 @@ class AttemptControl {
   const v1::AttemptId id_;
   GrantGate gate_;
   MessageRendezvous rendezvous_;
+  std::stop_source stop_;
 
   // Held before the locks of gate_, rendezvous_ and the communicator.
   mutable absl::Mutex mutex_;

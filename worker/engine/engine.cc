@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "common/attempt_id.h"
 #include "common/grpc_status.h"
@@ -33,15 +34,18 @@ v1::WorkerMessage FailedMessage(const v1::AttemptId& attempt, const absl::Status
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options, Artifacts& artifacts, MessageSink& sink) {
   GPIPE_ASSIGN_OR_RETURN(FileCache cache,
                          FileCache::Create(options.work_dir / "cache", options.cache_bytes, artifacts));
-  return std::unique_ptr<Engine>(new Engine(std::move(options), std::move(cache), artifacts, sink));
+  GPIPE_ASSIGN_OR_RETURN(RangeCache ranges,
+                         RangeCache::Create(options.work_dir / "ranges", options.cache_bytes, artifacts));
+  return std::unique_ptr<Engine>(new Engine(std::move(options), std::move(cache), std::move(ranges), artifacts, sink));
 }
 
-Engine::Engine(EngineOptions options, FileCache cache, Artifacts& artifacts, MessageSink& sink)
+Engine::Engine(EngineOptions options, FileCache cache, RangeCache ranges, Artifacts& artifacts, MessageSink& sink)
     : options_(std::move(options)),
       artifacts_(artifacts),
       sink_(sink),
       activity_(sink),
       cache_(std::move(cache)),
+      ranges_(std::move(ranges)),
       failpoint_(options_.failpoint),
       thread_([this] { Loop(); }) {}
 
@@ -171,10 +175,17 @@ void Engine::Run(v1::Assignment assignment, AttemptControl& control) {
   spdlog::info("{}: preparing", Describe(control.id()));
   absl::StatusOr<ScratchFolder> folder = ScratchFolder::Create(options_.work_dir / "attempt");
   if (!folder.ok()) return Fail(folder.status(), control);
-  const Attempt::Environment environment = {options_.device,  options_.data_address,
-                                            folder->path(),   options_.trace_dir,
-                                            options_.connect, cache_,
-                                            artifacts_,       sink_};
+  const Attempt::Environment environment = {options_.device,
+                                            options_.data_address,
+                                            folder->path(),
+                                            options_.trace_dir,
+                                            options_.connect,
+                                            cache_,
+                                            artifacts_,
+                                            ranges_,
+                                            sink_};
+  ranges_.Attend(control.stop_token(), [this](int64_t bytes) { activity_.AddBytes(bytes); });
+  const auto leave = absl::MakeCleanup([this] { ranges_.Attend({}, nullptr); });
   Attempt attempt(environment, std::move(assignment), {activity_, failpoint_, control});
   const absl::Status status = CatchTorch([&] { return RunPhases(attempt, control.id()); });
   if (status.ok()) {

@@ -16,6 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "worker/data/artifacts.h"
 #include "worker/data/file_cache.h"
+#include "worker/data/range_cache.h"
 #include "worker/engine/activity_tracker.h"
 #include "worker/engine/attempt.h"
 #include "worker/engine/attempt_control.h"
@@ -31,9 +32,10 @@ struct EngineOptions {
   c10::Device device = c10::kCPU;
   int threads = 1;
   std::string data_address = "127.0.0.1";
-  std::filesystem::path work_dir;           // Exists; the engine keeps its files in folders of its own below.
-  std::filesystem::path trace_dir;          // Empty: no traces. Else a few rounds of each attempt are traced into it.
-  int64_t cache_bytes = int64_t{64} << 30;  // Of fetched files; what an attempt uses stays in any case.
+  std::filesystem::path work_dir;   // Exists; the engine keeps its files in folders of its own below.
+  std::filesystem::path trace_dir;  // Empty: no traces. Else a few rounds of each attempt are traced into it.
+  // Of fetched files, what an attempt uses staying in any case; and as many of ranges of archives.
+  int64_t cache_bytes = int64_t{64} << 30;
   Connector connect = Connect;
   Failpoint failpoint;
 };
@@ -62,7 +64,7 @@ class Engine : public AttemptHost {
   // What an attempt is there for.
   using Task = std::variant<v1::Assignment, v1::MeasureLinks>;
 
-  Engine(EngineOptions options, FileCache cache, Artifacts& artifacts, MessageSink& sink);
+  Engine(EngineOptions options, FileCache cache, RangeCache ranges, Artifacts& artifacts, MessageSink& sink);
 
   // Begins an attempt, or refuses it.
   void Begin(const v1::AttemptId& id, AttemptEvent event, Task task);
@@ -90,6 +92,7 @@ class Engine : public AttemptHost {
   MessageSink& sink_;
   ActivityTracker activity_;
   FileCache cache_;      // The engine's thread only.
+  RangeCache ranges_;    // The engine's thread only.
   Failpoint failpoint_;  // The engine's thread only.
 
   // Held before the lock of control_ and those of the sink.

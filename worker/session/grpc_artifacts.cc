@@ -41,7 +41,7 @@ TransferOptions GrpcArtifacts::Options() {
   options.stop = stop_;
   if (on_bytes_) {
     options.on_progress = [this, before = int64_t{0}](const FileProgress& progress) mutable {
-      if (progress.doing != FileProgress::Doing::kFetching) return;
+      if (progress.doing == FileProgress::Doing::kHashing) return;
       on_bytes_(progress.done - before);
       before = progress.done;
     };

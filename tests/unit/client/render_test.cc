@@ -220,6 +220,32 @@ TEST(PlainLines, SayEachStateOnceAndProgressOnceASecond) {
   EXPECT_THAT(lines.Take(JobUpdate(v1::Job::STATE_SUCCEEDED), kStart), IsEmpty());
 }
 
+TEST(PlainLines, SayHowFastAWorkerGetsItsFiles) {
+  PlainLines lines;
+  lines.Take(JobUpdate(v1::Job::STATE_STARTING), kStart);
+  v1::WatchJobResponse update;
+  update.mutable_activity()->set_worker(1);
+  v1::Activity& activity = *update.mutable_activity()->mutable_activity();
+  activity.set_phase(v1::PHASE_PREPARING);
+  activity.set_bytes_done(int64_t{3} << 29);
+  activity.set_bytes_per_second(800 << 20);
+  EXPECT_THAT(lines.Take(update, kStart + absl::Seconds(1)), ElementsAre("w1 preparing 1.5 GiB, 800.0 MiB/s"));
+  EXPECT_THAT(lines.Take(update, kStart + absl::Milliseconds(1500)), IsEmpty());
+  update.mutable_activity()->set_worker(7);
+  EXPECT_THAT(lines.Take(update, kStart + absl::Seconds(3)), ElementsAre("? preparing 1.5 GiB, 800.0 MiB/s"));
+}
+
+TEST(RenderLive, ShowsHowFastAWorkerGetsItsFiles) {
+  JobProgress progress;
+  progress.Apply(JobUpdate(v1::Job::STATE_STARTING), kStart);
+  v1::WatchJobResponse update;
+  update.mutable_activity()->set_worker(0);
+  update.mutable_activity()->mutable_activity()->set_phase(v1::PHASE_PREPARING);
+  update.mutable_activity()->mutable_activity()->set_bytes_done(1 << 20);
+  progress.Apply(update, kStart);
+  EXPECT_THAT(absl::StrJoin(RenderLive(progress, {}, kStart), "\n"), HasSubstr("w0          preparing 1.0 MiB, 0 B/s"));
+}
+
 v1::Forecast TwoStages() {
   v1::Forecast forecast;
   forecast.set_step_seconds(0.0125);

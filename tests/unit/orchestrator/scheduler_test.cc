@@ -313,5 +313,30 @@ TEST_F(SchedulerTest, WatchersSeeStatesStepsAndCycles) {
   EXPECT_THAT(seen, ElementsAre(R::kJob, R::kCycle, R::kStep, R::kEvent, R::kJob));
 }
 
+TEST_F(SchedulerTest, WatchersHearOfAWorkerThatMovesFiles) {
+  RunJob();
+  auto queue = std::make_shared<WatchQueue>(/*cycles=*/false);
+  ASSERT_TRUE(Do([&] { return parts_->book.Watch(id_, queue); }).ok());
+  v1::WorkerMessage message;
+  v1::Activity& activity = *message.mutable_heartbeat()->mutable_activity();
+  *activity.mutable_attempt() = w1_->attempt;
+  Say(*w1_, message);  // Of computing there is nothing to say.
+  activity.set_phase(v1::PHASE_CHECKPOINT);
+  activity.set_bytes_done(100);
+  Say(*w1_, message);
+  activity.mutable_attempt()->set_attempt(99);  // Of another attempt.
+  Say(*w1_, message);
+  std::vector<v1::WatchJobResponse> seen;
+  for (int i = 0; i < 2; ++i) {
+    queue->Next([&](std::optional<v1::WatchJobResponse> update, const absl::Status&) { seen.push_back(*update); });
+  }
+  ASSERT_EQ(seen.size(), 2u);
+  EXPECT_TRUE(seen[0].has_job());
+  ASSERT_TRUE(seen[1].has_activity());
+  EXPECT_EQ(seen[1].activity().worker(), 1);
+  EXPECT_EQ(seen[1].activity().activity().bytes_done(), 100);
+  queue->Close(absl::OkStatus());
+}
+
 }  // namespace
 }  // namespace gpipe::orchestrator
