@@ -98,7 +98,7 @@ struct Server::State {
   Cluster cluster;
   // Their work posts to the loop and reads what stands before them; what stands behind them is only called by the loop.
   BackgroundThread checks{"checks", kQueuedChecks};
-  BackgroundThread merges{"merges", kQueuedMerges};
+  BackgroundThread merges{"merges", kQueuedMerges, BackgroundThread::Pace::kYielding};
   SpecChecker checker;
   JobBook book;
   Profiler profiler;

@@ -13,7 +13,7 @@
 namespace gpipe::worker {
 
 // Writes a worker's tensors as a safetensors file into `folder`, uploads it and removes it. On CUDA it waits for the
-// device. RESOURCE_EXHAUSTED when the disk is full. The engine's thread only.
+// device. RESOURCE_EXHAUSTED when the disk is full. One thread at a time for one name.
 absl::StatusOr<v1::ArtifactRef> UploadShard(std::string_view name, const std::vector<NamedTensor>& tensors,
                                             const std::filesystem::path& folder, Artifacts& artifacts);
 

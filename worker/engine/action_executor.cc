@@ -221,6 +221,7 @@ absl::Status ActionExecutor::ReduceGradients(const Action& action) {
 absl::Status ActionExecutor::Update(const Action& action) {
   GPIPE_RETURN_IF_ERROR(
       parts_.beacon.Enter(v1::PHASE_OPTIMIZER, failpoint::kOptimizer, action.stage, round_.round.step));
+  if (parts_.checkpoints != nullptr) GPIPE_RETURN_IF_ERROR(parts_.checkpoints->WaitForCopy());
   const v1::Train& train = parts_.spec.train();
   record_->lr = LearningRate(train, train.lr_schedule(), round_.round.step, parts_.plan.timeline().steps());
   return Timed(action, [&] {

@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "gpipe/v1/worker_session.pb.h"
+#include "worker/checkpoint/checkpoint_writer.h"
 #include "worker/comm/communicator.h"
 #include "worker/data/data_source.h"
 #include "worker/engine/beacon.h"
@@ -30,6 +31,7 @@ class ActionExecutor {
     const SharedGradients& shared_gradients;
     Communicator& communicator;
     TransferQueue& transfers;
+    CheckpointWriter* checkpoints;  // Null without checkpoints.
     Beacon beacon;
   };
 

@@ -123,31 +123,54 @@ absl::Status Attempt::Run() {
                       .reports_loss = stages_->has_last(),
                       .output = output_ ? &*output_ : nullptr},
                      environment_.sink);
+  CreateCheckpoints();
   const SharedGradients shared_gradients(assignment_.plan(), *stages_, environment_.device);
   ActionExecutor executor({assignment_.spec(), assignment_.plan(), *stages_, optimizer_.get(), shared_gradients,
-                           *communicator_, *transfers_, beacon_});
+                           *communicator_, *transfers_, checkpoints_ ? &*checkpoints_ : nullptr, beacon_});
   const pipeline::TimelineSpec timeline = FromProto(assignment_.plan().timeline());
   RoundTrace trace(TraceFile(), environment_.device, pipeline::CountRounds(timeline));
   RoundRunner runner({*programs_, *data_, *transfers_, executor, ledger, beacon_.control.gate(), trace}, timeline);
-  return runner.Run([this](int64_t step) { return SaveCheckpoint(step); });
+  return runner.Run([this](int64_t step) { return BeginCheckpoint(step); });
 }
 
-absl::Status Attempt::SaveCheckpoint(int64_t step) {
+void Attempt::CreateCheckpoints() {
+  if (assignment_.spec().train().checkpoint_every() == 0) return;
+  checkpoints_.emplace(CheckpointWriter::Options{
+      .device = environment_.device,
+      .save = [this](const TrainingState& copy, const std::stop_token& stop) { return SaveCheckpoint(copy, stop); },
+      // The engine hears of it where it waits for its next clock cycle.
+      .on_failure = [this](const absl::Status& why) { beacon_.control.gate().Abort(why); },
+      .stop = beacon_.control.stop_token()});
+}
+
+absl::Status Attempt::BeginCheckpoint(int64_t step) {
   GPIPE_RETURN_IF_ERROR(beacon_.Enter(v1::PHASE_CHECKPOINT, failpoint::kCheckpoint, first_stage_, step));
-  v1::WorkerMessage message;
-  v1::CheckpointShard& shard = *message.mutable_checkpoint_shard();
-  *shard.mutable_attempt() = assignment_.attempt();
-  shard.set_step(step);
-  GPIPE_ASSIGN_OR_RETURN(*shard.mutable_model(), UploadShard("model.safetensors", stages_->OwnState(),
-                                                             environment_.folder, environment_.artifacts));
-  GPIPE_ASSIGN_OR_RETURN(*shard.mutable_optimizer(), UploadShard("optimizer.safetensors", optimizer_->State(),
-                                                                 environment_.folder, environment_.artifacts));
-  environment_.sink.Send(std::move(message));
-  return absl::OkStatus();
+  return checkpoints_->Begin({.step = step, .model = stages_->OwnState(), .optimizer = optimizer_->State()});
+}
+
+absl::Status Attempt::SaveCheckpoint(const TrainingState& copy, const std::stop_token& stop) {
+  const auto save = [&]() -> absl::Status {
+    v1::WorkerMessage message;
+    v1::CheckpointShard& shard = *message.mutable_checkpoint_shard();
+    *shard.mutable_attempt() = assignment_.attempt();
+    shard.set_step(copy.step);
+    GPIPE_ASSIGN_OR_RETURN(*shard.mutable_model(), UploadShard("checkpoint-model.safetensors", copy.model,
+                                                               environment_.folder, environment_.artifacts));
+    GPIPE_RETURN_IF_ERROR(beacon_.Pass(failpoint::kCheckpointWrite, copy.step));
+    if (stop.stop_requested()) return absl::CancelledError("the attempt was aborted");
+    GPIPE_ASSIGN_OR_RETURN(*shard.mutable_optimizer(), UploadShard("checkpoint-optimizer.safetensors", copy.optimizer,
+                                                                   environment_.folder, environment_.artifacts));
+    environment_.sink.Send(std::move(message));
+    return absl::OkStatus();
+  };
+  const absl::Status saved = save();
+  if (saved.ok()) return saved;
+  return absl::Status(saved.code(), absl::StrCat("writing the checkpoint of step ", copy.step, ": ", saved.message()));
 }
 
 absl::StatusOr<v1::Finished> Attempt::Finish() {
   GPIPE_RETURN_IF_ERROR(beacon_.Enter(v1::PHASE_FINISHING, failpoint::kFinishing, first_stage_));
+  if (checkpoints_) GPIPE_RETURN_IF_ERROR(checkpoints_->Wait());
   v1::Finished finished;
   *finished.mutable_attempt() = assignment_.attempt();
   if (output_) {

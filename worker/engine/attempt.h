@@ -6,10 +6,12 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "gpipe/v1/worker_session.pb.h"
+#include "worker/checkpoint/checkpoint_writer.h"
 #include "worker/comm/connect.h"
 #include "worker/data/artifacts.h"
 #include "worker/data/data_source.h"
@@ -55,10 +57,10 @@ class Attempt {
   // Connects with the peers; blocks until all are there.
   absl::Status Join();
 
-  // Executes all rounds as they are granted.
+  // Executes all rounds as they are granted. Checkpoints may still be on their way when it returns.
   absl::Status Run();
 
-  // Uploads the results.
+  // Waits for the last checkpoint, and uploads the results.
   absl::StatusOr<v1::Finished> Finish();
 
   // It failed: breaks the connections, so that no peer waits for this worker.
@@ -69,7 +71,11 @@ class Attempt {
   absl::Status LoadState();
   absl::Status CreateOptimizer();
   absl::Status CreateOutput();
-  absl::Status SaveCheckpoint(int64_t step);
+  void CreateCheckpoints();
+  // Begins one; the rest is done beside the rounds that follow.
+  absl::Status BeginCheckpoint(int64_t step);
+  // The thread of checkpoints_.
+  absl::Status SaveCheckpoint(const TrainingState& copy, const std::stop_token& stop);
   std::vector<NamedTensor> FinalState() const;
   std::filesystem::path TraceFile() const;
   absl::StatusOr<v1::ArtifactRef> RefOf(const std::string& path_in_spec) const;
@@ -89,6 +95,7 @@ class Attempt {
   ChannelMap channels_;
   std::unique_ptr<Communicator> communicator_;
   std::optional<TransferQueue> transfers_;
+  std::optional<CheckpointWriter> checkpoints_;  // Last: its thread uses the others.
 };
 
 }  // namespace gpipe::worker

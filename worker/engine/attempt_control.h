@@ -55,7 +55,7 @@ class AttemptControl {
   MessageRendezvous rendezvous_;
   std::stop_source stop_;
 
-  // Held before the locks of gate_, rendezvous_ and the communicator.
+  // Held before the locks of gate_, rendezvous_, the communicator and what hears of stop_.
   mutable absl::Mutex mutex_;
   Communicator* communicator_ ABSL_GUARDED_BY(mutex_) = nullptr;
   absl::Status aborted_ ABSL_GUARDED_BY(mutex_);

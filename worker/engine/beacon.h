@@ -18,6 +18,11 @@ struct Beacon {
   absl::Status Enter(v1::Phase phase, std::string_view failpoint_name, int stage = 0, int64_t step = -1,
                      int micro_batch = -1) const {
     activity.Set(phase, stage, step, micro_batch);
+    return Pass(failpoint_name, step, micro_batch);
+  }
+
+  // The failpoint alone, for what another thread does beside the engine.
+  absl::Status Pass(std::string_view failpoint_name, int64_t step, int micro_batch = -1) const {
     if (!failpoint.armed()) return absl::OkStatus();
     return failpoint.Hit(failpoint_name, [&] {
       spdlog::warn("stopped at failpoint {}: step {}, micro-batch {}", failpoint_name, step, micro_batch);

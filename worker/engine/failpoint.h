@@ -18,14 +18,16 @@ inline constexpr std::string_view kForward = "worker.forward";
 inline constexpr std::string_view kBackward = "worker.backward";
 inline constexpr std::string_view kOptimizer = "worker.optimizer";
 inline constexpr std::string_view kCheckpoint = "worker.checkpoint";
+// Of the thread that writes it, with the parameters handed over and the optimizer's state not yet.
+inline constexpr std::string_view kCheckpointWrite = "worker.checkpoint_write";
 inline constexpr std::string_view kEvaluation = "worker.evaluation";
 inline constexpr std::string_view kFinishing = "worker.finishing";
-inline constexpr std::string_view kAll[] = {kMeasuring, kPreparing,  kJoining,    kForward,  kBackward,
-                                            kOptimizer, kCheckpoint, kEvaluation, kFinishing};
+inline constexpr std::string_view kAll[] = {kMeasuring, kPreparing,  kJoining,         kForward,    kBackward,
+                                            kOptimizer, kCheckpoint, kCheckpointWrite, kEvaluation, kFinishing};
 }  // namespace failpoint
 
 // At most one failpoint, from GPIPE_FAILPOINT="<name>=stop|kill|error|nan|oom[@k]": it acts at its k-th hit (from 1,
-// the default) and never again. Used by the engine's thread only.
+// the default) and never again. Each name belongs to one thread, the engine's but for kCheckpointWrite.
 class Failpoint {
  public:
   // Never acts.

@@ -30,7 +30,7 @@ class RoundRunner {
     GrantGate& gate;
     RoundTrace& trace;
   };
-  // Saves a checkpoint after so many optimizer steps.
+  // Begins a checkpoint after so many optimizer steps.
   using SaveCheckpoint = absl::FunctionRef<absl::Status(int64_t step)>;
 
   RoundRunner(Parts parts, const pipeline::TimelineSpec& timeline) : parts_(parts), cursor_(timeline) {}

@@ -136,7 +136,7 @@ class TorchOptimizer : public Optimizer {
       const auto found = torch_->state().find(parameter.tensor.unsafeGetTensorImpl());
       if (slots_.empty() || found == torch_->state().end() || !parameter.owned) continue;
       for (const auto& [slot, tensor] : Slots::Read(*found->second)) {
-        result.push_back({absl::StrCat(parameter.name, "/", slot), parameter.layer, tensor.to(at::kCPU)});
+        result.push_back({absl::StrCat(parameter.name, "/", slot), parameter.layer, tensor});
       }
     }
     return result;

@@ -32,9 +32,9 @@ class Optimizer {
   // One update. A parameter without a gradient is left alone.
   virtual absl::Status Step(double lr) = 0;
 
-  // State by parameter name and slot (`0.weight/exp_avg`, `0.weight/momentum_buffer`, `0.weight/step`), as CPU
-  // tensors; empty before the first step. LoadState takes from `state` what belongs to its own parameters; one
-  // that is not in it at all has never had a gradient, and starts without state.
+  // State by parameter name and slot (`0.weight/exp_avg`, `0.weight/momentum_buffer`, `0.weight/step`): live tensors,
+  // which Step changes, but `step`, which is a copy; empty before the first step. LoadState takes from `state` what
+  // belongs to its own parameters; one that is not in it at all has never had a gradient, and starts without state.
   virtual std::vector<NamedTensor> State() const = 0;
   virtual absl::Status LoadState(const Values& state) = 0;
   // The names LoadState looks for.

@@ -1,7 +1,9 @@
 #include "worker/engine/engine.h"
 
+#include <algorithm>
 #include <cmath>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/unit/worker/test_cluster.h"
@@ -190,8 +192,9 @@ TEST(Engine, EveryFailpointNamesItsPhaseAndWakesOnAbort) {
       {"worker.forward", v1::PHASE_FORWARD},       {"worker.backward", v1::PHASE_BACKWARD},
       {"worker.optimizer", v1::PHASE_OPTIMIZER},   {"worker.checkpoint", v1::PHASE_CHECKPOINT},
       {"worker.evaluation", v1::PHASE_EVALUATION}, {"worker.finishing", v1::PHASE_FINISHING}};
-  // All but worker.measuring, which no job passes; see link_probe_test.cc.
-  ASSERT_EQ(phases.size() + 1, std::size(failpoint::kAll));
+  // All but worker.measuring, which no job passes (see link_probe_test.cc), and worker.checkpoint_write, which is
+  // passed beside the phases.
+  ASSERT_EQ(phases.size() + 2, std::size(failpoint::kAll));
   v1::JobSpec spec = TrainingSpec(3, v1::CHECKPOINT_ALWAYS);
   spec.mutable_train()->set_checkpoint_every(2);
   for (const auto& [name, phase] : phases) {
@@ -206,6 +209,54 @@ TEST(Engine, EveryFailpointNamesItsPhaseAndWakesOnAbort) {
     failing.Abort("worker 1 failed");
     failing.WaitForReleased(0);
     failing.WaitForReleased(1);
+  }
+}
+
+// The third and last step's, so that only its writing can keep the workers from finishing.
+v1::JobSpec SpecWithCheckpoint() {
+  v1::JobSpec spec = TrainingSpec(3, v1::CHECKPOINT_ALWAYS);
+  spec.mutable_train()->set_checkpoint_every(1);
+  return spec;
+}
+
+TEST(Engine, TrainingGoesOnWhileACheckpointIsWritten) {
+  TestCluster cluster(2, {{1, "worker.checkpoint_write=stop@1"}});
+  v1::JobSpec spec = TrainingSpec(6, v1::CHECKPOINT_ALWAYS);
+  spec.mutable_train()->set_checkpoint_every(4);
+  cluster.Prepare(spec, kTwo);
+  cluster.GrantAll();
+  ASSERT_TRUE(cluster.sink(1).WaitFor([](const v1::WorkerMessage& m) {
+    const auto& rounds = m.progress().rounds();
+    return std::any_of(rounds.begin(), rounds.end(),
+                       [](const v1::RoundDone& round) { return round.has_loss() && round.step() == 5; });
+  })) << "the last step is not done";
+  ASSERT_TRUE(cluster.sink(0).WaitFor([](const v1::WorkerMessage& m) { return m.has_checkpoint_shard(); }));
+  EXPECT_EQ(cluster.Shards(4).size(), 1u) << "of the worker that does not stand in it";
+  cluster.Abort("cancelled");
+  cluster.WaitForReleased(0);
+  cluster.WaitForReleased(1);
+}
+
+TEST(Engine, AJobFinishesWithAllItsCheckpointsWritten) {
+  TestCluster cluster(2);
+  cluster.Prepare(SpecWithCheckpoint(), kTwo);
+  cluster.GrantAll();
+  cluster.Finish();
+  for (int64_t step : {1, 2, 3}) EXPECT_EQ(cluster.Shards(step).size(), 2u) << step;
+}
+
+TEST(Engine, ACheckpointThatCannotBeWrittenFailsTheAttempt) {
+  for (const char* hit : {"1", "3"}) {  // While it trains, and when it has finished.
+    TestCluster cluster(2, {{1, absl::StrCat("worker.checkpoint_write=error@", hit)}});
+    cluster.Prepare(SpecWithCheckpoint(), kTwo);
+    cluster.GrantAll();
+    const v1::Failed failed = cluster.WaitForFailure(1);
+    EXPECT_EQ(failed.status().message(),
+              absl::StrCat("writing the checkpoint of step ", hit, ": failpoint worker.checkpoint_write"));
+    EXPECT_FALSE(failed.consequence());
+    cluster.Abort("worker 1 failed");
+    cluster.WaitForReleased(0);
+    cluster.WaitForReleased(1);
   }
 }
 
