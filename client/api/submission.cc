@@ -62,14 +62,14 @@ absl::StatusOr<std::vector<spec::NamedFile>> AllFilesOf(const spec::SpecFile& fi
 absl::Status FindWeightsInFolder(spec::SpecFile& file) {
   std::string& weights = *file.spec.mutable_model()->mutable_weights();
   std::error_code error;
-  if (weights.empty() || !fs::is_directory(Resolve(file, weights), error)) return absl::OkStatus();
+  if (weights.empty() || !fs::is_directory(PathOf(file, weights), error)) return absl::OkStatus();
   for (const char* name : {"model.safetensors.index.json", "model.safetensors"}) {
     const std::string path = (fs::path(weights) / name).lexically_normal().string();
-    if (!fs::exists(Resolve(file, path), error)) continue;
+    if (!fs::exists(PathOf(file, path), error)) continue;
     weights = path;
     return absl::OkStatus();
   }
-  return FieldError(kWeights, absl::StrCat("the folder ", Resolve(file, weights).string(),
+  return FieldError(kWeights, absl::StrCat("the folder ", PathOf(file, weights).string(),
                                            " has neither model.safetensors.index.json nor model.safetensors"));
 }
 

@@ -30,6 +30,7 @@ constexpr char kExamples[] =
     "  GPIPE_BIN_DIR       where gpipe-orchestrator and gpipe-worker are; beside this program by default\n"
     "  GPIPE_PYTHON        the Python of gpipe data convert; python3 by default\n"
     "  NO_COLOR            no colours in the live view\n"
+    "  XDG_CACHE_HOME      where hashes of files are remembered, in gpipe/hashes; ~/.cache by default\n"
     "\nEXAMPLES\n"
     "  gpipe run job.yaml                         a private cluster on this machine, gone afterwards\n"
     "  gpipe plan job.yaml --svg plan.svg         stages, what crosses between them, the clock cycles; a drawing\n"

@@ -41,12 +41,14 @@ std::string RenderFileProgress(const FileProgress& progress, absl::Duration elap
 }
 
 void FileProgressLine::Show(const FileProgress& progress, absl::Time now) {
-  if (last_drawn_ == absl::InfinitePast()) last_drawn_ = now + kPatience - kBetweenLines;
   if (path_ != progress.path || doing_ != progress.doing) {
+    // When this is another wait, nobody has had the time to wonder yet.
+    if (now - last_heard_ > kBetweenLines) last_drawn_ = now + kPatience - kBetweenLines;
     path_ = progress.path;
     doing_ = progress.doing;
     began_ = now;
   }
+  last_heard_ = now;
   const bool ends = progress.done >= progress.total;
   if (live_ && ends && drawn_) {
     absl::FPrintF(out_, "\r\x1b[K");

@@ -29,6 +29,7 @@ class FileProgressLine {
   std::filesystem::path path_;
   FileProgress::Doing doing_ = FileProgress::Doing::kHashing;
   absl::Time began_;
+  absl::Time last_heard_ = absl::InfinitePast();
   absl::Time last_drawn_ = absl::InfinitePast();
   bool drawn_ = false;  // There is a line on the terminal that is to go away.
 };

@@ -95,7 +95,7 @@ absl::Status Attempt::CheckShared() const {
 absl::Status Attempt::OpenArchive() {
   if (!assignment_.spec().model().has_exported()) return absl::OkStatus();
   GPIPE_ASSIGN_OR_RETURN(const v1::ArtifactRef ref, RefOf(assignment_.spec().model().exported().path()));
-  GPIPE_ASSIGN_OR_RETURN(archive_, Archive::Open(environment_.artifacts, ref));
+  GPIPE_ASSIGN_OR_RETURN(archive_, Archive::Open(environment_.ranges, ref));
   return absl::OkStatus();
 }
 
@@ -259,7 +259,7 @@ absl::StatusOr<RangedFile> Attempt::OpenRanges(const std::string& path_in_spec) 
   return RangedFile{static_cast<uint64_t>(ref.size()),
                     [this, ref](uint64_t offset, absl::Span<char> data) -> absl::Status {
                       GPIPE_RETURN_IF_ERROR(beacon_.control.status());  // Loading takes long, and may be in vain.
-                      return environment_.artifacts.Read(ref, static_cast<int64_t>(offset), data);
+                      return environment_.ranges.Read(ref, static_cast<int64_t>(offset), data);
                     }};
 }
 

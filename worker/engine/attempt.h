@@ -17,6 +17,7 @@
 #include "worker/data/artifacts.h"
 #include "worker/data/file_cache.h"
 #include "worker/data/output_file.h"
+#include "worker/data/range_cache.h"
 #include "worker/data/read_ahead.h"
 #include "worker/data/shared_files.h"
 #include "worker/engine/beacon.h"
@@ -42,6 +43,7 @@ class Attempt {
     Connector connect;
     FileCache& cache;
     Artifacts& artifacts;
+    RangeCache& ranges;  // For what is read of archives and weights.
     MessageSink& sink;
     SharedFiles shared = SharedFiles();
   };

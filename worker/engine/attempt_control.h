@@ -35,9 +35,6 @@ class AttemptControl {
   // OK until aborted.
   absl::Status status() const;
 
-  // Stopped when aborted, for work that looks or can be called off.
-  std::stop_token stop_token() const { return stop_.get_token(); }
-
   // Blocks until aborted; returns why.
   absl::Status WaitForAbort();
 
@@ -58,7 +55,6 @@ class AttemptControl {
   MessageRendezvous rendezvous_;
   std::stop_source stop_;
 
-  std::stop_source stop_;
   // Held before the locks of gate_, rendezvous_, the communicator and what hears of stop_.
   mutable absl::Mutex mutex_;
   Communicator* communicator_ ABSL_GUARDED_BY(mutex_) = nullptr;

@@ -36,15 +36,16 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options, Ar
                          FileCache::Create(options.work_dir / "cache", options.cache_bytes, artifacts));
   GPIPE_ASSIGN_OR_RETURN(RangeCache ranges,
                          RangeCache::Create(options.work_dir / "ranges", options.cache_bytes, artifacts));
-  return std::unique_ptr<Engine>(new Engine(std::move(options), std::move(cache), std::move(ranges), sink));
+  return std::unique_ptr<Engine>(new Engine(std::move(options), std::move(cache), std::move(ranges), artifacts, sink));
 }
 
-Engine::Engine(EngineOptions options, FileCache cache, RangeCache ranges, MessageSink& sink)
+Engine::Engine(EngineOptions options, FileCache cache, RangeCache ranges, Artifacts& artifacts, MessageSink& sink)
     : options_(std::move(options)),
+      artifacts_(artifacts),
       sink_(sink),
       activity_(sink),
       cache_(std::move(cache)),
-      artifacts_(std::move(ranges)),
+      ranges_(std::move(ranges)),
       failpoint_(options_.failpoint),
       thread_([this] { Loop(); }) {}
 
@@ -181,10 +182,11 @@ void Engine::Run(v1::Assignment assignment, AttemptControl& control) {
                                             options_.connect,
                                             cache_,
                                             artifacts_,
+                                            ranges_,
                                             sink_,
                                             SharedFiles(options_.shared_root)};
-  artifacts_.Attend(control.stop_token(), [this](int64_t bytes) { activity_.AddBytes(bytes); });
-  const auto leave = absl::MakeCleanup([this] { artifacts_.Attend({}, nullptr); });
+  ranges_.Attend(control.stop_token(), [this](int64_t bytes) { activity_.AddBytes(bytes); });
+  const auto leave = absl::MakeCleanup([this] { ranges_.Attend({}, nullptr); });
   Attempt attempt(environment, std::move(assignment), {activity_, failpoint_, control});
   const absl::Status status = CatchTorch([&] { return RunPhases(attempt, control.id()); });
   if (status.ok()) {

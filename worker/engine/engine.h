@@ -65,7 +65,7 @@ class Engine : public AttemptHost {
   // What an attempt is there for.
   using Task = std::variant<v1::Assignment, v1::MeasureLinks>;
 
-  Engine(EngineOptions options, FileCache cache, RangeCache ranges, MessageSink& sink);
+  Engine(EngineOptions options, FileCache cache, RangeCache ranges, Artifacts& artifacts, MessageSink& sink);
 
   // Begins an attempt, or refuses it.
   void Begin(const v1::AttemptId& id, AttemptEvent event, Task task);
@@ -89,11 +89,12 @@ class Engine : public AttemptHost {
   void SendReleased(const v1::AttemptId& attempt);
 
   const EngineOptions options_;
+  Artifacts& artifacts_;
   MessageSink& sink_;
   ActivityTracker activity_;
-  FileCache cache_;       // The engine's thread only.
-  RangeCache artifacts_;  // The engine's thread only.
-  Failpoint failpoint_;   // The engine's thread only.
+  FileCache cache_;      // The engine's thread only.
+  RangeCache ranges_;    // The engine's thread only.
+  Failpoint failpoint_;  // The engine's thread only.
 
   // Held before the lock of control_ and those of the sink.
   mutable absl::Mutex mutex_;

@@ -45,6 +45,13 @@ TEST_F(FileProgressLineTest, WhatIsQuickIsNotWorthALine) {
   EXPECT_EQ(Written(), "");
 }
 
+TEST_F(FileProgressLineTest, NorIsItLongAfterwards) {
+  FileProgressLine line(out_, false);
+  line.Show(At(1000), start_);
+  line.Show(At(1000, FileProgress::Doing::kFetching), start_ + absl::Minutes(1));
+  EXPECT_EQ(Written(), "");
+}
+
 TEST_F(FileProgressLineTest, ALogGetsALineASecond) {
   FileProgressLine line(out_, false);
   for (int i = 0; i <= 100; ++i) line.Show(At(i * 10), start_ + absl::Milliseconds(i * 30));
