@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "exported"
+WITHOUT_WEIGHTS = FOLDER.parent / "without_weights"  # The same models, exported without them.
 sys.path.insert(0, str(FOLDER.parents[2] / "client" / "python"))
 
 import gpipe_weights  # noqa: E402
@@ -219,9 +220,9 @@ def export(module, inputs):
     return model, arguments, program
 
 
-def make_without_weights(name, of):
-    model, _, program = export(*CASES[of][:2])
-    gpipe_weights.save(model, program, FOLDER / f"{name}.pt2", gpipe_weights.left_out(model, False))
+def make_without_weights(name):
+    model, _, program = export(*CASES[name][:2])
+    gpipe_weights.save(model, program, WITHOUT_WEIGHTS / f"{name}.pt2", gpipe_weights.left_out(model, False))
 
 
 def make(name, module, inputs, deterministic):
@@ -249,7 +250,8 @@ def main():
     FOLDER.mkdir(exist_ok=True)
     for name, (module, inputs, deterministic) in CASES.items():
         make(name, module, inputs, deterministic)
-    make_without_weights("tied_without_weights", "tied")
+    WITHOUT_WEIGHTS.mkdir(exist_ok=True)
+    make_without_weights("tied")
 
 
 if __name__ == "__main__":

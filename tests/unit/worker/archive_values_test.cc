@@ -20,7 +20,7 @@ using ::caffe2::serialize::PyTorchStreamReader;
 using ::caffe2::serialize::PyTorchStreamWriter;
 using ::testing::HasSubstr;
 
-const std::filesystem::path kFolder = SourceFolder() / "tests/golden/exported";
+const std::filesystem::path kFolder = SourceFolder() / "tests/golden";
 
 // The model of `tied`, with and without weights.
 class ArchiveValuesTest : public ::testing::Test {
@@ -31,8 +31,8 @@ class ArchiveValuesTest : public ::testing::Test {
     return *std::move(archive);
   }
 
-  const std::unique_ptr<Archive> full_ = Open("tied");
-  const std::unique_ptr<Archive> empty_ = Open("tied_without_weights");
+  const std::unique_ptr<Archive> full_ = Open("exported/tied");
+  const std::unique_ptr<Archive> empty_ = Open("without_weights/tied");
 };
 
 TEST_F(ArchiveValuesTest, WhatHasNoValuesIsDescribedAllTheSame) {
@@ -87,7 +87,7 @@ std::string Compressed(const std::filesystem::path& path) {
 
 TEST_F(ArchiveValuesTest, CompressedRecordsAreRefused) {
   MemoryArtifacts artifacts;
-  const auto archive = Archive::Open(artifacts, artifacts.Add(Compressed(kFolder / "tied.pt2")));
+  const auto archive = Archive::Open(artifacts, artifacts.Add(Compressed(kFolder / "exported/tied.pt2")));
   ASSERT_TRUE(archive.ok()) << archive.status();
   EXPECT_THAT(std::string((*archive)->Load("up.weight", at::kCPU).status().message()), HasSubstr("is compressed"));
 }
