@@ -100,7 +100,7 @@ class Attempt {
   struct Member {
     std::string name;
     bool prepared = false;
-    std::optional<v1::Finished> result;
+    std::optional<v1::Finished> result = {};
     bool gone = false;  // Lost, or left when it was done.
     bool released = false;
   };
