@@ -4,7 +4,8 @@ ever having them, and a folder of random weights as Hugging Face writes it, a sh
 
     bench/decoder.py --preset 8b --out FOLDER [--inside] [--sequences 8]
 
-writes FOLDER/model.pt2, FOLDER/weights/ and FOLDER/data.safetensors. With --inside the archive holds the weights instead.
+writes FOLDER/model.pt2, FOLDER/weights/ and FOLDER/data.safetensors. With --inside the archive holds the weights
+instead.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class Block(nn.Module):
         self.down = nn.Linear(shape.inner, width, **at)
 
     def forward(self, x: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(self.norms[0](x)).chunk(3, -1))
+        parts = self.qkv(self.norms[0](x)).chunk(3, -1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         mixed = functional.scaled_dot_product_attention(rotate(q, turn), rotate(k, turn), v, is_causal=True)
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
         y = self.norms[1](x)
@@ -81,7 +83,8 @@ class Decoder(nn.Module):
         self.norm = nn.RMSNorm(shape.width, eps=1e-5, dtype=shape.dtype)
         self.head = nn.Linear(shape.width, shape.vocabulary, bias=False, dtype=shape.dtype)
         size = shape.width // shape.heads
-        angles = torch.outer(torch.arange(float(shape.tokens)), 10000.0 ** (-torch.arange(0, size, 2) / size)).repeat(1, 2)
+        frequencies = 10000.0 ** (-torch.arange(0, size, 2) / size)
+        angles = torch.outer(torch.arange(float(shape.tokens)), frequencies).repeat(1, 2)
         self.register_buffer("turn", torch.stack((angles.cos(), angles.sin())).to(shape.dtype), persistent=False)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:

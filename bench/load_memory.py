@@ -5,8 +5,8 @@ orchestrator and two workers on CPUs of this machine, with the weights in the ar
     bench/load_memory.py [--preset mid] [--tokens 16] [--folder DIR] [--sent]
 
 The job is inference over two sequences, so that all there is besides the weights is small. `grew` is from the idle
-worker to the most it ever had; a part of it is LibTorch's own code, read from its files when it first runs. The files are
-dropped from the page cache before. With --sent nothing is read from the orchestrator's disk.
+worker to the most it ever had; a part of it is LibTorch's own code, read from its files when it first runs. The files
+are dropped from the page cache before. With --sent nothing is read from the orchestrator's disk.
 """
 
 import argparse
@@ -29,7 +29,8 @@ MIB = 2**20
 def spec_of(shape: decoder.Shape, inside: bool) -> dict:
     model = {"exported": {"path": "model.pt2"}} | ({} if inside else {"weights": "weights"})
     # Half of the blocks each.
-    return {"name": "memory", "model": model, "pipeline": {"split": [f"blocks.{shape.layers // WORKERS}"], "chunks": 1},
+    return {"name": "memory", "model": model,
+            "pipeline": {"split": [f"blocks.{shape.layers // WORKERS}"], "chunks": 1},
             "infer": {"inputs": "data.safetensors", "batch_size": 2}}
 
 
@@ -37,15 +38,17 @@ def stage_bytes(shape: decoder.Shape) -> list[int]:
     """Of parameters."""
     sizes = [0] * WORKERS
     for name, parameter in decoder.empty_decoder(shape).named_parameters():
-        block = int(name.split(".")[1]) if name.startswith("blocks.") else 0 if name.startswith("embed") else shape.layers
-        sizes[min(WORKERS - 1, block // (shape.layers // WORKERS))] += parameter.nbytes
+        block = int(name.split(".")[1]) if name.startswith("blocks.") else shape.layers
+        stage = 0 if name.startswith("embed") else min(WORKERS - 1, block // (shape.layers // WORKERS))
+        sizes[stage] += parameter.nbytes
     return sizes
 
 
 def submit(cluster: common.Cluster, spec: pathlib.Path) -> tuple[str, int, float]:
     """The job, the client's most bytes, and its seconds."""
     begin = time.perf_counter()
-    process = subprocess.Popen([str(common.BIN / "gpipe"), "job", "submit", str(spec), "-o", "json"], stdout=subprocess.PIPE, text=True,
+    process = subprocess.Popen([str(common.BIN / "gpipe"), "job", "submit", str(spec), "-o", "json"],
+                               stdout=subprocess.PIPE, text=True,
                                env=dict(os.environ, GPIPE_ORCHESTRATOR=cluster.address))
     said = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -70,15 +73,15 @@ def one_job(folder: pathlib.Path, shape: decoder.Shape, inside: bool, sent: bool
             done = cluster.wait(job, 600)
             seconds = time.perf_counter() - begin
             assert done["state"] == "STATE_SUCCEEDED", done
-            print(f"{'archive' if inside else 'files of their own'}: read by itself {disk:.1f} s, submit {submitted:.1f} s, "
-                  f"whole job {seconds:.1f} s")
+            print(f"{'archive' if inside else 'files of their own'}: read by itself {disk:.1f} s, "
+                  f"submit {submitted:.1f} s, whole job {seconds:.1f} s")
             print(f"  client: at most {client / MIB:.0f} MiB; orchestrator: at most "
                   f"{resident(cluster.orchestrator.pid)['peak'] / MIB:.0f}")
             for name, size in zip(done["workers"], stage_bytes(shape)):
                 peak = resident(cluster.workers[name].pid)["peak"]
                 grew = peak - idle[name]
-                print(f"  {name}: stage of {size / MIB:.0f} MiB, idle {idle[name] / MIB:.0f}, at most {peak / MIB:.0f}; "
-                      f"grew by the stage and {(grew - size) / MIB:.0f} MiB", flush=True)
+                print(f"  {name}: stage of {size / MIB:.0f} MiB, idle {idle[name] / MIB:.0f}, at most "
+                      f"{peak / MIB:.0f}; grew by the stage and {(grew - size) / MIB:.0f} MiB", flush=True)
         finally:
             cluster.stop()
 

@@ -309,7 +309,8 @@ def _left_as_it_is(model: nn.Module, args: tuple, kwargs: dict[str, Any], compar
     where the model runs to be compared."""
     modes = {module: module.training for module in model.modules()}
     try:
-        with torch.random.fork_rng(_cuda_devices(model, args, kwargs)), values_kept(model, compared), torch.enable_grad():
+        with (torch.random.fork_rng(_cuda_devices(model, args, kwargs)), values_kept(model, compared),
+              torch.enable_grad()):
             yield
     finally:
         for module, mode in modes.items():

@@ -1,5 +1,5 @@
-"""Models without their weights, for gpipe_export: those whose parameters are on PyTorch's meta device, where a tensor has
-a shape and a type, and takes no memory.
+"""Models without their weights, for gpipe_export: those whose parameters are on PyTorch's meta device, where a tensor
+has a shape and a type, and takes no memory.
 
 An archive says of a tensor whose values are elsewhere that it is on the meta device. Its record is empty, and there is
 one for each storage, so that tied parameters are known; torch.export.load gives it as a tensor on the meta device.
@@ -98,10 +98,11 @@ def _fake(mode: FakeTensorMode, tensor: torch.Tensor) -> torch.Tensor:
 def _refuse_lost_buffers(model: nn.Module) -> None:
     """A buffer that is not in the state_dict() must have its value in the archive."""
     state = model.state_dict(keep_vars=True)
-    lost = [name for name, buffer in model.named_buffers(remove_duplicate=False) if buffer.is_meta and name not in state]
+    buffers = model.named_buffers(remove_duplicate=False)
+    lost = [name for name, buffer in buffers if buffer.is_meta and name not in state]
     if lost:
-        raise ExportError(f"buffer '{lost[0]}' is on the meta device, and is not in the state_dict(), so that no file of "
-                          "weights has it; make the model in `with gpipe_export.empty_weights():`, which leaves "
+        raise ExportError(f"buffer '{lost[0]}' is on the meta device, and is not in the state_dict(), so that no file "
+                          "of weights has it; make the model in `with gpipe_export.empty_weights():`, which leaves "
                           "buffers their values")
 
 
@@ -127,7 +128,8 @@ def save(model: nn.Module, program: torch.export.ExportedProgram, path: pathlib.
     kept = {name: state[name] for name in names if name in state}
     for name, tensor in program.constants.items():
         if isinstance(tensor, FakeTensor) or (isinstance(tensor, torch.Tensor) and tensor.is_meta):
-            raise ExportError(f"'{name}' is on the meta device, and no part of the state_dict(); register it as a buffer")
+            raise ExportError(f"'{name}' is on the meta device, and no part of the state_dict(); register it as a "
+                              "buffer")
     try:
         for name, tensor in kept.items():
             empty = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="meta")

@@ -294,8 +294,8 @@ def test_a_pretrained_model_embeds_sentences_as_pytorch_does(tmp_path):
     found = next(iter(load_file(tmp_path / "out" / "outputs.safetensors").values()))
 
     there = Embedder(transformers.AutoModel.from_config(config())).eval()
-    lost = there.encoder.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in weights.items()},
-                                         strict=False)
+    exact = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    lost = there.encoder.load_state_dict(exact, strict=False)
     assert not lost.missing_keys and lost.unexpected_keys == ["embeddings.position_ids"]
     with torch.no_grad():
         expected = there(**inputs)
