@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT / "client" / "python"))
 from gpipe_export import empty_weights, gpipe_export  # noqa: E402
 
 SHARD_BYTES = 2 << 30
+POOL = 1 << 22  # Random numbers.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,10 +115,20 @@ def write_program(shape: Shape, path: pathlib.Path, inside: bool = False) -> Non
 
 
 def drawn(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Of a large tensor the numbers repeat, each block of them from elsewhere in one pool: to draw billions takes minutes."""
     generator = torch.Generator().manual_seed(1)
+    pool = torch.empty(POOL).normal_(0, 0.02, generator=generator)
     for name, parameter in model.named_parameters():
-        values = torch.empty(parameter.shape, dtype=parameter.dtype)
-        yield name, values.fill_(1) if values.dim() < 2 else values.normal_(0, 0.02, generator=generator)
+        values = torch.ones(parameter.shape, dtype=parameter.dtype)
+        if values.dim() > 1:
+            fill(values.view(-1), pool.to(values.dtype), generator)
+        yield name, values
+
+
+def fill(values: torch.Tensor, pool: torch.Tensor, generator: torch.Generator) -> None:
+    for block in values.split(POOL // 2):
+        begin = int(torch.randint(POOL - len(block) + 1, (), generator=generator))
+        block.copy_(pool[begin:begin + len(block)])
 
 
 def write_weights(model: nn.Module, folder: pathlib.Path) -> int:

@@ -69,7 +69,6 @@ def spec_of(options: argparse.Namespace) -> dict:
 
 
 def plan(spec: pathlib.Path, workers: int) -> None:
-    begin = time.perf_counter()
     for command in (["validate"], ["plan", "--workers", str(workers)]):
         begin = time.perf_counter()
         common.gpipe(command[0], spec, *command[1:], timeout=600)
@@ -114,6 +113,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--checkpoint", default="never")
+    parser.add_argument("--runs", type=int, choices=[1, 2], default=2, help="cold, or cold and warm")
     parser.add_argument("--folder", type=pathlib.Path)
     options = parser.parse_args()
     print(f"{common.machine()}; {options.preset}, {options.workers} workers, {options.chunks} micro-batches")
@@ -126,7 +126,7 @@ def main() -> None:
         print(f"{size / GIB:.2f} GiB of weights, read from the disk in {sum(map(read_seconds, files)):.1f} s", flush=True)
         spec = common.write_spec(folder, spec_of(options))
         plan(spec, options.workers)
-        for state in ("cold", "warm"):
+        for state in ("cold", "warm")[:options.runs]:
             print(f"{state}:", flush=True)
             for file in files if state == "cold" else []:
                 drop_from_cache(file)

@@ -41,7 +41,10 @@ void Admission::OnPlanChecked(uint64_t id, absl::StatusOr<CheckedSpec> checked) 
   auto found = plannings_.find(id);
   if (found == plannings_.end()) return;
   if (!checked.ok()) return FinishPlan(id, checked.status());
-  if (!checked->layers.has_value()) return FinishPlan(id, checked->undescribed);
+  if (!checked->layers.has_value()) {
+    const bool alone = parts_.cluster->registry().Connected(found->second.spec.pipeline().device()).empty();
+    return FinishPlan(id, alone ? NoWorker() : checked->undescribed);
+  }
   Planning& planning = found->second;
   if (planning.validate_only && !checked->weights.ok()) return FinishPlan(id, checked->weights);
   planning.checked = *std::move(checked);
