@@ -98,8 +98,9 @@ absl::Status Archive::Parse() {
 absl::Status Archive::FindValues() {
   std::map<std::string, std::string> names;  // Of those without values, by record.
   for (auto& [name, tensor] : weights_) {
-    const std::string record = absl::StrCat(kWeights, tensor.record);
-    if (IsEmpty(tensor) || (!tensor.elsewhere && HasBytes(record))) continue;
+    if (IsEmpty(tensor)) continue;
+    GPIPE_RETURN_IF_ERROR(CheckRecord(name, tensor));
+    if (!tensor.elsewhere && HasBytes(RecordOf(name))) continue;
     tensor.elsewhere = true;
     const auto [first, added] = names.emplace(tensor.record, name);
     if (added || absl::StartsWith(tensor.record, exported::kElsewhereRecord)) continue;
@@ -109,7 +110,9 @@ absl::Status Archive::FindValues() {
                      "save it with gpipe_export, which does"));
   }
   for (const auto& [name, tensor] : constants_) {
-    if (IsEmpty(tensor) || (!tensor.elsewhere && HasBytes(absl::StrCat(kConstants, tensor.record)))) continue;
+    if (IsEmpty(tensor)) continue;
+    GPIPE_RETURN_IF_ERROR(CheckRecord(name, tensor));
+    if (!tensor.elsewhere && HasBytes(RecordOf(name))) continue;
     return absl::InvalidArgumentError(
         absl::StrCat("'", name,
                      "' has no value: it is no part of state_dict(), so that no file of weights has it; "
@@ -182,6 +185,20 @@ absl::StatusOr<at::Tensor> Archive::Load(const std::string& name, c10::Device de
   return loaded;
 }
 
+absl::Status Archive::CheckRecord(const std::string& name, const StoredTensor& tensor) const {
+  if (tensor.elsewhere) return absl::OkStatus();
+  const std::string record = RecordOf(name);
+  if (!reader_->hasRecord(record)) return absl::InvalidArgumentError(absl::StrCat("the archive has no ", record));
+  const auto type = TypeOf(tensor);
+  if (!type.ok()) return absl::OkStatus();  // The program need not use it.
+  const uint64_t bytes = reader_->getRecordSize(record);
+  const uint64_t needed =
+      at::detail::computeStorageNbytes(tensor.sizes, tensor.strides, c10::elementSize(*type), tensor.offset);
+  if (bytes == 0 || bytes >= needed) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("tensor '", name, "' has ", bytes, " bytes in the archive instead of ", needed));
+}
+
 bool Archive::HasBytes(const std::string& record) const {
   return reader_->hasRecord(record) && reader_->getRecordSize(record) > 0;
 }
@@ -210,15 +227,9 @@ absl::StatusOr<at::Tensor> Archive::LoadRecord(const std::string& name, const St
                                                c10::Device device) const {
   GPIPE_ASSIGN_OR_RETURN(const c10::ScalarType type, TypeOf(tensor));
   if (IsEmpty(tensor)) return at::empty_strided(tensor.sizes, tensor.strides, at::device(device).dtype(type));
-  const std::string record = RecordOf(name);
-  if (!reader_->hasRecord(record)) return absl::InvalidArgumentError(absl::StrCat("the archive has no ", record));
-  const size_t bytes = reader_->getRecordSize(record), element = c10::elementSize(type);
+  const size_t element = c10::elementSize(type);
   const uint64_t needed = at::detail::computeStorageNbytes(tensor.sizes, tensor.strides, element, tensor.offset);
-  if (needed > bytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tensor '", name, "' has ", bytes, " bytes in the archive instead of ", needed));
-  }
-  GPIPE_ASSIGN_OR_RETURN(const uint64_t begin, OffsetOf(record));
+  GPIPE_ASSIGN_OR_RETURN(const uint64_t begin, OffsetOf(RecordOf(name)));
   const uint64_t first = static_cast<uint64_t>(tensor.offset) * element;
   const at::Tensor memory =
       at::empty({static_cast<int64_t>((needed - first) / element)}, at::device(device).dtype(type));

@@ -50,7 +50,7 @@ class Archive {
   bool HasValues(const std::string& name) const;
 
   // A new tensor with the bytes of the archive, which are read in pieces (TensorLoader). NOT_FOUND: no such tensor.
-  // INVALID_ARGUMENT: its record is missing, compressed or too short; it was exported without values.
+  // INVALID_ARGUMENT: its record is compressed; it was exported without values.
   absl::StatusOr<at::Tensor> Load(const std::string& name, c10::Device device) const;
   // The same with any values.
   absl::StatusOr<at::Tensor> Allocate(const std::string& name, c10::Device device) const;
@@ -65,8 +65,11 @@ class Archive {
 
   explicit Archive(Source source);
   absl::Status Parse();
-  // Marks the tensors that have none. INVALID_ARGUMENT: it is not known which of those are tied, or one is a constant.
+  // Marks the tensors that have none. INVALID_ARGUMENT: it is not known which of those are tied, or one is a constant; a
+  // record is missing or too short.
   absl::Status FindValues();
+  // Whether the record of a tensor that is said to be in the archive is there, as far as its size tells.
+  absl::Status CheckRecord(const std::string& name, const exported::StoredTensor& tensor) const;
   void FindTies();
   absl::StatusOr<std::string> ReadText(const std::string& record) const;
   absl::StatusOr<const exported::StoredTensor*> Find(const std::string& name) const;
