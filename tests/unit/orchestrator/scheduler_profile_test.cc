@@ -32,11 +32,11 @@ TEST_F(SchedulerProfileTest, OneWorkerOfEachKindIsMeasured) {
 }
 
 TEST_F(SchedulerProfileTest, WorkersOfDifferentSpeedGetDifferentShares) {
-  Connect("w0", "cpu", "EPYC");
+  FakeWorker& first = Connect("w0", "cpu", "EPYC");
   FakeWorker& last = Connect("x0", "cpu", "Xeon");
   slow_workers_ = {"w0"};
   EXPECT_THAT(Get(Submit(spec_)->id()).balance(), ElementsAre(1, 2));
-  EXPECT_EQ(last.plan.layers(0).forward_nanos(), 3000);  // As the worker that gets it has measured it.
+  EXPECT_EQ(first.plan.layers(0).forward_nanos(), 3000);  // As the worker that gets it has measured it.
   EXPECT_EQ(last.plan.layers(2).forward_nanos(), 1000);
 }
 
