@@ -8,9 +8,12 @@
 
 namespace gpipe {
 
-// A JSON object from outside. Nesting is bounded, so that hostile text cannot exhaust the stack; a key that stands
-// twice in one object, which the JSON library would silently resolve, is refused. INVALID_ARGUMENT reads as the end of
-// a sentence: `is nested too deeply`.
+// A JSON value from outside, in time linear in its text. Nesting is bounded, so that hostile text cannot exhaust the
+// stack; a key that stands twice in one object, which the JSON library would silently resolve, is refused.
+// INVALID_ARGUMENT reads as the end of a sentence: `is nested too deeply`.
+absl::StatusOr<nlohmann::json> ParseJson(std::string_view text, int max_depth);
+
+// The same, and it is an object.
 absl::StatusOr<nlohmann::json> ParseJsonObject(std::string_view text, int max_depth);
 
 }  // namespace gpipe

@@ -10,6 +10,7 @@
 #include "common/exported/graph_parser.h"
 #include "common/exported/json_find.h"
 #include "common/exported/value_names.h"
+#include "common/json_object.h"
 #include "common/status_macros.h"
 #include "nlohmann/json.hpp"
 
@@ -25,19 +26,14 @@ absl::Status Malformed(const std::string& what) {
   return absl::InvalidArgumentError(absl::StrCat("malformed program: ", what));
 }
 
-// Discarded when it is no JSON, or nested too deeply.
-json ParseShallow(std::string_view text) {
-  bool too_deep = false;
-  const auto watch_depth = [&](int depth, json::parse_event_t, json&) { return !(too_deep |= depth > kMaxDepth); };
-  json value = json::parse(text, watch_depth, /*allow_exceptions=*/false);
-  return too_deep ? json(json::value_t::discarded) : value;
-}
-
-absl::StatusOr<json> ParseJson(std::string_view text) {
-  json value = ParseShallow(text);
-  if (value.is_discarded() || !value.is_object()) return Malformed("not a JSON object, or nested too deeply");
+absl::StatusOr<json> ParseRoot(std::string_view text) {
+  absl::StatusOr<json> value = ParseJsonObject(text, kMaxDepth);
+  if (!value.ok()) return Malformed(absl::StrCat("it ", value.status().message()));
   return value;
 }
+
+// Of a description within the program; null when it is no JSON.
+json ParseInner(const std::string& text) { return ParseJson(text, kMaxDepth).value_or(json()); }
 
 std::string TextAt(const json& value, const char* pointer) {
   const json& text = Find(value, pointer);
@@ -124,7 +120,7 @@ absl::StatusOr<UserInput> DescribeUserInput(const Input& input, const Program& p
 void NameLeaves(const json& spec, const std::string& path, std::vector<std::string>& names) {
   const json& children = Find(spec, "/children_spec");
   if (TextAt(spec, "/type").empty()) return names.push_back(path);
-  const json keys = ParseShallow(TextAt(spec, "/context"));
+  const json keys = ParseInner(TextAt(spec, "/context"));
   for (size_t i = 0; i < children.size(); ++i) {
     const bool keyed = keys.is_array() && keys.size() == children.size() && keys[i].is_string();
     const std::string key = keyed ? keys[i].get<std::string>() : absl::StrCat(i);
@@ -134,7 +130,7 @@ void NameLeaves(const json& spec, const std::string& path, std::vector<std::stri
 
 std::vector<std::string> LeafNames(const json& root) {
   const std::string text = TextAt(root, "/graph_module/module_call_graph/0/signature/out_spec");
-  const json spec = ParseShallow(text);
+  const json spec = ParseInner(text);
   std::vector<std::string> names;
   if (spec.is_array() && spec.size() == 2) NameLeaves(spec[1], "", names);
   return names;
@@ -192,7 +188,7 @@ absl::Status CheckSignature(const Program& program) {
 }  // namespace
 
 absl::StatusOr<Program> ParseProgram(std::string_view text) {
-  GPIPE_ASSIGN_OR_RETURN(const json root, ParseJson(text));
+  GPIPE_ASSIGN_OR_RETURN(const json root, ParseRoot(text));
   GPIPE_RETURN_IF_ERROR(CheckVersion(root));
   Program program;
   GPIPE_ASSIGN_OR_RETURN(program.graph, ParseGraph(Find(root, "/graph_module/graph")));
