@@ -57,6 +57,8 @@ def submit_and_stop_in_a_checkpoint(cluster: Cluster, folder: pathlib.Path) -> s
     job = cluster.submit(write_spec(folder, training_spec("victim", workers=2, steps=40)))
     wait_until(lambda: where_it_stopped(cluster, "w1"), 60, "w1 stopped")
     wait_until(lambda: int(cluster.job(job).get("steps_done", 0)) >= 24, what="steps beside the checkpoint")
+    # Parts are joined beside the training, with what the machine has left.
+    wait_until(lambda: int(cluster.job(job).get("checkpoint_step", 0)) > 0, what="a whole checkpoint")
     assert int(cluster.job(job)["checkpoint_step"]) == 8
     return job
 
