@@ -9,8 +9,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "client/api/json.h"
+#include "common/artifacts/layout.h"
 #include "common/artifacts/transfer.h"
 #include "common/file.h"
+#include "common/link_or_copy.h"
+#include "common/sha256.h"
 #include "common/status_macros.h"
 #include "nlohmann/json.hpp"
 
@@ -40,19 +43,35 @@ int Rank(const v1::ResultFile& file) {
   return path.filename() == "manifest.json" ? 2 : 1;
 }
 
-absl::Status PullFile(ClusterClient& client, const v1::ResultFile& file, const fs::path& folder) {
+// False: it does not lie there, or cannot be had from there.
+bool LinkFile(const fs::path& artifacts, const v1::ArtifactRef& ref, const fs::path& path) {
+  if (artifacts.empty() || !IsSha256(ref.sha256())) return false;
+  const fs::path content = ArtifactPath(artifacts, ref.sha256());
+  std::error_code error;
+  if (fs::file_size(content, error) != static_cast<uintmax_t>(ref.size()) || error) return false;
+  const absl::StatusOr<LinkKind> linked = LinkOrCopyFile(content, path, HardLinks::kIfOnlyName);
+  if (!linked.ok()) return false;
+  if (*linked == LinkKind::kCopy && !SyncPath(path).ok()) return false;
+  return SyncPath(path.parent_path()).ok();
+}
+
+absl::Status PullFile(ClusterClient& client, const v1::ResultFile& file, const fs::path& folder,
+                      const fs::path& artifacts) {
   if (!StaysInside(file.path())) {
     return absl::DataLossError(absl::StrCat("the orchestrator names a result '", file.path(), "' outside its folder"));
   }
   const fs::path path = folder / file.path();
   GPIPE_RETURN_IF_ERROR(MakeFolder(path.parent_path()));
+  if (LinkFile(artifacts, file.artifact(), path)) return absl::OkStatus();
   return DownloadFile(client.artifacts(), file.artifact(), path, client.transfer_options());
 }
 
-absl::Status PullFiles(ClusterClient& client, const v1::Job& job, const fs::path& folder) {
+absl::Status PullFiles(ClusterClient& client, const v1::Job& job, const fs::path& folder, const fs::path& artifacts) {
   std::vector<v1::ResultFile> files(job.results().begin(), job.results().end());
   std::ranges::stable_sort(files, {}, Rank);
-  for (const v1::ResultFile& file : files) GPIPE_RETURN_IF_ERROR(PullFile(client, file, folder));
+  for (const v1::ResultFile& file : files) {
+    GPIPE_RETURN_IF_ERROR(PullFile(client, file, folder, artifacts));
+  }
   return absl::OkStatus();
 }
 
@@ -137,12 +156,13 @@ absl::Status PrepareFolder(const fs::path& folder) {
   return access(folder.c_str(), W_OK | X_OK) == 0 ? absl::OkStatus() : ErrnoStatus(errno, "cannot write to", folder);
 }
 
-absl::Status PullResults(ClusterClient& client, const v1::Job& job, const fs::path& folder, bool continues) {
+absl::Status PullResults(ClusterClient& client, const v1::Job& job, const fs::path& folder,
+                         const PullOptions& options) {
   GPIPE_RETURN_IF_ERROR(PrepareFolder(folder));
   GPIPE_ASSIGN_OR_RETURN(const v1::ListJobMetricsResponse metrics, client.ListJobMetrics(job.id()));
-  GPIPE_RETURN_IF_ERROR(WriteMetrics(metrics, folder, continues));
+  GPIPE_RETURN_IF_ERROR(WriteMetrics(metrics, folder, options.continues));
   GPIPE_RETURN_IF_ERROR(RemoveEarlierResults(job, folder));
-  GPIPE_RETURN_IF_ERROR(PullFiles(client, job, folder));
+  GPIPE_RETURN_IF_ERROR(PullFiles(client, job, folder, options.artifacts));
   return WriteFileAtomically(folder / "job.json", absl::StrCat(ToJson(job, JsonStyle::kDocument), "\n"));
 }
 

@@ -12,13 +12,21 @@ namespace gpipe::client {
 // Makes the folder if it is not there, and says why it cannot be written to: before a job, rather than after it.
 absl::Status PrepareFolder(const std::filesystem::path& folder);
 
+struct PullOptions {
+  // The job goes on with the one whose results the folder has: that one's metrics and evaluations of earlier steps
+  // stay.
+  bool continues = false;
+  // The folder of the orchestrator's artifacts, where it is on this machine and goes away after this: what lies there
+  // is linked, not fetched. Empty: everything is fetched.
+  std::filesystem::path artifacts;
+};
+
 // Writes what a job made into `folder`, which is prepared: metrics.jsonl, evaluation.jsonl, job.json, and
 // the files of job.results (model.safetensors or outputs.safetensors, checkpoints/). Those files are replaced; a
 // job that succeeded without a model or outputs removes those of an earlier one; everything else stays. Each appears
-// whole or not at all; manifests of checkpoints come after what they describe. When the job `continues` the one whose
-// results the folder has, that one's metrics and evaluations of earlier steps stay.
+// whole or not at all; manifests of checkpoints come after what they describe. See PullOptions.
 absl::Status PullResults(ClusterClient& client, const v1::Job& job, const std::filesystem::path& folder,
-                         bool continues = false);
+                         const PullOptions& options = {});
 
 // One line of metrics.jsonl or evaluation.jsonl: plain JSON, numbers as numbers, without the end of line.
 std::string MetricsLine(const v1::StepMetrics& step);

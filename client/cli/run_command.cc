@@ -59,7 +59,8 @@ absl::StatusOr<ExitCode> FinishJob(PrivateCluster& cluster, const std::string& i
   std::error_code error;
   const bool continues = !options.resume.empty() && fs::equivalent(options.resume, folder, error);
   WarnOfChanges(cluster.local());
-  const absl::Status pulled = PullResults(client, progress.job(), folder, continues);
+  const absl::Status pulled =
+      PullResults(client, progress.job(), folder, {.continues = continues, .artifacts = cluster.local().artifacts()});
   const ExitCode code = ReportEnd(client, progress, global, stderr);  // The job's own end comes first.
   if (code == ExitCode::kFailed) ShowLog(cluster.local(), progress.job());
   GPIPE_RETURN_IF_ERROR(pulled);

@@ -5,8 +5,10 @@
 
 #include "client/cli/job_output.h"
 #include "client/cli/spec_commands.h"
+#include "common/artifacts/layout.h"
 #include "common/file.h"
 #include "common/plan/shape.h"
+#include "common/sha256.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/unit/client/fake_orchestrator.h"
@@ -117,6 +119,24 @@ TEST_F(PullTest, AManifestComesOnlyAfterWhatItDescribes) {
   lost.mutable_artifact()->set_sha256(std::string(64, '0'));
   EXPECT_TRUE(absl::IsNotFound(Pull()));
   EXPECT_EQ(Read("checkpoints/20/manifest.json"), "(missing)");
+}
+
+TEST_F(PullTest, WhatLiesOnThisMachineIsNotFetched) {
+  const std::filesystem::path artifacts = folder_.path() / "artifacts";
+  Sha256 hash;
+  hash.Update("weights");
+  v1::ResultFile& file = *job_.add_results();  // Which the orchestrator does not send.
+  file.set_path("model.safetensors");
+  file.mutable_artifact()->set_sha256(hash.HexDigest());
+  file.mutable_artifact()->set_size(7);
+  const std::filesystem::path content = ArtifactPath(artifacts, file.artifact().sha256());
+  std::filesystem::create_directories(content.parent_path());
+  std::ofstream(content) << "weights";
+  ASSERT_TRUE(PullResults(client_, job_, out(), {.artifacts = artifacts}).ok());
+  EXPECT_EQ(Read("model.safetensors"), "weights");
+
+  std::ofstream(content) << "torn";
+  EXPECT_TRUE(absl::IsNotFound(PullResults(client_, job_, out(), {.artifacts = artifacts}))) << "it is fetched";
 }
 
 TEST_F(PullTest, ANameThatLeadsOutOfTheFolderIsRefused) {
