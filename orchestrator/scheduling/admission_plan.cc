@@ -22,6 +22,12 @@ absl::Status NoWorker() {
       "--orchestrator HOST:PORT");
 }
 
+// What the checks have found that the job's owner may want to know, whichever way the plan is made.
+void AddNotes(const CheckedSpec& checked, v1::PlanJobResponse& response) {
+  response.mutable_notes()->Add(checked.notes.begin(), checked.notes.end());
+  if (!checked.weights.ok()) response.add_notes(std::string(checked.weights.message()));
+}
+
 }  // namespace
 
 void Admission::Plan(const v1::PlanJobRequest& request, const v1::JobSpec& spec, PlanCallback done) {
@@ -63,6 +69,7 @@ absl::StatusOr<v1::PlanJobResponse> Admission::RespondUnmeasured(const Planning&
     return Respond(planning);
   }
   v1::PlanJobResponse response;
+  AddNotes(planning.checked, response);
   response.mutable_plan()->mutable_layers()->Assign(layers.begin(), layers.end());
   return response;
 }
@@ -133,8 +140,7 @@ absl::StatusOr<v1::PlanJobResponse> Admission::Respond(const Planning& planning)
   if (!planning.measured.empty()) request.links = parts_.scheduler->links().Find(planning.hosts).value_or(Links{});
   GPIPE_ASSIGN_OR_RETURN(request.balance, Balance(request));
   v1::PlanJobResponse response;
-  response.mutable_notes()->Add(planning.checked.notes.begin(), planning.checked.notes.end());
-  if (!planning.checked.weights.ok()) response.add_notes(std::string(planning.checked.weights.message()));
+  AddNotes(planning.checked, response);
   GPIPE_ASSIGN_OR_RETURN(*response.mutable_plan(), MakePlan(request));
   const v1::Program& program = response.plan().programs(0);
   response.set_bubble_share(pipeline::BubbleShare(request.workers, program.micro_batch_sizes_size()));
