@@ -104,8 +104,8 @@ absl::Status AddResume(FileDelivery& delivery, const std::string& resume, v1::Su
   GPIPE_ASSIGN_OR_RETURN(const std::vector<v1::ArtifactRef> refs,
                          delivery.Give({folder / kManifest, folder / kModel, folder / kOptimizer}));
   *files.mutable_manifest() = refs[0];
-  *files.mutable_model() = refs[1];
-  *files.mutable_optimizer() = refs[2];
+  (*files.mutable_files())[kModel] = refs[1];
+  (*files.mutable_files())[kOptimizer] = refs[2];
   return absl::OkStatus();
 }
 

@@ -49,8 +49,9 @@ absl::Status CheckResume(const v1::SubmitJobRequest& request) {
   if (request.resume_job().size() > kMaxJobId) errors.Add("resume_job", "is too long");
   if (!files) return errors.ToStatus();
   CheckRef("resume_files.manifest", request.resume_files().manifest(), errors);
-  CheckRef("resume_files.model", request.resume_files().model(), errors);
-  CheckRef("resume_files.optimizer", request.resume_files().optimizer(), errors);
+  for (const auto& [name, ref] : request.resume_files().files()) {
+    CheckRef(absl::StrCat("resume_files.files[", name.substr(0, kMaxRequestId), "]"), ref, errors);
+  }
   return errors.ToStatus();
 }
 

@@ -83,6 +83,11 @@ absl::StatusOr<Manifest> FetchManifest(const ArtifactStore& store, const v1::Art
   return manifest;
 }
 
+v1::ArtifactRef FileNamed(const v1::ResumeFiles& files, const std::string& name) {
+  const auto found = files.files().find(name);
+  return found == files.files().end() ? v1::ArtifactRef() : found->second;
+}
+
 // Digests that cannot be one are the request's fault, by field.
 absl::Status CheckRefs(const v1::ResumeFiles& files) {
   FieldErrors errors;
@@ -90,8 +95,8 @@ absl::Status CheckRefs(const v1::ResumeFiles& files) {
     if (!IsSha256(ref.sha256())) errors.Add(field, "needs the sha256 of an uploaded file");
   };
   check("resume_files.manifest", files.manifest());
-  check("resume_files.model", files.model());
-  check("resume_files.optimizer", files.optimizer());
+  check("resume_files.model", FileNamed(files, "model.safetensors"));
+  check("resume_files.optimizer", FileNamed(files, "optimizer.safetensors"));
   return errors.ToStatus();
 }
 
@@ -103,8 +108,8 @@ absl::StatusOr<CheckpointFiles> AssembleCheckpoint(ArtifactStore& store, std::st
   std::vector<v1::ArtifactRef> models;
   std::vector<v1::ArtifactRef> optimizers;
   for (const v1::CheckpointShard& shard : shards) {
-    if (shard.has_model()) models.push_back(shard.model());
-    if (shard.has_optimizer()) optimizers.push_back(shard.optimizer());
+    models.insert(models.end(), shard.model().begin(), shard.model().end());
+    optimizers.insert(optimizers.end(), shard.optimizer().begin(), shard.optimizer().end());
   }
   GPIPE_ASSIGN_OR_RETURN(Merged model, Merge(store, models));
   GPIPE_ASSIGN_OR_RETURN(Merged optimizer, Merge(store, optimizers));
@@ -128,11 +133,13 @@ absl::StatusOr<v1::ArtifactRef> MergeModel(ArtifactStore& store, absl::Span<cons
 absl::StatusOr<CheckpointFiles> CheckResumeFiles(const ArtifactStore& store, const v1::ResumeFiles& files) {
   GPIPE_RETURN_IF_ERROR(CheckRefs(files));
   GPIPE_ASSIGN_OR_RETURN(Manifest manifest, FetchManifest(store, files.manifest()));
-  GPIPE_RETURN_IF_ERROR(CheckFile(store, "resume_files.model", files.model(), manifest.model, manifest.model_tensors));
+  const v1::ArtifactRef model = FileNamed(files, "model.safetensors");
+  const v1::ArtifactRef optimizer = FileNamed(files, "optimizer.safetensors");
+  GPIPE_RETURN_IF_ERROR(CheckFile(store, "resume_files.model", model, manifest.model, manifest.model_tensors));
   GPIPE_RETURN_IF_ERROR(
-      CheckFile(store, "resume_files.optimizer", files.optimizer(), manifest.optimizer, manifest.optimizer_tensors));
+      CheckFile(store, "resume_files.optimizer", optimizer, manifest.optimizer, manifest.optimizer_tensors));
   return CheckpointFiles{
-      .step = manifest.step, .manifest = files.manifest(), .model = files.model(), .optimizer = files.optimizer()};
+      .step = manifest.step, .manifest = files.manifest(), .model = model, .optimizer = optimizer};
 }
 
 }  // namespace gpipe::orchestrator

@@ -52,8 +52,8 @@ void Attempt::SendAssignments() {
   *assignment.mutable_spec() = setup_.spec;
   assignment.mutable_files()->insert(setup_.files.begin(), setup_.files.end());
   if (setup_.resume.has_value()) {
-    *assignment.mutable_resume_model() = setup_.resume->model;
-    *assignment.mutable_resume_optimizer() = setup_.resume->optimizer;
+    *assignment.add_resume_model() = setup_.resume->model;
+    *assignment.add_resume_optimizer() = setup_.resume->optimizer;
   }
   for (const std::string& name : setup_.workers) {
     const v1::Hello& hello = cluster_->registry().Find(name)->hello;

@@ -25,7 +25,7 @@ absl::StatusOr<std::vector<v1::ResultFile>> JoinResults(ArtifactStore& artifacts
   std::vector<v1::ResultFile> results;
   std::vector<v1::ArtifactRef> parts;
   for (const v1::Finished& worker : finished) {
-    if (worker.has_model()) parts.push_back(worker.model());
+    parts.insert(parts.end(), worker.model().begin(), worker.model().end());
     if (!worker.has_outputs()) continue;
     GPIPE_RETURN_IF_ERROR(artifacts.Path(worker.outputs()).status());
     results.push_back(Result("outputs.safetensors", worker.outputs()));

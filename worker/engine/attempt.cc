@@ -100,8 +100,8 @@ absl::Status Attempt::OpenArchive() {
 }
 
 absl::Status Attempt::LoadState() {
-  if (assignment_.has_resume_model()) {
-    GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, environment_.cache.Fetch(assignment_.resume_model()));
+  if (!assignment_.resume_model().empty()) {
+    GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, environment_.cache.Fetch(assignment_.resume_model(0)));
     return LoadModel(file, stages_->State());
   }
   const v1::Model& model = assignment_.spec().model();
@@ -113,7 +113,7 @@ absl::Status Attempt::LoadState() {
 }
 
 InitialValues Attempt::StartValues() const {
-  const bool follow = assignment_.has_resume_model() || !assignment_.spec().model().weights().empty();
+  const bool follow = !assignment_.resume_model().empty() || !assignment_.spec().model().weights().empty();
   return follow ? InitialValues::kFollow : InitialValues::kArchive;
 }
 
@@ -121,8 +121,8 @@ absl::Status Attempt::CreateOptimizer() {
   if (!assignment_.spec().has_train()) return absl::OkStatus();
   GPIPE_ASSIGN_OR_RETURN(optimizer_, Optimizer::Create(assignment_.spec().train().optimizer(),
                                                        stages_->TrainableParameters(), environment_.device));
-  if (!assignment_.has_resume_optimizer()) return absl::OkStatus();
-  GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, environment_.cache.Fetch(assignment_.resume_optimizer()));
+  if (assignment_.resume_optimizer().empty()) return absl::OkStatus();
+  GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, environment_.cache.Fetch(assignment_.resume_optimizer(0)));
   return LoadOptimizer(file, *optimizer_);
 }
 
@@ -189,11 +189,11 @@ absl::Status Attempt::SaveCheckpoint(const TrainingState& copy, const std::stop_
     v1::CheckpointShard& shard = *message.mutable_checkpoint_shard();
     *shard.mutable_attempt() = assignment_.attempt();
     shard.set_step(copy.step);
-    GPIPE_ASSIGN_OR_RETURN(*shard.mutable_model(), UploadShard("checkpoint-model.safetensors", copy.model,
+    GPIPE_ASSIGN_OR_RETURN(*shard.add_model(), UploadShard("checkpoint-model.safetensors", copy.model,
                                                                environment_.folder, environment_.artifacts));
     GPIPE_RETURN_IF_ERROR(beacon_.Pass(failpoint::kCheckpointWrite, copy.step));
     if (stop.stop_requested()) return absl::CancelledError("the attempt was aborted");
-    GPIPE_ASSIGN_OR_RETURN(*shard.mutable_optimizer(), UploadShard("checkpoint-optimizer.safetensors", copy.optimizer,
+    GPIPE_ASSIGN_OR_RETURN(*shard.add_optimizer(), UploadShard("checkpoint-optimizer.safetensors", copy.optimizer,
                                                                    environment_.folder, environment_.artifacts));
     environment_.sink.Send(std::move(message));
     return absl::OkStatus();
@@ -214,7 +214,7 @@ absl::StatusOr<v1::Finished> Attempt::Finish() {
                            environment_.artifacts.Upload(environment_.folder / "outputs.safetensors"));
   }
   if (assignment_.spec().has_train()) {
-    GPIPE_ASSIGN_OR_RETURN(*finished.mutable_model(),
+    GPIPE_ASSIGN_OR_RETURN(*finished.add_model(),
                            UploadShard("model.safetensors", FinalState(), environment_.folder, environment_.artifacts));
   }
   return finished;

@@ -14,8 +14,8 @@ class ArtifactCheckpointTest : public ArtifactTest {
                             int64_t step = 20) {
     v1::CheckpointShard shard;
     shard.set_step(step);
-    *shard.mutable_model() = Put(SafetensorsBytes(model));
-    *shard.mutable_optimizer() = Put(SafetensorsBytes(optimizer));
+    *shard.add_model() = Put(SafetensorsBytes(model));
+    *shard.add_optimizer() = Put(SafetensorsBytes(optimizer));
     return shard;
   }
 
@@ -31,8 +31,8 @@ class ArtifactCheckpointTest : public ArtifactTest {
   static v1::ResumeFiles ResumeOf(const CheckpointFiles& files) {
     v1::ResumeFiles resume;
     *resume.mutable_manifest() = files.manifest;
-    *resume.mutable_model() = files.model;
-    *resume.mutable_optimizer() = files.optimizer;
+    (*resume.mutable_files())["model.safetensors"] = files.model;
+    (*resume.mutable_files())["optimizer.safetensors"] = files.optimizer;
     return resume;
   }
 
@@ -86,7 +86,7 @@ TEST_F(ArtifactCheckpointTest, AnOptimizerWithoutStateHasAFileWithoutTensors) {
 
 TEST_F(ArtifactCheckpointTest, AMissingShardMakesNoCheckpoint) {
   v1::CheckpointShard shard = Shard({Floats("0.weight", {2})}, {});
-  *shard.mutable_model() = RefOf("never uploaded");
+  *shard.add_model() = RefOf("never uploaded");
   int before = CountFiles();
   EXPECT_THAT(AssembleCheckpoint(*store_, "job-1", {shard}).status(), HasCode(StatusCode::kNotFound));
   EXPECT_EQ(CountFiles(), before);
@@ -102,7 +102,7 @@ TEST_F(ArtifactCheckpointTest, TwoShardsWithTheSameNameAreRefused) {
 
 TEST_F(ArtifactCheckpointTest, AShardThatIsNoSafetensorsFileIsRefused) {
   v1::CheckpointShard shard = Shard({}, {});
-  *shard.mutable_model() = Put("garbage");
+  *shard.add_model() = Put("garbage");
   EXPECT_THAT(AssembleCheckpoint(*store_, "job-1", {shard}).status(), HasCode(StatusCode::kInvalidArgument));
 }
 
@@ -130,16 +130,16 @@ TEST_F(ArtifactCheckpointTest, ResumesFromItsFiles) {
 TEST_F(ArtifactCheckpointTest, ResumeNamesTheFileThatDoesNotFit) {
   v1::ResumeFiles files = ResumeOf(AssembleTwo());
   v1::ResumeFiles torn = files;
-  *torn.mutable_model() = Put(SafetensorsBytes({Floats("0.weight", {2})}));
+  (*torn.mutable_files())["model.safetensors"] = Put(SafetensorsBytes({Floats("0.weight", {2})}));
   ExpectViolation(CheckResumeFiles(*store_, torn).status(), "resume_files.model");
   torn = files;
-  *torn.mutable_optimizer() = files.model();
+  (*torn.mutable_files())["optimizer.safetensors"] = files.files().at("model.safetensors");
   ExpectViolation(CheckResumeFiles(*store_, torn).status(), "resume_files.optimizer");
   torn = files;
   *torn.mutable_manifest() = Put("{}");
   ExpectViolation(CheckResumeFiles(*store_, torn).status(), "resume_files.manifest");
   torn = files;
-  torn.clear_model();
+  torn.mutable_files()->erase("model.safetensors");
   ExpectViolation(CheckResumeFiles(*store_, torn).status(), "resume_files.model");
 }
 

@@ -262,7 +262,7 @@ TEST_F(RestartTest, ARunningJobGoesOnFromItsCheckpointAndNoStepAppearsTwice) {
   EXPECT_EQ(w0_->plan.timeline().first_step(), 2);
   auto prepare = w0_->Take(OrchestratorMessage::kPrepare);
   ASSERT_TRUE(prepare.has_value());
-  EXPECT_TRUE(prepare->prepare().has_resume_optimizer());
+  EXPECT_EQ(prepare->prepare().resume_optimizer_size(), 1);
   EXPECT_EQ(Get(id_).steps_done(), 2);
   Run();
   SayRound(*w0_, 0, 0, 2);

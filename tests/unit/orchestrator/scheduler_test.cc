@@ -119,7 +119,7 @@ TEST_F(SchedulerTest, AResultThatIsNotThereFailsTheJob) {
   RunJob();
   v1::WorkerMessage message;
   *message.mutable_finished()->mutable_attempt() = w0_->attempt;
-  message.mutable_finished()->mutable_model()->set_sha256(std::string(64, 'a'));
+  message.mutable_finished()->add_model()->set_sha256(std::string(64, 'a'));
   Say(*w0_, message);
   SayFinished(*w1_);
   SayReleased(*w0_);

@@ -139,13 +139,13 @@ TEST(Engine, ResumesWithTheCurveOfAnUninterruptedRunOnAnotherCut) {
   cluster.Finish();
   std::vector<v1::ArtifactRef> models, optimizers;
   for (const v1::CheckpointShard& shard : cluster.Shards(4)) {
-    models.push_back(shard.model());
-    optimizers.push_back(shard.optimizer());
+    models.push_back(shard.model(0));
+    optimizers.push_back(shard.optimizer(0));
   }
   ASSERT_EQ(models.size(), 3u);
   v1::Assignment resume;
-  *resume.mutable_resume_model() = cluster.Merge(models);
-  *resume.mutable_resume_optimizer() = cluster.Merge(optimizers);
+  *resume.add_resume_model() = cluster.Merge(models);
+  *resume.add_resume_optimizer() = cluster.Merge(optimizers);
   v1::Plan plan = MakePlan(spec, kTwo);
   plan.mutable_timeline()->set_first_step(4);
   cluster.Prepare(spec, plan, 2, resume);
