@@ -173,7 +173,7 @@ TrainingResult Train(const v1::JobSpec& spec, const Cut& cut) {
   cluster.Prepare(spec, cut);
   cluster.GrantAll();
   std::vector<v1::ArtifactRef> models;
-  for (const v1::Finished& finished : cluster.Finish()) models.push_back(finished.model());
+  for (const v1::Finished& finished : cluster.Finish()) models.push_back(finished.model(0));
   TrainingResult result;
   for (const v1::RoundDone& round : cluster.Rounds(cut.workers() - 1)) {
     if (!round.has_loss()) continue;
