@@ -127,6 +127,7 @@ void Attempt::OnProgress(int index, const v1::Progress& progress) {
   if (!completed.ok()) spdlog::warn("worker {}: {}", members_[index].name, StdView(completed.message()));
   for (const v1::CycleDone& cycle : cycles_.Take(window_.ticks_done())) host_->OnCycle(*this, cycle);
   CollectRounds(index, progress);
+  LetLeave();
   SendGrants();
 }
 
@@ -165,6 +166,7 @@ void Attempt::OnFinished(int index, const v1::Finished& finished) {
   if (phase_ != Phase::kRunning) return;
   if (!members_[index].result.has_value()) ++finished_;
   members_[index].result = finished;
+  spdlog::info("{}: {} has finished ({} of {})", setup_.id.job(), members_[index].name, finished_, members_.size());
   if (finished_ < members_.size()) return;
   std::vector<v1::Finished> results;
   for (const Member& member : members_) results.push_back(*member.result);

@@ -101,7 +101,8 @@ class Attempt {
     std::string name;
     bool prepared = false;
     std::optional<v1::Finished> result = {};
-    bool gone = false;  // Lost, or left when it was done.
+    bool gone = false;     // Lost, or left when it was done.
+    bool leaving = false;  // Wants to, and is needed until all rounds are done.
     bool released = false;
   };
 
@@ -119,6 +120,9 @@ class Attempt {
   void SendGrants();
 
   // attempt_failure.cc
+  // Whether a worker may go: it has finished, and all others have received what it sent.
+  bool IsDone(const Member& member) const { return member.result.has_value() && window_.all_done(); }
+  void LetLeave();
   void OnFailed(int index, const v1::Failed& failed);
   void OnReleased(int index);
   void Suspect(const v1::Failure& consequence);

@@ -63,20 +63,26 @@ void Attempt::Suspect(const v1::Failure& consequence) {
 
 void Attempt::OnLost(WorkerEntry& worker, std::string_view why) {
   const int index = IndexOf(worker.name());
-  const bool needed = !members_[index].result.has_value();
+  const bool needed = !IsDone(members_[index]);
   members_[index].gone = true;
   if (needed) Fail(FailureOf(index, "WORKER_LOST", "was lost", why));
   ConcludeIfSettled();
 }
 
-// A worker that has done its part may go at once.
+// A worker that has done its part may go as soon as the others have received it.
 void Attempt::OnLeaving(WorkerEntry& worker, std::string_view reason) {
   const int index = IndexOf(worker.name());
-  if (members_[index].result.has_value()) {
-    members_[index].gone = true;
-    return cluster_->GrantLeave(worker);
+  if (!members_[index].result.has_value()) return Fail(FailureOf(index, "WORKER_LEFT", "left", reason));
+  members_[index].leaving = true;
+  LetLeave();
+}
+
+void Attempt::LetLeave() {
+  for (Member& member : members_) {
+    if (!member.leaving || member.gone || !IsDone(member)) continue;
+    member.gone = true;
+    cluster_->GrantLeave(*cluster_->registry().Find(member.name));
   }
-  Fail(FailureOf(index, "WORKER_LEFT", "left", reason));
 }
 
 void Attempt::OnReleased(int index) {

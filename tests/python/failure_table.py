@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""kill -9 of a worker in each phase of a job, as a table: phase, seconds until FAILED, reason shown.
+"""Workers that die in each phase of a job, as a table: phase, signal, seconds until the job has ended, how and why.
 
-The worker stops at a failpoint of the phase, so that it is killed there and nowhere else.
+The worker stops at a failpoint of the phase, so that it is killed there and nowhere else. `sent` is one that has sent
+all it has to send, while another one has not received it; `finished` one whose results are uploaded, while another one
+still uploads.
     failure_table.py [--device cuda:0]
 """
 
 import argparse
+import functools
 import pathlib
 import re
 import signal
@@ -87,21 +90,68 @@ def lose_worker(cluster: Cluster, folder: pathlib.Path, point: str, how=signal.S
     return time.monotonic() - begin, cluster.job(job)
 
 
+def inference_spec(name: str, device: str = "any") -> dict:
+    """Four mini-batches of four micro-batches over three workers."""
+    spec = training_spec(name, device=device)
+    del spec["train"]
+    spec["infer"] = {"random_inputs": {"shape": [64, 16], "seed": 1}, "batch_size": 16}
+    return spec
+
+
+def hold_last_worker(cluster: Cluster, folder: pathlib.Path, spec: dict, point: str, device=DEVICE) -> str:
+    """Runs a job on w0, w1, w2 until w2 has stopped at the failpoint. Returns its id."""
+    cluster.start_worker("w0", device)
+    cluster.start_worker("w1", device)
+    cluster.start_worker("w2", device, environment=failpoint(point, "stop"))
+    cluster.wait_idle(3)
+    job = cluster.submit(write_spec(folder, spec))
+    wait_until(lambda: where_it_stopped(cluster, "w2"), 60, f"w2 stopped at {point}")
+    return job
+
+
+def lose_sender(cluster: Cluster, folder: pathlib.Path, how: int, device=DEVICE):
+    """Ends w1 when it has sent its last micro-batch, and w2 has not taken it. Returns (seconds until FAILED, job)."""
+    job = hold_last_worker(cluster, folder, inference_spec("sent", device), "worker.forward@16", device)
+    begin = time.monotonic()
+    cluster.workers["w1"].send_signal(how)
+    gpipe("job", "wait", job, "--timeout", 30, address=cluster.address, check=False)
+    return time.monotonic() - begin, cluster.job(job)
+
+
+def lose_finished(cluster: Cluster, folder: pathlib.Path, how: int, device=DEVICE):
+    """Ends w1 when it has finished, and w2 has not; then w2. Returns (seconds until w1 had gone, job)."""
+    job = hold_last_worker(cluster, folder, training_spec("finished", device=device), "worker.finishing", device)
+    log = cluster.folder / "orchestrator.log"
+    wait_until(lambda: f"{job}: w1 has finished" in log.read_text(), 60, "w1 has finished")
+    begin = time.monotonic()
+    cluster.workers["w1"].send_signal(how)
+    cluster.workers["w1"].wait(30)
+    gone = time.monotonic() - begin
+    wait_until(lambda: activity_of(cluster, "w1") == {}, 30, "the orchestrator has noticed")
+    assert cluster.job(job)["state"] == "STATE_RUNNING", cluster.job(job)
+    cluster.workers["w2"].kill()
+    gpipe("job", "wait", job, "--timeout", 30, address=cluster.address, check=False)
+    return gone, cluster.job(job)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default=DEVICE, help="cpu or cuda:N")
     options = parser.parse_args()
-    print(f"{'phase':<18} {'signal':<8} {'seconds':>7}  reason")
-    cases = [(point, signal.SIGKILL) for point in PHASES] + [("worker.forward@40", signal.SIGSTOP)]
-    for point, how in cases:
+    print(f"{'phase':<18} {'signal':<8} {'seconds':>7}  outcome")
+    cases = [(point.partition("@")[0][7:], signal.SIGKILL, functools.partial(lose_worker, point=point))
+             for point in PHASES]
+    cases.append(("forward", signal.SIGSTOP, functools.partial(lose_worker, point="worker.forward@40")))
+    cases += [(name, how, lose) for name, lose in (("sent", lose_sender), ("finished", lose_finished))
+              for how in (signal.SIGTERM, signal.SIGKILL)]
+    for phase, how, lose in cases:
         with tempfile.TemporaryDirectory() as name:
             cluster = Cluster(pathlib.Path(name) / "cluster", lease_millis=5000)
             try:
-                seconds, job = lose_worker(cluster, pathlib.Path(name), point, how, options.device)
+                seconds, job = lose(cluster, pathlib.Path(name), how=how, device=options.device)
             finally:
                 cluster.stop()
-            print(f"{point.partition('@')[0][7:]:<18} {how.name:<8} {seconds:7.2f}  {job['state'][6:]}: {job.get('reason')}",
-                  flush=True)
+            print(f"{phase:<18} {how.name:<8} {seconds:7.2f}  {job['state'][6:]}: {job.get('reason')}", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from cluster import BIN, Cluster, gpipe, read_jsonl, wait_until, write_spec
-from failure_table import PHASES, failpoint, lose_worker, training_spec, where_it_stopped
+from failure_table import (PHASES, failpoint, lose_finished, lose_sender, lose_worker, training_spec,
+                           where_it_stopped)
 
 BOUND_SECONDS = 10
 
@@ -42,6 +43,21 @@ def test_a_hung_worker_counts_as_lost_after_its_lease(fresh_cluster, tmp_path):
     assert seconds < BOUND_SECONDS
     assert job["state"] == "STATE_FAILED" and job["failure"]["worker"] == "w1"
     check_survivors_run_the_next_job(fresh_cluster, tmp_path)
+
+
+@pytest.mark.parametrize("how,code", [(signal.SIGTERM, "WORKER_LEFT"), (signal.SIGKILL, "WORKER_LOST")],
+                         ids=["SIGTERM", "SIGKILL"])
+def test_a_worker_that_has_sent_all_is_needed_until_it_is_received(fresh_cluster, tmp_path, how, code):
+    seconds, job = lose_sender(fresh_cluster, tmp_path, how)
+    assert seconds < BOUND_SECONDS
+    assert job["state"] == "STATE_FAILED" and job["failure"]["code"] == code and job["failure"]["worker"] == "w1"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_a_worker_that_has_finished_may_go(fresh_cluster, tmp_path, how):
+    seconds, job = lose_finished(fresh_cluster, tmp_path, how)
+    assert seconds < BOUND_SECONDS
+    assert job["state"] == "STATE_FAILED" and job["failure"]["worker"] == "w2", job
 
 
 @pytest.mark.parametrize("how", ["killed", "failing"])

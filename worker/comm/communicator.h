@@ -55,6 +55,11 @@ class Communicator {
   virtual absl::Status Broadcast(const at::Tensor& tensor, int root) = 0;
 
   virtual void Abort(const absl::Status& reason) = 0;
+
+  // What has ended it, as far as is known now: an abort, or a connection that broke; OK while nothing has. Any thread.
+  // On CUDA a transfer that is ended leaves whatever was in memory and lets the device go on with that, so what was
+  // received may be believed only when this is asked after the device has used it, and is OK.
+  virtual absl::Status status() = 0;
 };
 
 }  // namespace gpipe::worker

@@ -37,6 +37,7 @@ class FaultInjectingCommunicator final : public Communicator {
   absl::Status AllReduceSum(const at::Tensor& tensor) override;
   absl::Status Broadcast(const at::Tensor& tensor, int root) override;
   void Abort(const absl::Status& reason) override;
+  absl::Status status() override { return inner_->status(); }
 
  private:
   // Counts an operation and lets the fault happen if it is the one. OK: go on with the operation.

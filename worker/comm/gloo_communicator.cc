@@ -147,6 +147,12 @@ absl::Status GlooCommunicator::Broken(int peer) {
   return absl::UnavailableError(absl::StrCat("the connection with worker ", peer, " is lost"));
 }
 
+// A transfer with a peer that is gone fails by itself; one that has left in order has sent all there was.
+absl::Status GlooCommunicator::status() {
+  absl::MutexLock lock(&mutex_);
+  return aborted_;
+}
+
 bool GlooCommunicator::aborted() {
   absl::MutexLock lock(&mutex_);
   return !aborted_.ok();

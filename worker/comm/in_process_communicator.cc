@@ -179,6 +179,7 @@ class InProcessCommunicator final : public Communicator, private StarLinks {
   }
 
   void Abort(const absl::Status& reason) override { hub_->Abort(rank_, reason); }
+  absl::Status status() override { return hub_->Check(rank_); }
 
  private:
   absl::StatusOr<std::unique_ptr<Work>> SendTo(int peer, const at::Tensor& tensor) override {

@@ -201,6 +201,15 @@ void NcclCommunicator::Abort(const absl::Status& reason) {
   if (aborted_.Set(reason)) watchdog_->AbortAll();
 }
 
+// The watchdog looks now and then only; an error that NCCL knows of already must not be missed here.
+absl::Status NcclCommunicator::status() {
+  GPIPE_RETURN_IF_ERROR(aborted_.Get());
+  for (NcclComm* comm : Comms()) {
+    if (const absl::Status error = comm->AsyncError(); !error.ok()) Abort(error);
+  }
+  return aborted_.Get();
+}
+
 absl::StatusOr<std::unique_ptr<Work>> NcclCommunicator::SendTo(int peer, const at::Tensor& tensor) {
   return Start(*all_, Operation::kSend, peer, tensor);
 }

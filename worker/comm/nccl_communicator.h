@@ -37,6 +37,7 @@ class NcclCommunicator final : public Communicator, private StarLinks {
   absl::Status AllReduceSum(const at::Tensor& tensor) override;
   absl::Status Broadcast(const at::Tensor& tensor, int root) override;
   void Abort(const absl::Status& reason) override;
+  absl::Status status() override;
 
  private:
   enum class Operation { kSend, kReceive, kBroadcast };

@@ -18,6 +18,7 @@ class SoloCommunicator final : public Communicator {
   absl::Status AllReduceSum(const at::Tensor& tensor) override;
   absl::Status Broadcast(const at::Tensor& tensor, int root) override;
   void Abort(const absl::Status& reason) override;
+  absl::Status status() override { return aborted_.Get(); }
 
  private:
   AbortStatus aborted_;

@@ -157,14 +157,16 @@ absl::Status Attempt::Run() {
                       .stages = LayersOf(*stages_, assignment_.plan()),
                       .reports_loss = stages_->has_last(),
                       .output = output_ ? &*output_ : nullptr},
-                     environment_.sink);
+                     environment_.sink, *communicator_);
   CreateCheckpoints();
   const SharedGradients shared_gradients(assignment_.plan(), *stages_, environment_.device);
   ActionExecutor executor({assignment_.spec(), assignment_.plan(), *stages_, optimizer_.get(), shared_gradients,
                            *communicator_, *transfers_, checkpoints_ ? &*checkpoints_ : nullptr, beacon_});
   const pipeline::TimelineSpec timeline = FromProto(assignment_.plan().timeline());
   RoundTrace trace(TraceFile(), environment_.device, pipeline::CountRounds(timeline));
-  RoundRunner runner({*programs_, data_.get(), *transfers_, executor, ledger, beacon_.control.gate(), trace}, timeline);
+  RoundRunner runner({*programs_, data_.get(), *communicator_, environment_.device, *transfers_, executor, ledger,
+                      beacon_.control.gate(), trace},
+                     timeline);
   return runner.Run([this](int64_t step) { return BeginCheckpoint(step); });
 }
 

@@ -15,7 +15,7 @@ enum class AttemptState {
   kJoining,    // Connecting with its peers.
   kRunning,    // Executing rounds as they are granted.
   kFinishing,  // Uploading results.
-  kFinished,   // Waits for Release; its communicator stays, because peers may still be receiving or measuring.
+  kFinished,   // Waits for Release; its communicator stays, because peers may still be measuring or saying goodbye.
   kAborting,   // Failed or aborted: letting go of tensors, then waiting for Abort if that has not come yet.
 };
 

@@ -87,7 +87,7 @@ absl::Status RoundLedger::Report(Position complete) {
   if (complete.cycle < 0 || complete <= reported_) return absl::OkStatus();
   v1::Progress progress = NewProgress(complete);
   if (current_) {
-    current_->timer->Synchronize();
+    GPIPE_RETURN_IF_ERROR(AwaitDevice(*current_->timer));
     AddActions(*current_, progress);
   }
   Send(std::move(progress));
@@ -95,10 +95,15 @@ absl::Status RoundLedger::Report(Position complete) {
   return absl::OkStatus();
 }
 
+absl::Status RoundLedger::AwaitDevice(ActionTimer& timer) {
+  timer.Synchronize();
+  return communicator_.status();
+}
+
 absl::Status RoundLedger::BookOldest() {
   const std::unique_ptr<RoundRecord> record = std::move(pending_.front());
   pending_.pop_front();
-  record->timer->Synchronize();
+  GPIPE_RETURN_IF_ERROR(AwaitDevice(*record->timer));
   const double loss = SumOfLosses(*record);
   if (!record->rows.empty() && options_.output != nullptr) GPIPE_RETURN_IF_ERROR(options_.output->Append(record->rows));
   if (record->plan.round.kind == pipeline::RoundKind::kEvaluate) {

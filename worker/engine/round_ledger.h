@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "gpipe/v1/worker_session.pb.h"
+#include "worker/comm/communicator.h"
 #include "worker/data/output_file.h"
 #include "worker/engine/grant_gate.h"
 #include "worker/engine/message_sink.h"
@@ -19,7 +20,8 @@ namespace gpipe::worker {
 
 // Books what rounds made: reports progress and timings, refuses a loss that is not finite, adds up evaluations, writes
 // outputs. On CPU a round is booked when it ends. On CUDA it is booked when the device is done with it, up to
-// kMaxPending rounds later, so that the host never waits inside a step. Used by the engine's thread only.
+// kMaxPending rounds later, so that the host never waits inside a step. Nothing is booked once the communicator has
+// ended: what it was made of may be garbage. Used by the engine's thread only.
 class RoundLedger {
  public:
   // A stage that this worker hosts.
@@ -36,7 +38,9 @@ class RoundLedger {
     OutputFile* output = nullptr;  // Inference, with the last stage.
   };
 
-  RoundLedger(Options options, MessageSink& sink) : options_(std::move(options)), sink_(sink) {}
+  // `sink` and `communicator` outlive the ledger.
+  RoundLedger(Options options, MessageSink& sink, Communicator& communicator)
+      : options_(std::move(options)), sink_(sink), communicator_(communicator) {}
 
   // A round begins. The record is the caller's to fill until End.
   RoundRecord& Begin(const RoundPlan& plan);
@@ -53,6 +57,8 @@ class RoundLedger {
 
  private:
   absl::Status BookOldest();
+  // Waits until the device has done what `timer` has seen. Not OK: with what was not received.
+  absl::Status AwaitDevice(ActionTimer& timer);
   absl::Status CheckLoss(const RoundRecord& record, double loss) const;
   absl::Status AddEvaluation(const RoundRecord& record, double loss);
   void AddRoundDone(const RoundRecord& record, double loss, v1::Progress& progress) const;
@@ -64,6 +70,7 @@ class RoundLedger {
 
   const Options options_;
   MessageSink& sink_;
+  Communicator& communicator_;
   std::unique_ptr<RoundRecord> current_;
   std::deque<std::unique_ptr<RoundRecord>> pending_;  // Oldest first.
   std::vector<std::unique_ptr<ActionTimer>> timers_;  // Not in use.

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/status_macros.h"
+#include "worker/comm/meeting.h"
 
 namespace gpipe::worker {
 namespace {
@@ -23,7 +24,6 @@ absl::Status RoundRunner::Run(SaveCheckpoint save_checkpoint) {
       GPIPE_RETURN_IF_ERROR(RunRound(*plan));
     }
   }
-  GPIPE_RETURN_IF_ERROR(parts_.transfers.FinishSends());
   GPIPE_RETURN_IF_ERROR(parts_.trace.Finish());
   parts_.gate.Leave();
   return parts_.ledger.Flush();
@@ -39,6 +39,8 @@ absl::Status RoundRunner::RunRound(const RoundPlan& plan) {
   GPIPE_RETURN_IF_ERROR(parts_.executor.End());
   if (plan.training()) GPIPE_RETURN_IF_ERROR(parts_.transfers.FinishSends());
   GPIPE_RETURN_IF_ERROR(Admit(plan, plan.program->cycles - 1));
+  // Before it is booked: who has booked the last round is done, and not needed by the others any more.
+  if (!peeked_) GPIPE_RETURN_IF_ERROR(Meet());
   return parts_.ledger.End();
 }
 
@@ -64,9 +66,15 @@ absl::Status RoundRunner::RunActions(const RoundPlan& plan) {
   return absl::OkStatus();
 }
 
+absl::Status RoundRunner::Meet() {
+  GPIPE_RETURN_IF_ERROR(parts_.transfers.FinishSends());
+  return worker::Meet(parts_.communicator, parts_.device);
+}
+
 absl::Status RoundRunner::RunCheckpoint(const RoundPlan& plan, SaveCheckpoint save_checkpoint) {
   GPIPE_RETURN_IF_ERROR(Admit(plan, 0));
   GPIPE_RETURN_IF_ERROR(parts_.trace.BeginRound(plan.round.index));
+  GPIPE_RETURN_IF_ERROR(Meet());  // Else a part could be announced that its worker's end makes the others miss.
   GPIPE_RETURN_IF_ERROR(parts_.ledger.Flush());
   parts_.ledger.Begin(plan);
   GPIPE_RETURN_IF_ERROR(save_checkpoint(plan.round.step));

@@ -24,6 +24,8 @@ class RoundRunner {
   struct Parts {
     const ProgramTable& programs;
     ReadAhead* data;  // Null: this worker reads none.
+    Communicator& communicator;
+    c10::Device device;
     TransferQueue& transfers;
     ActionExecutor& executor;
     RoundLedger& ledger;
@@ -42,6 +44,8 @@ class RoundRunner {
   absl::Status RunRound(const RoundPlan& plan);
   absl::StatusOr<Batch> ReadData(const RoundPlan& plan, RoundRecord& record);
   absl::Status RunActions(const RoundPlan& plan);
+  // Waits until all workers have received what was sent in the rounds so far.
+  absl::Status Meet();
   absl::Status RunCheckpoint(const RoundPlan& plan, SaveCheckpoint save_checkpoint);
 
   // Waits until the clock cycle is granted, having reported what is done.

@@ -22,6 +22,16 @@ class AttemptFailureTest : public SchedulingTest {
     SayPrepared(*w0_);
     SayPrepared(*w1_);
   }
+  void SayRounds(FakeWorker& worker, int index, int64_t first, int64_t end) {
+    for (int64_t round = first; round < end; ++round) SayRound(worker, index, round, round);
+  }
+  // Only the last rounds of w0 are missing: grants do not run further ahead.
+  void RunUntilOnlyTheOtherIsBehind() {
+    Run();
+    SayRounds(*w0_, 0, 0, 6);
+    SayRounds(*w1_, 1, 0, 10);
+    SayFinished(*w1_);
+  }
   v1::Failure FailureOfJob() {
     const Job job = Get(id_);
     EXPECT_EQ(job.state(), Job::STATE_FAILED);
@@ -170,13 +180,31 @@ TEST_F(AttemptFailureTest, ALeavingWorkerThatLetGoBeforeItsPeersMayGoWithThem) {
 }
 
 TEST_F(AttemptFailureTest, AWorkerThatHasDoneItsPartMayGoOrBeLost) {
-  Run();
-  SayFinished(*w1_);
+  RunUntilOnlyTheOtherIsBehind();
+  SayRounds(*w0_, 0, 6, 10);
   SayLeaving(*w1_);
   EXPECT_TRUE(w1_->Has(OrchestratorMessage::kLeaveGranted));
   Disconnect(*w1_);
   SayFinished(*w0_);
   EXPECT_EQ(Get(id_).state(), Job::STATE_SUCCEEDED);
+}
+
+TEST_F(AttemptFailureTest, AWorkerThatHasFinishedStaysUntilTheOthersHaveReceivedWhatItSent) {
+  RunUntilOnlyTheOtherIsBehind();
+  SayLeaving(*w1_);
+  EXPECT_FALSE(w1_->Has(OrchestratorMessage::kLeaveGranted));
+  SayRounds(*w0_, 0, 6, 10);
+  EXPECT_TRUE(w1_->Has(OrchestratorMessage::kLeaveGranted));
+  Disconnect(*w1_);
+  SayFinished(*w0_);
+  EXPECT_EQ(Get(id_).state(), Job::STATE_SUCCEEDED);
+}
+
+TEST_F(AttemptFailureTest, AFinishedWorkerThatIsLostBeforeTheOthersHaveReceivedWhatItSentFailsTheJob) {
+  RunUntilOnlyTheOtherIsBehind();
+  Disconnect(*w1_);
+  SayReleased(*w0_);
+  EXPECT_EQ(FailureOfJob().code(), "WORKER_LOST");
 }
 
 TEST_F(AttemptFailureTest, MessagesOfAnOlderAttemptAreIgnored) {

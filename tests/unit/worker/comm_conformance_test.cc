@@ -15,6 +15,7 @@
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
 #include "tests/unit/worker/comm_harness.h"
+#include "worker/comm/meeting.h"
 
 namespace gpipe::worker {
 namespace {
@@ -363,6 +364,66 @@ TEST_P(CommConformanceTest, WhatWasSentArrivesAfterThePeerLeft) {
     rank.Barrier("left");
     EXPECT_TRUE((*work)->Wait().ok());
     EXPECT_TRUE(AllEqual(tensor, 4));
+  });
+}
+
+// Garbage must never be taken for what was sent: either it is there, or the communicator says that it has ended.
+TEST_P(CommConformanceTest, WhatAPeerSentLastIsThereOrTheCommunicatorHasEnded) {
+  harness_->Run(
+      2, {kForward},
+      [](RankContext& rank) {
+        const at::Tensor tensor = Filled(rank, 1 << 24, rank.rank == 0 ? 4 : -1);
+        if (rank.rank == 0) {
+          auto work = rank.is_process ? rank.comm->Send(0, tensor) : absl::CancelledError("not sent");
+          if (work.ok()) (*work)->Wait().IgnoreError();
+          rank.Barrier("vanishing");
+          return rank.Vanish();
+        }
+        auto work = rank.comm->Receive(0, tensor);
+        ASSERT_TRUE(work.ok()) << work.status();
+        rank.Barrier("vanishing");
+        const absl::Time start = absl::Now();
+        absl::Status status = Finish(rank, **work);
+        status.Update(rank.comm->status());
+        EXPECT_TRUE(!status.ok() || AllEqual(tensor, 4));
+        EXPECT_LT(absl::Now() - start, kPromptly);
+      },
+      0);
+}
+
+TEST_P(CommConformanceTest, AfterAMeetingAllHasArrivedAndAPeerMayGo) {
+  harness_->Run(
+      3, {kForward},
+      [](RankContext& rank) {
+        const at::Tensor tensor = Filled(rank, 1 << 24, rank.rank == 0 ? 4 : -1);
+        if (rank.rank == 1) rank.Barrier("sent");
+        std::unique_ptr<Work> work;
+        if (rank.rank < 2) {
+          auto started = rank.rank == 0 ? rank.comm->Send(0, tensor) : rank.comm->Receive(0, tensor);
+          ASSERT_TRUE(started.ok()) << started.status();
+          work = *std::move(started);
+        }
+        if (rank.rank != 1) rank.Barrier("sent");
+        if (work != nullptr) ASSERT_TRUE(work->Wait().ok());
+        const absl::Status met = Meet(*rank.comm, rank.device);
+        if (rank.rank == 0) {
+          EXPECT_TRUE(met.ok()) << met;
+          return rank.Vanish();
+        }
+        // What the first of them said at the meeting may not have come any more; what it had sent before has.
+        if (rank.rank == 1) EXPECT_TRUE(AllEqual(tensor, 4));
+      },
+      0);
+}
+
+TEST_P(CommConformanceTest, ItsStatusIsTheAborts) {
+  harness_->Run(2, {kForward}, [](RankContext& rank) {
+    EXPECT_TRUE(rank.comm->status().ok());
+    rank.Barrier("looked");
+    rank.comm->Abort(absl::CancelledError("the user cancelled"));
+    EXPECT_EQ(absl::CancelledError("the user cancelled"), rank.comm->status());
+    EXPECT_FALSE(Meet(*rank.comm, rank.device).ok());
+    rank.Barrier("over");
   });
 }
 
