@@ -8,12 +8,15 @@ int64_t StepsPerEpoch(int64_t samples, int64_t batch_size, bool drop_last) {
   return samples / batch_size + (!drop_last && samples % batch_size != 0 ? 1 : 0);
 }
 
-RoundCursor::RoundCursor(const TimelineSpec& spec) : spec_(spec), step_(spec.first_step) {}
+RoundCursor::RoundCursor(const TimelineSpec& spec)
+    : spec_(spec), step_(spec.first_step), loss_checks_(spec.check_loss_samples > 0 ? kLossCheckRounds : 0) {}
 
 std::optional<Round> RoundCursor::Next() {
   std::optional<Round> round;
   if (spec_.steps == 0) {
     round = NextInfer();
+  } else if (loss_checks_ > 0) {
+    round = NextCheckLoss();
   } else if (evaluation_due_) {
     round = NextEvaluate();
   } else if (checkpoint_due_) {
@@ -23,6 +26,16 @@ std::optional<Round> RoundCursor::Next() {
     round = NextTrain();
   }
   if (round.has_value()) round->index = index_++;
+  return round;
+}
+
+// The first samples, as many behind them, and both together.
+Round RoundCursor::NextCheckLoss() {
+  const int64_t samples = spec_.check_loss_samples;
+  Round round{.kind = RoundKind::kCheckLoss, .step = step_, .batch_size = samples};
+  if (loss_checks_ == 2) round.first_sample = samples;
+  if (loss_checks_ == 1) round.batch_size = 2 * samples;
+  round.last_of_kind = --loss_checks_ == 0;
   return round;
 }
 
@@ -69,7 +82,8 @@ int64_t CountRounds(const TimelineSpec& spec) {
   const bool last_is_due = spec.evaluate_every > 0 && spec.steps % spec.evaluate_every == 0;
   if (!last_is_due) ++evaluations;
   const int64_t per_evaluation = StepsPerEpoch(spec.evaluation_samples, spec.batch_size, /*drop_last=*/false);
-  return steps + due(spec.checkpoint_every) + evaluations * per_evaluation;
+  const int64_t checks = spec.check_loss_samples > 0 ? kLossCheckRounds : 0;
+  return checks + steps + due(spec.checkpoint_every) + evaluations * per_evaluation;
 }
 
 }  // namespace gpipe::pipeline

@@ -16,9 +16,10 @@ struct TimelineSpec {
   int64_t evaluation_samples = 0;  // 0: no evaluation.
   int64_t checkpoint_every = 0;
   int64_t first_step = 0;  // Steps done before this attempt.
+  int64_t check_loss_samples = 0;
 };
 
-enum class RoundKind { kTrain, kEvaluate, kCheckpoint, kInfer };
+enum class RoundKind { kTrain, kEvaluate, kCheckpoint, kInfer, kCheckLoss };
 
 // One entry of the job's sequence. Grants and reports count in rounds.
 struct Round {
@@ -26,20 +27,21 @@ struct Round {
   RoundKind kind = RoundKind::kTrain;
   int64_t step = 0;           // kTrain: steps done before it. Otherwise: steps done.
   int64_t epoch = 0;          // kTrain.
-  int64_t first_sample = 0;   // Position in the epoch's order, or in the evaluation or inference data set.
+  int64_t first_sample = 0;   // Position in the epoch's order, or in the evaluation or inference data set. kCheckLoss:
+                              // in the order of the first epoch.
   int64_t batch_size = 0;     // 0 for kCheckpoint.
-  bool last_of_kind = false;  // kEvaluate: the evaluation is complete after it. kInfer: the job is.
+  bool last_of_kind = false;  // kEvaluate, kCheckLoss: that is complete after it. kInfer: the job is.
 
   bool operator==(const Round&) const = default;
 };
 
-// Walks a job's rounds: training mini-batches; after step n the evaluation when due, one round per mini-batch (the last
+// Walks a job's rounds: the look at its loss, if there is any; training mini-batches; after step n the evaluation when due, one round per mini-batch (the last
 // one may be smaller), then a checkpoint when due: whoever starts from it has the evaluation behind him. The evaluation
 // after the last step always runs, if there is any.
 // Copyable; a copy walks on by itself. Not for use by two threads at once.
 class RoundCursor {
  public:
-  // REQUIRES: samples >= 1, batch_size >= 1; not (drop_last and samples < batch_size).
+  // REQUIRES: samples >= 1, batch_size >= 1; not (drop_last and samples < batch_size); check_loss_samples <= samples / 2.
   explicit RoundCursor(const TimelineSpec& spec);
 
   // The next round, or nullopt at the end.
@@ -49,15 +51,19 @@ class RoundCursor {
   std::optional<Round> NextTrain();
   std::optional<Round> NextEvaluate();
   std::optional<Round> NextInfer();
+  Round NextCheckLoss();
 
   TimelineSpec spec_;
   int64_t index_ = 0;
   int64_t step_;
   int64_t evaluation_position_ = 0;
   int64_t infer_position_ = 0;
+  int loss_checks_;  // Rounds kCheckLoss to come.
   bool checkpoint_due_ = false;
   bool evaluation_due_ = false;
 };
+
+inline constexpr int kLossCheckRounds = 3;
 
 // Mini-batches per epoch.
 int64_t StepsPerEpoch(int64_t samples, int64_t batch_size, bool drop_last);

@@ -38,6 +38,8 @@ ExitCode ReportEnd(ClusterClient& client, const JobProgress& progress, const Glo
     Print(ToJson(progress.job(), JsonStyle::kDocument) + "\n");
   } else if (!global.quiet || code != ExitCode::kSucceeded) {
     absl::FPrintF(words, "%s\n", RenderEnd(progress));
+    // Again, where they are not lost among the lines of hours.
+    for (const std::string& warning : progress.warnings()) absl::FPrintF(words, "%s\n", RenderWarning(warning));
     // The job's end is known without it.
     const absl::StatusOr<std::string> forecast = ForecastTable(client, progress.job());
     if (forecast.ok()) absl::FPrintF(words, "%s", *forecast);

@@ -25,6 +25,9 @@ void JobProgress::Apply(const v1::WatchJobResponse& update, absl::Time now) {
     case v1::WatchJobResponse::kEvaluation:
       evaluation_ = update.evaluation();
       break;
+    case v1::WatchJobResponse::kEvent:
+      if (update.event().warning() && warnings_.size() < kMaxWarnings) warnings_.push_back(update.event().message());
+      break;
     case v1::WatchJobResponse::kActivity:
       if (const int worker = update.activity().worker(); worker >= 0 && worker < job_.activities_size()) {
         *job_.mutable_activities(worker) = update.activity().activity();

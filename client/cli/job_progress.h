@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "gpipe/v1/pipeline_service.pb.h"
@@ -20,6 +21,9 @@ class JobProgress {
   const v1::Job& job() const { return job_; }
   const std::optional<v1::StepMetrics>& step() const { return step_; }
   const std::optional<v1::EvaluationMetrics>& evaluation() const { return evaluation_; }
+  // The first ones that came, kMaxWarnings at most.
+  const std::vector<std::string>& warnings() const { return warnings_; }
+  static constexpr size_t kMaxWarnings = 8;
 
   // Optimizer steps in training, mini-batches in inference.
   int64_t done() const { return done_; }
@@ -38,6 +42,7 @@ class JobProgress {
   v1::Job job_;
   std::optional<v1::StepMetrics> step_;
   std::optional<v1::EvaluationMetrics> evaluation_;
+  std::vector<std::string> warnings_;
   int64_t done_ = 0;
   // When the pace began to be measured, and what was done by then.
   absl::Time pace_from_ = absl::InfinitePast();

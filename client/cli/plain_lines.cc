@@ -26,6 +26,9 @@ std::vector<std::string> PlainLines::Take(const v1::WatchJobResponse& update, ab
       return {RenderActivity(progress_.job(), update.activity())};
     case v1::WatchJobResponse::kEvaluation:
       return {RenderEvaluation(update.evaluation())};
+    case v1::WatchJobResponse::kEvent:
+      if (!update.event().warning()) return {};
+      return {RenderWarning(update.event().message())};
     case v1::WatchJobResponse::kCycle:
       return {RenderCycle(update.cycle())};
     case v1::WatchJobResponse::kDropped:

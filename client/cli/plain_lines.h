@@ -9,7 +9,7 @@
 
 namespace gpipe::client {
 
-// The updates of a job as lines for a log: changes of state, evaluations, clock cycles, and at most one line about
+// The updates of a job as lines for a log: changes of state, warnings, evaluations, clock cycles, and at most one line about
 // progress a second. Not for use by two threads at once.
 class PlainLines {
  public:

@@ -46,7 +46,7 @@ double SecondsOf(const v1::StageForecast& stage) { return stage.forward_seconds(
 const v1::Program* MainProgram(const v1::Plan& plan) {
   const v1::Program* main = nullptr;
   for (const v1::Program& program : plan.programs()) {
-    if (program.kind() == v1::PROGRAM_KIND_EVALUATE) continue;
+    if (program.kind() == v1::PROGRAM_KIND_EVALUATE || program.kind() == v1::PROGRAM_KIND_CHECK_LOSS) continue;
     if (main == nullptr || program.batch_size() > main->batch_size()) main = &program;
   }
   return main;

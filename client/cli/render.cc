@@ -201,9 +201,12 @@ std::string RenderCycle(const v1::CycleDone& cycle) {
   return text;
 }
 
+std::string RenderWarning(std::string_view message) { return absl::StrCat("warning: ", message); }
+
 std::string RenderEvent(const v1::JobEvent& event) {
   return absl::StrCat(FormatTime(event.time()), "  ", absl::StrFormat("%-9s", StateName(event.state())), "  ",
-                      absl::StrFormat("%-12s", event.actor()), "  ", event.message());
+                      absl::StrFormat("%-12s", event.actor()), "  ",
+                      event.warning() ? RenderWarning(event.message()) : event.message());
 }
 
 std::string RenderEnd(const JobProgress& progress) {

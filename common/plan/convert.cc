@@ -53,7 +53,8 @@ pipeline::TimelineSpec FromProto(const v1::Timeline& timeline) {
           .evaluate_every = timeline.evaluate_every(),
           .evaluation_samples = timeline.evaluation_samples(),
           .checkpoint_every = timeline.checkpoint_every(),
-          .first_step = timeline.first_step()};
+          .first_step = timeline.first_step(),
+          .check_loss_samples = timeline.check_loss_samples()};
 }
 
 v1::Timeline ToProto(const pipeline::TimelineSpec& timeline) {
@@ -66,6 +67,7 @@ v1::Timeline ToProto(const pipeline::TimelineSpec& timeline) {
   proto.set_evaluation_samples(timeline.evaluation_samples);
   proto.set_checkpoint_every(timeline.checkpoint_every);
   proto.set_first_step(timeline.first_step);
+  proto.set_check_loss_samples(timeline.check_loss_samples);
   return proto;
 }
 
@@ -77,6 +79,8 @@ v1::ProgramKind ProgramKindOf(pipeline::RoundKind kind) {
       return v1::PROGRAM_KIND_EVALUATE;
     case pipeline::RoundKind::kInfer:
       return v1::PROGRAM_KIND_INFER;
+    case pipeline::RoundKind::kCheckLoss:
+      return v1::PROGRAM_KIND_CHECK_LOSS;
     case pipeline::RoundKind::kCheckpoint:
       break;
   }

@@ -86,7 +86,32 @@ void CheckLossOutput(const v1::JobSpec& spec, FieldErrors& errors) {
   }
 }
 
-void CheckLoss(const v1::Loss& loss, FieldErrors& errors) {
+bool HasInput(const v1::Dataset& dataset, const std::string& name) {
+  if (dataset.inputs().empty()) return name == "input";  // The default.
+  return std::ranges::find(dataset.inputs(), name) != dataset.inputs().end();
+}
+
+// What each kind of mean needs, and no other has a use for.
+void CheckModelOutput(const v1::ModelOutput& loss, const v1::Dataset& dataset, FieldErrors& errors) {
+  const std::string path = "train.loss.model_output.";
+  const bool targets = loss.mean_of() == v1::LOSS_MEAN_TARGETS, count = loss.mean_of() == v1::LOSS_MEAN_COUNT;
+  if (targets && loss.targets().empty()) {
+    errors.Add(path + "targets", "is required with `mean_of: targets`: the input whose elements count");
+  } else if (targets && !HasInput(dataset, loss.targets())) {
+    errors.Add(path + "targets", absl::StrCat("'", loss.targets(), "' is none of train.dataset.inputs"));
+  }
+  if (count && loss.count().empty()) {
+    errors.Add(path + "count", "is required with `mean_of: count`: the output that is the number");
+  }
+  CheckNotNegative(loss.shift(), path + "shift", errors);
+  const bool only_targets = !loss.targets().empty() || loss.has_ignore_index() || loss.shift() != 0;
+  if (!targets && only_targets) errors.Add(path + "mean_of", "must be targets for `targets`, `ignore_index`, `shift`");
+  if (!count && !loss.count().empty()) errors.Add(path + "mean_of", "must be count for `count`");
+}
+
+void CheckLoss(const v1::Train& train, FieldErrors& errors) {
+  const v1::Loss& loss = train.loss();
+  if (loss.has_model_output()) CheckModelOutput(loss.model_output(), train.dataset(), errors);
   if (loss.kind_case() == v1::Loss::KIND_NOT_SET) {
     errors.Add("train.loss", "is required: cross_entropy, mse, bce_with_logits or model_output");
   }
@@ -184,7 +209,7 @@ void CheckTrain(const v1::JobSpec& spec, FieldErrors& errors) {
     errors.Add("train.dataset", "is required");
   }
   CheckLength(train, errors);
-  CheckLoss(train.loss(), errors);
+  CheckLoss(train, errors);
   CheckLossOutput(spec, errors);
   if (!v1::Precision_IsValid(train.precision())) errors.Add("train.precision", "is not a known value");
   CheckOptimizer(train.optimizer(), errors);

@@ -109,6 +109,10 @@ void Fill(v1::Adam& adam, double weight_decay) {
   if (!adam.has_weight_decay()) adam.set_weight_decay(weight_decay);
 }
 
+void Fill(v1::ModelOutput& loss) {
+  if (loss.mean_of() == v1::LOSS_MEAN_TARGETS && !loss.has_ignore_index()) loss.set_ignore_index(-100);
+}
+
 void Fill(v1::Train& train) {
   Fill(*train.mutable_dataset(), train.loss());
   if (train.has_evaluate()) Fill(*train.mutable_evaluate()->mutable_dataset(), train.loss());
@@ -118,6 +122,7 @@ void Fill(v1::Train& train) {
   if (schedule.kind_case() == v1::LrSchedule::KIND_NOT_SET) schedule.mutable_constant();
   if (schedule.has_step() && !schedule.step().has_gamma()) schedule.mutable_step()->set_gamma(0.1);
   if (train.precision() == v1::PRECISION_UNSPECIFIED) train.set_precision(v1::PRECISION_FP32);
+  if (train.loss().has_model_output()) Fill(*train.mutable_loss()->mutable_model_output());
   if (!train.loss().has_cross_entropy()) return;
   v1::CrossEntropy& loss = *train.mutable_loss()->mutable_cross_entropy();
   if (!loss.has_ignore_index()) loss.set_ignore_index(-100);

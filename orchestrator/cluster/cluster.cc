@@ -30,6 +30,8 @@ const v1::AttemptId* AttemptOf(const v1::WorkerMessage& message) {
       return &message.released().attempt();
     case v1::WorkerMessage::kEvaluation:
       return &message.evaluation().attempt();
+    case v1::WorkerMessage::kLossChecked:
+      return &message.loss_checked().attempt();
     case v1::WorkerMessage::kLinksMeasured:
       return &message.links_measured().attempt();
     default:

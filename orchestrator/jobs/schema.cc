@@ -100,6 +100,7 @@ CREATE TABLE profiles (
   UNIQUE (request, kind)
 );
 )sql",
+    "ALTER TABLE job_events ADD COLUMN warning INTEGER NOT NULL DEFAULT 0",
 };
 
 }  // namespace

@@ -20,6 +20,7 @@ v1::JobEvent EventAt(Database::Query& query) {
   event.set_state(static_cast<v1::Job::State>(query->getColumn(3).getInt()));
   event.set_actor(query->getColumn(4).getString());
   event.set_message(query->getColumn(5).getString());
+  event.set_warning(query->getColumn(6).getInt() != 0);
   return event;
 }
 
@@ -43,9 +44,9 @@ absl::StatusOr<v1::JobEvent> Store::AppendEvent(std::string_view job_id, v1::Job
   GPIPE_RETURN_IF_ERROR(database_->RunAtomically("storing an event", [&]() -> absl::Status {
     GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
     event.set_sequence(NextEventSequence(*database_, job));
-    auto query = database_->Prepare("INSERT INTO job_events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)");
+    auto query = database_->Prepare("INSERT INTO job_events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
     query.Bind(job, event.sequence(), TimeUtil::TimestampToNanoseconds(event.time()), event.attempt(), event.state(),
-               event.actor(), event.message());
+               event.actor(), event.message(), event.warning());
     query->exec();
     return absl::OkStatus();
   }));
@@ -60,7 +61,7 @@ absl::StatusOr<Page<v1::JobEvent>> Store::ListEvents(std::string_view job_id, in
   GPIPE_RETURN_IF_ERROR(database_->Run("listing events", [&]() -> absl::Status {
     GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
     auto query = database_->Prepare(
-        "SELECT sequence, time_nanos, attempt, state, actor, message FROM job_events "
+        "SELECT sequence, time_nanos, attempt, state, actor, message, warning FROM job_events "
         "WHERE job = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3");
     query.Bind(job, after, limit + 1);  // One more tells whether there is a next page.
     while (query->executeStep()) {

@@ -25,6 +25,16 @@ int64_t BatchSize(const v1::JobSpec& spec) {
   return spec.has_train() ? spec.train().batch_size() : spec.infer().batch_size();
 }
 
+// A micro-batch of the first mini-batch, where the job has not said what its loss is a mean of. With one micro-batch
+// there is nothing to put together.
+int64_t LossCheckSamples(const v1::JobSpec& spec, const v1::Timeline& timeline) {
+  const v1::Loss& loss = spec.train().loss();
+  if (!loss.has_model_output() || loss.model_output().mean_of() != v1::LOSS_MEAN_UNSPECIFIED) return 0;
+  const int64_t samples = std::min(timeline.samples(), timeline.batch_size());
+  const int64_t chunks = std::min(samples, spec.pipeline().chunks());
+  return chunks < 2 ? 0 : samples / chunks;
+}
+
 v1::Timeline TimelineOf(const PlanRequest& request) {
   v1::Timeline timeline;
   timeline.set_samples(request.facts.samples);
@@ -37,6 +47,7 @@ v1::Timeline TimelineOf(const PlanRequest& request) {
   timeline.set_evaluation_samples(request.facts.evaluation_samples);
   timeline.set_checkpoint_every(train.checkpoint_every());
   timeline.set_first_step(request.first_step);
+  if (request.first_step == 0) timeline.set_check_loss_samples(LossCheckSamples(request.spec, timeline));
   return timeline;
 }
 

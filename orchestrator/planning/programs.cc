@@ -29,8 +29,9 @@ pipeline::ScheduleOptions OptionsFor(const v1::JobSpec& spec, const v1::Plan& pl
 }
 
 absl::Status AddProgram(const v1::JobSpec& spec, v1::ProgramKind kind, int64_t batch_size, v1::Plan& plan) {
+  const int64_t chunks = kind == v1::PROGRAM_KIND_CHECK_LOSS ? 1 : spec.pipeline().chunks();
   pipeline::ScheduleOptions options = OptionsFor(spec, plan, kind == v1::PROGRAM_KIND_TRAIN);
-  options.micro_batches = static_cast<int>(std::min(batch_size, spec.pipeline().chunks()));
+  options.micro_batches = static_cast<int>(std::min(batch_size, chunks));
   GPIPE_ASSIGN_OR_RETURN(pipeline::Schedule schedule, pipeline::GPipeSchedule(options));
   const std::vector<pipeline::Edge> edges = EdgesOf(plan);
   GPIPE_RETURN_IF_ERROR(pipeline::AddCommunication(edges, schedule));
@@ -39,7 +40,7 @@ absl::Status AddProgram(const v1::JobSpec& spec, v1::ProgramKind kind, int64_t b
   v1::Program& program = *plan.add_programs();
   program.set_kind(kind);
   program.set_batch_size(batch_size);
-  for (int64_t size : pipeline::MicroBatchSizes(batch_size, spec.pipeline().chunks())) {
+  for (int64_t size : pipeline::MicroBatchSizes(batch_size, chunks)) {
     program.add_micro_batch_sizes(size);
   }
   program.set_cycles(schedule.cycles);
@@ -75,6 +76,10 @@ absl::Status AddPrograms(const v1::JobSpec& spec, v1::Plan& plan) {
   }
   for (int64_t size : TrainingSizes(timeline)) {
     GPIPE_RETURN_IF_ERROR(AddProgram(spec, v1::PROGRAM_KIND_TRAIN, size, plan));
+  }
+  if (const int64_t samples = timeline.check_loss_samples(); samples > 0) {
+    GPIPE_RETURN_IF_ERROR(AddProgram(spec, v1::PROGRAM_KIND_CHECK_LOSS, samples, plan));
+    GPIPE_RETURN_IF_ERROR(AddProgram(spec, v1::PROGRAM_KIND_CHECK_LOSS, 2 * samples, plan));
   }
   if (timeline.evaluation_samples() == 0) return absl::OkStatus();
   for (int64_t size : SizesOf(timeline.evaluation_samples(), timeline.batch_size(), false)) {

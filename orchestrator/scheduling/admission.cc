@@ -96,7 +96,7 @@ void Admission::Insert(Submission submission, const CheckedSpec& checked) {
   LiveJob* job = parts_.book->Find(inserted->job.job.id());
   if (inserted->created && job != nullptr) {
     job->checked = checked;
-    for (const std::string& note : checked.notes) parts_.book->Note(*job, "orchestrator", note);
+    for (const std::string& note : checked.notes) parts_.book->Warn(*job, note);
   }
   parts_.scheduler->ScheduleSoon();
   Answer(submission.done, parts_.book->Get(inserted->job.job.id()));

@@ -104,6 +104,8 @@ void Attempt::OnMessage(WorkerEntry& worker, const v1::WorkerMessage& message) {
       metrics.set_samples(evaluation.samples());
       return host_->OnEvaluation(*this, metrics);
     }
+    case v1::WorkerMessage::kLossChecked:
+      return host_->OnLossChecked(*this, message.loss_checked());
     default:
       return;
   }

@@ -32,6 +32,7 @@ class AttemptHost {
   virtual void OnRunning(Attempt& attempt) = 0;
   virtual void OnStep(Attempt& attempt, const v1::StepMetrics& step) = 0;
   virtual void OnEvaluation(Attempt& attempt, const v1::EvaluationMetrics& evaluation) = 0;
+  virtual void OnLossChecked(Attempt& attempt, const v1::LossChecked& losses) = 0;
   virtual void OnCycle(Attempt& attempt, const v1::CycleDone& cycle) = 0;
   // Every worker's part of one checkpoint is uploaded.
   virtual void OnCheckpoint(Attempt& attempt, const std::vector<v1::CheckpointShard>& shards) = 0;

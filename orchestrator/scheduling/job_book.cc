@@ -120,13 +120,20 @@ void JobBook::Note(LiveJob& job, std::string_view actor, std::string_view messag
   AnnounceJob(job);
 }
 
-void JobBook::Record(LiveJob& job, std::string_view actor, std::string_view message) {
+void JobBook::Warn(LiveJob& job, std::string_view message) {
+  spdlog::warn("job {}: {}", job.id(), message);
+  Record(job, "orchestrator", message, /*warning=*/true);
+  AnnounceJob(job);
+}
+
+void JobBook::Record(LiveJob& job, std::string_view actor, std::string_view message, bool warning) {
   v1::JobEvent event;
   *event.mutable_time() = ToProto(loop_->Now());
   event.set_attempt(job.job().attempt());
   event.set_state(job.job().state());
   event.set_actor(std::string(actor));
   event.set_message(std::string(message));
+  event.set_warning(warning);
   absl::StatusOr<v1::JobEvent> stored = store_->AppendEvent(job.id(), event);
   if (!stored.ok()) return LogIfError(stored.status());
   v1::WatchJobResponse update;

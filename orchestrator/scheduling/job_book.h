@@ -67,6 +67,8 @@ class JobBook {
   absl::Status Change(LiveJob& job, JobEvent event, std::string_view actor, std::string_view message);
   // Something happened to it without a change of state.
   void Note(LiveJob& job, std::string_view actor, std::string_view message);
+  // The same, of what its user should know though it goes on.
+  void Warn(LiveJob& job, std::string_view message);
   // The same, where it is also why the job is in its state; once as long as that is so.
   void Explain(LiveJob& job, std::string_view actor, std::string_view reason);
   void AddStep(LiveJob& job, const v1::StepMetrics& step);
@@ -101,7 +103,7 @@ class JobBook {
   static constexpr size_t kMaxUnsaved = 1024;
 
   void Save(LiveJob& job);
-  void Record(LiveJob& job, std::string_view actor, std::string_view message);
+  void Record(LiveJob& job, std::string_view actor, std::string_view message, bool warning = false);
   void Announce(const LiveJob& job, v1::WatchJobResponse update);
   void AnnounceJob(LiveJob& job);
   void Forget(LiveJob& job);

@@ -124,7 +124,7 @@ void Scheduler::OnChecked(const std::string& id, absl::StatusOr<CheckedSpec> che
   } else if (!checked->weights.ok()) {
     Fail(*job, PlainFailure(checked->weights));
   } else {
-    for (const std::string& note : checked->notes) book_->Note(*job, "orchestrator", note);
+    for (const std::string& note : checked->notes) book_->Warn(*job, note);
     job->checked = *std::move(checked);
     if (!job->checked->layers.has_value()) return OnIncomplete(*job);
   }

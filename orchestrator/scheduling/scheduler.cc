@@ -1,5 +1,7 @@
 #include "orchestrator/scheduling/scheduler.h"
 
+#include "orchestrator/scheduling/loss_judgement.h"
+
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -103,6 +105,13 @@ void Scheduler::OnStep(Attempt& attempt, const v1::StepMetrics& step) {
 
 void Scheduler::OnEvaluation(Attempt& attempt, const v1::EvaluationMetrics& evaluation) {
   if (LiveJob* job = JobOf(attempt.id()); job != nullptr) book_->AddEvaluation(*job, evaluation);
+}
+
+void Scheduler::OnLossChecked(Attempt& attempt, const v1::LossChecked& losses) {
+  LiveJob* job = JobOf(attempt.id());
+  if (const std::string finding = JudgeLoss(losses); job != nullptr && !finding.empty()) {
+    book_->Warn(*job, finding);
+  }
 }
 
 void Scheduler::OnCycle(Attempt& attempt, const v1::CycleDone& cycle) {

@@ -64,6 +64,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void OnRunning(Attempt& attempt) override;
   void OnStep(Attempt& attempt, const v1::StepMetrics& step) override;
   void OnEvaluation(Attempt& attempt, const v1::EvaluationMetrics& evaluation) override;
+  void OnLossChecked(Attempt& attempt, const v1::LossChecked& losses) override;
   void OnCycle(Attempt& attempt, const v1::CycleDone& cycle) override;
   void OnCheckpoint(Attempt& attempt, const std::vector<v1::CheckpointShard>& shards) override;
   void OnFinished(Attempt& attempt, const std::vector<v1::Finished>& results) override;

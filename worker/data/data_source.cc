@@ -89,7 +89,8 @@ absl::StatusOr<at::Tensor> DataSource::Rows(const Samples& samples, const pipeli
 
 std::vector<int64_t> DataSource::NumbersOf(const pipeline::Round& round, int64_t samples) {
   std::vector<int64_t> numbers(static_cast<size_t>(round.batch_size));
-  if (round.kind != pipeline::RoundKind::kTrain || !shuffle_seed_) {
+  const bool in_epoch = round.kind == pipeline::RoundKind::kTrain || round.kind == pipeline::RoundKind::kCheckLoss;
+  if (!in_epoch || !shuffle_seed_) {
     std::iota(numbers.begin(), numbers.end(), round.first_sample);
     return numbers;
   }

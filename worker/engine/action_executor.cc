@@ -56,10 +56,16 @@ absl::Status ActionExecutor::Begin(const RoundPlan& plan, Batch batch, RoundReco
     mini_batch.step = plan.round.step;
     mini_batch.micro_batch_sizes = plan.program->micro_batch_sizes;
     mini_batch.training = plan.training();
-    if (hosted.last) mini_batch.target = batch_.target;
+    if (hosted.last) mini_batch.target = Target();
     GPIPE_RETURN_IF_ERROR(hosted.stage->Begin(std::move(mini_batch)));
   }
   return absl::OkStatus();
+}
+
+// Of a loss that the model computes: what it is a mean over.
+at::Tensor ActionExecutor::Target() const {
+  const std::string& counted = parts_.stages.counted_input();
+  return counted.empty() ? batch_.target : batch_.inputs.at(counted);
 }
 
 absl::Status ActionExecutor::Execute(const Action& action) {
@@ -104,7 +110,8 @@ absl::Status ActionExecutor::End() {
 
 absl::Status ActionExecutor::EnterForward(const Action& action) const {
   const pipeline::Round& round = round_.round;
-  const bool evaluates = round.kind == pipeline::RoundKind::kEvaluate;
+  const bool evaluates =
+      round.kind == pipeline::RoundKind::kEvaluate || round.kind == pipeline::RoundKind::kCheckLoss;
   return parts_.beacon.Enter(evaluates ? v1::PHASE_EVALUATION : v1::PHASE_FORWARD,
                              evaluates ? failpoint::kEvaluation : failpoint::kForward, action.stage, round.step,
                              action.micro_batch);
@@ -157,6 +164,7 @@ void ActionExecutor::KeepResults(Values& outputs) {
     return;
   }
   if (auto loss = outputs.find("loss"); loss != outputs.end()) record_->losses.push_back(loss->second);
+  if (auto count = outputs.find("count"); count != outputs.end()) record_->counts.push_back(count->second);
   if (auto hits = outputs.find("hits"); hits != outputs.end()) record_->hits.push_back(hits->second);
 }
 

@@ -152,10 +152,12 @@ absl::Status Attempt::Join() {
 absl::Status Attempt::Run() {
   beacon_.activity.Set(v1::PHASE_FORWARD, first_stage_);
   transfers_.emplace(*communicator_, assignment_.plan(), channels_, environment_.device);
+  const v1::Train& train = assignment_.spec().train();
   RoundLedger ledger({.attempt = assignment_.attempt(),
                       .device = environment_.device,
                       .stages = LayersOf(*stages_, assignment_.plan()),
                       .reports_loss = stages_->has_last(),
+                      .loss_adds_up = train.loss().model_output().mean_of() == v1::LOSS_MEAN_SUM,
                       .output = output_ ? &*output_ : nullptr},
                      environment_.sink, *communicator_);
   CreateCheckpoints();

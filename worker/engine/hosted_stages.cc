@@ -19,14 +19,22 @@ std::vector<std::string> InputNames(const Archive* archive) {
   return names;
 }
 
-// Only the last stage of the model reads targets.
-DataRole RoleOf(const std::vector<HostedStage>& stages, const std::vector<std::string>& inputs) {
+std::string CountedInput(const v1::Train& train, const std::vector<std::string>& inputs) {
+  const v1::ModelOutput& loss = train.loss().model_output();
+  const auto& names = train.dataset().inputs();
+  if (loss.mean_of() != v1::LOSS_MEAN_TARGETS) return "";
+  return inputs[static_cast<size_t>(std::find(names.begin(), names.end(), loss.targets()) - names.begin())];
+}
+
+// Only the last stage of the model reads targets, and what the loss counts.
+DataRole RoleOf(const std::vector<HostedStage>& stages, const std::vector<std::string>& inputs,
+                const std::string& counted) {
   DataRole role{{}, stages.back().last};
   for (size_t i = 0; i < inputs.size(); ++i) {
     const bool read = std::any_of(stages.begin(), stages.end(), [&](const HostedStage& stage) {
       return std::find(stage.inputs.begin(), stage.inputs.end(), inputs[i]) != stage.inputs.end();
     });
-    if (read) role.inputs.push_back({static_cast<int>(i), inputs[i]});
+    if (read || inputs[i] == counted) role.inputs.push_back({static_cast<int>(i), inputs[i]});
   }
   return role;
 }
@@ -55,7 +63,9 @@ absl::StatusOr<HostedStages> HostedStages::Create(const v1::JobSpec& spec, const
     hosted.stages_.push_back(std::move(stage));
   }
   if (hosted.stages_.empty()) return absl::InvalidArgumentError(absl::StrCat("worker ", worker, " hosts no stage"));
-  hosted.role_ = RoleOf(hosted.stages_, InputNames(archive));
+  const std::vector<std::string> inputs = InputNames(archive);
+  if (hosted.has_last()) hosted.counted_input_ = CountedInput(spec.train(), inputs);
+  hosted.role_ = RoleOf(hosted.stages_, inputs, hosted.counted_input_);
   return hosted;
 }
 

@@ -39,6 +39,8 @@ class HostedStages {
   const HostedStage& Find(int index) const { return stages_[index - stages_.front().index]; }
 
   const DataRole& role() const { return role_; }
+  // The model's input whose elements the loss is a mean over; empty: it is of something else, or not computed here.
+  const std::string& counted_input() const { return counted_input_; }
   bool has_last() const { return stages_.back().last; }
 
   // Parameters and buffers of all of them, in the order of state_dict().
@@ -50,6 +52,7 @@ class HostedStages {
  private:
   std::vector<HostedStage> stages_;
   DataRole role_;
+  std::string counted_input_;
 };
 
 }  // namespace gpipe::worker

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -35,19 +36,34 @@ at::Tensor ToHost(const at::Tensor& tensor) { return tensor.to(at::kCPU, /*non_b
 at::Tensor GatherScalars(const RoundRecord& record) {
   std::vector<at::Tensor> parts;
   if (!record.losses.empty()) parts.push_back(at::stack(record.losses).to(at::kDouble));
+  if (!record.counts.empty()) parts.push_back(at::stack(record.counts));
   if (!record.hits.empty()) parts.push_back(at::stack(record.hits).sum(0).to(at::kDouble));
   if (record.grad_squares.defined()) parts.push_back(record.grad_squares);
   return parts.empty() ? at::Tensor() : ToHost(at::cat(parts));
 }
 
-// Of the micro-batches, in their order.
-double SumOfLosses(const RoundRecord& record) {
-  double sum = 0;
-  for (size_t i = 0; i < record.losses.size(); ++i) sum += record.scalars.const_data_ptr<double>()[i];
-  return sum;
+const double* Losses(const RoundRecord& record) { return record.scalars.const_data_ptr<double>(); }
+
+const double* Counts(const RoundRecord& record) { return Losses(record) + record.losses.size(); }
+
+const double* Hits(const RoundRecord& record) { return Counts(record) + record.counts.size(); }
+
+double SumOfCounts(const RoundRecord& record) {
+  return std::accumulate(Counts(record), Counts(record) + record.counts.size(), 0.0);
 }
 
-const double* Hits(const RoundRecord& record) { return record.scalars.const_data_ptr<double>() + record.losses.size(); }
+// The mini-batch's, of the micro-batches in their order.
+double LossOf(const RoundRecord& record) {
+  if (record.losses.empty()) return 0;
+  const double sum = std::accumulate(Losses(record), Losses(record) + record.losses.size(), 0.0);
+  return record.counts.empty() ? sum : sum / SumOfCounts(record);
+}
+
+// What its loss is the mean of.
+double CountedIn(const RoundRecord& record) {
+  if (!record.counts.empty()) return SumOfCounts(record);
+  return record.hits.empty() ? static_cast<double>(record.plan.round.batch_size) : Hits(record)[1];
+}
 
 const double* GradSquares(const RoundRecord& record) { return Hits(record) + (record.hits.empty() ? 0 : 2); }
 
@@ -104,13 +120,9 @@ absl::Status RoundLedger::BookOldest() {
   const std::unique_ptr<RoundRecord> record = std::move(pending_.front());
   pending_.pop_front();
   GPIPE_RETURN_IF_ERROR(AwaitDevice(*record->timer));
-  const double loss = SumOfLosses(*record);
+  const double loss = LossOf(*record);
   if (!record->rows.empty() && options_.output != nullptr) GPIPE_RETURN_IF_ERROR(options_.output->Append(record->rows));
-  if (record->plan.round.kind == pipeline::RoundKind::kEvaluate) {
-    GPIPE_RETURN_IF_ERROR(AddEvaluation(*record, loss));
-  } else {
-    GPIPE_RETURN_IF_ERROR(CheckLoss(*record, loss));
-  }
+  GPIPE_RETURN_IF_ERROR(AddLoss(*record, loss));
 
   v1::Progress progress = NewProgress(LastOf(record->plan));
   AddActions(*record, progress);
@@ -119,6 +131,32 @@ absl::Status RoundLedger::BookOldest() {
   reported_ = std::max(reported_, LastOf(record->plan));
   timers_.push_back(std::move(record->timer));
   return absl::OkStatus();
+}
+
+absl::Status RoundLedger::AddLoss(const RoundRecord& record, double loss) {
+  switch (record.plan.round.kind) {
+    case pipeline::RoundKind::kEvaluate:
+      return AddEvaluation(record, loss);
+    case pipeline::RoundKind::kCheckLoss:
+      AddLossCheck(record, loss);
+      return absl::OkStatus();
+    default:
+      return CheckLoss(record, loss);
+  }
+}
+
+// Also where it is not finite, which is what the check is to find.
+void RoundLedger::AddLossCheck(const RoundRecord& record, double loss) {
+  if (!options_.reports_loss) return;
+  checked_losses_.push_back(loss);
+  if (!record.plan.round.last_of_kind) return;
+  v1::WorkerMessage message;
+  v1::LossChecked& checked = *message.mutable_loss_checked();
+  *checked.mutable_attempt() = options_.attempt;
+  checked.set_first(checked_losses_[0]);
+  checked.set_second(checked_losses_[1]);
+  checked.set_both(checked_losses_[2]);
+  sink_.Send(std::move(message));
 }
 
 absl::Status RoundLedger::CheckLoss(const RoundRecord& record, double loss) const {
@@ -134,14 +172,15 @@ absl::Status RoundLedger::CheckLoss(const RoundRecord& record, double loss) cons
 absl::Status RoundLedger::AddEvaluation(const RoundRecord& record, double loss) {
   if (!options_.reports_loss) return absl::OkStatus();
   const pipeline::Round& round = record.plan.round;
-  const double counted = record.hits.empty() ? static_cast<double>(round.batch_size) : Hits(record)[1];
-  if (counted > 0) evaluation_.loss += loss * counted;  // Else it is 0/0, and no part of the mean.
+  const double counted = CountedIn(record);
+  // Over nothing it is 0/0, and no part of the mean.
+  if (counted > 0) evaluation_.loss += options_.loss_adds_up ? loss : loss * counted;
   evaluation_.hits += record.hits.empty() ? 0 : Hits(record)[0];
   evaluation_.counted += counted;
   evaluation_.samples += round.batch_size;
   if (!round.last_of_kind) return absl::OkStatus();
 
-  const double mean = evaluation_.loss / evaluation_.counted;
+  const double mean = options_.loss_adds_up ? evaluation_.loss : evaluation_.loss / evaluation_.counted;
   GPIPE_RETURN_IF_ERROR(CheckLoss(record, mean));
   v1::WorkerMessage message;
   v1::Evaluation& evaluation = *message.mutable_evaluation();

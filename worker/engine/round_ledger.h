@@ -35,6 +35,7 @@ class RoundLedger {
     c10::Device device = c10::kCPU;
     std::vector<HostedLayers> stages;
     bool reports_loss = false;     // Hosts the last stage.
+    bool loss_adds_up = false;     // It is a sum, no mean, over mini-batches too.
     OutputFile* output = nullptr;  // Inference, with the last stage.
   };
 
@@ -59,6 +60,8 @@ class RoundLedger {
   absl::Status BookOldest();
   // Waits until the device has done what `timer` has seen. Not OK: with what was not received.
   absl::Status AwaitDevice(ActionTimer& timer);
+  absl::Status AddLoss(const RoundRecord& record, double loss);
+  void AddLossCheck(const RoundRecord& record, double loss);
   absl::Status CheckLoss(const RoundRecord& record, double loss) const;
   absl::Status AddEvaluation(const RoundRecord& record, double loss);
   void AddRoundDone(const RoundRecord& record, double loss, v1::Progress& progress) const;
@@ -75,6 +78,7 @@ class RoundLedger {
   std::deque<std::unique_ptr<RoundRecord>> pending_;  // Oldest first.
   std::vector<std::unique_ptr<ActionTimer>> timers_;  // Not in use.
   Position reported_;
+  std::vector<double> checked_losses_;  // Of rounds kCheckLoss.
 
   // The evaluation under way: a mean over all that counts, whatever the batches were.
   struct Evaluated {

@@ -25,7 +25,8 @@ struct RoundRecord {
   std::vector<int64_t> peak_saved_bytes;  // By hosted stage.
 
   // The worker of the last stage. On the device, one per micro-batch.
-  std::vector<at::Tensor> losses;                          // Scalars.
+  std::vector<at::Tensor> losses;                          // Scalars; weighed by `counts`, if there are any.
+  std::vector<at::Tensor> counts;                          // As Loss::Count, or none.
   std::vector<at::Tensor> hits;                            // As Loss::Hits.
   std::map<std::string, std::vector<at::Tensor>> outputs;  // Inference: by name.
   double lr = 0;
@@ -34,7 +35,7 @@ struct RoundRecord {
 
   at::Tensor grad_squares;  // Training: of each layer of the model, right for this worker's layers.
 
-  // Copies on the host, there when the timer is complete: losses, the sum of hits if there are any, grad_squares; and
+  // Copies on the host, there when the timer is complete: losses, counts, the sum of hits if there are any, grad_squares; and
   // the rows of each output.
   at::Tensor scalars;
   std::map<std::string, at::Tensor> rows;

@@ -127,6 +127,7 @@ class ExportedInspection {
   absl::Status FindOutputs() {
     std::vector<std::string> names(request_.outputs().begin(), request_.outputs().end());
     if (training()) names = {NamedOutput(request_.loss())};
+    if (const std::string& count = request_.loss().model_output().count(); !count.empty()) names.push_back(count);
     for (size_t i = 0; i < names.size(); ++i) {
       const std::string field = training() ? kLoss : absl::StrCat("infer.outputs[", i, "]");
       GPIPE_ASSIGN_OR_RETURN(exported::UserOutput output, FindOutput(program_, names[i], field));

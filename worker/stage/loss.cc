@@ -60,8 +60,8 @@ class ElementwiseLoss : public Loss {
   double count_ = 0;
 };
 
-// A mean over the batch, which the model has computed.
-class ModelOutputLoss : public Loss {
+// What the model has computed, as the mean over the samples of a micro-batch.
+class MeanOfSamples : public Loss {
  public:
   bool has_target() const override { return false; }
 
@@ -75,11 +75,52 @@ class ModelOutputLoss : public Loss {
   double samples_ = 0;
 };
 
+// The same, as something that adds up.
+class SumOfModel : public Loss {
+ public:
+  bool has_target() const override { return false; }
+  void Begin(const at::Tensor&, int64_t) override {}
+  at::Tensor Share(const at::Tensor& output, const at::Tensor&, int64_t) const override {
+    return Wide(output.reshape({}));
+  }
+};
+
+// The same, as a mean over what another output counts.
+class MeanOfCount : public SumOfModel {
+ public:
+  at::Tensor Count(const at::Tensor&, const at::Tensor& counted) const override {
+    return counted.detach().reshape({}).to(at::kDouble);
+  }
+};
+
+// The same, as a mean over the elements of an input that are not ignored.
+class MeanOfTargets : public SumOfModel {
+ public:
+  explicit MeanOfTargets(const v1::ModelOutput& spec) : spec_(spec) {}
+
+  bool has_target() const override { return true; }
+  at::Tensor Count(const at::Tensor& target, const at::Tensor&) const override {
+    const int64_t shift = spec_.shift();
+    const at::Tensor counts = shift == 0 ? target : target.narrow(1, shift, target.size(1) - shift);
+    return counts.ne(spec_.ignore_index()).sum().to(at::kDouble);
+  }
+
+ private:
+  const v1::ModelOutput spec_;
+};
+
+std::unique_ptr<Loss> ModelLoss(const v1::ModelOutput& spec) {
+  if (spec.mean_of() == v1::LOSS_MEAN_SUM) return std::make_unique<SumOfModel>();
+  if (spec.mean_of() == v1::LOSS_MEAN_COUNT) return std::make_unique<MeanOfCount>();
+  if (spec.mean_of() == v1::LOSS_MEAN_TARGETS) return std::make_unique<MeanOfTargets>(spec);
+  return std::make_unique<MeanOfSamples>();
+}
+
 }  // namespace
 
 std::unique_ptr<Loss> Loss::Create(const v1::Loss& spec) {
   if (spec.has_cross_entropy()) return std::make_unique<CrossEntropyLoss>(spec);
-  if (spec.has_model_output()) return std::make_unique<ModelOutputLoss>();
+  if (spec.has_model_output()) return ModelLoss(spec.model_output());
   TORCH_CHECK_VALUE(spec.has_mse() || spec.has_bce_with_logits(), "a loss without a kind");
   return std::make_unique<ElementwiseLoss>(spec);
 }

@@ -103,6 +103,7 @@ absl::Status ModelStage::Begin(MiniBatch mini_batch) {
     for (NamedTensor& named : state_) named.tensor.mutable_grad().reset();
     if (loss_ != nullptr) loss_->Begin(mini_batch_.target, samples);
     saved_.clear();
+    counts_.assign(sizes.size(), {});
     saved_bytes_ = peak_bytes_ = 0;
     open_ = true;
     return absl::OkStatus();
@@ -157,6 +158,7 @@ absl::StatusOr<ModelStage::Results> ModelStage::Run(int micro_batch, const Layer
   if (loss_ == nullptr) return results;
   const absl::Status status = CatchTorch([&] {
     results.loss = loss_->Share(results.outputs.front(), TargetOf(micro_batch), SamplesOf(micro_batch));
+    results.count = loss_->Count(TargetOf(micro_batch), results.outputs.back());
     return absl::OkStatus();
   });
   if (!status.ok()) return Prefixed("loss", status);
@@ -216,7 +218,14 @@ void ModelStage::Keep(int micro_batch, Saved saved) {
 Values ModelStage::Leave(int micro_batch, Results results, ForwardMode mode) const {
   Values values;
   for (size_t i = 0; i < outgoing_.size(); ++i) values[outgoing_[i].name] = Detached(results.outgoing[i]);
-  if (results.loss.defined()) values["loss"] = Detached(results.loss);
+  if (results.count.defined()) {
+    // Over nothing it is 0/0, and no part of the mean.
+    const at::Tensor weighted = Detached(results.loss) * results.count;
+    values["loss"] = at::where(results.count > 0, weighted, at::zeros_like(weighted));
+    values["count"] = results.count;
+  } else if (results.loss.defined()) {
+    values["loss"] = Detached(results.loss);
+  }
   if (mode != ForwardMode::kInference) return values;
   if (loss_ != nullptr) {
     at::Tensor hits = loss_->Hits(results.outputs.front(), TargetOf(micro_batch));
@@ -238,6 +247,7 @@ absl::StatusOr<Values> ModelStage::Forward(int micro_batch, Values inputs, Forwa
                                                 ? RunWithGraph(micro_batch, context, saved)
                                                 : RunWithoutGraph(micro_batch, context, saved.inputs));
     if (keeps) Keep(micro_batch, std::move(saved));
+    counts_[micro_batch] = results.count;
     return Leave(micro_batch, std::move(results), mode);
   });
 }
@@ -268,7 +278,7 @@ absl::StatusOr<Values> ModelStage::Backward(int micro_batch, Values gradients) {
     Saved saved = std::move(found->second);
     saved_bytes_ -= saved.bytes;
     saved_.erase(found);
-    if (const absl::Status status = RunBackward(saved, gradients); !status.ok()) {
+    if (const absl::Status status = RunBackward(micro_batch, saved, gradients); !status.ok()) {
       return Prefixed(
           absl::StrCat("backward of layers ", segment_.layers().front().index, " to ", segment_.layers().back().index),
           status);
@@ -277,14 +287,23 @@ absl::StatusOr<Values> ModelStage::Backward(int micro_batch, Values gradients) {
   });
 }
 
-absl::Status ModelStage::RunBackward(const Saved& saved, const Values& gradients) const {
+absl::StatusOr<at::Tensor> ModelStage::LossGradient(int micro_batch) const {
+  const at::Tensor one = at::ones({}, at::device(device_).dtype(at::kFloat));
+  if (!counts_[micro_batch].defined()) return one;
+  for (const at::Tensor& count : counts_) {
+    if (!count.defined()) return absl::FailedPreconditionError("the loss is weighed once all micro-batches are forward");
+  }
+  return (counts_[micro_batch] / at::stack(counts_).sum()).to(at::kFloat);
+}
+
+absl::Status ModelStage::RunBackward(int micro_batch, const Saved& saved, const Values& gradients) const {
   torch::autograd::edge_list roots;
   torch::autograd::variable_list root_gradients;
   for (size_t i = 0; i < saved.roots.size(); ++i) {
     if (!saved.roots[i].is_valid()) continue;
     roots.push_back(saved.roots[i]);
     if (i == outgoing_.size()) {  // The loss.
-      root_gradients.push_back(at::ones({}, at::device(device_).dtype(at::kFloat)));
+      GPIPE_ASSIGN_OR_RETURN(root_gradients.emplace_back(), LossGradient(micro_batch));
       continue;
     }
     const auto found = gradients.find(outgoing_[i].name);

@@ -33,7 +33,7 @@ struct StageParts {
   std::vector<ModelLayer> layers;
   std::vector<CrossingValue> incoming;
   std::vector<CrossingValue> outgoing;
-  std::vector<OutputValue> outputs;     // Last stage, else empty. A loss takes the first.
+  std::vector<OutputValue> outputs;     // Last stage, else empty. A loss takes the first, and counts by the second.
   std::unique_ptr<Loss> loss;           // Last stage, in training.
   std::vector<std::string> frozen;      // Prefixes of parameter names.
   std::map<std::string, int> layer_of;  // By tensor, where it is not the ModelLayer's index.
@@ -71,6 +71,7 @@ class ModelStage : public Stage {
     std::vector<at::Tensor> outgoing;
     std::vector<at::Tensor> outputs;
     at::Tensor loss;
+    at::Tensor count;  // As Loss::Count.
   };
 
   ModelStage(StageParts parts, Segment segment);
@@ -92,7 +93,9 @@ class ModelStage : public Stage {
   void Keep(int micro_batch, Saved saved);
   Values Leave(int micro_batch, Results results, ForwardMode mode) const;
 
-  absl::Status RunBackward(const Saved& saved, const Values& gradients) const;
+  absl::Status RunBackward(int micro_batch, const Saved& saved, const Values& gradients) const;
+  // The gradient of a micro-batch's loss: one, or what it weighs.
+  absl::StatusOr<at::Tensor> LossGradient(int micro_batch) const;
   Values TakeInputGradients(Saved& saved) const;
 
   const Segment segment_;
@@ -108,6 +111,7 @@ class ModelStage : public Stage {
   MiniBatch mini_batch_;
   std::vector<int64_t> offsets_;  // First sample of each micro-batch.
   std::map<int, Saved> saved_;
+  std::vector<at::Tensor> counts_;  // By micro-batch; undefined where it has not been forward, or the loss counts not.
   int64_t saved_bytes_ = 0;
   int64_t peak_bytes_ = 0;
 };

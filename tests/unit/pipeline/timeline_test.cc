@@ -35,10 +35,10 @@ std::vector<Entry> OfKind(const std::vector<Round>& rounds, RoundKind kind) {
   return entries;
 }
 
-// One letter per round: Train, Evaluate, Checkpoint, Infer.
+// One letter per round: Train, Evaluate, Checkpoint, Infer, Loss.
 std::string Kinds(const TimelineSpec& spec) {
   std::string kinds;
-  for (const Round& round : Walk(spec)) kinds += "TECI"[static_cast<int>(round.kind)];
+  for (const Round& round : Walk(spec)) kinds += "TECIL"[static_cast<int>(round.kind)];
   return kinds;
 }
 
@@ -111,6 +111,17 @@ TEST(TimelineTest, InferenceTakesEverySampleOnceInOrder) {
   EXPECT_THAT(OfKind(rounds, RoundKind::kInfer), ElementsAre(Entry{0, 0, 0, 2}, Entry{0, 0, 2, 2}, Entry{0, 0, 4, 1}));
   EXPECT_TRUE(rounds.back().last_of_kind);
   EXPECT_FALSE(rounds.front().last_of_kind);
+}
+
+TEST(TimelineTest, TheLossIsLookedAtFirstOverTwoPartsAndBoth) {
+  const TimelineSpec spec{.samples = 5, .batch_size = 4, .steps = 3, .checkpoint_every = 2, .check_loss_samples = 2};
+  EXPECT_EQ(Kinds(spec), "LLLTTCT");
+  EXPECT_EQ(CountRounds(spec), 7);
+  const std::vector<Round> rounds = Walk(spec);
+  EXPECT_THAT(OfKind(rounds, RoundKind::kCheckLoss),
+              ElementsAre(Entry{0, 0, 0, 2}, Entry{0, 0, 2, 2}, Entry{0, 0, 0, 4}));
+  EXPECT_FALSE(rounds[1].last_of_kind);
+  EXPECT_TRUE(rounds[2].last_of_kind);
 }
 
 TEST(TimelineTest, NothingIsLeftWhenTheCheckpointHasAllSteps) {
