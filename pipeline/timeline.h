@@ -35,13 +35,14 @@ struct Round {
   bool operator==(const Round&) const = default;
 };
 
-// Walks a job's rounds: the look at its loss, if there is any; training mini-batches; after step n the evaluation when due, one round per mini-batch (the last
-// one may be smaller), then a checkpoint when due: whoever starts from it has the evaluation behind him. The evaluation
-// after the last step always runs, if there is any.
-// Copyable; a copy walks on by itself. Not for use by two threads at once.
+// Walks a job's rounds: the look at its loss, if there is any; training mini-batches; after step n the evaluation when
+// due, one round per mini-batch (the last one may be smaller), then a checkpoint when due: whoever starts from it has
+// the evaluation behind him. The evaluation after the last step always runs, if there is any. Copyable; a copy walks on
+// by itself. Not for use by two threads at once.
 class RoundCursor {
  public:
-  // REQUIRES: samples >= 1, batch_size >= 1; not (drop_last and samples < batch_size); check_loss_samples <= samples / 2.
+  // REQUIRES: samples >= 1, batch_size >= 1; not (drop_last and samples < batch_size); check_loss_samples <= samples
+  // / 2.
   explicit RoundCursor(const TimelineSpec& spec);
 
   // The next round, or nullopt at the end.

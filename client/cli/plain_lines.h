@@ -9,8 +9,8 @@
 
 namespace gpipe::client {
 
-// The updates of a job as lines for a log: changes of state, warnings, evaluations, clock cycles, and at most one line about
-// progress a second. Not for use by two threads at once.
+// The updates of a job as lines for a log: changes of state, warnings, evaluations, clock cycles, and at most one line
+// about progress a second. Not for use by two threads at once.
 class PlainLines {
  public:
   // The lines to print for this update.

@@ -1,7 +1,5 @@
 #include "orchestrator/scheduling/scheduler.h"
 
-#include "orchestrator/scheduling/loss_judgement.h"
-
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,6 +7,7 @@
 #include "common/string_view.h"
 #include "orchestrator/artifacts/checkpoint_assembler.h"
 #include "orchestrator/scheduling/failure.h"
+#include "orchestrator/scheduling/loss_judgement.h"
 #include "spdlog/spdlog.h"
 
 namespace gpipe::orchestrator {

@@ -18,8 +18,8 @@ struct Channel {
   int receiver = 0;
 };
 
-// A transfer under way. Owned by the caller, and destroyed before its communicator. The tensor stays alive and untouched
-// until Wait has returned (on CUDA: by everything that is not behind it on the stream that was current then).
+// A transfer under way. Owned by the caller, and destroyed before its communicator. The tensor stays alive and
+// untouched until Wait has returned (on CUDA: by everything that is not behind it on the stream that was current then).
 class Work {
  public:
   // Waits for whatever is still under way.

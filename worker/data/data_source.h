@@ -47,8 +47,8 @@ class DataSource {
   // Whether this worker reads anything at all.
   bool empty() const { return samples_.inputs().empty() && samples_.targets() == nullptr; }
 
-  // The samples of a kTrain, kEvaluate, kInfer or kCheckLoss round, on the CPU. OUT_OF_RANGE: the data set has fewer samples than
-  // the plan says, or a target, or a token, that is none of the classes.
+  // The samples of a kTrain, kEvaluate, kInfer or kCheckLoss round, on the CPU. OUT_OF_RANGE: the data set has fewer
+  // samples than the plan says, or a target, or a token, that is none of the classes.
   absl::StatusOr<Batch> Read(const pipeline::Round& round);
 
  private:

@@ -110,8 +110,7 @@ absl::Status ActionExecutor::End() {
 
 absl::Status ActionExecutor::EnterForward(const Action& action) const {
   const pipeline::Round& round = round_.round;
-  const bool evaluates =
-      round.kind == pipeline::RoundKind::kEvaluate || round.kind == pipeline::RoundKind::kCheckLoss;
+  const bool evaluates = round.kind == pipeline::RoundKind::kEvaluate || round.kind == pipeline::RoundKind::kCheckLoss;
   return parts_.beacon.Enter(evaluates ? v1::PHASE_EVALUATION : v1::PHASE_FORWARD,
                              evaluates ? failpoint::kEvaluation : failpoint::kForward, action.stage, round.step,
                              action.micro_batch);

@@ -194,11 +194,11 @@ absl::Status Attempt::SaveCheckpoint(const TrainingState& copy, const std::stop_
     *shard.mutable_attempt() = assignment_.attempt();
     shard.set_step(copy.step);
     GPIPE_ASSIGN_OR_RETURN(*shard.add_model(), UploadShard("checkpoint-model.safetensors", copy.model,
-                                                               environment_.folder, environment_.artifacts));
+                                                           environment_.folder, environment_.artifacts));
     GPIPE_RETURN_IF_ERROR(beacon_.Pass(failpoint::kCheckpointWrite, copy.step));
     if (stop.stop_requested()) return absl::CancelledError("the attempt was aborted");
     GPIPE_ASSIGN_OR_RETURN(*shard.add_optimizer(), UploadShard("checkpoint-optimizer.safetensors", copy.optimizer,
-                                                                   environment_.folder, environment_.artifacts));
+                                                               environment_.folder, environment_.artifacts));
     environment_.sink.Send(std::move(message));
     return absl::OkStatus();
   };

@@ -35,8 +35,8 @@ struct RoundRecord {
 
   at::Tensor grad_squares;  // Training: of each layer of the model, right for this worker's layers.
 
-  // Copies on the host, there when the timer is complete: losses, counts, the sum of hits if there are any, grad_squares; and
-  // the rows of each output.
+  // Copies on the host, there when the timer is complete: losses, counts, the sum of hits if there are any,
+  // grad_squares; and the rows of each output.
   at::Tensor scalars;
   std::map<std::string, at::Tensor> rows;
 };

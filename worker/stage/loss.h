@@ -30,7 +30,8 @@ class Loss {
   virtual at::Tensor Share(const at::Tensor& output, const at::Tensor& target, int64_t samples) const = 0;
 
   // Of how much a micro-batch's loss is the mean, a double on the device, where Share cannot know what the whole
-  // mini-batch's is the mean of; then the mini-batch's loss is the mean of these losses, weighed by these. Else undefined.
+  // mini-batch's is the mean of; then the mini-batch's loss is the mean of these losses, weighed by these. Else
+  // undefined.
   virtual at::Tensor Count(const at::Tensor& target, const at::Tensor& counted) const { return {}; }
 
   // Two int64: how many targets the output's largest value hits, and of how many; undefined where that means nothing.

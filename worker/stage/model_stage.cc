@@ -291,7 +291,8 @@ absl::StatusOr<at::Tensor> ModelStage::LossGradient(int micro_batch) const {
   const at::Tensor one = at::ones({}, at::device(device_).dtype(at::kFloat));
   if (!counts_[micro_batch].defined()) return one;
   for (const at::Tensor& count : counts_) {
-    if (!count.defined()) return absl::FailedPreconditionError("the loss is weighed once all micro-batches are forward");
+    if (!count.defined())
+      return absl::FailedPreconditionError("the loss is weighed once all micro-batches are forward");
   }
   return (counts_[micro_batch] / at::stack(counts_).sum()).to(at::kFloat);
 }

@@ -64,8 +64,9 @@ class Stage {
   // `inputs` hold every value that crosses into this stage, and the model's inputs that it reads. The result holds
   // every value that leaves it; on the last stage also, with a loss, `loss`: a scalar, already weighted, so that the
   // micro-batches' losses add up to the mini-batch's; with a loss that counts also `count` (Loss::Count), and `loss` is
-  // weighted by that, so that it adds up to the mini-batch's times the sum of counts; in kInference the model's outputs by name; and in evaluation with
-  // cross_entropy `hits` (Loss::Hits). All detached. Tensors of another batch size than the micro-batch's are refused.
+  // weighted by that, so that it adds up to the mini-batch's times the sum of counts; in kInference the model's outputs
+  // by name; and in evaluation with cross_entropy `hits` (Loss::Hits). All detached. Tensors of another batch size than
+  // the micro-batch's are refused.
   virtual absl::StatusOr<Values> Forward(int micro_batch, Values inputs, ForwardMode mode) = 0;
 
   // Forward again with gradients. REQUIRES: Forward(micro_batch, ..., kCheckpointed).
@@ -73,7 +74,8 @@ class Stage {
 
   // `gradients` hold one for each outgoing value whose edge requires one (none on the last stage: the loss is the
   // root). A value used by several stages gets the sum. The result holds the gradient of each incoming value whose edge
-  // requires one. With a loss that counts, all micro-batches have been forward. Parameter gradients add up over micro-batches. Frees what the micro-batch had saved.
+  // requires one. With a loss that counts, all micro-batches have been forward. Parameter gradients add up over
+  // micro-batches. Frees what the micro-batch had saved.
   virtual absl::StatusOr<Values> Backward(int micro_batch, Values gradients) = 0;
 
   // The mini-batch ends: deferred batch norm commits. INTERNAL if anything is still saved.
