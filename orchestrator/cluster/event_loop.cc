@@ -13,9 +13,12 @@ bool EventLoop::TryPost(Task task) { return Enqueue(std::move(task), capacity_);
 bool EventLoop::Post(Task task) { return Enqueue(std::move(task), std::numeric_limits<size_t>::max()); }
 
 bool EventLoop::Enqueue(Task task, size_t limit) {
-  absl::MutexLock lock(&mutex_);
-  if (stopped_ || queue_.size() >= limit) return false;
-  queue_.push_back(std::move(task));
+  {
+    absl::MutexLock lock(&mutex_);
+    if (stopped_ || queue_.size() >= limit) return false;
+    queue_.push_back(std::move(task));
+  }
+  changed_.Notify();
   return true;
 }
 
@@ -49,8 +52,11 @@ void EventLoop::Run() {
 }
 
 void EventLoop::Stop() {
-  absl::MutexLock lock(&mutex_);
-  stopped_ = true;
+  {
+    absl::MutexLock lock(&mutex_);
+    stopped_ = true;
+  }
+  changed_.Notify();
 }
 
 void EventLoop::RunPending() {
@@ -65,14 +71,10 @@ void EventLoop::RunPending() {
 // Tasks come before timers: a heartbeat that waits in the queue must count before the lease that it renews runs out.
 // But a full queue must not hold back timers for ever, so those that are due join the batch behind the tasks.
 std::vector<EventLoop::Task> EventLoop::WaitForTasks() {
-  {
-    absl::MutexLock lock(&mutex_);
-    const absl::Condition ready(this, &EventLoop::HasWorkOrStopped);
-    if (timers_.empty()) {
-      mutex_.Await(ready);
-    } else {
-      mutex_.AwaitWithTimeout(ready, timers_.begin()->first.first - Now());
-    }
+  while (!HasWorkOrStopped()) {
+    const absl::Duration left = timers_.empty() ? absl::InfiniteDuration() : timers_.begin()->first.first - Now();
+    if (left <= absl::ZeroDuration()) break;
+    changed_.WaitFor(left);
   }
   std::vector<Task> tasks = TakeTasks();
   if (!tasks.empty()) TakeDueTimers(tasks);

@@ -13,7 +13,8 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "orchestrator/cluster/clock.h"
+#include "common/clock.h"
+#include "common/steady_signal.h"
 
 namespace gpipe::orchestrator {
 
@@ -66,7 +67,10 @@ class EventLoop {
   static constexpr size_t kMaxBatch = 256;
 
   bool Enqueue(Task task, size_t limit);
-  bool HasWorkOrStopped() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopped_ || !queue_.empty(); }
+  bool HasWorkOrStopped() {
+    absl::MutexLock lock(&mutex_);
+    return stopped_ || !queue_.empty();
+  }
   std::vector<Task> WaitForTasks();
   std::vector<Task> TakeTasks();
   void TakeDueTimers(std::vector<Task>& tasks);
@@ -82,6 +86,7 @@ class EventLoop {
   TimerId next_timer_ = 1;
   std::vector<Effect> effects_;
 
+  SteadySignal changed_;
   absl::Mutex mutex_;
   std::deque<Task> queue_ ABSL_GUARDED_BY(mutex_);
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;

@@ -11,6 +11,7 @@ void Outbox::Send(v1::WorkerMessage message) {
   if (open_ && JoinLocked(message)) return;
   mutex_.Await(absl::Condition(this, &Outbox::HasRoomOrClosed));
   if (open_) queue_.push_back(std::move(message));
+  changed_.Notify();
 }
 
 bool Outbox::JoinLocked(v1::WorkerMessage& message) {
@@ -27,6 +28,7 @@ bool Outbox::JoinLocked(v1::WorkerMessage& message) {
 void Outbox::ActivityChanged() {
   absl::MutexLock lock(&mutex_);
   activity_changed_ = true;
+  changed_.Notify();
 }
 
 void Outbox::Open() {
@@ -40,22 +42,27 @@ void Outbox::Close() {
   absl::MutexLock lock(&mutex_);
   queue_.clear();
   open_ = false;
+  changed_.Notify();
 }
 
-Outbox::Next Outbox::Wait(absl::Time deadline, bool knows_of_change) {
+std::optional<Outbox::Next> Outbox::Take(bool knows_of_change) {
   absl::MutexLock lock(&mutex_);
-  auto ready = [this, knows_of_change]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return !open_ || !queue_.empty() || (activity_changed_ && !knows_of_change);
-  };
-  mutex_.AwaitWithDeadline(absl::Condition(&ready), deadline);
-  Next next;
-  next.closed = !open_;
-  next.activity_changed = activity_changed_;
-  if (!queue_.empty()) {
-    next.message = std::move(queue_.front());
-    queue_.pop_front();
-  }
+  if (open_ && queue_.empty() && (!activity_changed_ || knows_of_change)) return std::nullopt;
+  Next next{.closed = !open_, .activity_changed = activity_changed_, .message = std::nullopt};
+  if (queue_.empty()) return next;
+  next.message = std::move(queue_.front());
+  queue_.pop_front();
   return next;
+}
+
+Outbox::Next Outbox::Wait(absl::Duration timeout, bool knows_of_change) {
+  const absl::Time deadline = clock_.Now() + timeout;
+  while (true) {
+    if (std::optional<Next> next = Take(knows_of_change)) return *std::move(next);
+    const absl::Duration left = deadline - clock_.Now();
+    if (left <= absl::ZeroDuration()) return {.closed = false, .activity_changed = knows_of_change, .message = {}};
+    changed_.WaitFor(left);
+  }
 }
 
 void Outbox::TakeActivityChange() {

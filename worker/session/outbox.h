@@ -8,6 +8,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "common/clock.h"
+#include "common/steady_signal.h"
 #include "worker/engine/message_sink.h"
 
 namespace gpipe::worker {
@@ -32,15 +34,19 @@ class Outbox : public MessageSink {
     bool activity_changed = false;             // Since the last TakeActivityChange.
     std::optional<v1::WorkerMessage> message;  // Taken out of the queue.
   };
-  // Waits for a message, a change of activity not yet known to the caller, the end of the session, or `deadline`.
-  Next Wait(absl::Time deadline, bool knows_of_change);
+  // Waits for a message, a change of activity not yet known to the caller, or the end of the session, for so long.
+  Next Wait(absl::Duration timeout, bool knows_of_change);
   void TakeActivityChange();
 
  private:
   bool JoinLocked(v1::WorkerMessage& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What there is to do now; nullopt while there is nothing.
+  std::optional<Next> Take(bool knows_of_change);
   bool HasRoomOrClosed() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !open_ || queue_.size() < capacity_; }
 
   const size_t capacity_;
+  const SteadyClock clock_;
+  SteadySignal changed_;
   absl::Mutex mutex_;
   std::deque<v1::WorkerMessage> queue_ ABSL_GUARDED_BY(mutex_);
   bool open_ ABSL_GUARDED_BY(mutex_) = false;

@@ -49,10 +49,7 @@ absl::Status Session::Run() {
   SetThreadName("session");
   while (true) {
     const absl::Status ended = RunOnce();
-    {
-      absl::MutexLock lock(&mutex_);
-      if (stopping_) return absl::OkStatus();
-    }
+    if (stopping()) return absl::OkStatus();
     GPIPE_RETURN_IF_ERROR(Consider(ended));
     if (!Sleep(backoff_.Next())) return absl::OkStatus();
   }
@@ -64,17 +61,28 @@ void Session::Leave(const std::string& reason, absl::Duration patience) {
   v1::WorkerMessage message;
   message.mutable_leaving()->set_reason(reason);
   outbox_.Send(std::move(message));
-  {
-    absl::MutexLock lock(&mutex_);
-    mutex_.AwaitWithTimeout(absl::Condition(this, &Session::LeaveSettled), patience);
-  }
+  const absl::Time deadline = clock_.Now() + patience;
+  while (!LeaveSettled() && clock_.Now() < deadline) leave_changed_.WaitFor(deadline - clock_.Now());
   Stop();
 }
 
 void Session::Stop() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+    if (context_ != nullptr) context_->TryCancel();
+  }
+  stopped_.Notify();
+}
+
+bool Session::LeaveSettled() {
   absl::MutexLock lock(&mutex_);
-  stopping_ = true;
-  if (context_ != nullptr) context_->TryCancel();
+  return leave_granted_ || !welcomed_;
+}
+
+bool Session::stopping() {
+  absl::MutexLock lock(&mutex_);
+  return stopping_;
 }
 
 absl::Status Session::RunOnce() {
@@ -92,6 +100,7 @@ absl::Status Session::RunOnce() {
     context_ = nullptr;
     welcomed_ = false;
   }
+  leave_changed_.Notify();
   const absl::Status ended = conversed.ok() ? finished : conversed;
   host_.AbortAndWait(absl::CancelledError(absl::StrCat("lost the orchestrator: ", ended.message())));
   return ended;
@@ -100,7 +109,7 @@ absl::Status Session::RunOnce() {
 absl::Status Session::Converse(grpc::ClientContext& context, Stream& stream) {
   v1::WorkerMessage hello;
   *hello.mutable_hello() = options_.hello;
-  lease_.Begin(absl::Now(), options_.welcome_patience);
+  lease_.Begin(clock_.Now(), options_.welcome_patience);
   if (!stream.Write(hello)) return absl::OkStatus();  // Finish says why.
   outbox_.Open();
   std::thread writer([&] {
@@ -111,7 +120,7 @@ absl::Status Session::Converse(grpc::ClientContext& context, Stream& stream) {
   if (!status.ok()) context.TryCancel();
   outbox_.Close();
   writer.join();
-  if (absl::Now() < lease_.deadline()) return status;
+  if (clock_.Now() < lease_.deadline()) return status;
   return absl::UnavailableError("the orchestrator has been silent for too long");
 }
 
@@ -120,7 +129,7 @@ absl::Status Session::Read(Stream& stream) {
   if (!stream.Read(&message)) return absl::OkStatus();
   GPIPE_RETURN_IF_ERROR(Welcome(message));
   while (stream.Read(&message)) {
-    lease_.Renew(absl::Now(), message.has_alive());
+    lease_.Renew(clock_.Now(), message.has_alive());
     Dispatch(message);
   }
   return absl::OkStatus();
@@ -162,17 +171,22 @@ void Session::Dispatch(v1::OrchestratorMessage& message) {
       return host_.Abort(message.abort().attempt(), absl::CancelledError(message.abort().reason()));
     case v1::OrchestratorMessage::kRelease:
       return host_.Release(message.release().attempt());
-    case v1::OrchestratorMessage::kLeaveGranted: {
-      absl::MutexLock lock(&mutex_);
-      leave_granted_ = true;
-      return;
-    }
+    case v1::OrchestratorMessage::kLeaveGranted:
+      return OnLeaveGranted();
     case v1::OrchestratorMessage::kAlive:
       return;  // Renewed the lease.
     case v1::OrchestratorMessage::kWelcome:
     case v1::OrchestratorMessage::MESSAGE_NOT_SET:
       spdlog::warn("an unexpected message from the orchestrator (kind {})", static_cast<int>(message.message_case()));
   }
+}
+
+void Session::OnLeaveGranted() {
+  {
+    absl::MutexLock lock(&mutex_);
+    leave_granted_ = true;
+  }
+  leave_changed_.Notify();
 }
 
 void Session::Write(grpc::ClientContext& context, Stream& stream) {
@@ -182,10 +196,10 @@ void Session::Write(grpc::ClientContext& context, Stream& stream) {
   while (true) {
     const absl::Duration heartbeat = lease_.heartbeat();
     const absl::Time due = sent + (changed ? std::min(kActivityInterval, heartbeat) : heartbeat);
-    Outbox::Next next = outbox_.Wait(std::min(due, lease_.deadline()), changed);
+    Outbox::Next next = outbox_.Wait(std::min(due, lease_.deadline()) - clock_.Now(), changed);
     if (next.closed) return;
     if (next.message && !stream.Write(*next.message)) return;  // The reader hears of it too.
-    const absl::Time now = absl::Now();
+    const absl::Time now = clock_.Now();
     if (now >= lease_.deadline()) return context.TryCancel();
     // Before Welcome there is nobody to hear it: the change stays for later.
     changed = next.activity_changed && lease_.heartbeat() < absl::InfiniteDuration();
@@ -210,15 +224,16 @@ absl::Status Session::Consider(const absl::Status& ended) {
     refused_since_ = absl::InfiniteFuture();
     return absl::OkStatus();
   }
-  refused_since_ = std::min(refused_since_, absl::Now());
+  refused_since_ = std::min(refused_since_, clock_.Now());
   // What a worker says of itself will not change: a name that is none, say.
-  const bool may_end = !absl::IsInvalidArgument(ended) && absl::Now() - refused_since_ < options_.refusal_patience;
+  const bool may_end = !absl::IsInvalidArgument(ended) && clock_.Now() - refused_since_ < options_.refusal_patience;
   return may_end ? absl::OkStatus() : ended;
 }
 
 bool Session::Sleep(absl::Duration length) {
-  absl::MutexLock lock(&mutex_);
-  return !mutex_.AwaitWithTimeout(absl::Condition(&stopping_), length);
+  const absl::Time end = clock_.Now() + length;
+  while (!stopping() && clock_.Now() < end) stopped_.WaitFor(end - clock_.Now());
+  return !stopping();
 }
 
 }  // namespace gpipe::worker

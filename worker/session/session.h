@@ -8,6 +8,8 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "common/clock.h"
+#include "common/steady_signal.h"
 #include "gpipe/v1/worker_session.grpc.pb.h"
 #include "worker/engine/attempt_host.h"
 #include "worker/session/backoff.h"
@@ -67,7 +69,9 @@ class Session {
   absl::Status Consider(const absl::Status& ended);
   // False when Stop ended the wait.
   bool Sleep(absl::Duration length);
-  bool LeaveSettled() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return leave_granted_ || !welcomed_; }
+  bool LeaveSettled();
+  void OnLeaveGranted();
+  bool stopping();
 
   const SessionOptions options_;
   Stub& stub_;
@@ -82,6 +86,8 @@ class Session {
   absl::Status last_end_;
   absl::Time refused_since_ = absl::InfiniteFuture();
 
+  const SteadyClock clock_;
+  SteadySignal stopped_, leave_changed_;
   absl::Mutex mutex_;
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool welcomed_ ABSL_GUARDED_BY(mutex_) = false;

@@ -29,16 +29,16 @@ TEST(Outbox, DropsWhatIsSentWithoutASession) {
   Outbox outbox;
   outbox.Send(Released());
   outbox.Open();
-  EXPECT_FALSE(outbox.Wait(absl::Now(), false).message);
+  EXPECT_FALSE(outbox.Wait(absl::ZeroDuration(), false).message);
 }
 
 TEST(Outbox, AChangeOfActivityBeforeTheSessionDoesNotWakeItsWriter) {
   Outbox outbox;
   outbox.ActivityChanged();
   outbox.Open();
-  EXPECT_FALSE(outbox.Wait(absl::Now(), false).activity_changed);
+  EXPECT_FALSE(outbox.Wait(absl::ZeroDuration(), false).activity_changed);
   outbox.ActivityChanged();
-  EXPECT_TRUE(outbox.Wait(absl::InfiniteFuture(), false).activity_changed);
+  EXPECT_TRUE(outbox.Wait(absl::InfiniteDuration(), false).activity_changed);
 }
 
 TEST(Outbox, JoinsProgressThatIsNotSentYet) {
@@ -46,12 +46,12 @@ TEST(Outbox, JoinsProgressThatIsNotSentYet) {
   outbox.Open();
   outbox.Send(ProgressTo(3, 8));
   outbox.Send(ProgressTo(4, 0));
-  const Outbox::Next next = outbox.Wait(absl::InfiniteFuture(), false);
+  const Outbox::Next next = outbox.Wait(absl::InfiniteDuration(), false);
   ASSERT_TRUE(next.message);
   EXPECT_EQ(next.message->progress().round(), 4);
   EXPECT_EQ(next.message->progress().cycle(), 0);
   EXPECT_EQ(next.message->progress().rounds_size(), 2);
-  EXPECT_FALSE(outbox.Wait(absl::Now(), false).message);
+  EXPECT_FALSE(outbox.Wait(absl::ZeroDuration(), false).message);
 }
 
 TEST(Outbox, KeepsOrderAndAttemptsApart) {
@@ -61,10 +61,10 @@ TEST(Outbox, KeepsOrderAndAttemptsApart) {
   outbox.Send(ProgressTo(0, 0, 2));
   outbox.Send(Released());
   outbox.Send(ProgressTo(0, 1, 2));
-  EXPECT_EQ(outbox.Wait(absl::InfiniteFuture(), false).message->progress().attempt().attempt(), 1);
-  EXPECT_EQ(outbox.Wait(absl::InfiniteFuture(), false).message->progress().attempt().attempt(), 2);
-  EXPECT_TRUE(outbox.Wait(absl::InfiniteFuture(), false).message->has_released());
-  EXPECT_EQ(outbox.Wait(absl::InfiniteFuture(), false).message->progress().cycle(), 1);
+  EXPECT_EQ(outbox.Wait(absl::InfiniteDuration(), false).message->progress().attempt().attempt(), 1);
+  EXPECT_EQ(outbox.Wait(absl::InfiniteDuration(), false).message->progress().attempt().attempt(), 2);
+  EXPECT_TRUE(outbox.Wait(absl::InfiniteDuration(), false).message->has_released());
+  EXPECT_EQ(outbox.Wait(absl::InfiniteDuration(), false).message->progress().cycle(), 1);
 }
 
 TEST(Outbox, AFullQueueHoldsTheSenderUntilThereIsRoom) {
@@ -72,8 +72,8 @@ TEST(Outbox, AFullQueueHoldsTheSenderUntilThereIsRoom) {
   outbox.Open();
   outbox.Send(Released());
   std::thread sender([&] { outbox.Send(Released()); });
-  EXPECT_TRUE(outbox.Wait(absl::InfiniteFuture(), false).message);
-  EXPECT_TRUE(outbox.Wait(absl::InfiniteFuture(), false).message);
+  EXPECT_TRUE(outbox.Wait(absl::InfiniteDuration(), false).message);
+  EXPECT_TRUE(outbox.Wait(absl::InfiniteDuration(), false).message);
   sender.join();
 }
 
@@ -84,17 +84,17 @@ TEST(Outbox, ClosingWakesSenderAndWriter) {
   std::thread sender([&] { outbox.Send(Released()); });
   outbox.Close();
   sender.join();
-  EXPECT_TRUE(outbox.Wait(absl::InfiniteFuture(), false).closed);
+  EXPECT_TRUE(outbox.Wait(absl::InfiniteDuration(), false).closed);
 }
 
 TEST(Outbox, AChangeOfActivityWakesTheWriterOnce) {
   Outbox outbox;
   outbox.Open();
   outbox.ActivityChanged();
-  EXPECT_TRUE(outbox.Wait(absl::InfiniteFuture(), false).activity_changed);
-  EXPECT_TRUE(outbox.Wait(absl::Now(), true).activity_changed) << "still to be told";
+  EXPECT_TRUE(outbox.Wait(absl::InfiniteDuration(), false).activity_changed);
+  EXPECT_TRUE(outbox.Wait(absl::ZeroDuration(), true).activity_changed) << "still to be told";
   outbox.TakeActivityChange();
-  EXPECT_FALSE(outbox.Wait(absl::Now(), false).activity_changed);
+  EXPECT_FALSE(outbox.Wait(absl::ZeroDuration(), false).activity_changed);
 }
 
 }  // namespace

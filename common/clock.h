@@ -1,12 +1,12 @@
-#ifndef GPIPE_ORCHESTRATOR_CLUSTER_CLOCK_H_
-#define GPIPE_ORCHESTRATOR_CLUSTER_CLOCK_H_
+#ifndef GPIPE_COMMON_CLOCK_H_
+#define GPIPE_COMMON_CLOCK_H_
 
 #include <chrono>
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 
-namespace gpipe::orchestrator {
+namespace gpipe {
 
 // What time it is; a seam, so that leases are tested without waiting. Any thread.
 class Clock {
@@ -16,7 +16,8 @@ class Clock {
   virtual absl::Time Now() const = 0;
 };
 
-// The wall clock at the start, moved on by the steady clock: setting the system's time expires no lease.
+// The wall clock at the start, moved on by the steady clock: setting the system's time expires no lease. What it says
+// is comparable within one object only.
 class SteadyClock final : public Clock {
  public:
   absl::Time Now() const override {
@@ -28,6 +29,6 @@ class SteadyClock final : public Clock {
   const std::chrono::steady_clock::time_point steady_start_ = std::chrono::steady_clock::now();
 };
 
-}  // namespace gpipe::orchestrator
+}  // namespace gpipe
 
-#endif  // GPIPE_ORCHESTRATOR_CLUSTER_CLOCK_H_
+#endif  // GPIPE_COMMON_CLOCK_H_
