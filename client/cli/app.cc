@@ -1,8 +1,10 @@
 #include "client/cli/app.h"
 
+#include <algorithm>
 #include <functional>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/cli/attend.h"
@@ -50,7 +52,25 @@ struct CommandLine {
 
 // CLI11 would add the rule to the help of every option.
 CLI::Validator Quietly(CLI::Validator rule) { return rule.description(""); }
-CLI::Validator Positive() { return Quietly(CLI::PositiveNumber); }
+// CLI11's own one tells a limit of 309 digits.
+CLI::Validator Positive() {
+  const auto problem = [](const std::string& text) {
+    int64_t number = 0;
+    return absl::SimpleAtoi(text, &number) && number > 0 ? "" : absl::StrCat("'", text, "' is no whole number from 1");
+  };
+  return CLI::Validator(problem, "");
+}
+CLI::Validator PositiveSeconds() {
+  const auto problem = [](const std::string& text) {
+    double number = 0;
+    return absl::SimpleAtod(text, &number) && number > 0 ? "" : absl::StrCat("'", text, "' is no number above 0");
+  };
+  return CLI::Validator(problem, "");
+}
+// What CLI::ExistingFile checks, but for what stands for standard input.
+CLI::Validator SpecFile() {
+  return CLI::Validator([](std::string& path) { return path == "-" ? "" : CLI::ExistingFile(path); }, "");
+}
 CLI::Validator OneOf(const std::vector<std::string>& words) { return Quietly(CLI::IsMember(words)); }
 
 using JobCommand = absl::StatusOr<ExitCode> (*)(const GlobalOptions&, const JobOptions&);
@@ -65,16 +85,16 @@ void AddGlobalOptions(CLI::App& app, GlobalOptions& global) {
       ->check(OneOf({"table", "json"}))
       ->type_name("table|json");
   app.add_option("--timeout", global.timeout_seconds, "Deadline of each call to the orchestrator. Default: its own")
-      ->check(Positive())
+      ->check(PositiveSeconds())
       ->type_name("SECONDS");
   app.add_flag("-q,--quiet", global.quiet, "Say only what went wrong");
   app.set_version_flag("--version", absl::StrCat("gpipe ", std::string(kVersion)), "Print the version and exit");
 }
 
 void AddSpec(CLI::App& command, std::string& spec) {
-  command.add_option("SPEC", spec, "The job spec, a YAML file")
+  command.add_option("SPEC", spec, "The job spec, a YAML file; - is standard input")
       ->required()
-      ->check(Quietly(CLI::ExistingFile))
+      ->check(SpecFile())
       ->type_name("");
 }
 
@@ -98,6 +118,7 @@ void AddRun(CLI::App& app, CommandLine& line) {
       ->type_name("N");
   run.add_option("--resume", options.resume, "Continue from the newest checkpoint in this folder of results")
       ->type_name("FOLDER");
+  run.add_flag("--overwrite", options.overwrite, "Replace the results that are in DIR from an earlier run");
   run.add_flag("--keep-logs", options.keep_logs, "Copy the logs of all processes into DIR/logs");
   run.add_flag("--trace", options.trace, "Trace two mini-batches of every worker into DIR/trace, for Perfetto");
   run.callback([&line] { line.command = [&line] { return Run(line.global, line.run); }; });
@@ -156,7 +177,7 @@ void AddJobCommands(CLI::App& app, CommandLine& line) {
   watch.add_flag("--cycles", options.cycles, "A line for each clock cycle; a round is one mini-batch");
   CLI::App& wait = AddJobVerb(job, line, "wait", "Wait for a job's end, whichever, and exit by that", JobWait);
   wait.add_option("--timeout", options.timeout_seconds, "Exit with 6 after so long. Default: never")
-      ->check(Positive())
+      ->check(PositiveSeconds())
       ->type_name("SECONDS");
   AddJobVerb(job, line, "pause", "Stop a job at a clock cycle", JobPause);
   AddJobVerb(job, line, "resume", "Go on with a paused job", JobResume);
@@ -251,11 +272,21 @@ int OrFailed(ExitCode code) {
   return static_cast<int>(code == ExitCode::kSucceeded ? ExitCode::kFailed : code);
 }
 
-// CLI11 says what is missing before what is unknown, but a mistyped command is the latter.
-int ExitUsage(const CLI::App& app, const CLI::ParseError& error) {
+// A mistyped option is the cause of what else is wrong: its value passes for an argument. So is a mistyped command of
+// what is missing, and of help that is not about it.
+std::string UnknownArgument(const CLI::App& app, const CLI::ParseError& error) {
   const std::vector<std::string> unknown = app.remaining(true);
-  if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && !unknown.empty()) {
-    absl::FPrintF(stderr, "unknown command or argument: %s\nRun with --help for more information.\n", unknown[0]);
+  const auto is_option = [](const std::string& argument) { return argument.size() > 1 && argument[0] == '-'; };
+  const auto option = std::ranges::find_if(unknown, is_option);
+  if (option != unknown.end()) return *option;
+  const bool misses = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr;
+  const bool helps = dynamic_cast<const CLI::CallForHelp*>(&error) != nullptr;
+  return (misses || helps) && !unknown.empty() ? unknown[0] : "";
+}
+
+int ExitUsage(const CLI::App& app, const CLI::ParseError& error) {
+  if (const std::string unknown = UnknownArgument(app, error); !unknown.empty()) {
+    absl::FPrintF(stderr, "unknown command or argument: %s\nRun with --help for more information.\n", unknown);
     return static_cast<int>(ExitCode::kUsage);
   }
   return app.exit(error) == 0 ? OrFailed(ExitCode::kSucceeded) : static_cast<int>(ExitCode::kUsage);

@@ -55,11 +55,16 @@ std::string FormatShortTime(double seconds) {
   return seconds < 0.1 ? absl::StrFormat("%.3g ms", seconds * 1e3) : FormatSeconds(absl::Seconds(seconds));
 }
 
+std::string FormatLoss(double loss) {
+  const bool small = loss != 0 && std::abs(loss) < 0.001;  // Of which four digits behind the point show nothing.
+  return small ? absl::StrFormat("%.3e", loss) : absl::StrFormat("%.4f", loss);
+}
+
 std::string FormatPercent(double share) { return absl::StrFormat("%.0f%%", share * 100); }
 
 std::string FormatTime(const google::protobuf::Timestamp& time) {
   if (time.seconds() == 0 && time.nanos() == 0) return "";
-  return absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixSeconds(time.seconds()), absl::LocalTimeZone());
+  return absl::FormatTime("%Y-%m-%d %H:%M:%S%Ez", absl::FromUnixSeconds(time.seconds()), absl::LocalTimeZone());
 }
 
 std::string FormatShape(const Shape& shape) {

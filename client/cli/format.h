@@ -15,11 +15,12 @@ namespace gpipe::client {
 
 // Values as a person reads them.
 
-std::string FormatBytes(int64_t bytes);                           // `64.0 KiB`
-std::string FormatCount(int64_t count);                           // `2098176` -> `2,098,176`
-std::string FormatClock(absl::Duration duration);                 // `0:07`, `12:34`, `1:02:03`
-std::string FormatSeconds(absl::Duration duration);               // `0.42 s`, `12.3 s`, then as FormatClock
-std::string FormatShortTime(double seconds);                      // `87.5 us`, `3.42 ms`, then as FormatSeconds
+std::string FormatBytes(int64_t bytes);              // `64.0 KiB`
+std::string FormatCount(int64_t count);              // `2098176` -> `2,098,176`
+std::string FormatClock(absl::Duration duration);    // `0:07`, `12:34`, `1:02:03`
+std::string FormatSeconds(absl::Duration duration);  // `0.42 s`, `12.3 s`, then as FormatClock
+std::string FormatShortTime(double seconds);         // `87.5 us`, `3.42 ms`, then as FormatSeconds
+std::string FormatLoss(double loss);
 std::string FormatPercent(double share);                          // `23%`
 std::string FormatTime(const google::protobuf::Timestamp& time);  // `2026-01-31 12:34:56`, local; empty when unset
 std::string FormatShape(const Shape& shape);                      // `[B, 8, 8]`, `[4 B + 1, 8]`: B is the micro-batch

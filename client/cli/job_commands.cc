@@ -1,6 +1,7 @@
 #include "client/cli/job_commands.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -10,6 +11,7 @@
 #include "client/api/results.h"
 #include "client/api/submission.h"
 #include "client/cli/attend.h"
+#include "client/cli/interruption.h"
 #include "client/cli/job_output.h"
 #include "client/cli/render.h"
 #include "common/status_macros.h"
@@ -86,26 +88,39 @@ absl::StatusOr<ExitCode> FollowLogs(ClusterClient& client, const GlobalOptions& 
   return ExitCode::kSucceeded;
 }
 
-absl::StatusOr<ExitCode> AttendAndReport(ClusterClient& client, const GlobalOptions& global, const JobOptions& options,
-                                         DisplayKind kind, std::FILE* out) {
+// Whoever stops watching must not think that he has stopped the job.
+absl::Status Explain(const absl::Status& status, const Interruption& interruption, const std::string& id) {
+  if (status.ok() || !interruption.happened()) return status;
+  return absl::CancelledError(
+      absl::StrCat("interrupted; the job goes on: gpipe job watch ", id, ", or end it with gpipe job cancel ", id));
+}
+
+absl::StatusOr<ExitCode> AttendAndReport(ClusterClient& client, const Interruption& interruption,
+                                         const GlobalOptions& global, const JobOptions& options, DisplayKind kind,
+                                         std::FILE* out) {
   const auto display = MakeDisplay(kind, out);
-  GPIPE_ASSIGN_OR_RETURN(const JobProgress progress, Attend(client, options.id, Following(options), *display));
-  return ReportEnd(client, progress, global, out);
+  const absl::StatusOr<JobProgress> progress = Attend(client, options.id, Following(options), *display);
+  if (!progress.ok()) return Explain(progress.status(), interruption, options.id);
+  return ReportEnd(client, *progress, global, out);
 }
 
 }  // namespace
 
 absl::StatusOr<ExitCode> JobSubmit(const GlobalOptions& global, const JobOptions& options) {
   GPIPE_ASSIGN_OR_RETURN(const spec::SpecFile file, LoadSpec(options.spec));
-  ClusterClient client(global.client());
+  std::optional<Interruption> interruption;
+  if (options.wait) interruption.emplace();
+  ClusterClient client(global.client(interruption ? interruption->token() : std::stop_token()));
   GPIPE_ASSIGN_OR_RETURN(const v1::Job job, Submit(client, file, {options.resume, options.request_id}));
+  if (!options.wait || !global.json()) {
+    Print(global.json() ? ToJson(job, JsonStyle::kDocument) + "\n" : job.id() + "\n");
+  }
   if (options.wait) {
     JobOptions waiting = options;
     waiting.id = job.id();
     const DisplayKind kind = global.quiet ? DisplayKind::kNone : LiveOrPlain(stderr);
-    return AttendAndReport(client, global, waiting, kind, stderr);
+    return AttendAndReport(client, *interruption, global, waiting, kind, stderr);
   }
-  Print(global.json() ? ToJson(job, JsonStyle::kDocument) + "\n" : job.id() + "\n");
   if (!global.quiet && !global.json()) absl::FPrintF(stderr, "follow it with: gpipe job watch %s\n", job.id());
   return ExitCode::kSucceeded;
 }
@@ -128,10 +143,11 @@ absl::StatusOr<ExitCode> JobGet(const GlobalOptions& global, const JobOptions& o
 }
 
 absl::StatusOr<ExitCode> JobWatch(const GlobalOptions& global, const JobOptions& options) {
-  ClusterClient client(global.client());
+  const Interruption interruption;
+  ClusterClient client(global.client(interruption.token()));
   if (!global.json()) {
     const DisplayKind kind = options.cycles ? DisplayKind::kPlain : LiveOrPlain(stdout);
-    return AttendAndReport(client, global, options, kind, stdout);
+    return AttendAndReport(client, interruption, global, options, kind, stdout);
   }
   const auto display = MakeDisplay(DisplayKind::kJson, stdout);
   GPIPE_ASSIGN_OR_RETURN(const JobProgress progress, Attend(client, options.id, Following(options), *display));
@@ -139,8 +155,9 @@ absl::StatusOr<ExitCode> JobWatch(const GlobalOptions& global, const JobOptions&
 }
 
 absl::StatusOr<ExitCode> JobWait(const GlobalOptions& global, const JobOptions& options) {
-  ClusterClient client(global.client());
-  return AttendAndReport(client, global, options, DisplayKind::kNone, stdout);
+  const Interruption interruption;
+  ClusterClient client(global.client(interruption.token()));
+  return AttendAndReport(client, interruption, global, options, DisplayKind::kNone, stdout);
 }
 
 absl::StatusOr<ExitCode> JobPause(const GlobalOptions& global, const JobOptions& options) {

@@ -19,6 +19,19 @@ std::string Progress(const v1::Job& job) {
   return total > 0 ? absl::StrCat(done, "/", total) : "";
 }
 
+std::string LossOf(const v1::Job& job) { return job.last_step().has_loss() ? FormatLoss(job.last_step().loss()) : ""; }
+
+std::string RateOf(const v1::Job& job) {
+  return job.has_last_step() ? absl::StrFormat("%.0f samples/s", job.last_step().samples_per_second()) : "";
+}
+
+// At the pace of the newest step.
+std::string TimeLeft(const v1::Job& job) {
+  if (job.state() != v1::Job::STATE_RUNNING || !job.has_last_step()) return "";
+  const int64_t left = Trains(job) ? job.steps_total() - job.steps_done() : job.rounds_total() - job.rounds_done();
+  return FormatClock(static_cast<double>(left) * absl::Seconds(job.last_step().step_seconds()));
+}
+
 std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 // `key` padded, then the value; nothing when the value is empty.
@@ -70,10 +83,10 @@ std::string FormatStep(double seconds) {
 }  // namespace
 
 std::string RenderJobs(const v1::ListJobsResponse& jobs) {
-  Table table({"ID", "STATE", ">DONE", "WORKERS", "CREATED", "REASON"});
+  Table table({"ID", "STATE", ">DONE", ">LOSS", ">LEFT", "WORKERS", "CREATED", "REASON"});
   for (const v1::Job& job : jobs.jobs()) {
-    table.Add({job.id(), StateName(job.state()), Progress(job), absl::StrJoin(job.workers(), ","),
-               FormatTime(job.create_time()), FirstLine(job.reason())});
+    table.Add({job.id(), StateName(job.state()), Progress(job), LossOf(job), TimeLeft(job),
+               absl::StrJoin(job.workers(), ","), FormatTime(job.create_time()), FirstLine(job.reason())});
   }
   return table.Render();
 }
@@ -85,6 +98,9 @@ std::string RenderJob(const v1::Job& job) {
   AddField(text, "reason", job.reason());
   if (job.has_failure()) AddFailure(text, job.failure());
   AddField(text, Trains(job) ? "steps" : "batches", Progress(job));
+  AddField(text, "loss", LossOf(job));
+  AddField(text, "rate", RateOf(job));
+  AddField(text, "left", TimeLeft(job));
   if (job.checkpoint_step() > 0) AddField(text, "checkpoint", absl::StrCat("step ", job.checkpoint_step()));
   AddField(text, "attempt", job.attempt() > 0 ? absl::StrCat(job.attempt()) : "");
   AddField(text, "created", FormatTime(job.create_time()));

@@ -61,7 +61,7 @@ std::vector<std::string> MetricWords(const JobProgress& progress) {
   std::vector<std::string> words;
   if (!progress.step().has_value()) return words;
   const v1::StepMetrics& step = *progress.step();
-  if (step.has_loss()) words.push_back(absl::StrFormat("loss %.4f", step.loss()));
+  if (step.has_loss()) words.push_back(absl::StrCat("loss ", FormatLoss(step.loss())));
   if (step.has_lr()) words.push_back(absl::StrFormat("lr %.3g", step.lr()));
   if (step.has_grad_norm()) words.push_back(absl::StrFormat("grad norm %.3g", step.grad_norm()));
   words.push_back(absl::StrFormat("%.0f samples/s", step.samples_per_second()));
@@ -176,7 +176,7 @@ std::string RenderActivity(const v1::Job& job, const v1::WorkerActivity& activit
 }
 
 std::string RenderEvaluation(const v1::EvaluationMetrics& evaluation) {
-  std::string text = absl::StrFormat("step %d  evaluation: loss %.4f", evaluation.step(), evaluation.loss());
+  std::string text = absl::StrCat("step ", evaluation.step(), "  evaluation: loss ", FormatLoss(evaluation.loss()));
   if (evaluation.has_accuracy()) absl::StrAppendFormat(&text, ", accuracy %.1f%%", evaluation.accuracy() * 100);
   return text;
 }
@@ -201,7 +201,7 @@ std::string RenderCycle(const v1::CycleDone& cycle) {
   return text;
 }
 
-std::string RenderWarning(std::string_view message) { return absl::StrCat("warning: ", message); }
+std::string RenderWarning(const std::string& message) { return absl::StrCat("warning: ", message); }
 
 std::string RenderEvent(const v1::JobEvent& event) {
   return absl::StrCat(FormatTime(event.time()), "  ", absl::StrFormat("%-9s", StateName(event.state())), "  ",
@@ -214,7 +214,7 @@ std::string RenderEnd(const JobProgress& progress) {
   if (job.state() == v1::Job::STATE_FAILED) return RenderFailure(job);
   std::string text = absl::StrCat(job.id(), " ", StateName(job.state()), ": ", Position(progress), Took(job));
   if (progress.step().has_value() && progress.step()->has_loss()) {
-    absl::StrAppendFormat(&text, ", loss %.4f", progress.step()->loss());
+    absl::StrAppend(&text, ", loss ", FormatLoss(progress.step()->loss()));
   }
   if (progress.evaluation().has_value() && progress.evaluation()->has_accuracy()) {
     absl::StrAppendFormat(&text, ", test accuracy %.1f%%", progress.evaluation()->accuracy() * 100);

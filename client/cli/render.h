@@ -31,7 +31,7 @@ std::string RenderState(const v1::Job& job);
 // `round 3 cycle 5  stage0 B2  stage1 F4`
 std::string RenderCycle(const v1::CycleDone& cycle);
 // `warning: ...`
-std::string RenderWarning(std::string_view message);
+std::string RenderWarning(const std::string& message);
 // `2026-01-31 12:34:56  RUNNING  orchestrator  all workers are prepared`
 std::string RenderEvent(const v1::JobEvent& event);
 

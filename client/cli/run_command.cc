@@ -9,6 +9,8 @@
 #include "client/api/results.h"
 #include "client/api/submission.h"
 #include "client/cli/attend.h"
+#include "client/cli/format.h"
+#include "client/cli/output_folder.h"
 #include "client/cli/private_cluster.h"
 #include "client/local/machine.h"
 #include "common/artifacts/local_store.h"
@@ -20,6 +22,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kDefaultWorkers = 2;
+// More workers than that on a core wait for each other rather than compute.
+constexpr int kWorkersPerCore = 8, kLeastWorkers = 16;
+// Of a worker without a model.
+constexpr int64_t kWorkerBytes = int64_t{256} << 20;
 
 v1::Device DeviceOf(const RunOptions& options, const v1::JobSpec& spec) {
   if (options.device == "cuda") return v1::DEVICE_CUDA;
@@ -50,31 +56,34 @@ void WarnOfChanges(const LocalCluster& cluster) {
   if (!unchanged.ok()) absl::FPrintF(stderr, "warning: %s, while the job ran\n", unchanged.message());
 }
 
+std::string HowToGoOn(const v1::Job& job, const RunOptions& options, const fs::path& folder) {
+  if (job.checkpoint_step() == 0) return "it has no checkpoint to go on from (train.checkpoint_every)";
+  return absl::StrCat("go on from step ", job.checkpoint_step(), " with: gpipe run ", options.spec, " --output ",
+                      folder.string(), " --resume ", folder.string());
+}
+
 // Follows the job, and fetches its results, whichever way it ended.
 absl::StatusOr<ExitCode> FinishJob(PrivateCluster& cluster, const std::string& id, const GlobalOptions& global,
-                                   const RunOptions& options, const fs::path& folder) {
+                                   const RunOptions& options, const OutputFolder& folder) {
   ClusterClient& client = cluster.client();
   const auto display = MakeDisplay(global.quiet ? DisplayKind::kNone : LiveOrPlain(stderr), stderr);
   GPIPE_ASSIGN_OR_RETURN(const JobProgress progress, Attend(client, id, {}, *display));
-  std::error_code error;
-  const bool continues = !options.resume.empty() && fs::equivalent(options.resume, folder, error);
   WarnOfChanges(cluster.local());
-  const absl::Status pulled =
-      PullResults(client, progress.job(), folder, {.continues = continues, .artifacts = cluster.local().artifacts()});
+  absl::Status pulled = folder.Clear();
+  pulled.Update(PullResults(client, progress.job(), folder.path(),
+                            {.continues = folder.continues(), .artifacts = cluster.local().artifacts()}));
   const ExitCode code = ReportEnd(client, progress, global, stderr);  // The job's own end comes first.
   if (code == ExitCode::kFailed) ShowLog(cluster.local(), progress.job());
   GPIPE_RETURN_IF_ERROR(pulled);
-  Say(global, absl::StrCat("results: ", folder.string()));
+  Say(global, absl::StrCat("results: ", folder.path().string()));
+  if (code != ExitCode::kSucceeded) Say(global, HowToGoOn(progress.job(), options, folder.path()));
   return code;
 }
 
 absl::StatusOr<ExitCode> RunJob(PrivateCluster& cluster, const spec::SpecFile& file, const GlobalOptions& global,
-                                const RunOptions& options, const fs::path& folder) {
+                                const RunOptions& options, const OutputFolder& folder) {
   GPIPE_ASSIGN_OR_RETURN(const v1::Job job, Submit(cluster.client(), file, {options.resume, ""}));
   cluster.CancelOnInterrupt(job.id());
-  if (const absl::Status usable = PrepareFolder(folder); !usable.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat("--output: ", usable.message()));
-  }
   absl::StatusOr<ExitCode> code = FinishJob(cluster, job.id(), global, options, folder);
   if (code.ok()) return code;
   const absl::Status why = cluster.Explain(code.status());
@@ -105,6 +114,15 @@ absl::StatusOr<LocalClusterOptions> FitCluster(const RunOptions& options, int co
   return cluster;
 }
 
+absl::Status CheckFits(int workers, int cores, int64_t free_bytes) {
+  const int64_t by_cores = std::max<int64_t>(kLeastWorkers, int64_t{kWorkersPerCore} * cores);
+  const int64_t by_memory = std::max<int64_t>(1, free_bytes / kWorkerBytes);
+  if (workers <= std::min(by_cores, by_memory)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      workers, " workers are too many for this machine: its ", cores, " cores are enough for ", by_cores, ", and its ",
+      FormatBytes(free_bytes), " of free memory for ", by_memory, "; --workers N, or pipeline.workers, says how many"));
+}
+
 absl::StatusOr<ExitCode> Run(const GlobalOptions& global, const RunOptions& options) {
   GPIPE_ASSIGN_OR_RETURN(spec::SpecFile file, LoadSpec(options.spec));
   std::error_code error;
@@ -116,15 +134,18 @@ absl::StatusOr<ExitCode> Run(const GlobalOptions& global, const RunOptions& opti
   const bool cuda = DeviceOf(options, file.spec) == v1::DEVICE_CUDA;
   const int gpus = options.gpus > 0 || !cuda ? options.gpus : CountGpus();
   GPIPE_ASSIGN_OR_RETURN(LocalClusterOptions shape, FitCluster(options, CountCores(), gpus, file.spec));
-  const fs::path folder = options.output.empty() ? file.spec.name() : options.output;
-  if (options.trace) shape.trace_dir = fs::absolute(folder / "trace");
+  GPIPE_RETURN_IF_ERROR(CheckFits(shape.workers, CountCores(), FreeMemory()));
+  GPIPE_ASSIGN_OR_RETURN(const OutputFolder folder,
+                         OutputFolder::Claim(options.output.empty() ? file.spec.name() : options.output, options.resume,
+                                             options.overwrite));
+  if (options.trace) shape.trace_dir = fs::absolute(folder.path() / "trace");
 
   PrivateCluster cluster;
   Say(global, absl::StrCat("starting ", shape.workers, " workers of ", shape.threads, " threads on ",
                            cuda ? absl::StrCat(gpus, " GPUs") : "the CPU"));
   GPIPE_RETURN_IF_ERROR(cluster.Start(shape, ShowFilesOn(stderr, global.quiet)));
   absl::StatusOr<ExitCode> code = RunJob(cluster, file, global, options, folder);
-  const absl::Status copied = options.keep_logs ? cluster.local().CopyLogs(folder / "logs") : absl::OkStatus();
+  const absl::Status copied = options.keep_logs ? cluster.local().CopyLogs(folder.path() / "logs") : absl::OkStatus();
   if (!code.ok()) return cluster.Explain(code.status());
   GPIPE_RETURN_IF_ERROR(copied);
   return code;

@@ -19,6 +19,7 @@ struct RunOptions {
   int gpus = 0;        // 0: count them.
   std::string device;  // Empty: as the spec says, the CPU when that is any.
   std::string resume;  // A folder with a checkpoint.
+  bool overwrite = false;
   bool keep_logs = false;
   bool trace = false;
 };
@@ -29,6 +30,9 @@ absl::StatusOr<ExitCode> Run(const GlobalOptions& global, const RunOptions& opti
 // How large the private cluster is, and the spec as it must be for it: workers beyond the stages or layers are not
 // started, and with fewer workers than stages neighbouring stages share. INVALID_ARGUMENT when there is no GPU for it.
 absl::StatusOr<LocalClusterOptions> FitCluster(const RunOptions& options, int cores, int gpus, v1::JobSpec& spec);
+
+// INVALID_ARGUMENT when so many workers would bring a machine with so much free memory to its knees.
+absl::Status CheckFits(int workers, int cores, int64_t free_bytes);
 
 }  // namespace gpipe::client
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,16 @@ int CountCores() {
   cpu_set_t cores;
   CPU_ZERO(&cores);
   return sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1;
+}
+
+int64_t FreeMemory() {
+  std::ifstream info("/proc/meminfo");
+  std::string name, unit;
+  int64_t kibibytes = 0;
+  while (info >> name >> kibibytes && std::getline(info, unit)) {
+    if (name == "MemAvailable:") return kibibytes * 1024;
+  }
+  return std::numeric_limits<int64_t>::max();  // Not known: no reason to refuse anything.
 }
 
 int CountGpus() {

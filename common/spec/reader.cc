@@ -35,7 +35,8 @@ absl::StatusOr<SpecFile> ReadSpecFile(const std::filesystem::path& path) {
   }
   SpecFile file;
   file.path = path;
-  GPIPE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxSpecBytes + 1));  // Enough to be refused.
+  GPIPE_ASSIGN_OR_RETURN(const std::string text,
+                         ReadFile(path == kStandardInput ? "/dev/stdin" : path, kMaxSpecBytes + 1));  // To be refused.
   GPIPE_RETURN_IF_ERROR(WithLines(ReadYaml(text, file.spec, file.lines), file));
   return file;
 }

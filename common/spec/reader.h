@@ -40,7 +40,10 @@ struct SpecFile {
   SourceMap lines;
 };
 
-// Reads a file of at most kMaxSpecBytes. Errors read `FILE:LINE: field: what`.
+// In place of a file's name.
+inline constexpr char kStandardInput[] = "-";
+
+// Reads a file of at most kMaxSpecBytes, or standard input. Errors read `FILE:LINE: field: what`.
 absl::StatusOr<SpecFile> ReadSpecFile(const std::filesystem::path& path);
 
 // Prefixes each field violation that `status` carries with `FILE:LINE:`; other statuses pass unchanged.

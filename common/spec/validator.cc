@@ -16,10 +16,10 @@ constexpr size_t kMaxNameLength = 63;
 void CheckName(const std::string& name, FieldErrors& errors) {
   if (name.empty()) return errors.Add("name", "is required");
   const auto allowed = [](char c) { return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.'; };
-  const bool good =
-      name.size() <= kMaxNameLength && name.front() != '.' && std::all_of(name.begin(), name.end(), allowed);
+  const bool good = name.size() <= kMaxNameLength && absl::ascii_isalnum(name.front()) &&
+                    std::all_of(name.begin(), name.end(), allowed);
   if (!good) {
-    errors.Add("name", "must be at most 63 letters, digits, '-', '_' and '.', and not begin with '.'");
+    errors.Add("name", "must be at most 63 letters, digits, '-', '_' and '.', and begin with a letter or digit");
   }
 }
 

@@ -99,11 +99,18 @@ bool ParseInteger(const YAML::Node& node, T& value) {
   return !IsQuoted(node) && absl::SimpleAtoi(node.Scalar(), &value);
 }
 
+// As YAML 1.1 writes them, which is what people's other files are.
 bool ParseBool(const YAML::Node& node, bool& value) {
-  const std::string& text = node.Scalar();
-  value = text == "true";
-  return !IsQuoted(node) && (text == "true" || text == "false");
+  const std::string text = absl::AsciiStrToLower(node.Scalar());
+  value = text == "true" || text == "yes" || text == "on";
+  return !IsQuoted(node) && (value || text == "false" || text == "no" || text == "off");
 }
+
+// `<<: *defaults`: what a mapping takes over from others, and does not give itself.
+constexpr char kMergeKey[] = "<<";
+
+// Fragments for anchors, as Compose has them: `x-defaults: &defaults {...}`, at the top of the document.
+bool IsFragment(const std::string& path, const std::string& name) { return path.empty() && name.starts_with("x-"); }
 
 // yaml-cpp recurses into nested flow collections; a bound keeps hostile input from exhausting the stack.
 bool IsTooDeep(std::string_view text) {
@@ -186,7 +193,9 @@ void YamlMessageReader::ReadMessage(const YAML::Node& node, const std::string& p
   if (!node.IsMap()) return errors_.Add(path, absl::StrCat("must be a mapping, not ", DescribeNode(node)));
   std::set<std::string> seen;
   for (const auto& entry : node) {
-    if (!entry.first.IsScalar() || entry.first.Scalar().size() > kMaxNameBytes) {
+    if (entry.first.IsScalar() && entry.first.Scalar() == kMergeKey) {
+      continue;  // Below, when it is known what the mapping gives itself.
+    } else if (!entry.first.IsScalar() || entry.first.Scalar().size() > kMaxNameBytes) {
       errors_.Add(path, "has a key that is not a name");
     } else if (!seen.insert(entry.first.Scalar()).second) {
       AddLine(Child(path, entry.first.Scalar()), entry.first);
@@ -195,12 +204,39 @@ void YamlMessageReader::ReadMessage(const YAML::Node& node, const std::string& p
       ReadEntry(entry.first, entry.second, path, message);
     }
   }
+  MergeInto(node, path, message, seen, /*depth=*/0);
+}
+
+void YamlMessageReader::MergeInto(const YAML::Node& node, const std::string& path, Message& message,
+                                  std::set<std::string>& seen, size_t depth) {
+  for (const auto& entry : node) {
+    if (!entry.first.IsScalar() || entry.first.Scalar() != kMergeKey) continue;
+    if (!entry.second.IsSequence()) {
+      Merge(entry.second, path, message, seen, depth);
+    } else {
+      for (const YAML::Node& each : entry.second) Merge(each, path, message, seen, depth);
+    }
+  }
+}
+
+void YamlMessageReader::Merge(const YAML::Node& from, const std::string& path, Message& message,
+                              std::set<std::string>& seen, size_t depth) {
+  const std::string key = Child(path, kMergeKey);
+  if (!Count(from)) return;
+  if (!from.IsMap()) return errors_.Add(key, "must be a mapping, or a list of mappings");
+  if (depth == kMaxFlowDepth) return errors_.Add(key, "is nested too deeply");  // In itself, perhaps.
+  for (const auto& entry : from) {
+    if (!entry.first.IsScalar() || entry.first.Scalar() == kMergeKey) continue;
+    if (seen.insert(entry.first.Scalar()).second) ReadEntry(entry.first, entry.second, path, message);
+  }
+  MergeInto(from, path, message, seen, depth + 1);
 }
 
 void YamlMessageReader::ReadEntry(const YAML::Node& key, const YAML::Node& value, const std::string& path,
                                   Message& message) {
   if (!Count(value)) return;
   const std::string& name = key.Scalar();
+  if (IsFragment(path, name)) return;
   const std::string child = Child(path, name);
   AddLine(child, key);
   const FieldDescriptor* field = message.GetDescriptor()->FindFieldByName(name);

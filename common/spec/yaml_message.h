@@ -1,6 +1,7 @@
 #ifndef GPIPE_COMMON_SPEC_YAML_MESSAGE_H_
 #define GPIPE_COMMON_SPEC_YAML_MESSAGE_H_
 
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -24,6 +25,11 @@ class YamlMessageReader {
   using FieldDescriptor = google::protobuf::FieldDescriptor;
 
   void ReadMessage(const YAML::Node& node, const std::string& path, google::protobuf::Message& message);
+  // Reads, from the mappings that `node` merges in, the fields that are not in `seen`.
+  void MergeInto(const YAML::Node& node, const std::string& path, google::protobuf::Message& message,
+                 std::set<std::string>& seen, size_t depth);
+  void Merge(const YAML::Node& from, const std::string& path, google::protobuf::Message& message,
+             std::set<std::string>& seen, size_t depth);
   void ReadEntry(const YAML::Node& key, const YAML::Node& value, const std::string& path,
                  google::protobuf::Message& message);
   void ReadField(const YAML::Node& node, const std::string& path, const FieldDescriptor& field,

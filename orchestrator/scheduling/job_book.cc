@@ -143,6 +143,7 @@ void JobBook::Record(LiveJob& job, std::string_view actor, std::string_view mess
 
 void JobBook::AddStep(LiveJob& job, const v1::StepMetrics& step) {
   job.unsaved.push_back(step);
+  *job.job().mutable_last_step() = step;
   if (job.unsaved.size() >= kMaxUnsaved) Save(job);
   Touch(job);
   v1::WatchJobResponse update;

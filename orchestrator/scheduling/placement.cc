@@ -264,6 +264,7 @@ void Scheduler::FillJob(LiveJob& job, const AttemptSetup& setup) {
   filled.set_rounds_done(0);
   filled.set_rounds_total(pipeline::CountRounds(FromProto(setup.plan.timeline())));
   filled.set_steps_done(setup.plan.timeline().first_step());
+  filled.clear_last_step();
   filled.set_steps_total(setup.plan.timeline().steps());
 }
 
