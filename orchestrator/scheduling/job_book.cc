@@ -77,11 +77,13 @@ LiveJob* JobBook::Find(std::string_view id) {
   return found == live_.end() ? nullptr : found->second.get();
 }
 
-LiveJob* JobBook::Head() {
+std::vector<LiveJob*> JobBook::Queue(size_t most) {
+  std::vector<LiveJob*> queue;
   for (auto& [sequence, job] : by_sequence_) {
-    if (job->job().state() == v1::Job::STATE_QUEUED) return job;
+    if (queue.size() == most) break;
+    if (job->job().state() == v1::Job::STATE_QUEUED) queue.push_back(job);
   }
-  return nullptr;
+  return queue;
 }
 
 std::vector<LiveJob*> JobBook::All() {

@@ -58,8 +58,8 @@ class JobBook {
 
   // Null when the job is not there or is over.
   LiveJob* Find(std::string_view id);
-  // The QUEUED job that came first; null when there is none.
-  LiveJob* Head();
+  // The QUEUED jobs that came first, at most so many, in their order.
+  std::vector<LiveJob*> Queue(size_t most);
   std::vector<LiveJob*> All();
 
   // Moves a job on by the transition table. FAILED_PRECONDITION when it is not allowed. A job that is over is forgotten

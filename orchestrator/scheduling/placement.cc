@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -44,38 +45,55 @@ void Scheduler::ScheduleSoon() {
   scheduled_ = true;
   loop_->PostAfter(absl::ZeroDuration(), [this] {
     scheduled_ = false;
-    while (TryHead()) {
+    while (TryQueue()) {
     }
   });
 }
 
-// True when the head was dealt with, and the next job may be looked at.
-bool Scheduler::TryHead() {
-  LiveJob* head = book_->Head();
-  if (closed_ || head == nullptr || head->busy) return false;
-  Slots slots = FindSlots(head->job().spec());
-  if (slots.workers.empty()) {
-    ExplainWait(*head);
+// Looks at the queue in its order. A job whose workers are busy keeps them for itself as they become idle: nothing
+// behind it is placed on that kind of device. One that needs more workers than there are holds back nobody. True when a
+// job was dealt with, and the queue is to be looked at again.
+bool Scheduler::TryQueue() {
+  if (closed_) return false;
+  std::set<v1::Device> reserved;
+  const LiveJob* ahead = nullptr;
+  size_t explained = 0;
+  for (LiveJob* job : book_->Queue(kMaxLookedAt)) {
+    const v1::JobSpec& spec = job->job().spec();
+    if (LacksWorkers(*job)) continue;
+    if (Slots slots = FindSlots(spec, reserved); !job->busy && !slots.workers.empty()) {
+      if (TryPlace(*job, slots)) return true;
+    } else if (!job->busy && explained++ < kMaxExplained) {
+      ExplainWait(*job, ahead);
+    }
+    if (ahead == nullptr) ahead = job;
+    for (const v1::Device device : DevicesFor(spec.pipeline().device())) reserved.insert(device);
+    if (reserved.size() == DevicesFor(v1::DEVICE_ANY).size()) break;
+  }
+  return false;
+}
+
+// True when the job was dealt with; false when something is to be found out first, or it waits.
+bool Scheduler::TryPlace(LiveJob& job, Slots& slots) {
+  if (!job.checked.has_value() || !job.checked->layers.has_value()) {
+    BeginCheck(job);
     return false;
   }
-  if (!head->checked.has_value() || !head->checked->layers.has_value()) {
-    BeginCheck(*head);
-    return false;
-  }
-  const int layers = static_cast<int>(head->checked->layers->size());
+  const int layers = static_cast<int>(job.checked->layers->size());
   if (static_cast<int>(slots.workers.size()) > layers) slots.workers.resize(layers);
-  const bool measure = NeedsMeasuring(head->job().spec(), layers, static_cast<int>(slots.workers.size()));
-  if (const auto kind = UnmeasuredKind(*head, slots.workers); measure && kind.has_value()) {
-    BeginMeasuring(*head, *kind);
+  const bool measure = NeedsMeasuring(job.job().spec(), layers, static_cast<int>(slots.workers.size()));
+  if (const auto kind = UnmeasuredKind(job, slots.workers); measure && kind.has_value()) {
+    BeginMeasuring(job, *kind);
     return false;
   }
-  if (measure && !FindLinks(*head, slots)) return false;
-  return Place(*head, slots);
+  if (measure && !FindLinks(job, slots)) return false;
+  return Place(job, slots);
 }
 
 // All workers of one kind of device; GPUs first where the job takes any.
-Scheduler::Slots Scheduler::FindSlots(const v1::JobSpec& spec) {
+Scheduler::Slots Scheduler::FindSlots(const v1::JobSpec& spec, const std::set<v1::Device>& reserved) {
   for (v1::Device device : DevicesFor(spec.pipeline().device())) {
+    if (reserved.contains(device)) continue;
     std::vector<WorkerEntry*> idle = cluster_->registry().Idle(device);
     const int count = WorkersFor(spec, static_cast<int>(idle.size()));
     if (count == 0) continue;
@@ -93,19 +111,27 @@ int Scheduler::CountConnected(const v1::JobSpec& spec) {
   return static_cast<int>(most);
 }
 
-// A job whose workers are busy will have its turn. One whose workers are not there holds up all behind it, and somebody
-// will ask why.
-void Scheduler::ExplainWait(LiveJob& job) {
+// Whether it needs more workers than are connected: then it says so, because somebody will ask why.
+bool Scheduler::LacksWorkers(LiveJob& job) {
   const v1::JobSpec& spec = job.job().spec();
   const int connected = CountConnected(spec);
   const int64_t least = LeastWorkers(spec);
-  if (least <= connected) return;
+  if (least <= connected) return false;
   const char* kind = spec.pipeline().device() == v1::DEVICE_CUDA  ? " with a GPU"
                      : spec.pipeline().device() == v1::DEVICE_CPU ? " on a CPU"
                                                                   : "";
   book_->Explain(job, "orchestrator",
                  absl::StrCat("needs ", least, least == 1 ? " worker" : " workers", kind, "; ", connected,
                               connected == 1 ? " is" : " are", " connected"));
+  return true;
+}
+
+void Scheduler::ExplainWait(LiveJob& job, const LiveJob* ahead) {
+  const int64_t least = LeastWorkers(job.job().spec());
+  const std::string reason = ahead != nullptr
+                                 ? absl::StrCat("waits behind ", ahead->id())
+                                 : absl::StrCat("waits for ", least, least == 1 ? " idle worker" : " idle workers");
+  book_->Explain(job, "orchestrator", reason);
 }
 
 void Scheduler::BeginCheck(LiveJob& job) {

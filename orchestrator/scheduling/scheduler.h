@@ -1,6 +1,7 @@
 #ifndef GPIPE_ORCHESTRATOR_SCHEDULING_SCHEDULER_H_
 #define GPIPE_ORCHESTRATOR_SCHEDULING_SCHEDULER_H_
 
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,11 +20,14 @@
 namespace gpipe::orchestrator {
 
 // Brings queued jobs, first come first, onto idle workers, and sees their attempts to the end. For the loop's thread.
-// A job at the head of the queue that cannot be placed yet holds back the others.
+// A job whose workers are busy holds back those behind it that want workers of the same kind; one that needs more
+// workers than are connected holds back nobody.
 class Scheduler final : public ClusterListener, public AttemptHost {
  public:
   static constexpr absl::Duration kRetry = absl::Seconds(1);
   static constexpr int kMaxUnansweredChecks = 3;
+  // Jobs of the queue that one look goes through, and those that are told why they wait.
+  static constexpr size_t kMaxLookedAt = 256, kMaxExplained = 16;
   // Of measuring the links between a job's workers, before it goes on without them.
   static constexpr int kMaxLinkTries = 3;
 
@@ -77,11 +81,13 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   };
 
   // placement.cc
-  bool TryHead();
-  Slots FindSlots(const v1::JobSpec& spec);
+  bool TryQueue();
+  bool TryPlace(LiveJob& job, Slots& slots);
+  Slots FindSlots(const v1::JobSpec& spec, const std::set<v1::Device>& reserved);
   // Suitable workers, busy or not, on the kind of device that has most of them.
   int CountConnected(const v1::JobSpec& spec);
-  void ExplainWait(LiveJob& job);
+  bool LacksWorkers(LiveJob& job);
+  void ExplainWait(LiveJob& job, const LiveJob* ahead);
   void BeginCheck(LiveJob& job);
   void OnChecked(const std::string& id, absl::StatusOr<CheckedSpec> checked);
   void BeginMeasuring(LiveJob& job, const std::string& kind);

@@ -57,15 +57,46 @@ TEST_F(SchedulerTest, AJobWaitsForEnoughWorkers) {
   EXPECT_GT(program.rows(1).actions_size(), 0);
 }
 
-TEST_F(SchedulerTest, TheHeadOfTheQueueHoldsBackTheRest) {
+v1::JobSpec SmallSpec() {
   v1::JobSpec small = ParseSpec(kTrainYaml);
   small.mutable_pipeline()->set_workers(1);
-  const std::string large = Submit(ParseSpec(kTrainYaml))->id();
-  const std::string second = Submit(small)->id();
+  return small;
+}
+
+TEST_F(SchedulerTest, AJobWhoseWorkersAreBusyHoldsBackTheRest) {
   Connect("w0");
+  Connect("w1");
+  const std::string first = Submit(SmallSpec())->id();
+  const std::string large = Submit(ParseSpec(kTrainYaml))->id();
+  const std::string second = Submit(SmallSpec())->id();
+  EXPECT_EQ(Get(first).state(), Job::STATE_STARTING);
+  EXPECT_EQ(Get(large).reason(), "waits for 2 idle workers");
   EXPECT_EQ(Get(second).state(), Job::STATE_QUEUED);
+  EXPECT_EQ(Get(second).reason(), absl::StrCat("waits behind ", large));
   EXPECT_TRUE(Do([&] { return parts_->scheduler.Cancel(large); }).ok());
   EXPECT_EQ(Get(second).state(), Job::STATE_STARTING);
+}
+
+TEST_F(SchedulerTest, AJobThatNeedsMoreWorkersThanThereAreHoldsBackNobody) {
+  const std::string large = Submit(ParseSpec(kTrainYaml))->id();
+  const std::string second = Submit(SmallSpec())->id();
+  Connect("w0");
+  EXPECT_EQ(Get(large).reason(), "needs 2 workers; 1 is connected");
+  EXPECT_EQ(Get(second).state(), Job::STATE_STARTING);
+}
+
+TEST_F(SchedulerTest, AJobThatWaitsForGpusHoldsBackNoneOnCpus) {
+  Connect("g0", "cuda:0");
+  Connect("c0");
+  const std::string first = Submit(SmallSpec())->id();
+  v1::JobSpec cuda = SmallSpec(), cpu = SmallSpec();
+  cuda.mutable_pipeline()->set_device(v1::DEVICE_CUDA);
+  cpu.mutable_pipeline()->set_device(v1::DEVICE_CPU);
+  const std::string second = Submit(cuda)->id();
+  const std::string third = Submit(cpu)->id();
+  EXPECT_THAT(Get(first).workers(), ElementsAre("g0"));
+  EXPECT_EQ(Get(second).reason(), "waits for 1 idle worker");
+  EXPECT_THAT(Get(third).workers(), ElementsAre("c0"));
 }
 
 TEST_F(SchedulerTest, AllWorkersOfAJobHaveOneKindOfDevice) {
