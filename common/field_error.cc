@@ -4,6 +4,7 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "common/printable.h"
 #include "common/string_view.h"
 #include "google/rpc/error_details.pb.h"
 
@@ -19,7 +20,7 @@ void FieldErrors::Add(std::string_view field, std::string_view description) {
   if (violations_.size() == kMaxViolations) {
     ++left_out_;
   } else {
-    violations_.push_back({std::string(field), std::string(description)});
+    violations_.push_back({Printable(field), Printable(description)});
   }
 }
 

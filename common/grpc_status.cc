@@ -3,6 +3,7 @@
 #include <string>
 
 #include "absl/strings/cord.h"
+#include "common/printable.h"
 #include "common/utf8.h"
 #include "google/rpc/error_details.pb.h"
 
@@ -62,6 +63,7 @@ absl::Status FromProto(const google::rpc::Status& proto) {
 grpc::Status ToGrpc(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   google::rpc::Status proto = ToProto(status);
+  proto.set_message(Printable(proto.message()));
   Shorten(proto);
   const std::string details = proto.details().empty() ? "" : proto.SerializeAsString();
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), proto.message(), details);

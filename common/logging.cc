@@ -2,13 +2,37 @@
 
 #include <pthread.h>
 
+#include <memory>
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "common/printable.h"
+#include "spdlog/pattern_formatter.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
 
 namespace gpipe {
+namespace {
+
+// A message is one entry, whatever it quotes: its further lines are set off, so that none passes for an entry of its
+// own, and control characters are written out.
+class EntryFormatter final : public spdlog::formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
+    const std::string text =
+        absl::StrReplaceAll(Printable({message.payload.data(), message.payload.size()}), {{"\n", "\n  | "}});
+    spdlog::details::log_msg shown = message;
+    shown.payload = text;
+    pattern_.format(shown, out);
+  }
+  std::unique_ptr<spdlog::formatter> clone() const override { return std::make_unique<EntryFormatter>(); }
+
+ private:
+  spdlog::pattern_formatter pattern_{"%Y-%m-%dT%H:%M:%S.%e%z %l %n %v"};
+};
+
+}  // namespace
 
 absl::Status InitLogging(std::string_view program, std::string_view level) {
   const std::string name(level);
@@ -18,7 +42,7 @@ absl::Status InitLogging(std::string_view program, std::string_view level) {
         absl::StrCat("log level '", name, "' is not one of trace, debug, info, warn, error"));
   }
   spdlog::set_default_logger(spdlog::stderr_logger_mt(std::string(program)));
-  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %n %v");
+  spdlog::set_formatter(std::make_unique<EntryFormatter>());
   spdlog::set_level(parsed);
   return absl::OkStatus();
 }

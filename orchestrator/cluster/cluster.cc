@@ -3,7 +3,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/printable.h"
 #include "common/string_view.h"
+#include "orchestrator/cluster/message_check.h"
 #include "spdlog/spdlog.h"
 
 namespace gpipe::orchestrator {
@@ -62,6 +64,7 @@ void Cluster::OnMessage(SessionId id, const v1::WorkerMessage& message) {
   WorkerEntry* worker = registry_.Find(session.worker);
   if (worker == nullptr || worker->channel != session.channel) return;  // Lost meanwhile.
   worker->last_heard = loop_->Now();
+  if (const absl::Status sane = CheckMessage(message); !sane.ok()) return Distrust(*worker, sane);
   switch (message.message_case()) {
     case v1::WorkerMessage::kHeartbeat:
       return OnHeartbeat(*worker, message.heartbeat());
@@ -80,6 +83,13 @@ void Cluster::OnMessage(SessionId id, const v1::WorkerMessage& message) {
   }
 }
 
+// What else it says is not to be believed either.
+void Cluster::Distrust(WorkerEntry& worker, const absl::Status& why) {
+  const std::shared_ptr<WorkerChannel> channel = worker.channel;
+  Lose(worker, absl::StrCat("it sent a message that cannot be true: ", why.message()));
+  channel->Cancel(why);
+}
+
 void Cluster::OnEnded(SessionId id) {
   auto node = sessions_.extract(id);
   if (node.empty() || node.mapped().worker.empty()) return;
@@ -87,7 +97,8 @@ void Cluster::OnEnded(SessionId id) {
   if (worker != nullptr && worker->channel == node.mapped().channel) Lose(*worker, "connection closed");
 }
 
-void Cluster::OnHello(Session& session, const v1::Hello& hello) {
+void Cluster::OnHello(Session& session, v1::Hello hello) {
+  MakePrintable(hello);
   absl::StatusOr<WorkerEntry*> joined = registry_.Join(hello, session.channel, loop_->Now());
   if (!joined.ok()) return Refuse(session, joined.status());
   session.worker = hello.name();
@@ -114,9 +125,10 @@ void Cluster::Refuse(Session& session, const absl::Status& why) {
 }
 
 void Cluster::OnLeaving(WorkerEntry& worker, const v1::Leaving& leaving) {
-  if (!registry_.Apply(worker, WorkerEvent::kLeave, leaving.reason()).ok()) return;
+  const std::string reason = Printable(leaving.reason());
+  if (!registry_.Apply(worker, WorkerEvent::kLeave, reason).ok()) return;
   if (worker.attempt.job().empty()) return GrantLeave(worker);
-  listener_->OnWorkerLeaving(worker, leaving.reason());
+  listener_->OnWorkerLeaving(worker, reason);
 }
 
 void Cluster::OnAttemptMessage(WorkerEntry& worker, const v1::WorkerMessage& message) {

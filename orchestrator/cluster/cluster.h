@@ -81,7 +81,8 @@ class Cluster {
     absl::Time opened;
   };
 
-  void OnHello(Session& session, const v1::Hello& hello);
+  void OnHello(Session& session, v1::Hello hello);
+  void Distrust(WorkerEntry& worker, const absl::Status& why);
   void OnHeartbeat(WorkerEntry& worker, const v1::Heartbeat& heartbeat);
   void OnLeaving(WorkerEntry& worker, const v1::Leaving& leaving);
   void OnAttemptMessage(WorkerEntry& worker, const v1::WorkerMessage& message);

@@ -126,7 +126,7 @@ void Attempt::OnProgress(int index, const v1::Progress& progress) {
   if (phase_ != Phase::kRunning) return;
   CollectCycles(progress);  // Before the window forgets their rounds.
   const absl::Status completed = window_.Complete(index, {progress.round(), progress.cycle()});
-  if (!completed.ok()) spdlog::warn("worker {}: {}", members_[index].name, StdView(completed.message()));
+  if (!completed.ok()) return Distrust(index, completed);
   for (const v1::CycleDone& cycle : cycles_.Take(window_.ticks_done())) host_->OnCycle(*this, cycle);
   CollectRounds(index, progress);
   LetLeave();
@@ -144,13 +144,17 @@ void Attempt::CollectCycles(const v1::Progress& progress) {
 void Attempt::CollectRounds(int index, const v1::Progress& progress) {
   for (const v1::RoundDone& round : progress.rounds()) {
     absl::StatusOr<std::optional<v1::StepMetrics>> step = steps_.Add(index, round);
-    if (!step.ok()) {
-      spdlog::warn("worker {}: {}", members_[index].name, StdView(step.status().message()));
-    } else if (step->has_value()) {
+    if (!step.ok()) return Distrust(index, step.status());
+    if (step->has_value()) {
       window_.set_round_seconds((*step)->step_seconds());
       host_->OnStep(*this, **step);
     }
   }
+}
+
+// A worker that says what cannot be has lost count, and what it computes is not to be believed either.
+void Attempt::Distrust(int index, const absl::Status& why) {
+  Fail(FailureOf(index, "INTERNAL", "failed", absl::StrCat("it reported what cannot be: ", why.message())));
 }
 
 void Attempt::OnCheckpointShard(int index, const v1::CheckpointShard& shard) {

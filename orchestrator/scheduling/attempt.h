@@ -113,6 +113,7 @@ class Attempt {
   void OnPrepared(int index);
   void OnProgress(int index, const v1::Progress& progress);
   void CollectRounds(int index, const v1::Progress& progress);
+  void Distrust(int index, const absl::Status& why);
   void CollectCycles(const v1::Progress& progress);
   void OnCheckpointShard(int index, const v1::CheckpointShard& shard);
   void OnFinished(int index, const v1::Finished& finished);

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/grpc_status.h"
+#include "common/printable.h"
 #include "common/string_view.h"
 #include "orchestrator/scheduling/attempt.h"
 #include "orchestrator/scheduling/failure.h"
@@ -36,7 +37,7 @@ v1::Failure Attempt::FailureOf(int index, std::string_view code, std::string_vie
 
 void Attempt::OnFailed(int index, const v1::Failed& failed) {
   const absl::Status status = FromProto(failed.status());
-  const v1::Failure failure = FailureOf(index, FailureCode(status), "failed", StdView(status.message()));
+  const v1::Failure failure = FailureOf(index, FailureCode(status), "failed", Printable(StdView(status.message())));
   if (failed.consequence()) return Suspect(failure);
   Fail(failure);
 }

@@ -27,7 +27,8 @@ struct CheckedSpec {
   // nullopt: no worker has described the model yet, so shapes and targets are not checked; nor, where the spec has
   // shared files, anything else.
   std::optional<LayerInfos> layers;
-  // Why there are no layers. DEADLINE_EXCEEDED: a worker was asked and has not answered. UNAVAILABLE: none could be asked.
+  // Why there are no layers. DEADLINE_EXCEEDED: a worker was asked and has not answered. UNAVAILABLE: none could be
+  // asked.
   absl::Status undescribed;
   // Not OK: the model can be planned, but not run, for want of weights.
   absl::Status weights;

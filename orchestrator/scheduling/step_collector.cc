@@ -31,6 +31,13 @@ absl::Status StepCollector::Check(int worker, const v1::RoundDone& round) const 
   if (round.round() <= last_round_[worker]) {
     return absl::InvalidArgumentError(absl::StrCat("round ", round.round(), " was reported before"));
   }
+  const v1::Timeline& timeline = plan_.timeline();
+  if (timeline.steps() > 0 && (round.step() < timeline.first_step() || round.step() > timeline.steps())) {
+    return absl::InvalidArgumentError(absl::StrCat("there is no step ", round.step(), " of ", timeline.steps()));
+  }
+  if (round.samples() > std::max(timeline.batch_size(), 2 * timeline.check_loss_samples())) {
+    return absl::InvalidArgumentError(absl::StrCat("no mini-batch has ", round.samples(), " samples"));
+  }
   for (const v1::StageReport& report : round.stages()) {
     const int stage = report.stage();
     if (stage < 0 || stage >= plan_.stages_size() || plan_.stage_worker(stage) != worker) {

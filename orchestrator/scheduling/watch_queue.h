@@ -12,8 +12,9 @@
 
 namespace gpipe::orchestrator {
 
-// Updates on their way to one watcher of a job. A slow watcher misses steps, cycles and activities, the oldest first, and is told
-// how many; the rest always arrives, unless it is so slow that the watch is ended. Any thread may call any method.
+// Updates on their way to one watcher of a job. A slow watcher misses steps, cycles and activities, the oldest first,
+// and is told how many; the rest always arrives, unless it is so slow that the watch is ended. Any thread may call any
+// method.
 class WatchQueue {
  public:
   static constexpr size_t kMaxUpdates = 256;    // Those are dropped beyond.

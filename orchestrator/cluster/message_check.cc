@@ -1,0 +1,105 @@
+#include "orchestrator/cluster/message_check.h"
+
+#include <cmath>
+#include <string>
+
+#include "common/field_error.h"
+#include "common/sha256.h"
+#include "google/protobuf/repeated_ptr_field.h"
+
+namespace gpipe::orchestrator {
+namespace {
+
+// Of one message; a round of a large job has a hundred thousand actions.
+constexpr int kMaxParts = 4'000'000;
+// -1 is `does not apply`.
+constexpr int64_t kNone = -1;
+
+void CheckLeast(const char* field, int64_t value, int64_t least, FieldErrors& errors) {
+  if (value < least) errors.Add(field, "is negative");
+}
+
+void CheckFinite(const char* field, double value, FieldErrors& errors) {
+  if (!std::isfinite(value)) errors.Add(field, "is not a number");
+}
+
+void CheckCount(const char* field, int count, FieldErrors& errors) {
+  if (count > kMaxParts) errors.Add(field, "has too many parts");
+}
+
+void CheckRefs(const char* field, const google::protobuf::RepeatedPtrField<v1::ArtifactRef>& refs,
+               FieldErrors& errors) {
+  CheckCount(field, refs.size(), errors);
+  for (const v1::ArtifactRef& ref : refs) {
+    if (!IsSha256(ref.sha256()) || ref.size() < 0) return errors.Add(field, "is no file's content");
+  }
+}
+
+void Check(const v1::Activity& activity, FieldErrors& errors) {
+  CheckLeast("activity.stage", activity.stage(), kNone, errors);
+  CheckLeast("activity.step", activity.step(), kNone, errors);
+  CheckLeast("activity.micro_batch", activity.micro_batch(), kNone, errors);
+  CheckLeast("activity.bytes_done", activity.bytes_done(), 0, errors);
+  CheckLeast("activity.bytes_per_second", activity.bytes_per_second(), 0, errors);
+  if (!v1::Phase_IsValid(activity.phase())) errors.Add("activity.phase", "is not a known value");
+}
+
+void Check(const v1::RoundDone& round, FieldErrors& errors) {
+  CheckLeast("progress.rounds.round", round.round(), 0, errors);
+  CheckLeast("progress.rounds.step", round.step(), 0, errors);
+  CheckLeast("progress.rounds.epoch", round.epoch(), 0, errors);
+  CheckLeast("progress.rounds.samples", round.samples(), 0, errors);
+  CheckLeast("progress.rounds.wall_nanos", round.wall_nanos(), 0, errors);
+  CheckLeast("progress.rounds.data_wait_nanos", round.data_wait_nanos(), 0, errors);
+  CheckFinite("progress.rounds.loss", round.loss(), errors);
+  CheckFinite("progress.rounds.lr", round.lr(), errors);
+  for (const v1::StageReport& stage : round.stages()) {
+    CheckLeast("progress.rounds.stages.busy_nanos", stage.busy_nanos(), 0, errors);
+    CheckLeast("progress.rounds.stages.peak_saved_bytes", stage.peak_saved_bytes(), 0, errors);
+  }
+}
+
+void Check(const v1::Progress& progress, FieldErrors& errors) {
+  CheckLeast("progress.round", progress.round(), 0, errors);
+  CheckLeast("progress.cycle", progress.cycle(), 0, errors);
+  CheckCount("progress.actions", progress.actions_size(), errors);
+  for (const v1::ActionDone& action : progress.actions()) {
+    CheckLeast("progress.actions.nanos", action.nanos(), 0, errors);
+  }
+  for (const v1::RoundDone& round : progress.rounds()) Check(round, errors);
+}
+
+void Check(const v1::Evaluation& evaluation, FieldErrors& errors) {
+  CheckLeast("evaluation.step", evaluation.step(), 0, errors);
+  CheckLeast("evaluation.samples", evaluation.samples(), 0, errors);
+  CheckFinite("evaluation.loss", evaluation.loss(), errors);
+  if (!(evaluation.accuracy() >= 0 && evaluation.accuracy() <= 1)) errors.Add("evaluation.accuracy", "is no share");
+}
+
+void Check(const v1::CheckpointShard& shard, FieldErrors& errors) {
+  CheckLeast("checkpoint_shard.step", shard.step(), 0, errors);
+  CheckRefs("checkpoint_shard.model", shard.model(), errors);
+  CheckRefs("checkpoint_shard.optimizer", shard.optimizer(), errors);
+}
+
+void Check(const v1::LinksMeasured& measured, FieldErrors& errors) {
+  const v1::LinkSpeed& next = measured.next();
+  if (!(next.latency_seconds() >= 0)) errors.Add("links_measured.next.latency_seconds", "is no time");
+  if (!(next.bytes_per_second() >= 0)) errors.Add("links_measured.next.bytes_per_second", "is no speed");
+}
+
+}  // namespace
+
+absl::Status CheckMessage(const v1::WorkerMessage& message) {
+  FieldErrors errors;
+  if (message.has_heartbeat()) Check(message.heartbeat().activity(), errors);
+  if (message.has_failed()) Check(message.failed().activity(), errors);
+  if (message.has_progress()) Check(message.progress(), errors);
+  if (message.has_evaluation()) Check(message.evaluation(), errors);
+  if (message.has_checkpoint_shard()) Check(message.checkpoint_shard(), errors);
+  if (message.has_finished()) CheckRefs("finished.model", message.finished().model(), errors);
+  if (message.has_links_measured()) Check(message.links_measured(), errors);
+  return errors.ToStatus();
+}
+
+}  // namespace gpipe::orchestrator
