@@ -6,6 +6,7 @@
 #include <string>
 
 #include "CLI/CLI.hpp"
+#include "common/descriptor_limit.h"
 #include "common/logging.h"
 #include "common/malloc_setup.h"
 #include "common/string_view.h"
@@ -74,6 +75,7 @@ int Serve(Flags& flags, const sigset_t& signals) {
 
 int Main(int argc, char** argv) {
   KeepFreedPieces();
+  RaiseDescriptorLimit();
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);

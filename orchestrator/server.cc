@@ -28,6 +28,7 @@
 namespace gpipe::orchestrator {
 namespace {
 
+constexpr int kHandshakeMillis = 10'000;
 constexpr size_t kQueuedRequests = 4096;
 constexpr size_t kQueuedChecks = 4096;
 constexpr size_t kQueuedMerges = 256;
@@ -122,6 +123,8 @@ absl::Status Server::State::Serve(const std::string& listen, int* port) {
   builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), port);
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
   for (const auto& [name, value] : kFileArguments) builder.AddChannelArgument(name, value);
+  // A connection that does not say that it speaks HTTP/2 keeps its descriptor so long.
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeMillis);
   // Two orchestrators must not share an address.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.RegisterService(&job_service);

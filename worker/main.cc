@@ -1,6 +1,7 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "common/descriptor_limit.h"
 #include "common/logging.h"
 #include "common/malloc_setup.h"
 #include "spdlog/spdlog.h"
@@ -9,6 +10,7 @@
 
 int main(int argc, char** argv) {
   gpipe::KeepFreedPieces();
+  gpipe::RaiseDescriptorLimit();
   const gpipe::worker::ParsedOptions parsed = gpipe::worker::ParseOptions(argc, argv);
   if (parsed.exit_code) return *parsed.exit_code;
   if (absl::Status status = gpipe::InitLogging("gpipe-worker", parsed.options.log_level); !status.ok()) {
