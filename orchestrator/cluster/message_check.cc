@@ -39,6 +39,7 @@ void Check(const v1::Activity& activity, FieldErrors& errors) {
   CheckLeast("activity.stage", activity.stage(), kNone, errors);
   CheckLeast("activity.step", activity.step(), kNone, errors);
   CheckLeast("activity.micro_batch", activity.micro_batch(), kNone, errors);
+  CheckLeast("activity.waits_for", activity.waits_for(), kNone, errors);
   CheckLeast("activity.bytes_done", activity.bytes_done(), 0, errors);
   CheckLeast("activity.bytes_per_second", activity.bytes_per_second(), 0, errors);
   if (!v1::Phase_IsValid(activity.phase())) errors.Add("activity.phase", "is not a known value");

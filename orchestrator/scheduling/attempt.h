@@ -134,6 +134,11 @@ class Attempt {
   v1::Activity ActivityOf(int index) const;
   v1::Failure FailureOf(int index, std::string_view code, std::string_view what, std::string_view why) const;
   void WatchForStall();
+  // Whether all who have rounds left wait for each other, as far as they have said.
+  bool AllWait() const;
+  std::string DescribeWaits() const;
+  // How long they may: as long as the largest message takes on a slow network.
+  absl::Duration StallTimeout() const;
   void LogStall() const;
   void CancelTimers();
 
@@ -159,7 +164,8 @@ class Attempt {
 
   int64_t stall_ticks_ = -1;  // Progress of all workers at the last look.
   bool stall_logged_ = false;
-  EventLoop::TimerId deadline_timer_ = 0;  // Of preparing, then of waiting for causes or consequences.
+  absl::Duration stalled_ = absl::ZeroDuration();  // For how long all have waited for each other.
+  EventLoop::TimerId deadline_timer_ = 0;          // Of preparing, then of waiting for causes or consequences.
   EventLoop::TimerId stall_timer_ = 0;
 };
 

@@ -4,7 +4,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "common/grpc_status.h"
+#include "common/plan/shape.h"
 #include "common/printable.h"
 #include "common/string_view.h"
 #include "orchestrator/scheduling/attempt.h"
@@ -147,14 +149,56 @@ void Attempt::WatchForStall() {
     std::optional<Position> done = window_.done(static_cast<int>(i));
     if (done.has_value()) ticks += window_.TickOf(*done).value_or(0) + 1;
   }
-  if (ticks != stall_ticks_ || paused_) {
+  const bool moved = ticks != stall_ticks_ || paused_;
+  stalled_ = moved || !AllWait() ? absl::ZeroDuration() : stalled_ + cluster_->options().lease;
+  if (moved) {
     stall_logged_ = false;
   } else if (!stall_logged_) {
     stall_logged_ = true;
     LogStall();
   }
   stall_ticks_ = ticks;
+  if (stalled_ >= StallTimeout()) {
+    return Fail(FailureOf(
+        0, "STALLED", "failed",
+        absl::StrCat("nothing moves between the workers: ", DescribeWaits(), "; is the network between them cut?")));
+  }
   stall_timer_ = loop_->PostAfter(cluster_->options().lease, [this] { WatchForStall(); });
+}
+
+bool Attempt::AllWait() const {
+  bool any = false;
+  for (size_t i = 0; i < members_.size(); ++i) {
+    if (members_[i].gone || members_[i].result.has_value()) continue;
+    if (!ActivityOf(static_cast<int>(i)).has_waits_for()) return false;
+    any = true;
+  }
+  return any;
+}
+
+std::string Attempt::DescribeWaits() const {
+  std::vector<std::string> waits;
+  for (size_t i = 0; i < members_.size(); ++i) {
+    const v1::Activity activity = ActivityOf(static_cast<int>(i));
+    if (!activity.has_waits_for()) continue;
+    const bool named = activity.waits_for() >= 0 && activity.waits_for() < static_cast<int>(members_.size());
+    waits.push_back(
+        absl::StrCat(members_[i].name, " waits for ", named ? members_[activity.waits_for()].name : "all others"));
+  }
+  return absl::StrJoin(waits, ", ");
+}
+
+absl::Duration Attempt::StallTimeout() const {
+  constexpr double kSlowBytesPerSecond = 10e6;
+  int64_t most = 0;
+  for (const v1::Program& program : setup_.plan.programs()) {
+    for (const int64_t samples : program.micro_batch_sizes()) {
+      for (const v1::Edge& edge : setup_.plan.edges()) {
+        most = std::max(most, BytesFor(edge.shape(), edge.dtype(), samples));
+      }
+    }
+  }
+  return cluster_->options().lease + absl::Seconds(static_cast<double>(most) / kSlowBytesPerSecond);
 }
 
 void Attempt::LogStall() const {

@@ -39,6 +39,11 @@ void ActivityTracker::AddBytes(int64_t bytes) {
   bytes_ += bytes;
 }
 
+void ActivityTracker::SetWait(std::optional<int> worker) {
+  absl::MutexLock lock(&mutex_);
+  waits_for_ = worker;
+}
+
 v1::Activity ActivityTracker::Get() const {
   absl::MutexLock lock(&mutex_);
   v1::Activity activity;
@@ -47,6 +52,7 @@ v1::Activity ActivityTracker::Get() const {
   activity.set_stage(stage_);
   activity.set_step(step_);
   activity.set_micro_batch(micro_batch_);
+  if (waits_for_) activity.set_waits_for(*waits_for_);
   const double seconds = absl::ToDoubleSeconds(absl::Now() - phase_began_);
   activity.set_bytes_done(bytes_);
   if (bytes_ > 0 && seconds > 0) activity.set_bytes_per_second(static_cast<int64_t>(bytes_ / seconds));

@@ -2,6 +2,7 @@
 #define GPIPE_WORKER_ENGINE_ACTIVITY_TRACKER_H_
 
 #include <cstdint>
+#include <optional>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -26,9 +27,26 @@ class ActivityTracker {
   // So many bytes of files more have been fetched or sent in this phase. Heard of with the next heartbeat.
   void AddBytes(int64_t bytes);
 
+  // While it lives, the engine waits for a worker of the attempt, or for all of them. Heard of with the next heartbeat:
+  // most waits are too short to be worth a word.
+  class Wait {
+   public:
+    static constexpr int kAll = -1;
+
+    Wait(ActivityTracker& tracker, int worker) : tracker_(tracker) { tracker_.SetWait(worker); }
+    ~Wait() { tracker_.SetWait(std::nullopt); }
+    Wait(const Wait&) = delete;
+    Wait& operator=(const Wait&) = delete;
+
+   private:
+    ActivityTracker& tracker_;
+  };
+
   v1::Activity Get() const;
 
  private:
+  void SetWait(std::optional<int> worker);
+
   MessageSink& sink_;
   mutable absl::Mutex mutex_;
   v1::AttemptId attempt_ ABSL_GUARDED_BY(mutex_);
@@ -39,6 +57,7 @@ class ActivityTracker {
   // Of the phase.
   absl::Time phase_began_ ABSL_GUARDED_BY(mutex_);
   int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::optional<int> waits_for_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace gpipe::worker

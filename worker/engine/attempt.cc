@@ -151,7 +151,7 @@ absl::Status Attempt::Join() {
 
 absl::Status Attempt::Run() {
   beacon_.activity.Set(v1::PHASE_FORWARD, first_stage_);
-  transfers_.emplace(*communicator_, assignment_.plan(), channels_, environment_.device);
+  transfers_.emplace(*communicator_, assignment_.plan(), channels_, environment_.device, beacon_.activity);
   const v1::Train& train = assignment_.spec().train();
   RoundLedger ledger({.attempt = assignment_.attempt(),
                       .device = environment_.device,
@@ -167,7 +167,7 @@ absl::Status Attempt::Run() {
   const pipeline::TimelineSpec timeline = FromProto(assignment_.plan().timeline());
   RoundTrace trace(TraceFile(), environment_.device, pipeline::CountRounds(timeline));
   RoundRunner runner({*programs_, data_.get(), *communicator_, environment_.device, *transfers_, executor, ledger,
-                      beacon_.control.gate(), trace},
+                      beacon_.control.gate(), beacon_.activity, trace},
                      timeline);
   return runner.Run([this](int64_t step) { return BeginCheckpoint(step); });
 }

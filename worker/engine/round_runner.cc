@@ -68,6 +68,7 @@ absl::Status RoundRunner::RunActions(const RoundPlan& plan) {
 
 absl::Status RoundRunner::Meet() {
   GPIPE_RETURN_IF_ERROR(parts_.transfers.FinishSends());
+  const ActivityTracker::Wait waiting(parts_.activity, ActivityTracker::Wait::kAll);
   return worker::Meet(parts_.communicator, parts_.device);
 }
 

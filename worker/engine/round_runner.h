@@ -30,6 +30,7 @@ class RoundRunner {
     ActionExecutor& executor;
     RoundLedger& ledger;
     GrantGate& gate;
+    ActivityTracker& activity;
     RoundTrace& trace;
   };
   // Begins a checkpoint after so many optimizer steps.

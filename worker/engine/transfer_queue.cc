@@ -26,11 +26,12 @@ Direction DirectionOf(pipeline::ActionKind kind) {
 }  // namespace
 
 TransferQueue::TransferQueue(Communicator& communicator, const v1::Plan& plan, const ChannelMap& channels,
-                             c10::Device device)
+                             c10::Device device, ActivityTracker& activity)
     : communicator_(communicator),
       plan_(plan),
       channels_(channels),
       device_(device),
+      activity_(activity),
       max_sends_(std::max(kMinSends, 2 * static_cast<size_t>(plan.edges_size()))) {}
 
 absl::Status TransferQueue::PostReceive(const pipeline::Action& action, int64_t samples) {
@@ -47,7 +48,7 @@ absl::StatusOr<at::Tensor> TransferQueue::CompleteReceive(const pipeline::Action
   }
   Transfer transfer = std::move(receives_.front());
   receives_.pop_front();
-  if (absl::Status status = transfer.work->Wait(); !status.ok()) return Describe(status, action);
+  GPIPE_RETURN_IF_ERROR(Await(transfer));
   return std::move(transfer.tensor);
 }
 
@@ -69,7 +70,18 @@ absl::Status TransferQueue::FinishSends() {
 absl::Status TransferQueue::FinishOldestSend() {
   Transfer transfer = std::move(sends_.front());
   sends_.pop_front();
+  return Await(transfer);
+}
+
+absl::Status TransferQueue::Await(const Transfer& transfer) const {
+  const ActivityTracker::Wait waiting(activity_, PeerOf(transfer.action));
   return Describe(transfer.work->Wait(), transfer.action);
+}
+
+int TransferQueue::PeerOf(const pipeline::Action& action) const {
+  const v1::Edge& edge = plan_.edges(action.edge);
+  const bool forward = DirectionOf(action.kind) == Direction::kForward;
+  return plan_.stage_worker(pipeline::IsReceive(action.kind) == forward ? edge.from_stage() : edge.to_stage());
 }
 
 at::Tensor TransferQueue::Allocate(int edge, int64_t samples) const {

@@ -12,6 +12,7 @@
 #include "gpipe/v1/plan.pb.h"
 #include "pipeline/action.h"
 #include "worker/comm/communicator.h"
+#include "worker/engine/activity_tracker.h"
 #include "worker/engine/channels.h"
 
 namespace gpipe::worker {
@@ -20,8 +21,9 @@ namespace gpipe::worker {
 // Used by the engine's thread only.
 class TransferQueue {
  public:
-  // `communicator`, `plan` and `channels` must outlive the queue.
-  TransferQueue(Communicator& communicator, const v1::Plan& plan, const ChannelMap& channels, c10::Device device);
+  // All but `device` must outlive the queue. `activity` is told of waits.
+  TransferQueue(Communicator& communicator, const v1::Plan& plan, const ChannelMap& channels, c10::Device device,
+                ActivityTracker& activity);
 
   // Whether receives may be posted before the actions that stand before them in the row. On CUDA a posted receive is a
   // kernel that runs until its message comes, and much makes a device wait for all its kernels: the first use of
@@ -52,6 +54,10 @@ class TransferQueue {
   };
 
   absl::Status FinishOldestSend();
+  // The transfer's end, described.
+  absl::Status Await(const Transfer& transfer) const;
+  // The worker at the other end.
+  int PeerOf(const pipeline::Action& action) const;
   at::Tensor Allocate(int edge, int64_t samples) const;
   absl::Status CheckFits(int edge, int64_t samples, const at::Tensor& tensor) const;
   // Says which transfer failed, between which stages.
@@ -61,6 +67,7 @@ class TransferQueue {
   const v1::Plan& plan_;
   const ChannelMap& channels_;
   const c10::Device device_;
+  ActivityTracker& activity_;
   // More than one micro-batch's: then a peer that waits for one of them can always get on (the older ones of all edges
   // are under way).
   const size_t max_sends_;
