@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/attempt_id.h"
 #include "common/string_view.h"
 #include "orchestrator/cluster/fetch_time.h"
 #include "orchestrator/planning/worker_plans.h"
@@ -32,6 +33,7 @@ Attempt::~Attempt() { CancelTimers(); }
 
 void Attempt::Start() {
   SendAssignments();
+  begin_timer_ = loop_->PostAfter(2 * cluster_->options().lease, [this] { CheckBegun(); });
   absl::Duration timeout = kPrepareTimeout + TimeToFetch(setup_.files);
   if (setup_.resume.has_value()) {
     timeout += TimeToFetch(FileMap{{"model", setup_.resume->model}, {"optimizer", setup_.resume->optimizer}});
@@ -44,6 +46,16 @@ void Attempt::Start() {
     Fail(PlainFailure(absl::DeadlineExceededError(
         absl::StrCat("not prepared within ", absl::FormatDuration(timeout), ": ", absl::StrJoin(late, ", ")))));
   });
+}
+
+// A worker takes its assignment up at once, and says so with its next heartbeat.
+void Attempt::CheckBegun() {
+  for (size_t i = 0; i < members_.size(); ++i) {
+    const WorkerEntry* worker = cluster_->registry().Find(members_[i].name);
+    const bool begun = worker != nullptr && SameAttempt(worker->activity.attempt(), setup_.id);
+    if (begun || members_[i].prepared || members_[i].gone) continue;
+    return Fail(FailureOf(static_cast<int>(i), "STALLED", "failed", "it has not taken up what it was assigned"));
+  }
 }
 
 void Attempt::SendAssignments() {

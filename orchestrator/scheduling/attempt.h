@@ -110,6 +110,7 @@ class Attempt {
   // attempt.cc
   void SendAssignments();
   int IndexOf(std::string_view worker) const;
+  void CheckBegun();
   void OnPrepared(int index);
   void OnProgress(int index, const v1::Progress& progress);
   void CollectRounds(int index, const v1::Progress& progress);
@@ -167,6 +168,7 @@ class Attempt {
   absl::Duration stalled_ = absl::ZeroDuration();  // For how long all have waited for each other.
   EventLoop::TimerId deadline_timer_ = 0;          // Of preparing, then of waiting for causes or consequences.
   EventLoop::TimerId stall_timer_ = 0;
+  EventLoop::TimerId begin_timer_ = 0;  // Of taking up what was assigned.
 };
 
 }  // namespace gpipe::orchestrator

@@ -141,6 +141,7 @@ void Attempt::Abort(std::string_view reason) {
 void Attempt::CancelTimers() {
   loop_->CancelTimer(deadline_timer_);
   loop_->CancelTimer(stall_timer_);
+  loop_->CancelTimer(begin_timer_);
 }
 
 void Attempt::WatchForStall() {

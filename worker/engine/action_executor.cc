@@ -217,6 +217,7 @@ absl::Status ActionExecutor::Receive(const Action& action) {
 
 absl::Status ActionExecutor::ReduceGradients(const Action& action) {
   parts_.beacon.activity.Set(v1::PHASE_OPTIMIZER, action.stage, round_.round.step);
+  const ActivityTracker::Wait waiting(parts_.beacon.activity, ActivityTracker::Wait::kAll);
   GPIPE_RETURN_IF_ERROR(parts_.shared_gradients.Reduce(parts_.communicator));
   if (parts_.spec.train().grad_clip_norm() <= 0) return absl::OkStatus();
   const at::Tensor squares = parts_.optimizer->SquaredGradientNorms(parts_.plan.layers_size());
