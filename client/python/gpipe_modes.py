@@ -1,8 +1,8 @@
 """What a model is in evaluation, for gpipe_export.
 
-Workers have a model's training program, and for evaluation turn off in it the operators that have an argument for that
-(worker/exported/operator_call.cc). Where that is not what the model does in eval(), its evaluation program goes into the
-archive, too, as `evaluation`: torch.export.pt2_archive.load_pt2() gives both. The weights are there once.
+Workers have a model's training program, and for evaluation turn off in it the operators that have an argument for
+that (worker/exported/operator_call.cc). Where that is not what the model does in eval(), its evaluation program goes
+into the archive, too, as `evaluation`: torch.export.pt2_archive.load_pt2() gives both. The weights are there once.
 """
 
 from __future__ import annotations

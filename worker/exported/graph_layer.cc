@@ -68,7 +68,8 @@ absl::StatusOr<std::unique_ptr<GraphLayer>> GraphLayer::Create(const Archive& ar
   for (const Input* input : inputs) code.entering.push_back(input->value);
 
   auto layer = std::make_unique<GraphLayer>();
-  const CompileOptions compile{options.device, part.deferred_batch_norm ? &layer->deferred_ : nullptr,
+  const CompileOptions compile{options.device,
+                               part.deferred_batch_norm && !archive.is_evaluation() ? &layer->deferred_ : nullptr,
                                archive.is_evaluation()};
   GPIPE_ASSIGN_OR_RETURN(GraphCode compiled, GraphCode::Compile(code, compile));
   layer->code_ = std::make_unique<GraphCode>(std::move(compiled));
