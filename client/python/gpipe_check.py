@@ -47,8 +47,8 @@ class _Run:
 
 
 def compare(model: nn.Module, program: torch.export.ExportedProgram, args: tuple, kwargs: dict[str, Any]) -> None:
-    """One forward and backward of both, with the same random numbers, from the same buffers."""
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    """One forward of both, and in training backward, with the same random numbers, from the same buffers."""
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad and model.training}
     with values_kept(model):
         expected = _run(model, model, list(parameters), args, kwargs)
     with values_kept(model):

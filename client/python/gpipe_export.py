@@ -33,6 +33,7 @@ import torch.utils._pytree as pytree
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+import gpipe_modes
 import gpipe_weights
 from gpipe_check import compare, describe, path_name, some, values_kept
 from gpipe_weights import ExportError, empty_weights  # noqa: F401
@@ -51,7 +52,10 @@ def gpipe_export(model: nn.Module, example_inputs: tuple | list | Mapping[str, A
                  example_kwargs: Mapping[str, Any] | None = None, dynamic_shapes: Any = None,
                  weights: bool | str | os.PathLike = True, weights_prefix: str = "",
                  check: tuple[nn.Module, Any] | None = None) -> torch.export.ExportedProgram:
-    """Exports `model` in training mode, checks its outputs and gradients against the model, and saves it.
+    """Exports `model` in training mode, checks its outputs and gradients against the model, and saves it. What is in
+    eval() in a model that is in training stays so: a frozen batch norm, a dropout that is off. Where the model does
+    something else in eval() than workers make of that, its evaluation program is saved with it, and is what `infer` and
+    `evaluate` run.
 
     `example_inputs` are the arguments of forward(): a tuple, or a dict by name. Dimension 0 of every tensor is the
     batch, of any size; `dynamic_shapes`, as torch.export.export takes it, says otherwise. Raises ExportError.
@@ -67,26 +71,64 @@ def gpipe_export(model: nn.Module, example_inputs: tuple | list | Mapping[str, A
         gpipe_weights.check_files(model, weights, weights_prefix)
     with _left_as_it_is(model, args, kwargs, compared=check is None):
         with gpipe_weights.as_fakes(model) as mode:
-            program = _checked(model, args, kwargs, dynamic_shapes, compared=check is None, mode=mode)
+            export = _Export(model, args, kwargs, dynamic_shapes, compared=check is None, mode=mode)
+            program = export.training()
+            evaluation = export.evaluation(program)
         said = _compare_copy(model, program, check, dynamic_shapes) if check else NOT_COMPARED if mode else COMPARED
-    _save(model, program, pathlib.Path(path), elsewhere)
+    _save(model, program, evaluation, pathlib.Path(path), elsewhere)
+    if evaluation.missing:
+        print(f"{path}: for training only, without `infer` and `evaluate`, as there is no program for evaluation: "
+              f"{evaluation.missing}")
     if elsewhere:
         print(f"{path}: exported without the values of {len(elsewhere)} of {len(model.state_dict())} tensors; {said}")
     return program
 
 
-def _checked(model: nn.Module, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any, compared: bool = True,
-             mode: Any = None) -> torch.export.ExportedProgram:
-    model.train()
-    shapes = dynamic_shapes if dynamic_shapes is not None else _batch_shapes(model, args, kwargs)
-    program = _export(model, args, kwargs, shapes)
-    _refuse_foreign_operators(model, program)
-    for batch in (_Inputs(args, kwargs), _Inputs(args, kwargs).doubled(program)):
-        if mode is None and compared:
-            compare(model, program, batch.args, batch.kwargs)
-        elif mode is not None:
-            gpipe_weights.check_shapes(mode, model, program, batch.args, batch.kwargs)
-    return program
+@dataclasses.dataclass
+class _Export:
+    """Of one model; what is not compared is checked for its shapes, where some of it has no values."""
+
+    model: nn.Module
+    args: tuple
+    kwargs: dict[str, Any]
+    dynamic_shapes: Any
+    compared: bool = True
+    mode: Any = None
+
+    def training(self) -> torch.export.ExportedProgram:
+        """A model that is in eval() itself is meant for everything."""
+        if not self.model.training:
+            self.model.train()
+        program = self._exported()
+        self._check(program)
+        return program
+
+    def evaluation(self, training: torch.export.ExportedProgram) -> gpipe_modes.Evaluation:
+        """Leaves the model in eval(). That a model can only be trained is no error."""
+        self.model.eval()
+        try:
+            program = self._exported()
+            if gpipe_modes.is_turned_off(program, training):
+                return gpipe_modes.Evaluation()
+            self._check(program)
+        except ExportError as error:
+            return gpipe_modes.Evaluation(missing=f"in eval(): {error}")
+        return gpipe_modes.Evaluation(program)
+
+    def _exported(self) -> torch.export.ExportedProgram:
+        shapes = self.dynamic_shapes
+        if shapes is None:
+            shapes = _batch_shapes(self.model, self.args, self.kwargs)
+        program = _export(self.model, self.args, self.kwargs, shapes)
+        _refuse_foreign_operators(self.model, program)
+        return program
+
+    def _check(self, program: torch.export.ExportedProgram) -> None:
+        for batch in (_Inputs(self.args, self.kwargs), _Inputs(self.args, self.kwargs).doubled(program)):
+            if self.mode is None and self.compared:
+                compare(self.model, program, batch.args, batch.kwargs)
+            elif self.mode is not None:
+                gpipe_weights.check_shapes(self.mode, self.model, program, batch.args, batch.kwargs)
 
 
 def _compare_copy(model: nn.Module, program: torch.export.ExportedProgram, check: tuple[nn.Module, Any],
@@ -99,7 +141,9 @@ def _compare_copy(model: nn.Module, program: torch.export.ExportedProgram, check
         raise ExportError("the copy to check has parameters on the meta device, and so nothing to compare")
     args, kwargs = _arguments(copy, inputs, None)
     with _left_as_it_is(copy, args, kwargs):
-        exported = _checked(copy, args, kwargs, dynamic_shapes)
+        export = _Export(copy, args, kwargs, dynamic_shapes)
+        exported = export.training()
+        export.evaluation(exported)
     more = sorted(_operators(program) - _operators(exported))
     return (f"outputs and gradients of a copy of {sum(p.numel() for p in copy.parameters()):,} parameters are the same"
             + (f"; it does not use {some(more)}" if more else ", and the operators are the same"))
@@ -276,12 +320,16 @@ def _line_of(stack_trace: str) -> str:
     return places[-1] if places else ""
 
 
-def _save(model: nn.Module, program: torch.export.ExportedProgram, path: pathlib.Path,
-          elsewhere: set[str] = frozenset()) -> None:
-    partial = path.with_name(f"{path.stem}.part.pt2")
+def _save(model: nn.Module, program: torch.export.ExportedProgram, evaluation: gpipe_modes.Evaluation,
+          path: pathlib.Path, elsewhere: set[str] = frozenset()) -> None:
+    partial, alone = path.with_name(f"{path.stem}.part.pt2"), path.with_name(f"{path.stem}.part-evaluation.pt2")
     try:
         _name_namedtuples(program.call_spec.out_spec)
         gpipe_weights.save(model, program, partial, elsewhere)
+        if evaluation.program is not None:
+            _name_namedtuples(evaluation.program.call_spec.out_spec)
+            gpipe_weights.save(model, evaluation.program, alone, set(evaluation.program.state_dict))
+        gpipe_modes.add(partial, evaluation, alone)
         os.replace(partial, path)
     except (OSError, ExportError):
         raise
@@ -289,6 +337,7 @@ def _save(model: nn.Module, program: torch.export.ExportedProgram, path: pathlib
         raise ExportError(f"torch.export cannot save {type(model).__name__}: {_first_line(error)}") from error
     finally:
         partial.unlink(missing_ok=True)
+        alone.unlink(missing_ok=True)
 
 
 def _name_namedtuples(spec: pytree.TreeSpec) -> None:

@@ -24,6 +24,8 @@ const v1::AttemptId* AttemptOf(const v1::WorkerMessage& message) {
       return &message.rendezvous_get().attempt();
     case v1::WorkerMessage::kCheckpointShard:
       return &message.checkpoint_shard().attempt();
+    case v1::WorkerMessage::kTrained:
+      return &message.trained().attempt();
     case v1::WorkerMessage::kFinished:
       return &message.finished().attempt();
     case v1::WorkerMessage::kFailed:

@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "common/plan/evaluation.h"
+
 namespace gpipe::orchestrator {
 namespace {
 
@@ -44,9 +46,7 @@ void MarkBackward(v1::Plan& plan) {
   }
 }
 
-}  // namespace
-
-void AddEdges(v1::Plan& plan) {
+void AddOwnEdges(v1::Plan& plan) {
   std::map<std::string, Made> values;
   std::set<std::pair<std::string, int>> known;  // Value and consuming stage.
   for (int stage = 0; stage < plan.stages_size(); ++stage) {
@@ -56,7 +56,23 @@ void AddEdges(v1::Plan& plan) {
       for (const v1::ModelValue& value : layer.makes()) values[value.name()] = {stage, &value};
     }
   }
+}
+
+void AddEvaluationEdges(v1::Plan& plan) {
+  v1::Plan evaluation = EvaluationPlan(plan);
+  AddOwnEdges(evaluation);
+  plan.mutable_evaluation_edges()->Swap(evaluation.mutable_edges());
+  for (int stage = 0; stage < plan.stages_size(); ++stage) {
+    plan.mutable_stages(stage)->mutable_evaluation_inputs()->Swap(evaluation.mutable_stages(stage)->mutable_inputs());
+  }
+}
+
+}  // namespace
+
+void AddEdges(v1::Plan& plan) {
+  AddOwnEdges(plan);
   MarkBackward(plan);
+  if (HasEvaluation(plan)) AddEvaluationEdges(plan);
 }
 
 }  // namespace gpipe::orchestrator

@@ -6,7 +6,8 @@
 namespace gpipe::orchestrator {
 
 // Fills in the values that cross between the plan's stages, which of the model's inputs each stage reads, and which
-// stages take part in the backward pass. REQUIRES: plan.layers and the extent of plan.stages are set.
+// stages take part in the backward pass; and the former two of the model's evaluation program, if it has one. REQUIRES:
+// plan.layers and the extent of plan.stages are set.
 void AddEdges(v1::Plan& plan);
 
 }  // namespace gpipe::orchestrator

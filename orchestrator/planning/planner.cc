@@ -159,6 +159,7 @@ v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, const 
   inspect.mutable_inputs()->Assign(facts.inputs.begin(), facts.inputs.end());
   const std::string& exported = spec.model().exported().path();
   if (const auto file = files.find(exported); file != files.end()) (*inspect.mutable_files())[exported] = file->second;
+  inspect.set_evaluate(spec.model().has_exported() && spec.train().has_evaluate());
   if (measure) inspect.set_profile_micro_batch(LargestMicroBatch(spec, facts));
   *inspect.mutable_outputs() = spec.infer().outputs();
   if (!spec.has_train()) return inspect;

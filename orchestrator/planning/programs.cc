@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "common/plan/convert.h"
+#include "common/plan/evaluation.h"
 #include "common/plan/shared_tensors.h"
 #include "common/status_macros.h"
 #include "pipeline/schedule.h"
@@ -28,14 +30,25 @@ pipeline::ScheduleOptions OptionsFor(const v1::JobSpec& spec, const v1::Plan& pl
   return options;
 }
 
+// Those of evaluation are behind the plan's others.
+void CountEdgesFrom(int first, pipeline::Schedule& schedule) {
+  for (std::vector<pipeline::Action>& row : schedule.rows) {
+    for (pipeline::Action& action : row) {
+      if (pipeline::IsSend(action.kind) || pipeline::IsReceive(action.kind)) action.edge += first;
+    }
+  }
+}
+
 absl::Status AddProgram(const v1::JobSpec& spec, v1::ProgramKind kind, int64_t batch_size, v1::Plan& plan) {
   const int64_t chunks = kind == v1::PROGRAM_KIND_CHECK_LOSS ? 1 : spec.pipeline().chunks();
   pipeline::ScheduleOptions options = OptionsFor(spec, plan, kind == v1::PROGRAM_KIND_TRAIN);
   options.micro_batches = static_cast<int>(std::min(batch_size, chunks));
   GPIPE_ASSIGN_OR_RETURN(pipeline::Schedule schedule, pipeline::GPipeSchedule(options));
-  const std::vector<pipeline::Edge> edges = EdgesOf(plan);
+  const bool evaluates = kind != v1::PROGRAM_KIND_TRAIN && HasEvaluation(plan);
+  const std::vector<pipeline::Edge> edges = EdgesOf(evaluates ? EvaluationPlan(plan) : plan);
   GPIPE_RETURN_IF_ERROR(pipeline::AddCommunication(edges, schedule));
   GPIPE_RETURN_IF_ERROR(pipeline::ValidateSchedule(schedule, edges));
+  if (evaluates) CountEdgesFrom(plan.edges_size(), schedule);
 
   v1::Program& program = *plan.add_programs();
   program.set_kind(kind);

@@ -27,6 +27,7 @@ WorkerPlans::WorkerPlans(v1::Plan& plan) : plan_(plan) {
 v1::LayerInfo WorkerPlans::Outline(const v1::LayerInfo& layer) const {
   v1::LayerInfo outline;
   outline.set_first_node(layer.first_node());
+  if (layer.has_evaluation()) outline.mutable_evaluation()->set_first_node(layer.evaluation().first_node());
   *outline.mutable_outputs() = layer.outputs();
   for (const v1::ModelTensor& tensor : layer.tensors()) {
     if (shared_.contains(tensor.name())) *outline.add_tensors() = tensor;

@@ -105,6 +105,8 @@ void Attempt::OnMessage(WorkerEntry& worker, const v1::WorkerMessage& message) {
       return rendezvous_.OnGet(index, message.rendezvous_get());
     case v1::WorkerMessage::kCheckpointShard:
       return OnCheckpointShard(index, message.checkpoint_shard());
+    case v1::WorkerMessage::kTrained:
+      return OnTrained(index, message.trained());
     case v1::WorkerMessage::kFinished:
       return OnFinished(index, message.finished());
     case v1::WorkerMessage::kEvaluation: {
@@ -178,6 +180,17 @@ void Attempt::OnCheckpointShard(int index, const v1::CheckpointShard& shard) {
   for (auto& [worker, part] : parts) all.push_back(std::move(part));
   shards_.erase(shard.step());
   host_->OnCheckpoint(*this, all);
+}
+
+void Attempt::OnTrained(int index, const v1::Trained& trained) {
+  std::optional<v1::Finished>& part = members_[index].trained;
+  if (part.has_value()) return;
+  part.emplace();
+  *part->mutable_model() = trained.model();
+  if (++trained_ < members_.size()) return;
+  std::vector<v1::Finished> parts;
+  for (const Member& member : members_) parts.push_back(*member.trained);
+  host_->OnTrained(*this, parts);
 }
 
 void Attempt::OnFinished(int index, const v1::Finished& finished) {

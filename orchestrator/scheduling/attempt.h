@@ -36,6 +36,9 @@ class AttemptHost {
   virtual void OnCycle(Attempt& attempt, const v1::CycleDone& cycle) = 0;
   // Every worker's part of one checkpoint is uploaded.
   virtual void OnCheckpoint(Attempt& attempt, const std::vector<v1::CheckpointShard>& shards) = 0;
+  // All steps are done, and every worker has uploaded its part of the model, before the last evaluation; in the order
+  // of workers.
+  virtual void OnTrained(Attempt& attempt, const std::vector<v1::Finished>& results) = 0;
   // Every worker has finished, in the order of workers. Release or Abort comes next.
   virtual void OnFinished(Attempt& attempt, const std::vector<v1::Finished>& results) = 0;
   // The attempt is over; its workers have been told.
@@ -102,8 +105,9 @@ class Attempt {
     std::string name;
     bool prepared = false;
     std::optional<v1::Finished> result = {};
-    bool gone = false;     // Lost, or left when it was done.
-    bool leaving = false;  // Wants to, and is needed until all rounds are done.
+    std::optional<v1::Finished> trained = {};  // Its part of the model, before the last evaluation.
+    bool gone = false;                         // Lost, or left when it was done.
+    bool leaving = false;                      // Wants to, and is needed until all rounds are done.
     bool released = false;
   };
 
@@ -117,6 +121,7 @@ class Attempt {
   void Distrust(int index, const absl::Status& why);
   void CollectCycles(const v1::Progress& progress);
   void OnCheckpointShard(int index, const v1::CheckpointShard& shard);
+  void OnTrained(int index, const v1::Trained& trained);
   void OnFinished(int index, const v1::Finished& finished);
   void OnRendezvousPut(int index, const v1::RendezvousPut& put);
   void SendTo(int index, v1::OrchestratorMessage message);
@@ -152,7 +157,7 @@ class Attempt {
   bool paused_ = false;
   std::vector<Member> members_;
   std::map<std::string, int, std::less<>> index_of_;  // By name.
-  size_t prepared_ = 0, finished_ = 0;                // Members.
+  size_t prepared_ = 0, trained_ = 0, finished_ = 0;  // Members.
   ClockWindow window_;
   StepCollector steps_;
   CycleCollector cycles_;

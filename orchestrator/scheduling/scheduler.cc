@@ -136,7 +136,37 @@ void Scheduler::OnAssembled(const v1::AttemptId& attempt, absl::StatusOr<Checkpo
   job->attempt->Fail(PlainFailure(stored));
 }
 
-void Scheduler::OnFinished(Attempt& attempt, const std::vector<v1::Finished>& results) {
+void Scheduler::OnTrained(Attempt& attempt, const std::vector<v1::Finished>& results) {
+  LiveJob* job = JobOf(attempt.id());
+  if (job == nullptr) return;
+  // As above.
+  const bool taken = merges_->Run([this, loop = loop_, artifacts = artifacts_, id = attempt.id(), results] {
+    auto model = JoinResults(*artifacts, results);
+    loop->Post([this, id, model = std::move(model)] { OnModel(id, model); });
+  });
+  if (!taken) return attempt.Fail(PlainFailure(TooMuch()));
+  job->model_stored = job->storing_model = true;
+}
+
+// The job may have ended otherwise meanwhile: its model is as good as any.
+void Scheduler::OnModel(const v1::AttemptId& attempt, const absl::StatusOr<std::vector<v1::ResultFile>>& model) {
+  absl::Status stored = model.status();
+  if (model.ok()) {
+    for (const v1::ResultFile& file : *model) stored.Update(book_->store().AddResult(attempt.job(), file));
+  }
+  LiveJob* job = JobOf(attempt);
+  if (job == nullptr) return;
+  job->storing_model = false;
+  if (const auto end = std::exchange(job->end, nullptr)) return end(stored);
+  if (!stored.ok()) job->attempt->Fail(PlainFailure(stored));
+}
+
+void Scheduler::OnFinished(Attempt& attempt, const std::vector<v1::Finished>& finished) {
+  const LiveJob* job = JobOf(attempt.id());
+  std::vector<v1::Finished> results = finished;
+  if (job != nullptr && job->model_stored) {
+    for (v1::Finished& result : results) result.clear_model();
+  }
   // As above.
   const bool taken = merges_->Run([this, loop = loop_, artifacts = artifacts_, id = attempt.id(), results] {
     auto files = JoinResults(*artifacts, results);
@@ -148,6 +178,12 @@ void Scheduler::OnFinished(Attempt& attempt, const std::vector<v1::Finished>& re
 void Scheduler::OnResults(const v1::AttemptId& attempt, absl::StatusOr<std::vector<v1::ResultFile>> results) {
   LiveJob* job = JobOf(attempt);
   if (job == nullptr) return;
+  if (job->storing_model) {
+    job->end = [this, attempt, results = std::move(results)](const absl::Status& stored) {
+      stored.ok() ? OnResults(attempt, results) : OnResults(attempt, stored);
+    };
+    return;
+  }
   absl::Status stored = results.status();
   if (results.ok()) {
     for (const v1::ResultFile& result : *results) stored.Update(book_->store().AddResult(job->id(), result));
@@ -161,7 +197,12 @@ void Scheduler::OnResults(const v1::AttemptId& attempt, absl::StatusOr<std::vect
 }
 
 void Scheduler::OnFailed(Attempt& attempt, const v1::Failure& failure) {
-  if (LiveJob* job = JobOf(attempt.id()); job != nullptr) Fail(*job, failure);
+  LiveJob* job = JobOf(attempt.id());
+  if (job == nullptr) return;
+  if (!job->storing_model) return Fail(*job, failure);
+  job->end = [this, id = attempt.id(), failure](const absl::Status&) {
+    if (LiveJob* failed = JobOf(id); failed != nullptr) Fail(*failed, failure);
+  };
 }
 
 void Scheduler::Fail(LiveJob& job, const v1::Failure& failure) {

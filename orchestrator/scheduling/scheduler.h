@@ -71,6 +71,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void OnLossChecked(Attempt& attempt, const v1::LossChecked& losses) override;
   void OnCycle(Attempt& attempt, const v1::CycleDone& cycle) override;
   void OnCheckpoint(Attempt& attempt, const std::vector<v1::CheckpointShard>& shards) override;
+  void OnTrained(Attempt& attempt, const std::vector<v1::Finished>& results) override;
   void OnFinished(Attempt& attempt, const std::vector<v1::Finished>& results) override;
   void OnFailed(Attempt& attempt, const v1::Failure& failure) override;
 
@@ -109,6 +110,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void Fail(LiveJob& job, const v1::Failure& failure);
   void LetLeave(const LiveJob& job);
   void OnAssembled(const v1::AttemptId& attempt, absl::StatusOr<CheckpointFiles> files);
+  void OnModel(const v1::AttemptId& attempt, const absl::StatusOr<std::vector<v1::ResultFile>>& model);
   void OnResults(const v1::AttemptId& attempt, absl::StatusOr<std::vector<v1::ResultFile>> results);
 
   EventLoop* const loop_;

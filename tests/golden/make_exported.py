@@ -14,9 +14,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "exported"
+TWO_PROGRAMS = FOLDER.parent / "two_programs"  # With one for evaluation.
 WITHOUT_WEIGHTS = FOLDER.parent / "without_weights"  # The same models, exported without them.
 sys.path.insert(0, str(FOLDER.parents[2] / "client" / "python"))
 
+import gpipe_modes  # noqa: E402
 import gpipe_weights  # noqa: E402
 
 
@@ -178,6 +180,27 @@ class InstanceNorms(nn.Module):
         return self.plain(torch.relu(self.tracking(self.convolution(x)))), None, x.shape[0]
 
 
+class Modes(nn.Module):
+    """In evaluation: no stochastic depth, another constant, a buffer that only evaluation has, a dropout all the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(6, 6)
+        self.norm = nn.BatchNorm1d(6)
+        self.last = nn.Linear(6, 3)
+        self.register_buffer("scale", torch.linspace(0.5, 1.5, 3))
+
+    def forward(self, x):
+        y = torch.relu(self.norm(self.first(x)))
+        if self.training:
+            y = y * x.new_empty(x.shape[0], 1).bernoulli_(0.5)
+        x = x * torch.tensor(2.0 if self.training else 3.0) + y
+        x = self.last(x)
+        if self.training:
+            return {"scores": x}
+        return {"scores": x * self.scale, "random": nn.functional.dropout(x, 0.5, training=True)}
+
+
 def floats(*shape):
     return torch.randn(shape)
 
@@ -211,9 +234,9 @@ def forget_folders(module):
         node.meta["stack_trace"] = re.sub(r'File "[^"]*?/(?=torch/|[^/"]+")', 'File "', trace)
 
 
-def export(module, inputs):
+def export(module, inputs, training=True):
     torch.manual_seed(1)
-    model, arguments = module().train(), inputs()
+    model, arguments = module().train(training), inputs()
     batch = torch.export.Dim("batch", min=1, max=4096)
     program = torch.export.export(model, arguments, dynamic_shapes=[{0: batch} for _ in arguments])
     forget_folders(program.graph_module)
@@ -223,6 +246,19 @@ def export(module, inputs):
 def make_without_weights(name):
     model, _, program = export(*CASES[name][:2])
     gpipe_weights.save(model, program, WITHOUT_WEIGHTS / f"{name}.pt2", gpipe_weights.left_out(model, False))
+
+
+def make_two_programs(name, module, inputs):
+    _, _, training = export(module, inputs)
+    model, arguments, program = export(module, inputs, training=False)
+    path, alone = TWO_PROGRAMS / f"{name}.pt2", TWO_PROGRAMS / f"{name}-evaluation.pt2"
+    torch.export.save(training, path)
+    torch.export.save(program, alone)
+    gpipe_modes.add(path, gpipe_modes.Evaluation(program), alone)
+    alone.unlink()
+    values = {f"input.{i}": argument for i, argument in enumerate(arguments)}
+    values |= {f"evaluation.{n}": o.detach() for n, o in named(model(*arguments)).items()}
+    save_file(values, TWO_PROGRAMS / f"{name}.safetensors")
 
 
 def make(name, module, inputs, deterministic):
@@ -252,6 +288,8 @@ def main():
         make(name, module, inputs, deterministic)
     WITHOUT_WEIGHTS.mkdir(exist_ok=True)
     make_without_weights("tied")
+    TWO_PROGRAMS.mkdir(exist_ok=True)
+    make_two_programs("modes", Modes, lambda: (floats(4, 6),))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,15 @@ import collections
 import copy
 import pathlib
 import sys
+import zipfile
 
 import pytest
 import torch
 from torch import nn
+from torch.export.pt2_archive._package import load_pt2
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "client" / "python"))
-from gpipe_export import ExportError, gpipe_export  # noqa: E402
+from gpipe_export import ExportError, empty_weights, gpipe_export  # noqa: E402
 
 
 class Two(nn.Module):
@@ -224,3 +226,111 @@ def test_an_operator_registered_in_python_is_refused(tmp_path):
     model = nn.Sequential(nn.Linear(4, 4), Foreign())
     with pytest.raises(ExportError, match=r"module '1' \(Foreign\) at .*test_export.py:\d+: .*gpipe_test.twice"):
         gpipe_export(model, (torch.randn(3, 4),), tmp_path / "foreign.pt2")
+
+
+# --- What the model is in evaluation ---
+
+def records(path: pathlib.Path) -> set[str]:
+    return {name.partition("/")[2] for name in zipfile.ZipFile(path).namelist()}
+
+
+def note(path: pathlib.Path) -> str:
+    archive = zipfile.ZipFile(path)
+    return next((archive.read(n).decode() for n in archive.namelist() if n.endswith("/extra/gpipe_evaluation")), "")
+
+
+def test_what_is_in_eval_in_a_model_in_training_stays_so(tmp_path):
+    model = Two()
+    model.norm.eval()
+    model.drop.eval()
+    for root_in_eval in (False, True):
+        if root_in_eval:  # Then all of it is meant for everything.
+            model.eval()
+        program = gpipe_export(model, two_inputs(), tmp_path / "two.pt2")
+        modes = {node.target._schema.name: node.args[-4 if "norm" in node.name else -1] for node in program.graph.nodes
+                 if node.name in ("batch_norm", "dropout")}
+        assert modes == {"aten::batch_norm": root_in_eval, "aten::dropout": root_in_eval}
+        assert model.training != root_in_eval and not model.norm.training and not model.drop.training
+
+
+class Modules(nn.Module):
+    """What workers know to turn off."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
+        self.memory = nn.LSTM(8, 8, 2, dropout=0.2, batch_first=True)
+        self.norms = nn.ModuleList([nn.BatchNorm1d(8), nn.BatchNorm1d(8, track_running_stats=False)])
+        self.spread = nn.RReLU()
+        self.drops = nn.ModuleList([nn.AlphaDropout(), nn.Dropout(0.3)])
+
+    def forward(self, x):
+        x = self.drops[0](self.memory(self.encoder(x))[0].mean(1))
+        with torch.no_grad():
+            shift = self.drops[1](x.mean())
+        return self.norms[1](self.spread(self.norms[0](x))) + shift
+
+
+class Sampled(nn.Module):
+    """Random numbers in both modes."""
+
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+@pytest.mark.parametrize("make, inputs", [(Two, two_inputs), (Modules, lambda: (torch.randn(3, 5, 8),)),
+                                          (Sampled, lambda: (torch.randn(3, 5),))])
+def test_an_evaluation_program_that_workers_would_make_is_not_saved(tmp_path, make, inputs):
+    gpipe_export(make(), inputs(), tmp_path / "m.pt2")
+    assert "models/evaluation.json" not in records(tmp_path / "m.pt2") and note(tmp_path / "m.pt2") == "same"
+
+
+class Otherwise(nn.Module):
+    """Another constant, and fewer parameters, in evaluation; a dropout that is on in both."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.more = nn.Linear(4, 3), nn.Linear(3, 3)
+        self.register_buffer("mask", torch.ones(3), persistent=False)
+
+    def forward(self, x):
+        x = self.layer(x * torch.tensor([2.0] if self.training else [3.0])) * self.mask
+        return nn.functional.dropout(self.more(x) if self.training else x, 0.5, training=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"weights": False},
+                                     {"check": (Otherwise(), (torch.randn(3, 4),))}], ids=["all", "none", "check"])
+def test_another_evaluation_program_is_saved_beside_the_weights(tmp_path, options):
+    model, path = Otherwise(), tmp_path / "m.pt2"
+    gpipe_export(model, (torch.randn(3, 4),), path, **options)
+    assert [file.name for file in tmp_path.iterdir()] == ["m.pt2"] and model.training
+    names = records(path)
+    assert len([n for n in names if n.startswith("data/weights/weight_")]) == (0 if "weights" in options else 4)
+    assert len([n for n in names if n.startswith("data/constants/tensor_")]) == 3  # Of which the mask is in both.
+    assert set(torch.export.load(path).graph_signature.parameters) == {n for n, _ in model.named_parameters()}
+    if options:
+        return
+    loaded = load_pt2(path).exported_programs["evaluation"].module()
+    x = torch.randn(5, 4)
+    torch.manual_seed(1)
+    expected = model.eval()(x)
+    torch.manual_seed(1)
+    torch.testing.assert_close(loaded(x), expected)
+
+
+def test_a_model_without_values_has_its_evaluation_program(tmp_path):
+    with empty_weights():
+        model = Otherwise()
+    gpipe_export(model, (torch.randn(3, 4),), tmp_path / "m.pt2")
+    assert "models/evaluation.json" in records(tmp_path / "m.pt2")
+
+
+class TrainsOnly(nn.Module):
+    def forward(self, x):
+        return x * 2 if self.training or x.sum() > 0 else x
+
+
+def test_a_model_that_only_training_can_be_exported_of_says_so(tmp_path, capsys):
+    gpipe_export(TrainsOnly(), (torch.randn(3, 4),), tmp_path / "m.pt2")
+    assert "for training only, without `infer` and `evaluate`" in capsys.readouterr().out
+    assert note(tmp_path / "m.pt2").startswith("in eval(): torch.export cannot export the model itself (TrainsOnly)")

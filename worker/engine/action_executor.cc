@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/plan/evaluation.h"
 #include "common/status_macros.h"
 #include "worker/engine/round_trace.h"
 #include "worker/stage/lr_schedule.h"
@@ -50,10 +51,11 @@ absl::Status ActionExecutor::Begin(const RoundPlan& plan, Batch batch, RoundReco
   round_ = plan;
   batch_ = std::move(batch);
   record_ = &record;
-  for (const HostedStage& hosted : parts_.stages.all()) {
+  for (const HostedStage& hosted : parts_.stages.In(round_.round.kind)) {
     MiniBatch mini_batch;
     mini_batch.seed = parts_.spec.train().seed();
-    mini_batch.step = plan.round.step;
+    // Without training, what a sample draws is a matter of its place in the data.
+    mini_batch.step = plan.training() ? plan.round.step : plan.round.first_sample;
     mini_batch.micro_batch_sizes = plan.program->micro_batch_sizes;
     mini_batch.training = plan.training();
     if (hosted.last) mini_batch.target = Target();
@@ -99,7 +101,7 @@ absl::Status ActionExecutor::Dispatch(const Action& action) {
 }
 
 absl::Status ActionExecutor::End() {
-  for (const HostedStage& hosted : parts_.stages.all()) {
+  for (const HostedStage& hosted : parts_.stages.In(round_.round.kind)) {
     GPIPE_RETURN_IF_ERROR(hosted.stage->End());
     record_->peak_saved_bytes.push_back(hosted.stage->peak_saved_bytes());
   }
@@ -123,7 +125,7 @@ ForwardMode ActionExecutor::ModeOf(const Action& action) const {
 
 absl::Status ActionExecutor::Forward(const Action& action) {
   GPIPE_RETURN_IF_ERROR(EnterForward(action));
-  const HostedStage& hosted = parts_.stages.Find(action.stage);
+  const HostedStage& hosted = parts_.stages.Find(action.stage, round_.round.kind);
   GPIPE_ASSIGN_OR_RETURN(Values inputs, ForwardInputs(hosted, action.micro_batch));
   GPIPE_ASSIGN_OR_RETURN(Values outputs, Timed(action, [&] {
                            return hosted.stage->Forward(action.micro_batch, std::move(inputs), ModeOf(action));
@@ -143,7 +145,7 @@ absl::StatusOr<Values> ActionExecutor::ForwardInputs(const HostedStage& hosted, 
         batch_.inputs.at(name).narrow(0, program.offsets[micro_batch], program.micro_batch_sizes[micro_batch]);
   }
   for (int edge : hosted.incoming) {
-    GPIPE_ASSIGN_OR_RETURN(inputs[parts_.plan.edges(edge).value()],
+    GPIPE_ASSIGN_OR_RETURN(inputs[EdgeAt(parts_.plan, edge).value()],
                            values_.Take(edge, Direction::kForward, micro_batch));
   }
   return inputs;
@@ -151,7 +153,7 @@ absl::StatusOr<Values> ActionExecutor::ForwardInputs(const HostedStage& hosted, 
 
 absl::Status ActionExecutor::KeepOutputs(const HostedStage& hosted, int micro_batch, const Values& outputs) {
   for (int edge : hosted.outgoing) {
-    GPIPE_ASSIGN_OR_RETURN(at::Tensor value, Pick(outputs, parts_.plan.edges(edge).value()));
+    GPIPE_ASSIGN_OR_RETURN(at::Tensor value, Pick(outputs, EdgeAt(parts_.plan, edge).value()));
     values_.Put(edge, Direction::kForward, micro_batch, std::move(value));
   }
   return absl::OkStatus();
@@ -169,13 +171,14 @@ void ActionExecutor::KeepResults(Values& outputs) {
 
 absl::Status ActionExecutor::Recompute(const Action& action) {
   parts_.beacon.activity.Set(v1::PHASE_BACKWARD, action.stage, round_.round.step, action.micro_batch);
-  return Timed(action, [&] { return parts_.stages.Find(action.stage).stage->Recompute(action.micro_batch); });
+  return Timed(
+      action, [&] { return parts_.stages.Find(action.stage, round_.round.kind).stage->Recompute(action.micro_batch); });
 }
 
 absl::Status ActionExecutor::Backward(const Action& action) {
   GPIPE_RETURN_IF_ERROR(parts_.beacon.Enter(v1::PHASE_BACKWARD, failpoint::kBackward, action.stage, round_.round.step,
                                             action.micro_batch));
-  const HostedStage& hosted = parts_.stages.Find(action.stage);
+  const HostedStage& hosted = parts_.stages.Find(action.stage, round_.round.kind);
   GPIPE_ASSIGN_OR_RETURN(Values gradients, OutputGradients(hosted, action.micro_batch));
   GPIPE_ASSIGN_OR_RETURN(
       Values results, Timed(action, [&] { return hosted.stage->Backward(action.micro_batch, std::move(gradients)); }));
@@ -185,9 +188,9 @@ absl::Status ActionExecutor::Backward(const Action& action) {
 absl::StatusOr<Values> ActionExecutor::OutputGradients(const HostedStage& hosted, int micro_batch) {
   Values gradients;
   for (int edge : hosted.outgoing) {
-    if (!parts_.plan.edges(edge).requires_grad()) continue;
+    if (!EdgeAt(parts_.plan, edge).requires_grad()) continue;
     GPIPE_ASSIGN_OR_RETURN(at::Tensor gradient, values_.Take(edge, Direction::kBackward, micro_batch));
-    at::Tensor& sum = gradients[parts_.plan.edges(edge).value()];
+    at::Tensor& sum = gradients[EdgeAt(parts_.plan, edge).value()];
     sum = sum.defined() ? sum + gradient : std::move(gradient);
   }
   return gradients;
@@ -195,8 +198,8 @@ absl::StatusOr<Values> ActionExecutor::OutputGradients(const HostedStage& hosted
 
 absl::Status ActionExecutor::KeepInputGradients(const HostedStage& hosted, int micro_batch, const Values& gradients) {
   for (int edge : hosted.incoming) {
-    if (!parts_.plan.edges(edge).requires_grad()) continue;
-    GPIPE_ASSIGN_OR_RETURN(at::Tensor gradient, Pick(gradients, parts_.plan.edges(edge).value()));
+    if (!EdgeAt(parts_.plan, edge).requires_grad()) continue;
+    GPIPE_ASSIGN_OR_RETURN(at::Tensor gradient, Pick(gradients, EdgeAt(parts_.plan, edge).value()));
     values_.Put(edge, Direction::kBackward, micro_batch, std::move(gradient));
   }
   return absl::OkStatus();

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/plan/convert.h"
+#include "common/plan/evaluation.h"
 #include "common/plan/shape.h"
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
@@ -57,8 +58,9 @@ absl::Status Attempt::Prepare() {
   const v1::Plan& plan = assignment_.plan();
   GPIPE_ASSIGN_OR_RETURN(programs_, ProgramTable::Create(plan, assignment_.worker_index()));
   GPIPE_RETURN_IF_ERROR(OpenArchive());
-  GPIPE_ASSIGN_OR_RETURN(stages_, HostedStages::Create(assignment_.spec(), plan, assignment_.worker_index(),
-                                                       environment_.device, archive_.get(), StartValues()));
+  GPIPE_ASSIGN_OR_RETURN(stages_,
+                         HostedStages::Create(assignment_.spec(), plan, assignment_.worker_index(), environment_.device,
+                                              {archive_.get(), evaluation_archive_.get(), StartValues()}));
   GPIPE_RETURN_IF_ERROR(LoadState());
   GPIPE_RETURN_IF_ERROR(CreateOptimizer());
   GPIPE_RETURN_IF_ERROR(OpenData());
@@ -95,7 +97,11 @@ absl::Status Attempt::CheckShared() const {
 absl::Status Attempt::OpenArchive() {
   if (!assignment_.spec().model().has_exported()) return absl::OkStatus();
   GPIPE_ASSIGN_OR_RETURN(const v1::ArtifactRef ref, RefOf(assignment_.spec().model().exported().path()));
-  GPIPE_ASSIGN_OR_RETURN(archive_, Archive::Open(environment_.ranges, ref));
+  const bool infers = assignment_.spec().has_infer();
+  GPIPE_ASSIGN_OR_RETURN(
+      archive_, Archive::Open(environment_.ranges, ref, infers ? ModelMode::kEvaluation : ModelMode::kTraining));
+  if (!HasEvaluation(assignment_.plan())) return absl::OkStatus();
+  GPIPE_ASSIGN_OR_RETURN(evaluation_archive_, Archive::Open(environment_.ranges, ref, ModelMode::kEvaluation));
   return absl::OkStatus();
 }
 
@@ -169,7 +175,8 @@ absl::Status Attempt::Run() {
   RoundRunner runner({*programs_, data_.get(), *communicator_, environment_.device, *transfers_, executor, ledger,
                       beacon_.control.gate(), beacon_.activity, trace},
                      timeline);
-  return runner.Run([this](int64_t step) { return BeginCheckpoint(step); });
+  return runner.Run({.save_checkpoint = [this](int64_t step) { return BeginCheckpoint(step); },
+                     .store_model = [this] { return StoreModel(); }});
 }
 
 void Attempt::CreateCheckpoints() {
@@ -207,6 +214,22 @@ absl::Status Attempt::SaveCheckpoint(const TrainingState& copy, const std::stop_
   return absl::Status(saved.code(), absl::StrCat("writing the checkpoint of step ", copy.step, ": ", saved.message()));
 }
 
+absl::Status Attempt::StoreModel() {
+  beacon_.activity.Set(v1::PHASE_FINISHING, first_stage_);
+  GPIPE_RETURN_IF_ERROR(UploadModel());
+  v1::WorkerMessage message;
+  *message.mutable_trained()->mutable_attempt() = assignment_.attempt();
+  *message.mutable_trained()->mutable_model() = model_;
+  environment_.sink.Send(std::move(message));
+  return absl::OkStatus();
+}
+
+absl::Status Attempt::UploadModel() {
+  GPIPE_ASSIGN_OR_RETURN(*model_.Add(),
+                         UploadShard("model.safetensors", FinalState(), environment_.folder, environment_.artifacts));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<v1::Finished> Attempt::Finish() {
   GPIPE_RETURN_IF_ERROR(beacon_.Enter(v1::PHASE_FINISHING, failpoint::kFinishing, first_stage_));
   if (checkpoints_) GPIPE_RETURN_IF_ERROR(checkpoints_->Wait());
@@ -218,8 +241,8 @@ absl::StatusOr<v1::Finished> Attempt::Finish() {
                            environment_.artifacts.Upload(environment_.folder / "outputs.safetensors"));
   }
   if (assignment_.spec().has_train()) {
-    GPIPE_ASSIGN_OR_RETURN(*finished.add_model(),
-                           UploadShard("model.safetensors", FinalState(), environment_.folder, environment_.artifacts));
+    if (model_.empty()) GPIPE_RETURN_IF_ERROR(UploadModel());
+    *finished.mutable_model() = model_;
   }
   return finished;
 }

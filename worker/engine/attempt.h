@@ -83,6 +83,9 @@ class Attempt {
   absl::Status BeginCheckpoint(int64_t step);
   // The thread of checkpoints_.
   absl::Status SaveCheckpoint(const TrainingState& copy, const std::stop_token& stop);
+  // All steps are done, and an evaluation is to come: what it may fail at must not cost the model.
+  absl::Status StoreModel();
+  absl::Status UploadModel();
   std::vector<NamedTensor> FinalState() const;
   std::filesystem::path TraceFile() const;
   absl::StatusOr<v1::ArtifactRef> RefOf(const std::string& path_in_spec) const;
@@ -95,11 +98,13 @@ class Attempt {
   int first_stage_ = 0;  // Of this worker, for messages.
 
   std::optional<ProgramTable> programs_;
-  std::unique_ptr<Archive> archive_;  // Of an exported model.
+  std::unique_ptr<Archive> archive_;             // Of an exported model.
+  std::unique_ptr<Archive> evaluation_archive_;  // The same in evaluation, where the plan has that.
   std::optional<HostedStages> stages_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<ReadAhead> data_;  // Null: this worker reads none.
   std::optional<OutputFile> output_;
+  google::protobuf::RepeatedPtrField<v1::ArtifactRef> model_;  // The final one, once it is uploaded.
   ChannelMap channels_;
   std::unique_ptr<Communicator> communicator_;
   std::optional<TransferQueue> transfers_;

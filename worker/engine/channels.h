@@ -14,7 +14,7 @@ enum class Direction { kForward, kBackward };
 // (only where a gradient comes back). The same list on every worker.
 struct ChannelMap {
   std::vector<Channel> channels;
-  // By edge: index into `channels`, -1 where both stages are on one worker.
+  // By edge (EdgeAt): index into `channels`, -1 where both stages are on one worker.
   std::vector<int> forward;
   std::vector<int> backward;
 

@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/plan/evaluation.h"
+#include "common/status_macros.h"
 
 namespace gpipe::worker {
 
@@ -26,46 +28,71 @@ std::string CountedInput(const v1::Train& train, const std::vector<std::string>&
   return inputs[static_cast<size_t>(std::find(names.begin(), names.end(), loss.targets()) - names.begin())];
 }
 
+bool Reads(const std::vector<HostedStage>& stages, const std::string& input) {
+  return std::any_of(stages.begin(), stages.end(), [&](const HostedStage& stage) {
+    return std::find(stage.inputs.begin(), stage.inputs.end(), input) != stage.inputs.end();
+  });
+}
+
 // Only the last stage of the model reads targets, and what the loss counts.
-DataRole RoleOf(const std::vector<HostedStage>& stages, const std::vector<std::string>& inputs,
-                const std::string& counted) {
+DataRole RoleOf(const std::vector<HostedStage>& stages, const std::vector<HostedStage>& evaluation,
+                const std::vector<std::string>& inputs, const std::string& counted) {
   DataRole role{{}, stages.back().last};
   for (size_t i = 0; i < inputs.size(); ++i) {
-    const bool read = std::any_of(stages.begin(), stages.end(), [&](const HostedStage& stage) {
-      return std::find(stage.inputs.begin(), stage.inputs.end(), inputs[i]) != stage.inputs.end();
-    });
+    const bool read = Reads(stages, inputs[i]) || Reads(evaluation, inputs[i]);
     if (read || inputs[i] == counted) role.inputs.push_back({static_cast<int>(i), inputs[i]});
   }
   return role;
 }
 
-}  // namespace
+struct StagesRequest {
+  const v1::JobSpec& spec;
+  const v1::Plan& plan;
+  int worker = 0;
+  c10::Device device;
+  int first_edge = 0;  // The number of the plan's first one.
+};
 
-absl::StatusOr<HostedStages> HostedStages::Create(const v1::JobSpec& spec, const v1::Plan& plan, int worker,
-                                                  c10::Device device, const Archive* archive, InitialValues values) {
-  HostedStages hosted;
-  TensorPool tensors;
+absl::StatusOr<std::vector<HostedStage>> CreateStages(const StagesRequest& request, const ExportedModel& model) {
+  const v1::Plan& plan = request.plan;
+  std::vector<HostedStage> stages;
   for (int i = 0; i < plan.stages_size(); ++i) {
-    if (plan.stage_worker(i) != worker) continue;
+    if (plan.stage_worker(i) != request.worker) continue;
     HostedStage stage;
     stage.index = i;
     stage.inputs.assign(plan.stages(i).inputs().begin(), plan.stages(i).inputs().end());
     stage.last = i == plan.stages_size() - 1;
     for (int edge = 0; edge < plan.edges_size(); ++edge) {
-      if (plan.edges(edge).to_stage() == i) stage.incoming.push_back(edge);
-      if (plan.edges(edge).from_stage() == i) stage.outgoing.push_back(edge);
+      if (plan.edges(edge).to_stage() == i) stage.incoming.push_back(request.first_edge + edge);
+      if (plan.edges(edge).from_stage() == i) stage.outgoing.push_back(request.first_edge + edge);
     }
-    auto created = Stage::Create(spec, plan, i, device, {archive, &tensors, values});
+    auto created = Stage::Create(request.spec, plan, i, request.device, model);
     if (!created.ok()) {
       return absl::Status(created.status().code(), absl::StrCat("stage ", i, ": ", created.status().message()));
     }
     stage.stage = *std::move(created);
-    hosted.stages_.push_back(std::move(stage));
+    stages.push_back(std::move(stage));
   }
+  return stages;
+}
+
+}  // namespace
+
+absl::StatusOr<HostedStages> HostedStages::Create(const v1::JobSpec& spec, const v1::Plan& plan, int worker,
+                                                  c10::Device device, const HostedModel& model) {
+  HostedStages hosted;
+  TensorPool tensors;
+  GPIPE_ASSIGN_OR_RETURN(hosted.stages_,
+                         CreateStages({spec, plan, worker, device, 0}, {model.archive, &tensors, model.values}));
   if (hosted.stages_.empty()) return absl::InvalidArgumentError(absl::StrCat("worker ", worker, " hosts no stage"));
-  const std::vector<std::string> inputs = InputNames(archive);
+  if (model.evaluation != nullptr) {
+    const v1::Plan evaluation = EvaluationPlan(plan);
+    GPIPE_ASSIGN_OR_RETURN(hosted.evaluation_, CreateStages({spec, evaluation, worker, device, plan.edges_size()},
+                                                            {model.evaluation, &tensors, model.values}));
+  }
+  const std::vector<std::string> inputs = InputNames(model.archive);
   if (hosted.has_last()) hosted.counted_input_ = CountedInput(spec.train(), inputs);
-  hosted.role_ = RoleOf(hosted.stages_, inputs, hosted.counted_input_);
+  hosted.role_ = RoleOf(hosted.stages_, hosted.evaluation_, inputs, hosted.counted_input_);
   return hosted;
 }
 
@@ -75,6 +102,12 @@ std::vector<NamedTensor> HostedStages::State() const {
   for (const HostedStage& hosted : stages_) {
     std::ranges::copy_if(hosted.stage->state(), std::back_inserter(state),
                          [&](const NamedTensor& tensor) { return names.insert(tensor.name).second; });
+  }
+  for (const HostedStage& hosted : evaluation_) {
+    for (NamedTensor tensor : hosted.stage->state()) {
+      tensor.trainable = false;
+      if (names.insert(tensor.name).second) state.push_back(std::move(tensor));
+    }
   }
   return state;
 }

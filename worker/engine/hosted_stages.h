@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "gpipe/v1/worker_session.pb.h"
+#include "pipeline/timeline.h"
 #include "worker/data/sample_set.h"
 #include "worker/exported/archive.h"
 #include "worker/stage/stage.h"
@@ -20,23 +21,34 @@ struct HostedStage {
   int index = 0;  // In the plan.
   bool last = false;
   std::vector<std::string> inputs;  // The model's inputs that it reads.
-  std::vector<int> incoming;        // Edges of the plan that end here, ascending.
+  std::vector<int> incoming;        // Edges of the plan (EdgeAt) that end here, ascending.
   std::vector<int> outgoing;        // Edges that begin here.
   std::unique_ptr<Stage> stage;
 };
 
-// The stages of one worker, in order. Used by the engine's thread only.
+// The exported model that stages are made of; all null with a layer list.
+struct HostedModel {
+  const Archive* archive = nullptr;
+  const Archive* evaluation = nullptr;  // In evaluation, where the plan has that (HasEvaluation).
+  InitialValues values = InitialValues::kArchive;
+};
+
+// The stages of one worker, in order. Where the model has another program in evaluation, that is there as well, cut
+// into the same stages, with the same live tensors. Used by the engine's thread only.
 class HostedStages {
  public:
-  // Builds them with their initial weights, unless `values` says that these follow. `archive` is the exported model's,
-  // null with a layer list. Errors name the stage.
+  // Builds them with their initial weights, unless the model's `values` say that these follow. Errors name the stage.
   static absl::StatusOr<HostedStages> Create(const v1::JobSpec& spec, const v1::Plan& plan, int worker,
-                                             c10::Device device, const Archive* archive,
-                                             InitialValues values = InitialValues::kArchive);
+                                             c10::Device device, const HostedModel& model);
 
+  // As they are in training, or wherever there is but one program.
   const std::vector<HostedStage>& all() const { return stages_; }
+  // As they are in rounds of that kind.
+  const std::vector<HostedStage>& In(pipeline::RoundKind kind) const {
+    return kind != pipeline::RoundKind::kTrain && !evaluation_.empty() ? evaluation_ : stages_;
+  }
   // REQUIRES: the stage is one of this worker's.
-  const HostedStage& Find(int index) const { return stages_[index - stages_.front().index]; }
+  const HostedStage& Find(int index, pipeline::RoundKind kind) const { return In(kind)[index - stages_.front().index]; }
 
   const DataRole& role() const { return role_; }
   // The model's input whose elements the loss is a mean over; empty: it is of something else, or not computed here.
@@ -51,6 +63,7 @@ class HostedStages {
 
  private:
   std::vector<HostedStage> stages_;
+  std::vector<HostedStage> evaluation_;  // Empty: those are for evaluation, too.
   DataRole role_;
   std::string counted_input_;
 };

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/plan/convert.h"
+#include "common/plan/evaluation.h"
 #include "common/status_macros.h"
 
 namespace gpipe::worker {
@@ -40,7 +41,7 @@ bool Possible(const pipeline::Action& action, const v1::Plan& plan, int micro_ba
   const bool batchless = action.kind == ActionKind::kReduceGrad || action.kind == ActionKind::kOptimizer;
   if (!batchless && (action.micro_batch < 0 || action.micro_batch >= micro_batches)) return false;
   const bool transfers = pipeline::IsSend(action.kind) || pipeline::IsReceive(action.kind);
-  if (transfers && (action.edge < 0 || action.edge >= plan.edges_size())) return false;
+  if (transfers && (action.edge < 0 || action.edge >= CountEdges(plan))) return false;
   return action.stage >= 0 && action.stage < plan.stage_worker_size() && plan.stage_worker(action.stage) == worker;
 }
 
@@ -64,7 +65,8 @@ absl::Status CheckPlan(const v1::Plan& plan) {
   if (plan.timeline().samples() < 1 || plan.timeline().batch_size() < 1) {
     return absl::InvalidArgumentError("the plan's timeline has no samples");
   }
-  for (const v1::Edge& edge : plan.edges()) {
+  for (int i = 0; i < CountEdges(plan); ++i) {
+    const v1::Edge& edge = EdgeAt(plan, i);
     if (edge.from_stage() >= 0 && edge.from_stage() < edge.to_stage() && edge.to_stage() < stages) continue;
     return absl::InvalidArgumentError(absl::StrCat("the plan's edge ", edge.value(), " goes from stage ",
                                                    edge.from_stage(), " to ", edge.to_stage(), " of ", stages));

@@ -13,14 +13,15 @@ constexpr int kComputeAhead = 2;
 
 }  // namespace
 
-absl::Status RoundRunner::Run(SaveCheckpoint save_checkpoint) {
+absl::Status RoundRunner::Run(const Hooks& hooks) {
   GPIPE_RETURN_IF_ERROR(Peek());
   while (true) {
     GPIPE_ASSIGN_OR_RETURN(const std::optional<RoundPlan> plan, Next());
     if (!plan) break;
     if (plan->round.kind == pipeline::RoundKind::kCheckpoint) {
-      GPIPE_RETURN_IF_ERROR(RunCheckpoint(*plan, save_checkpoint));
+      GPIPE_RETURN_IF_ERROR(RunCheckpoint(*plan, hooks));
     } else {
+      if (BeginsLastEvaluation(plan->round)) GPIPE_RETURN_IF_ERROR(StoreModel(*plan, hooks));
       GPIPE_RETURN_IF_ERROR(RunRound(*plan));
     }
   }
@@ -72,13 +73,24 @@ absl::Status RoundRunner::Meet() {
   return worker::Meet(parts_.communicator, parts_.device);
 }
 
-absl::Status RoundRunner::RunCheckpoint(const RoundPlan& plan, SaveCheckpoint save_checkpoint) {
+bool RoundRunner::BeginsLastEvaluation(const pipeline::Round& round) const {
+  return round.kind == pipeline::RoundKind::kEvaluate && round.step == steps_ && round.first_sample == 0;
+}
+
+absl::Status RoundRunner::StoreModel(const RoundPlan& plan, const Hooks& hooks) {
+  GPIPE_RETURN_IF_ERROR(Admit(plan, 0));
+  GPIPE_RETURN_IF_ERROR(Meet());  // As before a checkpoint.
+  GPIPE_RETURN_IF_ERROR(parts_.ledger.Flush());
+  return hooks.store_model();
+}
+
+absl::Status RoundRunner::RunCheckpoint(const RoundPlan& plan, const Hooks& hooks) {
   GPIPE_RETURN_IF_ERROR(Admit(plan, 0));
   GPIPE_RETURN_IF_ERROR(parts_.trace.BeginRound(plan.round.index));
   GPIPE_RETURN_IF_ERROR(Meet());  // Else a part could be announced that its worker's end makes the others miss.
   GPIPE_RETURN_IF_ERROR(parts_.ledger.Flush());
   parts_.ledger.Begin(plan);
-  GPIPE_RETURN_IF_ERROR(save_checkpoint(plan.round.step));
+  GPIPE_RETURN_IF_ERROR(hooks.save_checkpoint(plan.round.step));
   return parts_.ledger.End();
 }
 

@@ -1,9 +1,10 @@
 #ifndef GPIPE_WORKER_ENGINE_ROUND_RUNNER_H_
 #define GPIPE_WORKER_ENGINE_ROUND_RUNNER_H_
 
+#include <cstdint>
+#include <functional>
 #include <optional>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "pipeline/timeline.h"
 #include "worker/data/read_ahead.h"
@@ -33,13 +34,19 @@ class RoundRunner {
     ActivityTracker& activity;
     RoundTrace& trace;
   };
-  // Begins a checkpoint after so many optimizer steps.
-  using SaveCheckpoint = absl::FunctionRef<absl::Status(int64_t step)>;
+  // What is done between rounds, when the device has done all before.
+  struct Hooks {
+    // Begins a checkpoint after so many optimizer steps.
+    std::function<absl::Status(int64_t step)> save_checkpoint;
+    // Stores the model; before the evaluation after the last step, if there is one.
+    std::function<absl::Status()> store_model;
+  };
 
-  RoundRunner(Parts parts, const pipeline::TimelineSpec& timeline) : parts_(parts), cursor_(timeline) {}
+  RoundRunner(Parts parts, const pipeline::TimelineSpec& timeline)
+      : parts_(parts), cursor_(timeline), steps_(timeline.steps) {}
 
   // Runs all rounds; returns when all are done and reported, or at the first error.
-  absl::Status Run(SaveCheckpoint save_checkpoint);
+  absl::Status Run(const Hooks& hooks);
 
  private:
   absl::Status RunRound(const RoundPlan& plan);
@@ -47,7 +54,9 @@ class RoundRunner {
   absl::Status RunActions(const RoundPlan& plan);
   // Waits until all workers have received what was sent in the rounds so far.
   absl::Status Meet();
-  absl::Status RunCheckpoint(const RoundPlan& plan, SaveCheckpoint save_checkpoint);
+  absl::Status RunCheckpoint(const RoundPlan& plan, const Hooks& hooks);
+  bool BeginsLastEvaluation(const pipeline::Round& round) const;
+  absl::Status StoreModel(const RoundPlan& plan, const Hooks& hooks);
 
   // Waits until the clock cycle is granted, having reported what is done.
   absl::Status Admit(const RoundPlan& plan, int cycle);
@@ -66,6 +75,7 @@ class RoundRunner {
 
   const Parts parts_;
   pipeline::RoundCursor cursor_;
+  const int64_t steps_;  // Of the whole job.
   std::optional<RoundPlan> peeked_;
   size_t posted_ = 0;       // Actions of the current row whose receives are posted.
   size_t posted_next_ = 0;  // The same in the peeked round's row.

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/plan/evaluation.h"
 #include "common/plan/shape.h"
 #include "common/status_macros.h"
 #include "worker/data/tensor_file.h"
@@ -32,7 +33,7 @@ TransferQueue::TransferQueue(Communicator& communicator, const v1::Plan& plan, c
       channels_(channels),
       device_(device),
       activity_(activity),
-      max_sends_(std::max(kMinSends, 2 * static_cast<size_t>(plan.edges_size()))) {}
+      max_sends_(std::max(kMinSends, 2 * static_cast<size_t>(CountEdges(plan)))) {}
 
 absl::Status TransferQueue::PostReceive(const pipeline::Action& action, int64_t samples) {
   at::Tensor tensor = Allocate(action.edge, samples);
@@ -79,19 +80,19 @@ absl::Status TransferQueue::Await(const Transfer& transfer) const {
 }
 
 int TransferQueue::PeerOf(const pipeline::Action& action) const {
-  const v1::Edge& edge = plan_.edges(action.edge);
+  const v1::Edge& edge = EdgeAt(plan_, action.edge);
   const bool forward = DirectionOf(action.kind) == Direction::kForward;
   return plan_.stage_worker(pipeline::IsReceive(action.kind) == forward ? edge.from_stage() : edge.to_stage());
 }
 
 at::Tensor TransferQueue::Allocate(int edge, int64_t samples) const {
-  const v1::Edge& description = plan_.edges(edge);
+  const v1::Edge& description = EdgeAt(plan_, edge);
   return at::empty(SizesFor(description.shape(), samples),
                    at::TensorOptions().dtype(ToScalarType(description.dtype())).device(device_));
 }
 
 absl::Status TransferQueue::CheckFits(int edge, int64_t samples, const at::Tensor& tensor) const {
-  const v1::Edge& description = plan_.edges(edge);
+  const v1::Edge& description = EdgeAt(plan_, edge);
   const std::vector<int64_t> sizes = SizesFor(description.shape(), samples);
   const c10::ScalarType type = ToScalarType(description.dtype());
   if (tensor.sizes() == at::IntArrayRef(sizes) && tensor.scalar_type() == type) return absl::OkStatus();
@@ -102,7 +103,7 @@ absl::Status TransferQueue::CheckFits(int edge, int64_t samples, const at::Tenso
 
 absl::Status TransferQueue::Describe(const absl::Status& status, const pipeline::Action& action) const {
   if (status.ok()) return status;
-  const v1::Edge& edge = plan_.edges(action.edge);
+  const v1::Edge& edge = EdgeAt(plan_, action.edge);
   return absl::Status(
       status.code(), absl::StrCat(pipeline::ToString(action), " (", edge.value(), " between stages ", edge.from_stage(),
                                   " and ", edge.to_stage(), "): ", status.message()));

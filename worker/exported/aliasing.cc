@@ -34,8 +34,13 @@ constexpr std::string_view kMayReturnInput[] = {"aten::dropout",
                                                 "aten::unsafe_chunk",
                                                 "aten::unsafe_split",
                                                 "aten::unsafe_split_with_sizes"};
-// Write to their running statistics, which their schemas do not say.
-constexpr std::string_view kWriteStatistics[] = {"aten::batch_norm", "aten::instance_norm"};
+// Write to their running statistics, which their schemas do not say, unless this argument is false.
+struct StatisticsWriter {
+  std::string_view operator_name;
+  const char* argument;
+};
+constexpr StatisticsWriter kWriteStatistics[] = {{"aten::batch_norm", "training"},
+                                                 {"aten::instance_norm", "use_input_stats"}};
 
 template <size_t kSize>
 bool Contains(const std::string_view (&names)[kSize], const std::string& name) {
@@ -105,6 +110,16 @@ const exported::NamedArgument* Find(const Node& node, const std::string& name) {
   return found == node.inputs.end() ? nullptr : &*found;
 }
 
+bool WritesStatistics(const Node& node, const std::string& name) {
+  for (const StatisticsWriter& writer : kWriteStatistics) {
+    if (name != writer.operator_name) continue;
+    const exported::NamedArgument* input = Find(node, writer.argument);
+    const bool* on = input == nullptr ? nullptr : std::get_if<bool>(&input->argument.value);
+    return on == nullptr || *on;
+  }
+  return false;
+}
+
 class Analysis {
  public:
   explicit Analysis(const Archive& archive) : program_(archive.program()) {
@@ -148,7 +163,7 @@ class Analysis {
     if (Contains(kMayReturnInput, name)) {
       JoinAll(Scoped(exported::ValuesReadBy(node), scope), Scoped(exported::ValuesMadeBy(node), scope));
     }
-    if (!Contains(kWriteStatistics, name)) return;
+    if (!WritesStatistics(node, name)) return;
     for (const char* statistic : {"running_mean", "running_var"}) {
       if (const auto* input = Find(node, statistic)) Write(position, Scoped(ValuesOf(input->argument), scope));
     }

@@ -13,6 +13,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "common/string_view.h"
 #include "worker/data/tensor_loader.h"
 #include "worker/exported/argument_source.h"
 #include "worker/torch_status.h"
@@ -25,6 +26,12 @@ using exported::StoredTensor;
 
 constexpr char kWeights[] = "data/weights/";
 constexpr char kConstants[] = "data/constants/";
+// As client/python/gpipe_modes.py names them.
+constexpr std::string_view kModel = "model";
+constexpr std::string_view kEvaluation = "evaluation";
+constexpr char kEvaluationNote[] = "extra/gpipe_evaluation";
+
+std::string ProgramRecord(std::string_view name) { return absl::StrCat("models/", AbslView(name), ".json"); }
 
 absl::StatusOr<c10::ScalarType> TypeOf(const StoredTensor& tensor) {
   const auto type = ToScalarType(tensor.dtype);
@@ -46,27 +53,28 @@ uint16_t ReadShort(const char* bytes) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Archive>> Archive::Open(const std::filesystem::path& path) {
+absl::StatusOr<std::unique_ptr<Archive>> Archive::Open(const std::filesystem::path& path, ModelMode mode) {
   std::error_code error;
   if (!std::filesystem::is_regular_file(path, error))
     return absl::NotFoundError(absl::StrCat(path.string(), ": no file"));
-  auto archive = OpenSource([&] { return std::make_shared<caffe2::serialize::FileAdapter>(path.string()); });
+  auto archive = OpenSource([&] { return std::make_shared<caffe2::serialize::FileAdapter>(path.string()); }, mode);
   if (archive.ok()) return archive;
   return absl::Status(archive.status().code(), absl::StrCat(path.string(), ": ", archive.status().message()));
 }
 
-absl::StatusOr<std::unique_ptr<Archive>> Archive::Open(Artifacts& artifacts, const v1::ArtifactRef& ref) {
+absl::StatusOr<std::unique_ptr<Archive>> Archive::Open(Artifacts& artifacts, const v1::ArtifactRef& ref,
+                                                       ModelMode mode) {
   const auto remote = std::make_shared<ArtifactReader>(artifacts, ref);
-  auto archive = OpenSource([&] { return remote; });
+  auto archive = OpenSource([&] { return remote; }, mode);
   GPIPE_RETURN_IF_ERROR(remote->status());
   if (archive.ok()) (*archive)->remote_ = remote;
   return archive;
 }
 
-absl::StatusOr<std::unique_ptr<Archive>> Archive::OpenSource(absl::FunctionRef<Source()> open) {
+absl::StatusOr<std::unique_ptr<Archive>> Archive::OpenSource(absl::FunctionRef<Source()> open, ModelMode mode) {
   absl::StatusOr<std::unique_ptr<Archive>> archive = CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<Archive>> {
     std::unique_ptr<Archive> opened(new Archive(open()));
-    GPIPE_RETURN_IF_ERROR(opened->Parse());
+    GPIPE_RETURN_IF_ERROR(opened->Parse(mode));
     GPIPE_RETURN_IF_ERROR(opened->FindValues());
     opened->FindTies();
     return opened;
@@ -81,17 +89,35 @@ Archive::Archive(Source source) : source_(std::move(source)), reader_(std::make_
 
 Archive::~Archive() = default;
 
-absl::Status Archive::Parse() {
-  GPIPE_ASSIGN_OR_RETURN(const std::string program, ReadText("models/model.json"));
-  GPIPE_ASSIGN_OR_RETURN(program_, exported::ParseProgram(program));
-  GPIPE_ASSIGN_OR_RETURN(const std::string weights, ReadText("data/weights/model_weights_config.json"));
-  GPIPE_ASSIGN_OR_RETURN(weights_, exported::ParseTensorTable(weights));
-  GPIPE_ASSIGN_OR_RETURN(const std::string constants, ReadText("data/constants/model_constants_config.json"));
-  GPIPE_ASSIGN_OR_RETURN(constants_, exported::ParseTensorTable(constants));
+absl::Status Archive::Parse(ModelMode mode) {
+  GPIPE_ASSIGN_OR_RETURN(program_, ReadProgram(kModel));
+  naming_inputs_ = program_.inputs;
+  if (reader_->hasRecord(kEvaluationNote)) {
+    GPIPE_ASSIGN_OR_RETURN(evaluation_note_, ReadText(kEvaluationNote));
+  }
+  is_evaluation_ = mode == ModelMode::kEvaluation && reader_->hasRecord(ProgramRecord(kEvaluation));
+  if (is_evaluation_) {
+    GPIPE_ASSIGN_OR_RETURN(program_, ReadProgram(kEvaluation));
+  }
+  GPIPE_RETURN_IF_ERROR(ReadTables(is_evaluation_ ? kEvaluation : kModel));
   for (const exported::Input& input : program_.inputs) {
     if (input.kind == exported::InputKind::kUserInput || input.kind == exported::InputKind::kConstant) continue;
     GPIPE_RETURN_IF_ERROR(Find(input.name).status());
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<exported::Program> Archive::ReadProgram(std::string_view name) const {
+  GPIPE_ASSIGN_OR_RETURN(const std::string program, ReadText(ProgramRecord(name)));
+  return exported::ParseProgram(program);
+}
+
+absl::Status Archive::ReadTables(std::string_view name) {
+  const auto record = [&](const char* folder, const char* end) { return absl::StrCat(folder, AbslView(name), end); };
+  GPIPE_ASSIGN_OR_RETURN(const std::string weights, ReadText(record(kWeights, "_weights_config.json")));
+  GPIPE_ASSIGN_OR_RETURN(weights_, exported::ParseTensorTable(weights));
+  GPIPE_ASSIGN_OR_RETURN(const std::string constants, ReadText(record(kConstants, "_constants_config.json")));
+  GPIPE_ASSIGN_OR_RETURN(constants_, exported::ParseTensorTable(constants));
   return absl::OkStatus();
 }
 
@@ -128,7 +154,7 @@ void Archive::FindTies() {
     const std::string& canonical = first.emplace(key, name).first->second;
     if (canonical_.emplace(name, canonical).second && canonical != name) aliases_[canonical].push_back(name);
   };
-  for (const exported::Input& input : program_.inputs) {
+  for (const exported::Input& input : naming_inputs_) {
     if (const auto found = weights_.find(input.name); found != weights_.end()) add(input.name, found->second);
   }
   // Names that the program does not use, but state_dict() has.
@@ -138,6 +164,11 @@ void Archive::FindTies() {
 const std::string& Archive::CanonicalName(const std::string& name) const {
   const auto found = canonical_.find(name);
   return found == canonical_.end() ? name : found->second;
+}
+
+std::string Archive::KeyOf(const std::string& name) const {
+  const auto constant = constants_.find(name);
+  return constant == constants_.end() ? CanonicalName(name) : absl::StrCat(name, " in ", constant->second.record);
 }
 
 std::vector<std::string> Archive::AliasesOf(const std::string& name) const {

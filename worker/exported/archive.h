@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -24,21 +25,37 @@ class ReadAdapterInterface;
 
 namespace gpipe::worker {
 
+// Which of a model's programs is wanted. An archive has that for training, and, where gpipe_export has found that it is
+// another one, that for evaluation.
+enum class ModelMode { kTraining, kEvaluation };
+
 // A .pt2 file of torch.export.save. Opening reads the program and the tables, not the tensors. Used by one thread.
 class Archive {
  public:
   // NOT_FOUND: no such file. INVALID_ARGUMENT or UNIMPLEMENTED says why it cannot be run.
-  static absl::StatusOr<std::unique_ptr<Archive>> Open(const std::filesystem::path& path);
+  static absl::StatusOr<std::unique_ptr<Archive>> Open(const std::filesystem::path& path,
+                                                       ModelMode mode = ModelMode::kTraining);
   // One at the orchestrator: only what is used of it travels. `artifacts` must outlive the archive; its errors, here
   // and in Load, stay what they are.
-  static absl::StatusOr<std::unique_ptr<Archive>> Open(Artifacts& artifacts, const v1::ArtifactRef& ref);
+  static absl::StatusOr<std::unique_ptr<Archive>> Open(Artifacts& artifacts, const v1::ArtifactRef& ref,
+                                                       ModelMode mode = ModelMode::kTraining);
   ~Archive();
 
   const exported::Program& program() const { return program_; }
 
+  // Whether program() is the model in evaluation. Otherwise it is the model in training, and is turned into that in
+  // evaluation by what is known of its operators.
+  bool is_evaluation() const { return is_evaluation_; }
+  // What gpipe_export has found out about the training program in evaluation (evaluation.h); empty: it has not saved
+  // it.
+  const std::string& evaluation_note() const { return evaluation_note_; }
+
   // The name under which a tensor is kept: of several names for the same memory, seen the same way, the first one in
-  // the program's order (tied parameters are one parameter).
+  // the training program's order (tied parameters are one parameter).
   const std::string& CanonicalName(const std::string& name) const;
+
+  // What tells a tensor from others in all of an archive's programs: constants of two may have one name.
+  std::string KeyOf(const std::string& name) const;
 
   // The other names of a canonical one.
   std::vector<std::string> AliasesOf(const std::string& name) const;
@@ -61,12 +78,14 @@ class Archive {
   using Reader = caffe2::serialize::PyTorchStreamReader;
   using Source = std::shared_ptr<caffe2::serialize::ReadAdapterInterface>;
 
-  static absl::StatusOr<std::unique_ptr<Archive>> OpenSource(absl::FunctionRef<Source()> open);
+  static absl::StatusOr<std::unique_ptr<Archive>> OpenSource(absl::FunctionRef<Source()> open, ModelMode mode);
 
   explicit Archive(Source source);
-  absl::Status Parse();
-  // Marks the tensors that have none. INVALID_ARGUMENT: it is not known which of those are tied, or one is a constant; a
-  // record is missing or too short.
+  absl::Status Parse(ModelMode mode);
+  absl::StatusOr<exported::Program> ReadProgram(std::string_view name) const;
+  absl::Status ReadTables(std::string_view name);
+  // Marks the tensors that have none. INVALID_ARGUMENT: it is not known which of those are tied, or one is a constant;
+  // a record is missing or too short.
   absl::Status FindValues();
   // Whether the record of a tensor that is said to be in the archive is there, as far as its size tells.
   absl::Status CheckRecord(const std::string& name, const exported::StoredTensor& tensor) const;
@@ -86,6 +105,9 @@ class Archive {
   const Source source_;
   const std::unique_ptr<Reader> reader_;
   exported::Program program_;
+  std::vector<exported::Input> naming_inputs_;  // The training program's.
+  bool is_evaluation_ = false;
+  std::string evaluation_note_;
   exported::TensorTable weights_;    // Parameters and persistent buffers.
   exported::TensorTable constants_;  // Constants and other buffers.
   std::map<std::string, std::string> canonical_;

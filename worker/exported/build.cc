@@ -38,7 +38,7 @@ absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::P
   const size_t first = static_cast<size_t>(plan.layers(cut.first_layer()).first_node());
   const size_t last = next < plan.layers_size() ? static_cast<size_t>(plan.layers(next).first_node())
                                                 : archive.program().graph.nodes.size();
-  if (first >= last || last > archive.program().graph.nodes.size()) {
+  if (first > last || last > archive.program().graph.nodes.size()) {
     return absl::InvalidArgumentError(absl::StrCat("stage ", stage.index, " is not within the program"));
   }
   GPIPE_ASSIGN_OR_RETURN(const Units units, Units::Find(archive));

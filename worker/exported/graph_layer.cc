@@ -68,7 +68,9 @@ absl::StatusOr<std::unique_ptr<GraphLayer>> GraphLayer::Create(const Archive& ar
   for (const Input* input : inputs) code.entering.push_back(input->value);
 
   auto layer = std::make_unique<GraphLayer>();
-  const CompileOptions compile{options.device, part.deferred_batch_norm ? &layer->deferred_ : nullptr};
+  const CompileOptions compile{options.device,
+                               part.deferred_batch_norm && !archive.is_evaluation() ? &layer->deferred_ : nullptr,
+                               archive.is_evaluation()};
   GPIPE_ASSIGN_OR_RETURN(GraphCode compiled, GraphCode::Compile(code, compile));
   layer->code_ = std::make_unique<GraphCode>(std::move(compiled));
   layer->copied_in_ = WrittenInputs(program, part);
@@ -97,7 +99,7 @@ absl::StatusOr<at::Tensor> GraphLayer::BindOne(const Origin& origin, const Input
   const Archive& archive = origin.archive;
   const std::string& name = archive.CanonicalName(input.name);
   const bool in_state = input.kind == InputKind::kParameter || (input.kind == InputKind::kBuffer && input.persistent);
-  at::Tensor& tensor = origin.pool[name];
+  at::Tensor& tensor = origin.pool[archive.KeyOf(name)];
   if (!tensor.defined()) {
     GPIPE_ASSIGN_OR_RETURN(tensor, origin.device.is_meta() ? archive.Describe(name)
                                    : in_state && origin.values == InitialValues::kFollow

@@ -14,7 +14,7 @@
 
 namespace gpipe::worker {
 
-// Parameters and buffers by canonical name.
+// Parameters, buffers and constants by Archive::KeyOf.
 using TensorPool = std::map<std::string, at::Tensor>;
 
 enum class InitialValues {

@@ -16,6 +16,8 @@
 #include "worker/data/tensor_file.h"
 #include "worker/exported/argument_source.h"
 #include "worker/exported/build.h"
+#include "worker/exported/evaluation.h"
+#include "worker/exported/paired_cuts.h"
 #include "worker/exported/part_profiler.h"
 #include "worker/exported/units.h"
 #include "worker/exported/value_table.h"
@@ -43,6 +45,20 @@ absl::Status AboutModel(const absl::Status& status) {
   return FieldError(kModel, std::string(status.message()));
 }
 
+// The same of a model's other program, which a job that only trains does without.
+absl::Status AboutEvaluation(const absl::Status& status) {
+  const absl::Status about = AboutModel(status);
+  if (about.ok() || FieldViolations(about).empty()) return about;
+  return FieldError("train.evaluate", absl::StrCat("the model cannot be evaluated: ", status.message()));
+}
+
+// Data is read for both by the training program's names.
+absl::Status CheckSameInputs(const exported::Program& training, const exported::Program& evaluation) {
+  const auto value_of = [](const exported::UserInput& input) { return input.value; };
+  if (std::ranges::equal(training.user_inputs, evaluation.user_inputs, {}, value_of, value_of)) return absl::OkStatus();
+  return absl::InvalidArgumentError("its inputs have other names in evaluation than in training");
+}
+
 std::string ShapeText(const std::vector<exported::Size>& sizes) {
   return absl::StrCat("[",
                       absl::StrJoin(sizes, ", ",
@@ -58,18 +74,25 @@ class ExportedInspection {
   ExportedInspection(const v1::Inspect& request, const Archive& archive, c10::Device device, v1::Inspected& result)
       : request_(request), archive_(archive), program_(archive.program()), device_(device), result_(result) {}
 
-  absl::Status Run() {
+  // Everything but the layers.
+  absl::Status Check() {
     GPIPE_RETURN_IF_ERROR(MatchInputs());
     GPIPE_RETURN_IF_ERROR(FindOutputs());
     GPIPE_RETURN_IF_ERROR(CheckOperators());
-    GPIPE_ASSIGN_OR_RETURN(const Units units, Units::Find(archive_));
+    GPIPE_ASSIGN_OR_RETURN(Units units, Units::Find(archive_));
+    units_.emplace(std::move(units));
     const std::vector<std::string> frozen(request_.freeze().begin(), request_.freeze().end());
-    GPIPE_ASSIGN_OR_RETURN(ValueTable values, ValueTable::Create(archive_, units, inputs_, frozen, DataField()));
+    GPIPE_ASSIGN_OR_RETURN(ValueTable values, ValueTable::Create(archive_, *units_, inputs_, frozen, DataField()));
     values_.emplace(std::move(values));
     GPIPE_RETURN_IF_ERROR(CheckOutputs());
-    FindLayers(units);
-    GPIPE_RETURN_IF_ERROR(CheckLoss());
-    return request_.profile_micro_batch() > 0 ? Profile(units) : absl::OkStatus();
+    return CheckLoss();
+  }
+
+  // `evaluation` is the model's other program for that; null: it has none, or is not asked for. REQUIRES: both are
+  // checked.
+  absl::Status Run(const ExportedInspection* evaluation) {
+    FindLayers(evaluation);
+    return request_.profile_micro_batch() > 0 ? Profile() : absl::OkStatus();
   }
 
  private:
@@ -180,20 +203,30 @@ class ExportedInspection {
     return values;
   }
 
-  void FindLayers(const Units& units) {
-    std::vector<size_t> begins = units.CutsWhere([&](const std::string& name) { return values_->CanDescribe(name); });
+  ProgramCuts Cut() const {
+    std::vector<size_t> begins = units_->CutsWhere([&](const std::string& name) { return values_->CanDescribe(name); });
     begins.insert(begins.begin(), 0);
-    for (size_t i = 0; i < begins.size(); ++i) {
-      const size_t end = i + 1 < begins.size() ? begins[i + 1] : program_.graph.nodes.size();
-      parts_.push_back(units.PartOf(begins[i], end, OutputNames()));
+    return {archive_, *units_, std::move(begins)};
+  }
+
+  std::vector<PairedCut> FindCuts(const ExportedInspection* evaluation) const {
+    const ProgramCuts own = Cut();
+    if (evaluation != nullptr) return PairCuts(own, evaluation->Cut());
+    std::vector<PairedCut> cuts;
+    for (const size_t begin : own.begins) cuts.push_back({begin, 0});
+    return cuts;
+  }
+
+  size_t Nodes() const { return program_.graph.nodes.size(); }
+
+  void FindLayers(const ExportedInspection* evaluation) {
+    const std::vector<PairedCut> cuts = FindCuts(evaluation);
+    for (size_t i = 0; i < cuts.size(); ++i) {
+      const bool is_last = i + 1 == cuts.size();
       v1::LayerInfo& info = *result_.add_layers();
-      info.set_kind(units.ModuleOf(begins[i], end));
-      info.set_first_node(static_cast<int64_t>(begins[i]));
-      const Units::Modules modules = units.ModulesOf(begins[i], end);
-      info.mutable_begins()->Assign(modules.begin.begin(), modules.begin.end());
-      info.mutable_contains()->Assign(modules.within.begin(), modules.within.end());
-      DescribeValues(parts_.back(), info);
-      DescribeTensors(units.InputsOf(parts_.back()), info);
+      FindLayer(cuts[i].training, is_last ? Nodes() : cuts[i + 1].training, info);
+      if (evaluation == nullptr) continue;
+      evaluation->DescribeEvaluation(cuts[i].evaluation, is_last ? evaluation->Nodes() : cuts[i + 1].evaluation, info);
     }
     for (const exported::UserOutput& output : outputs_) {
       v1::ModelValue& added = *result_.mutable_layers(result_.layers_size() - 1)->add_outputs();
@@ -202,7 +235,37 @@ class ExportedInspection {
     }
   }
 
-  void DescribeValues(const GraphLayer::Part& part, v1::LayerInfo& info) const {
+  void FindLayer(size_t begin, size_t end, v1::LayerInfo& info) {
+    parts_.push_back(units_->PartOf(begin, end, OutputNames()));
+    info.set_kind(units_->ModuleOf(begin, end));
+    info.set_first_node(static_cast<int64_t>(begin));
+    const Units::Modules modules = units_->ModulesOf(begin, end);
+    info.mutable_begins()->Assign(modules.begin.begin(), modules.begin.end());
+    info.mutable_contains()->Assign(modules.within.begin(), modules.within.end());
+    DescribeValues(parts_.back(), info);
+    DescribeTensors(units_->InputsOf(parts_.back()), info);
+  }
+
+  // What of this program runs where the layer of the training program does. Tensors that only this one has are in the
+  // layer, too, and not trained: nothing comes back to them.
+  void DescribeEvaluation(size_t begin, size_t end, v1::LayerInfo& info) const {
+    const GraphLayer::Part part = units_->PartOf(begin, end, OutputNames());
+    v1::EvaluationLayer& layer = *info.mutable_evaluation();
+    layer.set_first_node(static_cast<int64_t>(begin));
+    DescribeValues(part, layer);
+    for (v1::ModelValue& value : *layer.mutable_makes()) value.set_requires_grad(false);
+    v1::LayerInfo whole;
+    DescribeTensors(units_->InputsOf(part), whole);
+    for (v1::ModelTensor& tensor : *whole.mutable_tensors()) {
+      const auto is_it = [&](const v1::ModelTensor& known) { return known.name() == tensor.name(); };
+      if (std::any_of(info.tensors().begin(), info.tensors().end(), is_it)) continue;
+      tensor.set_trainable(false);
+      *info.add_tensors() = std::move(tensor);
+    }
+  }
+
+  template <typename LayerMessage>
+  void DescribeValues(const GraphLayer::Part& part, LayerMessage& info) const {
     const std::set<std::string> entering(part.entering.begin(), part.entering.end());
     for (const std::string& name : part.entering) info.add_reads(name);
     for (const std::string& name : part.leaving) {
@@ -253,8 +316,8 @@ class ExportedInspection {
     return fits.ok() ? fits : FieldError(kLoss, std::string(fits.message()));
   }
 
-  absl::Status Profile(const Units& units) {
-    PartProfiler profiler({archive_, units, *values_}, request_, device_, static_cast<int>(parts_.size()));
+  absl::Status Profile() {
+    PartProfiler profiler({archive_, *units_, *values_}, request_, device_, static_cast<int>(parts_.size()));
     for (size_t i = 0; i < parts_.size(); ++i) {
       v1::LayerInfo& info = *result_.mutable_layers(static_cast<int>(i));
       GPIPE_ASSIGN_OR_RETURN(const LayerCost cost, profiler.Measure(parts_[i]));
@@ -272,6 +335,7 @@ class ExportedInspection {
   v1::Inspected& result_;
   std::vector<v1::ModelValue> inputs_;  // In the model's order.
   std::vector<exported::UserOutput> outputs_;
+  std::optional<Units> units_;
   std::optional<ValueTable> values_;
   std::vector<GraphLayer::Part> parts_;
 };
@@ -279,9 +343,23 @@ class ExportedInspection {
 absl::Status Inspect(const v1::Inspect& request, Artifacts& artifacts, c10::Device device, v1::Inspected& result) {
   const auto ref = request.files().find(request.model().exported().path());
   if (ref == request.files().end()) return absl::InternalError("the request does not say where the model is");
-  const auto archive = Archive::Open(artifacts, ref->second);
+  const bool infers = !request.has_loss();
+  const auto archive = Archive::Open(artifacts, ref->second, infers ? ModelMode::kEvaluation : ModelMode::kTraining);
   if (!archive.ok()) return AboutModel(archive.status());
-  return AboutModel(ExportedInspection(request, **archive, device, result).Run());
+  ExportedInspection inspection(request, **archive, device, result);
+  GPIPE_RETURN_IF_ERROR(AboutModel(inspection.Check()));
+  if (infers) GPIPE_RETURN_IF_ERROR(AboutModel(CheckEvaluates(**archive)));
+  if (!request.evaluate()) return AboutModel(inspection.Run(nullptr));
+
+  const auto evaluated = Archive::Open(artifacts, ref->second, ModelMode::kEvaluation);
+  if (!evaluated.ok()) return AboutEvaluation(evaluated.status());
+  GPIPE_RETURN_IF_ERROR(AboutEvaluation(CheckEvaluates(**evaluated)));
+  if (!(*evaluated)->is_evaluation()) return AboutModel(inspection.Run(nullptr));
+  v1::Inspected unused;
+  ExportedInspection evaluation(request, **evaluated, device, unused);
+  GPIPE_RETURN_IF_ERROR(AboutEvaluation(evaluation.Check()));
+  GPIPE_RETURN_IF_ERROR(AboutEvaluation(CheckSameInputs((*archive)->program(), (*evaluated)->program())));
+  return AboutModel(inspection.Run(&evaluation));
 }
 
 }  // namespace

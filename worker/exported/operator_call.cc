@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 
+#include <algorithm>
+#include <iterator>
 #include <set>
 #include <string_view>
 #include <utility>
@@ -49,7 +51,6 @@ constexpr TrainingArgument kTrainingArguments[] = {
     {"aten::rrelu_", "training"},
 };
 
-constexpr std::string_view kInstanceNorm = "aten::instance_norm";
 constexpr std::string_view kBatchNorm = "aten::batch_norm";
 constexpr std::string_view kAttention = "aten::scaled_dot_product_attention";
 
@@ -95,10 +96,11 @@ class OperatorCall : public Instruction {
         position_(position),
         device_(options.device),
         deferred_(options.deferred),
+        as_it_is_(options.as_it_is),
         random_(handle_.hasTag(at::Tag::nondeterministic_seeded)) {}
 
   void Run(const LayerContext& context, Frame& frame) const override {
-    const bool counts = context.training && !context.recomputing;
+    const bool counts = (context.training && !context.recomputing) || as_it_is_;
     if (counts_batches_ && (!counts || deferred_ != nullptr)) {
       if (counts) deferred_->Count(position_, sources_.front().Get(frame).toTensor());
       return results_.front().Store(sources_.front().Get(frame), frame);
@@ -181,16 +183,16 @@ class OperatorCall : public Instruction {
     }
     if (const auto statistics = PositionOf("running_mean")) {
       momentum_ = PositionOf("momentum");
-      // Without running statistics it has those of its input, always.
+      // Without running statistics a norm has those of its input, always.
       const std::optional<c10::IValue>& constant = sources_[*statistics].constant();
-      if (name == kInstanceNorm && constant && constant->isNone()) training_.reset();
+      if (constant && constant->isNone()) training_.reset();
     }
     if (name == kBatchNorm) running_mean_ = PositionOf("running_mean");
     if (name == kAttention) attention_dropout_ = PositionOf("dropout_p");
   }
 
   void Adapt(const LayerContext& context, torch::jit::Stack& stack) const {
-    if (!context.training) {
+    if (!context.training && !as_it_is_) {
       if (training_) stack[*training_] = false;
       if (attention_dropout_) stack[*attention_dropout_] = 0.0;
     }
@@ -211,6 +213,7 @@ class OperatorCall : public Instruction {
   const uint64_t position_;
   const c10::Device device_;
   DeferredStatistics* const deferred_;
+  const bool as_it_is_;
   const bool random_;
   std::vector<ArgumentSource> sources_;  // In the order of the schema.
   std::vector<ResultSlots> results_;
@@ -229,6 +232,13 @@ absl::StatusOr<std::optional<c10::OperatorHandle>> FindOperator(const Node& node
     if (auto found = c10::Dispatcher::singleton().findSchema(name)) return found;
   }
   return absl::NotFoundError(absl::StrCat("there is no operator ", node.target, " here"));
+}
+
+bool IsRandomInEvaluation(const c10::OperatorHandle& handle) {
+  const std::string& name = handle.operator_name().name;
+  const auto is_it = [&](const TrainingArgument& known) { return name == known.operator_name; };
+  return handle.hasTag(at::Tag::nondeterministic_seeded) && name != kAttention &&
+         std::none_of(std::begin(kTrainingArguments), std::end(kTrainingArguments), is_it);
 }
 
 absl::StatusOr<std::unique_ptr<Instruction>> MakeOperatorCall(const Node& node, uint64_t position, Slots& slots,

@@ -18,14 +18,16 @@ struct CompileOptions {
   c10::Device device = c10::kCPU;
   // In training batch norm leaves its running statistics alone and puts its micro-batch's there; null: it does not.
   DeferredStatistics* deferred = nullptr;
+  // The program is the model in evaluation: nothing is turned off.
+  bool as_it_is = false;
 };
 
 // A call of one of LibTorch's operators through the dispatcher, so that autograd sees it.
 //
-// The program is an export in training mode, in which dropout drops and batch norm counts. In evaluation the operator's
-// own argument for that is turned off; when a forward is recomputed, batch norm's running statistics stay. A random
-// operator is seeded by (job seed, step, micro-batch, its position in the program): repeated exactly by recomputing,
-// and the same for every cut.
+// The program is an export in training mode, in which dropout drops and batch norm counts, unless it is `as_it_is`. In
+// evaluation the operator's own argument for that is turned off; when a forward is recomputed, batch norm's running
+// statistics stay. A random operator is seeded by (job seed, step, micro-batch, its position in the program): repeated
+// exactly by recomputing, and the same for every cut.
 //
 // NOT_FOUND: no such operator here. INVALID_ARGUMENT or UNIMPLEMENTED: its arguments do not fit the schema.
 absl::StatusOr<std::unique_ptr<Instruction>> MakeOperatorCall(const exported::Node& node, uint64_t position,
@@ -34,6 +36,9 @@ absl::StatusOr<std::unique_ptr<Instruction>> MakeOperatorCall(const exported::No
 // The operator of `torch.ops.aten.linear.default`; nullopt for another kind of target.
 // NOT_FOUND: it has the form of an operator's, and there is none.
 absl::StatusOr<std::optional<c10::OperatorHandle>> FindOperator(const exported::Node& node);
+
+// Whether the operator draws random numbers in evaluation, too.
+bool IsRandomInEvaluation(const c10::OperatorHandle& handle);
 
 }  // namespace gpipe::worker
 

@@ -60,7 +60,7 @@ absl::StatusOr<TensorPool> PartProfiler::StandIns(const GraphLayer::Part& part) 
     const std::string& name = model_.archive.CanonicalName(input->name);
     if (input->kind != exported::InputKind::kParameter && model_.archive.HasValues(name)) continue;
     GPIPE_ASSIGN_OR_RETURN(const at::Tensor meta, model_.archive.Describe(name));
-    pool[name] = StandInFor(meta, device_);
+    pool[model_.archive.KeyOf(name)] = StandInFor(meta, device_);
   }
   return pool;
 }

@@ -1,5 +1,7 @@
 #include "orchestrator/planning/planner.h"
 
+#include <set>
+
 #include "common/plan/convert.h"
 #include "common/plan/shape.h"
 #include "orchestrator/planning/balance.h"
@@ -53,6 +55,37 @@ TEST(PlannerTest, ASkipGoesStraightFromItsStashToItsPop) {
   EXPECT_THAT(planned.plan.stage_worker(), ElementsAre(0, 1, 2));
   EXPECT_EQ(planned.plan.stages(1).first_layer(), 3);
   EXPECT_EQ(planned.plan.stages(1).layer_count(), 2);
+}
+
+TEST(PlannerTest, AnEvaluationProgramHasEdgesOfItsOwnBetweenTheSameStages) {
+  const v1::JobSpec spec = ParseSpec(kSkipYaml);
+  InputFacts facts = Facts(64, {32});
+  facts.evaluation_samples = 32;
+  LayerInfos layers = LayersFor(spec.model(), {32});
+  for (v1::LayerInfo& layer : layers) layer.mutable_evaluation();
+  v1::ModelValue& value = *layers.front().mutable_evaluation()->add_makes();
+  *value.mutable_shape() = layers.front().makes(0).shape();
+  value.set_name("hidden");
+  layers.back().mutable_evaluation()->add_reads("hidden");
+  layers.back().mutable_evaluation()->add_reads("mask");
+  const auto plan = MakePlan({spec, facts, layers, BalanceOf(spec), 3});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_EQ(plan->evaluation_edges_size(), 1);
+  EXPECT_EQ(plan->evaluation_edges(0).value(), "hidden");
+  EXPECT_EQ(plan->evaluation_edges(0).from_stage(), 0);
+  EXPECT_EQ(plan->evaluation_edges(0).to_stage(), 2);
+  EXPECT_THAT(plan->stages(2).evaluation_inputs(), ElementsAre("mask"));
+  EXPECT_THAT(plan->stages(2).inputs(), IsEmpty());
+  for (const v1::Program& program : plan->programs()) {
+    std::set<int> edges;
+    for (const v1::Row& row : program.rows()) {
+      for (const v1::Action& action : row.actions()) {
+        if (action.kind() == v1::ACTION_KIND_SEND_FORWARD) edges.insert(action.edge());
+      }
+    }
+    const bool evaluates = program.kind() == v1::PROGRAM_KIND_EVALUATE;
+    EXPECT_EQ(edges, evaluates ? std::set<int>({plan->edges_size()}) : std::set<int>({0, 1, 2}));
+  }
 }
 
 TEST(PlannerTest, ASkipWithinOneStageIsNoEdge) {
@@ -187,6 +220,10 @@ TEST(PlannerTest, AsksAboutTheLossOnlyInTraining) {
   EXPECT_TRUE(inspect.loss().has_cross_entropy());
   EXPECT_THAT(inspect.freeze(), ElementsAre("0."));
   EXPECT_EQ(inspect.profile_micro_batch(), 2);
+  spec.mutable_model()->mutable_exported()->set_path("m.pt2");
+  EXPECT_FALSE(MakeInspect(spec, Facts(20, {4}), {}, true).evaluate());
+  spec.mutable_train()->mutable_evaluate();
+  EXPECT_TRUE(MakeInspect(spec, Facts(20, {4}), {}, true).evaluate());
   spec.mutable_infer()->set_batch_size(8);
   inspect = MakeInspect(spec, Facts(20, {4}), {}, false);
   EXPECT_FALSE(inspect.has_loss());

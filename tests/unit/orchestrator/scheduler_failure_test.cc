@@ -87,6 +87,77 @@ TEST_F(AttemptFailureTest, AWorkersOwnErrorIsTheCause) {
   EXPECT_EQ(Get(id_).reason(), failure.message());
 }
 
+class TrainedTest : public AttemptFailureTest {
+ protected:
+  void SetUp() override {
+    AttemptFailureTest::SetUp();
+    Run();
+    part_ = *parts_->artifacts->Put(std::string("\x02\0\0\0\0\0\0\0{}", 10));
+  }
+  void SayTrained(FakeWorker& worker, const v1::ArtifactRef& part) {
+    v1::WorkerMessage message;
+    *message.mutable_trained()->mutable_attempt() = worker.attempt;
+    *message.mutable_trained()->add_model() = part;
+    Say(worker, message);
+  }
+  void FailEvaluation() {
+    SayFailed(*w1_, absl::ResourceExhaustedError("out of memory"), false);
+    SayReleased(*w0_);
+    SayReleased(*w1_);
+  }
+  v1::ArtifactRef part_;
+};
+
+TEST_F(TrainedTest, AnEvaluationThatFailsAtTheEndLeavesTheModel) {
+  SayTrained(*w0_, part_);
+  EXPECT_EQ(Get(id_).results_size(), 0);
+  SayTrained(*w1_, part_);
+  FailEvaluation();
+  EXPECT_EQ(FailureOfJob().worker(), "w1");
+  ASSERT_EQ(Get(id_).results_size(), 1);
+  EXPECT_EQ(Get(id_).results(0).path(), "model.safetensors");
+}
+
+TEST_F(TrainedTest, TheEndOfTheJobWaitsForItsModel) {
+  parts_->merges.held = true;
+  SayTrained(*w0_, part_);
+  SayTrained(*w1_, part_);
+  FailEvaluation();
+  EXPECT_EQ(Get(id_).state(), Job::STATE_RUNNING);
+  parts_->merges.RunHeld();
+  Settle();
+  EXPECT_EQ(FailureOfJob().worker(), "w1");
+  EXPECT_EQ(Get(id_).results_size(), 1);
+}
+
+TEST_F(TrainedTest, AModelIsJoinedOnce) {
+  SayTrained(*w0_, part_);
+  SayTrained(*w1_, part_);
+  for (FakeWorker* worker : {w0_, w1_}) {
+    v1::WorkerMessage message;
+    *message.mutable_finished()->mutable_attempt() = worker->attempt;
+    message.mutable_finished()->add_model()->set_sha256(std::string(64, 'a'));  // Would fail.
+    Say(*worker, message);
+  }
+  EXPECT_EQ(Get(id_).state(), Job::STATE_SUCCEEDED);
+  EXPECT_EQ(Get(id_).results_size(), 1);
+}
+
+TEST_F(TrainedTest, AModelThatCannotBeStoredFailsTheJob) {
+  v1::ArtifactRef missing;
+  missing.set_sha256(std::string(64, 'a'));
+  parts_->merges.held = true;
+  SayTrained(*w0_, missing);
+  SayTrained(*w1_, part_);
+  SayFinished(*w0_);
+  SayFinished(*w1_);
+  parts_->merges.RunHeld();
+  Settle();
+  SayReleased(*w0_);
+  SayReleased(*w1_);
+  EXPECT_EQ(Get(id_).state(), Job::STATE_FAILED);
+}
+
 TEST_F(AttemptFailureTest, AConsequenceWaitsForItsCause) {
   Run();
   SayFailed(*w0_, absl::UnavailableError("peer w1 is gone"), true);
