@@ -31,6 +31,7 @@ namespace {
 constexpr int kHandshakeMillis = 10'000;
 constexpr size_t kQueuedRequests = 4096;
 constexpr size_t kQueuedChecks = 4096;
+constexpr size_t kQueuedPlans = 1024;
 constexpr size_t kQueuedMerges = 256;
 
 // One SQLite transaction per batch of the loop. A failure to store is the end of the process: see ServerOptions.
@@ -84,8 +85,9 @@ struct Server::State {
         checker(&loop, &cluster, &checks, artifacts.get()),
         book(&loop, store.get()),
         profiler(&cluster.inspector(), store.get()),
-        scheduler({&loop, &cluster, &book, &checker, &profiler, artifacts.get(), &merges}),
-        admission({&loop, &cluster, &book, &scheduler, &checker, &profiler, artifacts.get()}),
+        planner(&loop, &plans),
+        scheduler({&loop, &cluster, &book, &checker, &profiler, &planner, artifacts.get(), &merges}),
+        admission({&loop, &cluster, &book, &scheduler, &checker, &profiler, &planner, artifacts.get()}),
         job_service({&loop, &book, &scheduler, &admission}),
         cluster_service(&loop, &cluster),
         session_service(&loop, &cluster),
@@ -99,10 +101,12 @@ struct Server::State {
   Cluster cluster;
   // Their work posts to the loop and reads what stands before them; what stands behind them is only called by the loop.
   BackgroundThread checks{"checks", kQueuedChecks};
+  BackgroundThread plans{"plans", kQueuedPlans};
   BackgroundThread merges{"merges", kQueuedMerges, BackgroundThread::Pace::kYielding};
   SpecChecker checker;
   JobBook book;
   Profiler profiler;
+  PlanMaker planner;
   Scheduler scheduler;
   Admission admission;
   JobService job_service;

@@ -12,6 +12,7 @@
 #include "orchestrator/cluster/cluster.h"
 #include "orchestrator/cluster/event_loop.h"
 #include "orchestrator/scheduling/job_book.h"
+#include "orchestrator/scheduling/plan_maker.h"
 #include "orchestrator/scheduling/scheduler.h"
 #include "orchestrator/scheduling/spec_checker.h"
 
@@ -31,6 +32,7 @@ class Admission {
     Scheduler* scheduler;
     SpecChecker* checker;
     Profiler* profiler;
+    PlanMaker* planner;
     const ArtifactStore* artifacts;
   };
   // All parts must outlive the admission.
@@ -77,8 +79,9 @@ class Admission {
   void MeasureThenRespond(uint64_t id);
   std::vector<v1::Hello> HostsFor(const Planning& planning) const;
   std::vector<WorkerEntry*> Connected(v1::Device device, int64_t wanted) const;
-  absl::StatusOr<v1::PlanJobResponse> Respond(const Planning& planning) const;
-  absl::StatusOr<v1::PlanJobResponse> RespondUnmeasured(const Planning& planning) const;
+  // Has the plan made and answers with it.
+  void Respond(uint64_t id);
+  void RespondUnmeasured(uint64_t id);
   void FinishPlan(uint64_t id, absl::StatusOr<v1::PlanJobResponse> response);
 
   const Parts parts_;

@@ -8,7 +8,6 @@
 #include "common/status_macros.h"
 #include "orchestrator/planning/balance.h"
 #include "orchestrator/planning/fixed_cut.h"
-#include "orchestrator/planning/forecast.h"
 #include "orchestrator/planning/planner.h"
 #include "orchestrator/scheduling/admission.h"
 #include "pipeline/schedule.h"
@@ -26,6 +25,15 @@ absl::Status NoWorker() {
 void AddNotes(const CheckedSpec& checked, v1::PlanJobResponse& response) {
   response.mutable_notes()->Add(checked.notes.begin(), checked.notes.end());
   if (!checked.weights.ok()) response.add_notes(std::string(checked.weights.message()));
+}
+
+void FillResponse(MadePlan made, v1::PlanJobResponse& response) {
+  const v1::Program& program = made.plan.programs(0);
+  const int workers = *std::ranges::max_element(made.plan.stage_worker()) + 1;
+  response.set_bubble_share(pipeline::BubbleShare(workers, program.micro_batch_sizes_size()));
+  response.set_grid(pipeline::RenderGrid(ScheduleOf(made.plan, program)));
+  if (made.forecast.has_value()) *response.mutable_forecast() = *std::move(made.forecast);
+  *response.mutable_plan() = std::move(made.plan);
 }
 
 }  // namespace
@@ -58,20 +66,21 @@ void Admission::OnPlanChecked(uint64_t id, absl::StatusOr<CheckedSpec> checked) 
   planning.files = planning.checked.files;
   planning.hosts = HostsFor(planning);
   if (planning.hosts.empty()) return FinishPlan(id, NoWorker());
-  if (planning.validate_only) return FinishPlan(id, RespondUnmeasured(planning));
+  if (planning.validate_only) return RespondUnmeasured(id);
   MeasureThenRespond(id);
 }
 
 // What the checks have found alone: the layers, and how they are cut unless that takes measured times.
-absl::StatusOr<v1::PlanJobResponse> Admission::RespondUnmeasured(const Planning& planning) const {
+void Admission::RespondUnmeasured(uint64_t id) {
+  const Planning& planning = plannings_.at(id);
   const LayerInfos& layers = *planning.checked.layers;
   if (!NeedsMeasuring(planning.spec, static_cast<int>(layers.size()), static_cast<int>(planning.hosts.size()))) {
-    return Respond(planning);
+    return Respond(id);
   }
   v1::PlanJobResponse response;
   AddNotes(planning.checked, response);
   response.mutable_plan()->mutable_layers()->Assign(layers.begin(), layers.end());
-  return response;
+  FinishPlan(id, response);
 }
 
 // One kind of worker after the other, then the answer.
@@ -85,7 +94,7 @@ void Admission::MeasureThenRespond(uint64_t id) {
   // Of an exported model nobody knows by heart what a stage takes, even of a cut that is given.
   const bool needed = planning.spec.model().has_exported() ||
                       NeedsMeasuring(planning.spec, static_cast<int>(layers), static_cast<int>(planning.hosts.size()));
-  if (!needed || next == planning.hosts.end()) return FinishPlan(id, Respond(planning));
+  if (!needed || next == planning.hosts.end()) return Respond(id);
   parts_.profiler->Measure(MakeInspect(planning.spec, planning.checked.facts, planning.files, /*measure=*/true),
                            KindOf(*next), layers, absl::StrCat("a plan of ", planning.spec.name()),
                            [this, id, kind = KindOf(*next)](absl::StatusOr<LayerInfos> measured) {
@@ -129,26 +138,20 @@ std::vector<WorkerEntry*> Admission::Connected(v1::Device device, int64_t wanted
   return best;
 }
 
-absl::StatusOr<v1::PlanJobResponse> Admission::Respond(const Planning& planning) const {
-  const v1::JobSpec& spec = planning.spec;
-  PlanRequest request{.spec = spec, .facts = planning.checked.facts, .layers = *planning.checked.layers};
-  request.workers = static_cast<int>(planning.hosts.size());
-  for (const v1::Hello& host : planning.hosts) {
-    request.memory_bytes.push_back(UsableMemory(host));
-    if (!planning.measured.empty()) request.profiles.push_back(&planning.measured.at(KindOf(host)));
-  }
-  if (!planning.measured.empty()) request.links = parts_.scheduler->links().Find(planning.hosts).value_or(Links{});
-  GPIPE_ASSIGN_OR_RETURN(request.balance, Balance(request));
-  v1::PlanJobResponse response;
-  AddNotes(planning.checked, response);
-  GPIPE_ASSIGN_OR_RETURN(*response.mutable_plan(), MakePlan(request));
-  const v1::Program& program = response.plan().programs(0);
-  response.set_bubble_share(pipeline::BubbleShare(request.workers, program.micro_batch_sizes_size()));
-  response.set_grid(pipeline::RenderGrid(ScheduleOf(response.plan(), program)));
-  if (IsMeasured(response.plan())) {
-    GPIPE_ASSIGN_OR_RETURN(*response.mutable_forecast(), MakeForecast(spec, response.plan(), request.links));
-  }
-  return response;
+void Admission::Respond(uint64_t id) {
+  const Planning& planning = plannings_.at(id);
+  PlanInput input{.spec = planning.spec, .facts = planning.checked.facts, .layers = *planning.checked.layers};
+  input.measured = planning.measured;
+  input.hosts = planning.hosts;
+  if (!planning.measured.empty()) input.links = parts_.scheduler->links().Find(planning.hosts).value_or(Links{});
+  parts_.planner->Make(std::move(input), [this, id](absl::StatusOr<MadePlan> made) {
+    if (!plannings_.contains(id)) return;
+    if (!made.ok()) return FinishPlan(id, made.status());
+    v1::PlanJobResponse response;
+    AddNotes(plannings_.at(id).checked, response);
+    FillResponse(*std::move(made), response);
+    FinishPlan(id, std::move(response));
+  });
 }
 
 void Admission::FinishPlan(uint64_t id, absl::StatusOr<v1::PlanJobResponse> response) {

@@ -37,7 +37,8 @@ std::string JudgeLoss(const v1::LossChecked& losses) {
         "number (it has nothing to take the mean of): %s",
         losses.both(), kWayOut);
   }
-  const bool half = IsHalfPrecision(losses.both()) && IsHalfPrecision(losses.first()) && IsHalfPrecision(losses.second());
+  const bool half =
+      IsHalfPrecision(losses.both()) && IsHalfPrecision(losses.first()) && IsHalfPrecision(losses.second());
   if (IsClose(losses.both(), mean, half ? kHalfPrecisionTolerance : kTolerance)) return "";
   return absl::StrFormat(
       "the model's loss of the first mini-batch's first samples is %g, but their two halves have %g and %g, whose mean "

@@ -10,7 +10,6 @@
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "orchestrator/planning/balance.h"
-#include "orchestrator/planning/forecast.h"
 #include "orchestrator/planning/planner.h"
 #include "orchestrator/scheduling/failure.h"
 #include "orchestrator/scheduling/scheduler.h"
@@ -27,15 +26,6 @@ std::optional<std::string> UnmeasuredKind(const LiveJob& job, const std::vector<
     if (!job.measured.contains(kind)) return kind;
   }
   return std::nullopt;
-}
-
-// What the planner may know of the workers.
-void Describe(const LiveJob& job, const std::vector<WorkerEntry*>& workers, PlanRequest& request) {
-  const bool measured = !UnmeasuredKind(job, workers).has_value();
-  for (const WorkerEntry* worker : workers) {
-    request.memory_bytes.push_back(UsableMemory(worker->hello));
-    if (measured) request.profiles.push_back(&job.measured.at(KindOf(worker->hello)));
-  }
 }
 
 }  // namespace
@@ -73,7 +63,7 @@ bool Scheduler::TryQueue() {
   return false;
 }
 
-// True when the job was dealt with; false when something is to be found out first, or it waits.
+// True when the job was dealt with; false while something is found out, or its plan is made.
 bool Scheduler::TryPlace(LiveJob& job, Slots& slots) {
   if (!job.checked.has_value() || !job.checked->layers.has_value()) {
     BeginCheck(job);
@@ -87,7 +77,8 @@ bool Scheduler::TryPlace(LiveJob& job, Slots& slots) {
     return false;
   }
   if (measure && !FindLinks(job, slots)) return false;
-  return Place(job, slots);
+  Place(job, slots);
+  return !job.busy;
 }
 
 // All workers of one kind of device; GPUs first where the job takes any.
@@ -226,20 +217,66 @@ void Scheduler::RetryLater() {
   loop_->PostAfter(kRetry, [this] { ScheduleSoon(); });
 }
 
-// False: it waits for more workers.
-bool Scheduler::Place(LiveJob& job, const Slots& slots) {
-  absl::StatusOr<AttemptSetup> setup = Setup(job, slots);
-  const int most = WorkersFor(job.job().spec(), CountConnected(job.job().spec()));
-  if (absl::IsResourceExhausted(setup.status()) && static_cast<int>(slots.workers.size()) < most) {
-    book_->Explain(job, "orchestrator", absl::StrCat("waits for workers that are busy: ", setup.status().message()));
-    return false;
+absl::StatusOr<AttemptSetup> Scheduler::Prepare(LiveJob& job, const Slots& slots) {
+  AttemptSetup setup{.id = {},
+                     .spec = job.checked->spec,
+                     .plan = {},
+                     .workers = {},
+                     .files = job.checked->files,
+                     .resume = {},
+                     .forecast = {}};
+  setup.id.set_job(job.id());
+  setup.id.set_attempt(job.job().attempt() + 1);
+  for (const WorkerEntry* worker : slots.workers) setup.workers.push_back(worker->name());
+  GPIPE_ASSIGN_OR_RETURN(setup.resume, book_->store().LatestCheckpoint(job.id()));
+  if (!setup.resume.has_value()) setup.resume = job.stored.resume;
+  return setup;
+}
+
+void Scheduler::Place(LiveJob& job, const Slots& slots) {
+  absl::StatusOr<AttemptSetup> setup = Prepare(job, slots);
+  if (!setup.ok()) return Fail(job, PlainFailure(setup.status()));
+  PlanInput input{.spec = setup->spec, .facts = job.checked->facts, .layers = *job.checked->layers};
+  input.measured = job.measured;
+  for (const WorkerEntry* worker : slots.workers) input.hosts.push_back(worker->hello);
+  input.links = slots.links;
+  input.first_step = setup->resume.has_value() ? setup->resume->step : 0;
+  job.busy = true;
+  const std::vector<v1::Hello> hosts = input.hosts;
+  planner_->Make(std::move(input), [this, setup = *std::move(setup), hosts](absl::StatusOr<MadePlan> made) {
+    OnPlanned(setup, hosts, std::move(made));
+  });
+}
+
+void Scheduler::OnPlanned(AttemptSetup setup, const std::vector<v1::Hello>& hosts, absl::StatusOr<MadePlan> made) {
+  LiveJob* job = book_->Find(setup.id.job());
+  if (job == nullptr || closed_) return;
+  job->busy = false;
+  if (absl::IsUnavailable(made.status())) return RetryLater();
+  const int most = WorkersFor(job->job().spec(), CountConnected(job->job().spec()));
+  if (absl::IsResourceExhausted(made.status()) && static_cast<int>(hosts.size()) < most) {
+    return book_->Explain(*job, "orchestrator",
+                          absl::StrCat("waits for workers that are busy: ", made.status().message()));
   }
-  if (setup.ok()) {
-    Start(job, *std::move(setup));
-  } else {
-    Fail(job, PlainFailure(setup.status()));
+  absl::Status status = made.status();
+  // What the attempt measures again must not be there twice.
+  if (made.ok()) status = book_->store().DropMetricsAfter(job->id(), setup.resume.has_value() ? setup.resume->step : 0);
+  if (!status.ok()) {
+    Fail(*job, PlainFailure(status));
+  } else if (AreIdle(hosts)) {
+    setup.plan = std::move(made->plan);
+    setup.forecast = std::move(made->forecast);
+    Start(*job, std::move(setup));
   }
-  return true;
+  ScheduleSoon();  // Also when a worker has gone meanwhile: there will be another plan.
+}
+
+bool Scheduler::AreIdle(const std::vector<v1::Hello>& hosts) const {
+  return std::ranges::all_of(hosts, [this](const v1::Hello& host) {
+    const WorkerEntry* worker = cluster_->registry().Find(host.name());
+    return worker != nullptr && worker->state == v1::Worker::STATE_IDLE &&
+           worker->hello.incarnation() == host.incarnation();
+  });
 }
 
 void Scheduler::Start(LiveJob& job, AttemptSetup setup) {
@@ -250,32 +287,6 @@ void Scheduler::Start(LiveJob& job, AttemptSetup setup) {
   job.attempt = std::make_unique<Attempt>(loop_, cluster_, this, std::move(setup));
   book_->UpdateCycleWatch(job);
   job.attempt->Start();
-}
-
-absl::StatusOr<AttemptSetup> Scheduler::Setup(LiveJob& job, const Slots& slots) {
-  const v1::JobSpec& spec = job.checked->spec;
-  const int workers = static_cast<int>(slots.workers.size());
-  AttemptSetup setup{
-      .id = {}, .spec = spec, .plan = {}, .workers = {}, .files = job.checked->files, .resume = {}, .forecast = {}};
-  setup.id.set_job(job.id());
-  setup.id.set_attempt(job.job().attempt() + 1);
-  for (const WorkerEntry* worker : slots.workers) setup.workers.push_back(worker->name());
-
-  GPIPE_ASSIGN_OR_RETURN(setup.resume, book_->store().LatestCheckpoint(job.id()));
-  if (!setup.resume.has_value()) setup.resume = job.stored.resume;
-  PlanRequest request{.spec = spec, .facts = job.checked->facts, .layers = *job.checked->layers};
-  request.workers = workers;
-  request.first_step = setup.resume.has_value() ? setup.resume->step : 0;
-  request.links = slots.links;
-  Describe(job, slots.workers, request);
-  GPIPE_ASSIGN_OR_RETURN(request.balance, Balance(request));
-  GPIPE_ASSIGN_OR_RETURN(setup.plan, MakePlan(request));
-  if (IsMeasured(setup.plan)) {
-    GPIPE_ASSIGN_OR_RETURN(setup.forecast, MakeForecast(spec, setup.plan, request.links));
-  }
-  // What the attempt measures again must not be there twice.
-  GPIPE_RETURN_IF_ERROR(book_->store().DropMetricsAfter(job.id(), request.first_step));
-  return setup;
 }
 
 void Scheduler::FillJob(LiveJob& job, const AttemptSetup& setup) {

@@ -47,6 +47,7 @@ Scheduler::Scheduler(const Parts& parts)
       book_(parts.book),
       checker_(parts.checker),
       profiler_(parts.profiler),
+      planner_(parts.planner),
       artifacts_(parts.artifacts),
       merges_(parts.merges),
       links_(parts.loop, parts.cluster) {

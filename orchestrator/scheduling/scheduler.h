@@ -14,6 +14,7 @@
 #include "orchestrator/scheduling/attempt.h"
 #include "orchestrator/scheduling/job_book.h"
 #include "orchestrator/scheduling/link_meter.h"
+#include "orchestrator/scheduling/plan_maker.h"
 #include "orchestrator/scheduling/profiler.h"
 #include "orchestrator/scheduling/spec_checker.h"
 
@@ -37,6 +38,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
     JobBook* book;
     SpecChecker* checker;
     Profiler* profiler;
+    PlanMaker* planner;
     ArtifactStore* artifacts;
     Background* merges;  // For joining what workers uploaded.
   };
@@ -98,9 +100,13 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void OnLinksMeasured(const std::string& id, const absl::Status& measured);
   void OnIncomplete(LiveJob& job);
   void RetryLater();
-  bool Place(LiveJob& job, const Slots& slots);
+  // Has its plan made, unless something fails at once.
+  void Place(LiveJob& job, const Slots& slots);
+  // All of an attempt but its plan.
+  absl::StatusOr<AttemptSetup> Prepare(LiveJob& job, const Slots& slots);
+  void OnPlanned(AttemptSetup setup, const std::vector<v1::Hello>& hosts, absl::StatusOr<MadePlan> made);
+  bool AreIdle(const std::vector<v1::Hello>& hosts) const;
   void Start(LiveJob& job, AttemptSetup setup);
-  absl::StatusOr<AttemptSetup> Setup(LiveJob& job, const Slots& slots);
   void FillJob(LiveJob& job, const AttemptSetup& setup);
 
   // scheduler.cc
@@ -118,6 +124,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   JobBook* const book_;
   SpecChecker* const checker_;
   Profiler* const profiler_;
+  PlanMaker* const planner_;
   ArtifactStore* const artifacts_;
   Background* const merges_;
   LinkMeter links_;

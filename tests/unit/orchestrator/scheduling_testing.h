@@ -93,8 +93,9 @@ class SchedulingTest : public testing::Test {
           checker(&loop, &cluster, &checks, artifacts.get()),
           book(&loop, store.get()),
           profiler(&cluster.inspector(), store.get()),
-          scheduler({&loop, &cluster, &book, &checker, &profiler, artifacts.get(), &merges}),
-          admission({&loop, &cluster, &book, &scheduler, &checker, &profiler, artifacts.get()}) {}
+          planner(&loop, &plans),
+          scheduler({&loop, &cluster, &book, &checker, &profiler, &planner, artifacts.get(), &merges}),
+          admission({&loop, &cluster, &book, &scheduler, &checker, &profiler, &planner, artifacts.get()}) {}
     absl::Status Begin() {
       batch.emplace(*store->Begin());
       return absl::OkStatus();
@@ -112,10 +113,12 @@ class SchedulingTest : public testing::Test {
     EventLoop loop;
     Cluster cluster;
     FakeBackground checks;
+    FakeBackground plans;
     FakeBackground merges;
     SpecChecker checker;
     JobBook book;
     Profiler profiler;
+    PlanMaker planner;
     Scheduler scheduler;
     Admission admission;
   };
