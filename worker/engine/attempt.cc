@@ -167,7 +167,7 @@ absl::Status Attempt::Run() {
                       .output = output_ ? &*output_ : nullptr},
                      environment_.sink, *communicator_);
   CreateCheckpoints();
-  const SharedGradients shared_gradients(assignment_.plan(), *stages_, environment_.device);
+  const SharedGradients shared_gradients(assignment_.plan(), *stages_, channels_, assignment_.worker_index());
   ActionExecutor executor({assignment_.spec(), assignment_.plan(), *stages_, optimizer_.get(), shared_gradients,
                            *communicator_, *transfers_, checkpoints_ ? &*checkpoints_ : nullptr, beacon_});
   const pipeline::TimelineSpec timeline = FromProto(assignment_.plan().timeline());

@@ -1,9 +1,39 @@
 #include "worker/engine/channels.h"
 
+#include <algorithm>
+#include <string>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "common/plan/evaluation.h"
+#include "common/plan/shared_tensors.h"
 
 namespace gpipe::worker {
+namespace {
+
+int AddChannel(ChannelMap& map, std::string name, int sender, int receiver) {
+  map.channels.push_back({.name = std::move(name), .sender = sender, .receiver = receiver});
+  return static_cast<int>(map.channels.size()) - 1;
+}
+
+// One group for all parameters of the same workers: over NCCL a channel is a communicator.
+void AddSharing(const v1::Plan& plan, ChannelMap& map) {
+  for (const SharedTensor& shared : SharedTensors(plan)) {
+    const auto is_same = [&](const SharingWorkers& group) { return group.workers == shared.workers; };
+    if (!shared.tensor->trainable() || std::ranges::any_of(map.sharing, is_same)) continue;
+    const size_t number = map.sharing.size();
+    SharingWorkers& group = map.sharing.emplace_back();
+    group.workers = shared.workers;
+    for (size_t i = 1; i < group.workers.size(); ++i) {
+      const int first = group.workers[0], other = group.workers[i];
+      const std::string name = absl::StrCat("shared", number, ".", i);
+      group.to_first.push_back(AddChannel(map, name + ".gradient", other, first));
+      group.from_first.push_back(AddChannel(map, name + ".sum", first, other));
+    }
+  }
+}
+
+}  // namespace
 
 ChannelMap ChannelsOf(const v1::Plan& plan) {
   ChannelMap map;
@@ -13,12 +43,10 @@ ChannelMap ChannelsOf(const v1::Plan& plan) {
     const v1::Edge& edge = EdgeAt(plan, i);
     const int from = plan.stage_worker(edge.from_stage()), to = plan.stage_worker(edge.to_stage());
     if (from == to) continue;
-    map.forward[i] = static_cast<int>(map.channels.size());
-    map.channels.push_back({.name = absl::StrCat("edge", i, ".forward"), .sender = from, .receiver = to});
-    if (!edge.requires_grad()) continue;
-    map.backward[i] = static_cast<int>(map.channels.size());
-    map.channels.push_back({.name = absl::StrCat("edge", i, ".backward"), .sender = to, .receiver = from});
+    map.forward[i] = AddChannel(map, absl::StrCat("edge", i, ".forward"), from, to);
+    if (edge.requires_grad()) map.backward[i] = AddChannel(map, absl::StrCat("edge", i, ".backward"), to, from);
   }
+  AddSharing(plan, map);
   return map;
 }
 

@@ -10,13 +10,22 @@ namespace gpipe::worker {
 
 enum class Direction { kForward, kBackward };
 
+// Workers that have copies of the same trained parameters: those of the first one and of each other are added up there,
+// and the sum goes back.
+struct SharingWorkers {
+  std::vector<int> workers;  // Ascending.
+  // From each worker but the first to it, and back: indices of channels.
+  std::vector<int> to_first, from_first;
+};
+
 // The channels of an attempt: one per edge and direction that crosses workers, `edge<i>.forward` and `edge<i>.backward`
-// (only where a gradient comes back). The same list on every worker.
+// (only where a gradient comes back), and those of workers that share parameters. The same list on every worker.
 struct ChannelMap {
   std::vector<Channel> channels;
   // By edge (EdgeAt): index into `channels`, -1 where both stages are on one worker.
   std::vector<int> forward;
   std::vector<int> backward;
+  std::vector<SharingWorkers> sharing;
 
   int Find(int edge, Direction direction) const {
     return direction == Direction::kForward ? forward[edge] : backward[edge];

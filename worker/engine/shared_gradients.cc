@@ -3,37 +3,72 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
+#include <algorithm>
+#include <memory>
 #include <utility>
 
 #include "common/plan/shared_tensors.h"
 #include "common/status_macros.h"
-#include "worker/data/tensor_file.h"
 
 namespace gpipe::worker {
 
-SharedGradients::SharedGradients(const v1::Plan& plan, const HostedStages& stages, c10::Device device)
-    : device_(device) {
+namespace {
+
+// A copy that no micro-batch has used has none.
+at::Tensor GradientOf(const at::Tensor& parameter) {
+  return parameter.grad().defined() ? parameter.grad().contiguous() : at::zeros_like(parameter).contiguous();
+}
+
+}  // namespace
+
+SharedGradients::SharedGradients(const v1::Plan& plan, const HostedStages& stages, const ChannelMap& channels,
+                                 int worker)
+    : worker_(worker) {
   const std::vector<NamedTensor> state = stages.State();
   for (const SharedTensor& shared : SharedTensors(plan)) {
-    if (!shared.tensor->trainable()) continue;
-    Shared& added = shared_.emplace_back();
-    added.shape.assign(shared.tensor->shape().begin(), shared.tensor->shape().end());
-    added.dtype = ToScalarType(shared.tensor->dtype());
-    for (const NamedTensor& own : state) {
-      if (own.name == shared.tensor->name()) added.parameter = own.tensor;
-    }
+    if (!shared.tensor->trainable() || std::ranges::find(shared.workers, worker) == shared.workers.end()) continue;
+    const auto own = std::ranges::find(state, shared.tensor->name(), &NamedTensor::name);
+    const auto group = std::ranges::find(channels.sharing, shared.workers, &SharingWorkers::workers);
+    if (own != state.end() && group != channels.sharing.end()) shared_.push_back({own->tensor, &*group});
   }
 }
 
 absl::Status SharedGradients::Reduce(Communicator& communicator) const {
   const torch::autograd::AutoGradMode no_grad(false);
   for (const Shared& shared : shared_) {
-    const bool has_gradient = shared.parameter.defined() && shared.parameter.grad().defined();
-    at::Tensor sum = has_gradient ? shared.parameter.grad().contiguous()
-                                  : at::zeros(shared.shape, at::device(device_).dtype(shared.dtype));
-    GPIPE_RETURN_IF_ERROR(communicator.AllReduceSum(sum));
-    if (shared.parameter.defined()) shared.parameter.mutable_grad() = std::move(sum);
+    const bool first = shared.group->workers.front() == worker_;
+    GPIPE_RETURN_IF_ERROR(first ? AddUp(shared, communicator) : SendAndTake(shared, communicator));
   }
+  return absl::OkStatus();
+}
+
+absl::Status SharedGradients::AddUp(const Shared& shared, Communicator& communicator) const {
+  at::Tensor sum = GradientOf(shared.parameter);
+  at::Tensor other = at::empty_like(sum);
+  for (const int channel : shared.group->to_first) {
+    GPIPE_ASSIGN_OR_RETURN(const std::unique_ptr<Work> receive, communicator.Receive(channel, other));
+    GPIPE_RETURN_IF_ERROR(receive->Wait());
+    sum.add_(other);
+  }
+  for (const int channel : shared.group->from_first) {
+    GPIPE_ASSIGN_OR_RETURN(const std::unique_ptr<Work> send, communicator.Send(channel, sum));
+    GPIPE_RETURN_IF_ERROR(send->Wait());
+  }
+  shared.parameter.mutable_grad() = std::move(sum);
+  return absl::OkStatus();
+}
+
+absl::Status SharedGradients::SendAndTake(const Shared& shared, Communicator& communicator) const {
+  const auto& workers = shared.group->workers;
+  const auto place = std::ranges::find(workers, worker_) - workers.begin() - 1;
+  const at::Tensor own = GradientOf(shared.parameter);
+  at::Tensor sum = at::empty_like(own);
+  GPIPE_ASSIGN_OR_RETURN(const std::unique_ptr<Work> send, communicator.Send(shared.group->to_first[place], own));
+  GPIPE_ASSIGN_OR_RETURN(const std::unique_ptr<Work> receive,
+                         communicator.Receive(shared.group->from_first[place], sum));
+  GPIPE_RETURN_IF_ERROR(send->Wait());
+  GPIPE_RETURN_IF_ERROR(receive->Wait());
+  shared.parameter.mutable_grad() = std::move(sum);
   return absl::OkStatus();
 }
 

@@ -2,13 +2,13 @@
 #define GPIPE_WORKER_ENGINE_SHARED_GRADIENTS_H_
 
 #include <ATen/core/Tensor.h>
-#include <c10/core/Device.h>
 
 #include <vector>
 
 #include "absl/status/status.h"
 #include "gpipe/v1/plan.pb.h"
 #include "worker/comm/communicator.h"
+#include "worker/engine/channels.h"
 #include "worker/engine/hosted_stages.h"
 
 namespace gpipe::worker {
@@ -17,20 +17,24 @@ namespace gpipe::worker {
 // that equal optimizers make equal updates. Used by the engine's thread only.
 class SharedGradients {
  public:
-  SharedGradients(const v1::Plan& plan, const HostedStages& stages, c10::Device device);
+  // `channels` must outlive it.
+  SharedGradients(const v1::Plan& plan, const HostedStages& stages, const ChannelMap& channels, int worker);
 
-  // All workers of the attempt call it together; one without the parameter adds nothing to it.
+  // All workers with shared parameters call it together. The sum is formed in the workers' order.
   absl::Status Reduce(Communicator& communicator) const;
 
  private:
   struct Shared {
-    at::Tensor parameter;  // Undefined on a worker without it.
-    std::vector<int64_t> shape;
-    c10::ScalarType dtype;
+    at::Tensor parameter;
+    const SharingWorkers* group = nullptr;
   };
 
-  const c10::Device device_;
-  std::vector<Shared> shared_;  // The same order on every worker.
+  absl::Status AddUp(const Shared& shared, Communicator& communicator) const;
+  absl::Status SendAndTake(const Shared& shared, Communicator& communicator) const;
+
+  const int worker_;
+  std::vector<Shared>
+      shared_;  // Those that this worker has, in the same order on every worker: so none waits in a circle.
 };
 
 }  // namespace gpipe::worker
