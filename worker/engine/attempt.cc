@@ -13,6 +13,7 @@
 #include "worker/checkpoint/shard_writer.h"
 #include "worker/checkpoint/weight_files.h"
 #include "worker/engine/action_executor.h"
+#include "worker/engine/own_failure.h"
 #include "worker/engine/round_ledger.h"
 #include "worker/engine/round_runner.h"
 #include "worker/engine/round_trace.h"
@@ -209,14 +210,14 @@ absl::Status Attempt::SaveCheckpoint(const TrainingState& copy, const std::stop_
     environment_.sink.Send(std::move(message));
     return absl::OkStatus();
   };
-  const absl::Status saved = save();
+  const absl::Status saved = OwnFailure(save());
   if (saved.ok()) return saved;
   return absl::Status(saved.code(), absl::StrCat("writing the checkpoint of step ", copy.step, ": ", saved.message()));
 }
 
 absl::Status Attempt::StoreModel() {
   beacon_.activity.Set(v1::PHASE_FINISHING, first_stage_);
-  GPIPE_RETURN_IF_ERROR(UploadModel());
+  GPIPE_RETURN_IF_ERROR(OwnFailure(UploadModel()));
   v1::WorkerMessage message;
   *message.mutable_trained()->mutable_attempt() = assignment_.attempt();
   *message.mutable_trained()->mutable_model() = model_;

@@ -9,6 +9,7 @@
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "spdlog/spdlog.h"
+#include "worker/engine/own_failure.h"
 #include "worker/engine/scratch_folder.h"
 #include "worker/engine/torch_setup.h"
 #include "worker/torch_status.h"
@@ -226,7 +227,7 @@ absl::Status Engine::ReportLinks(LinkProbe& probe, const v1::AttemptId& id) {
 }
 
 absl::Status Engine::RunPhases(Attempt& attempt, const v1::AttemptId& id) {
-  GPIPE_RETURN_IF_ERROR(attempt.Prepare());
+  GPIPE_RETURN_IF_ERROR(OwnFailure(attempt.Prepare()));
   GPIPE_RETURN_IF_ERROR(Advance(AttemptEvent::kBuilt));
   GPIPE_RETURN_IF_ERROR(attempt.Join());
   GPIPE_RETURN_IF_ERROR(Advance(AttemptEvent::kJoined));
@@ -237,7 +238,9 @@ absl::Status Engine::RunPhases(Attempt& attempt, const v1::AttemptId& id) {
   GPIPE_RETURN_IF_ERROR(attempt.Run());
   GPIPE_RETURN_IF_ERROR(Advance(AttemptEvent::kRoundsDone));
   v1::WorkerMessage finished;
-  GPIPE_ASSIGN_OR_RETURN(*finished.mutable_finished(), attempt.Finish());
+  absl::StatusOr<v1::Finished> results = attempt.Finish();
+  GPIPE_RETURN_IF_ERROR(OwnFailure(results.status()));
+  *finished.mutable_finished() = *std::move(results);
   GPIPE_RETURN_IF_ERROR(Advance(AttemptEvent::kUploaded));
   sink_.Send(std::move(finished));
   return absl::OkStatus();
