@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/safetensors/shard_names.h"
 #include "orchestrator/artifacts/artifact_store.h"
 #include "orchestrator/cluster/background.h"
 #include "orchestrator/cluster/cluster.h"
@@ -34,7 +35,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
     SpecChecker* checker;
     Profiler* profiler;
     ArtifactStore* artifacts;
-    Background* merges;  // For joining what workers uploaded.
+    Background* merges;  // For joining what workers handed over.
+    int64_t max_shard_bytes = safetensors::kMaxShardBytes;  // Of a model or checkpoint in one file.
   };
   // All parts must outlive the scheduler. It makes itself the cluster's listener.
   explicit Scheduler(const Parts& parts);
@@ -101,6 +103,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   absl::Status Apply(LiveJob& job, JobEvent event, std::string_view actor, std::string_view message);
   void Fail(LiveJob& job, const v1::Failure& failure);
   void LetLeave(const LiveJob& job);
+  void DropParts(const LiveJob& job);
   void OnAssembled(const v1::AttemptId& attempt, absl::StatusOr<CheckpointFiles> files);
   void OnResults(const v1::AttemptId& attempt, absl::StatusOr<std::vector<v1::ResultFile>> results);
 
@@ -111,6 +114,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   Profiler* const profiler_;
   ArtifactStore* const artifacts_;
   Background* const merges_;
+  const int64_t max_shard_bytes_;
   LinkMeter links_;
   bool scheduled_ = false;
   bool closed_ = false;
