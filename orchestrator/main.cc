@@ -36,6 +36,10 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--lease-millis", flags.lease_millis, "a worker silent for so long is lost")
       ->check(CLI::Range(20, 3600'000))
       ->capture_default_str();
+  app.add_option("--max-shard-bytes", flags.server.max_shard_bytes,
+                 "models and checkpoints up to this size are joined into one file; larger ones stay in several")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app.add_option("--log-level", flags.log_level, "trace | debug | info | warn | error")->capture_default_str();
   app.add_option("--ready-fd", flags.ready_fd, "write HOST:PORT to this file descriptor when serving, and close it");
   app.add_flag("--insecure", flags.server.insecure, "allow an address that other machines can reach, in plain text");

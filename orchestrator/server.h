@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/safetensors/shard_names.h"
 #include "orchestrator/cluster/cluster.h"
 
 namespace gpipe::orchestrator {
@@ -15,6 +16,7 @@ struct ServerOptions {
   std::string listen = "127.0.0.1:7070";  // Port 0 lets the kernel choose.
   std::filesystem::path state_dir = "./gpipe-state";
   Cluster::Options cluster;
+  int64_t max_shard_bytes = safetensors::kMaxShardBytes;  // Of a model or checkpoint in one file.
   // Listening on other addresses than this machine's own, in plain text.
   bool insecure = false;
   // Called by some thread, at most once, when the state cannot be stored any more: the process should end, because what

@@ -131,6 +131,7 @@ absl::Status RunWorker(const Options& options) {
   engine_options.work_dir = folder.path();
   engine_options.trace_dir = options.trace_dir;
   engine_options.shared_root = options.shared_root;
+  engine_options.max_shard_bytes = options.max_shard_bytes;
   GPIPE_ASSIGN_OR_RETURN(engine_options.failpoint, FailpointFromEnvironment());
 
   const std::shared_ptr<grpc::Channel> channel = Dial(options.orchestrator);

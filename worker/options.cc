@@ -64,8 +64,13 @@ void AddFlags(CLI::App& app, Options& options) {
   app.add_option(
          "--artifacts-dir", options.artifacts_dir,
          "Folder of the orchestrator's artifacts, if it is on this machine: files are taken from there instead of "
-         "being sent")
+         "being sent, and left there where that folder is this user's")
       ->type_name("DIR");
+  app.add_option("--max-shard-bytes", options.max_shard_bytes,
+                 "Largest file of a model or a checkpoint, but for one of a single tensor that is larger")
+      ->type_name("BYTES")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app.add_option(
          "--shared-root", options.shared_root,
          "Folder below which the `shared:` paths of jobs are looked for, where it is not /; jobs see no files of "

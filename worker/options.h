@@ -1,8 +1,11 @@
 #ifndef GPIPE_WORKER_OPTIONS_H_
 #define GPIPE_WORKER_OPTIONS_H_
 
+#include <cstdint>
 #include <optional>
 #include <string>
+
+#include "common/safetensors/shard_names.h"
 
 namespace gpipe::worker {
 
@@ -14,6 +17,7 @@ struct Options {
   std::string data_address;
   std::string work_dir;       // Empty: a private temporary folder.
   std::string artifacts_dir;  // Empty: the orchestrator is on another machine.
+  int64_t max_shard_bytes = safetensors::kMaxShardBytes;
   std::string shared_root = "/";
   std::string trace_dir;  // Empty: no traces.
   std::string log_level = "info";

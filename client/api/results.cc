@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <set>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +16,7 @@
 #include "common/link_or_copy.h"
 #include "common/sha256.h"
 #include "common/status_macros.h"
+#include "google/protobuf/util/json_util.h"
 #include "nlohmann/json.hpp"
 
 namespace gpipe::client {
@@ -116,14 +118,25 @@ absl::Status WriteMetrics(const v1::ListJobMetricsResponse& metrics, const fs::p
   return WriteLines(folder / "evaluation.jsonl", evaluations, metrics.evaluations(), EvaluationLine);
 }
 
-// An earlier run's model or outputs would pass for those of a job that succeeded without. A job that failed takes
-// nothing away, and checkpoints are for the user to remove.
+// An earlier run's model or outputs would pass for those of a job that succeeded without, and shards for those of a job
+// with other ones. A job that failed takes nothing away but what an earlier one had in checkpoints that it replaces;
+// other checkpoints are for the user to remove.
 absl::Status RemoveEarlierResults(const v1::Job& job, const fs::path& folder) {
-  if (job.state() != v1::Job::STATE_SUCCEEDED) return absl::OkStatus();
-  for (const char* name : {"model.safetensors", "outputs.safetensors"}) {
-    const auto is_it = [name](const v1::ResultFile& file) { return file.path() == name; };
-    if (std::any_of(job.results().begin(), job.results().end(), is_it)) continue;
-    GPIPE_RETURN_IF_ERROR(Remove(folder / name));
+  std::set<fs::path> own, replaced, earlier;
+  for (const v1::ResultFile& file : job.results()) {
+    own.insert(file.path());
+    replaced.insert(fs::path(file.path()).parent_path());
+  }
+  replaced.erase(fs::path());
+  if (job.state() == v1::Job::STATE_SUCCEEDED) {
+    replaced.insert(fs::path());
+    earlier = {"model.safetensors", "outputs.safetensors"};
+  }
+  for (const v1::ResultFile& file : ReadJob(folder).results()) {
+    if (StaysInside(file.path())) earlier.insert(file.path());
+  }
+  for (const fs::path& path : earlier) {
+    if (replaced.contains(path.parent_path()) && !own.contains(path)) GPIPE_RETURN_IF_ERROR(Remove(folder / path));
   }
   return absl::OkStatus();
 }
@@ -149,6 +162,14 @@ std::string EvaluationLine(const v1::EvaluationMetrics& evaluation) {
   if (evaluation.has_accuracy()) line["accuracy"] = evaluation.accuracy();
   line["samples"] = evaluation.samples();
   return line.dump();
+}
+
+v1::Job ReadJob(const fs::path& folder) {
+  v1::Job job;
+  google::protobuf::util::JsonParseOptions lenient;
+  lenient.ignore_unknown_fields = true;
+  const std::string text = ReadFile(folder / "job.json").value_or("");
+  return google::protobuf::util::JsonStringToMessage(text, &job, lenient).ok() ? job : v1::Job();
 }
 
 absl::Status PrepareFolder(const fs::path& folder) {

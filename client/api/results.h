@@ -12,6 +12,9 @@ namespace gpipe::client {
 // Makes the folder if it is not there, and says why it cannot be written to: before a job, rather than after it.
 absl::Status PrepareFolder(const std::filesystem::path& folder);
 
+// The job whose results the folder has, by its job.json; an empty one where that does not tell.
+v1::Job ReadJob(const std::filesystem::path& folder);
+
 struct PullOptions {
   // The job goes on with the one whose results the folder has: that one's metrics and evaluations of earlier steps
   // stay.
@@ -22,9 +25,10 @@ struct PullOptions {
 };
 
 // Writes what a job made into `folder`, which is prepared: metrics.jsonl, evaluation.jsonl, job.json, and
-// the files of job.results (model.safetensors or outputs.safetensors, checkpoints/). Those files are replaced; a
-// job that succeeded without a model or outputs removes those of an earlier one; everything else stays. Each appears
-// whole or not at all; manifests of checkpoints come after what they describe. See PullOptions.
+// the files of job.results (model.safetensors, or its shards and their index, or outputs.safetensors; checkpoints/).
+// Those files are replaced; a job that succeeded without a model or outputs, or with fewer shards, removes those of an
+// earlier one; everything else stays. Each appears whole or not at all; manifests of checkpoints come after what they
+// describe. See PullOptions.
 absl::Status PullResults(ClusterClient& client, const v1::Job& job, const std::filesystem::path& folder,
                          const PullOptions& options = {});
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/api/data_paths.h"
 #include "client/api/file_delivery.h"
+#include "client/api/results.h"
 #include "common/data/pattern.h"
 #include "common/field_error.h"
 #include "common/file.h"
@@ -14,7 +15,7 @@
 #include "common/safetensors/index.h"
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
-#include "google/protobuf/util/json_util.h"
+#include "nlohmann/json.hpp"
 
 namespace gpipe::client {
 namespace {
@@ -25,8 +26,7 @@ using FileMap = google::protobuf::Map<std::string, v1::ArtifactRef>;
 constexpr absl::Duration kRetryFor = absl::Seconds(15);
 constexpr char kWeights[] = "model.weights";
 constexpr char kManifest[] = "manifest.json";
-constexpr char kModel[] = "model.safetensors";
-constexpr char kOptimizer[] = "optimizer.safetensors";
+constexpr size_t kMaxManifestBytes = 1 << 20;
 
 std::string WhyUnreadable(const fs::path& path) {
   std::error_code error;
@@ -92,6 +92,25 @@ absl::Status GiveFiles(FileDelivery& delivery, const spec::SpecFile& file, FileM
   return absl::OkStatus();
 }
 
+// What a checkpoint's manifest says it has, beside itself.
+absl::StatusOr<std::vector<std::string>> FilesOfCheckpoint(const fs::path& folder) {
+  const fs::path path = folder / kManifest;
+  GPIPE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxManifestBytes));
+  const nlohmann::json manifest = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto files = manifest.is_object() ? manifest.find("files") : manifest.end();
+  if (files == manifest.end() || !files->is_object()) {
+    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": is no checkpoint's manifest: it names no files"));
+  }
+  std::vector<std::string> names;
+  for (const auto& [name, file] : files->items()) {
+    if (fs::path(name).filename() != name) {
+      return absl::InvalidArgumentError(absl::StrCat(path.string(), ": names '", name, "', which is no file beside it"));
+    }
+    names.push_back(name);
+  }
+  return names;
+}
+
 absl::Status AddResume(FileDelivery& delivery, const std::string& resume, v1::SubmitJobRequest& request) {
   if (resume.empty()) return absl::OkStatus();
   std::error_code error;
@@ -100,12 +119,13 @@ absl::Status AddResume(FileDelivery& delivery, const std::string& resume, v1::Su
     return absl::OkStatus();
   }
   GPIPE_ASSIGN_OR_RETURN(const fs::path folder, NewestCheckpoint(resume));
+  GPIPE_ASSIGN_OR_RETURN(const std::vector<std::string> names, FilesOfCheckpoint(folder));
+  std::vector<fs::path> paths = {folder / kManifest};
+  for (const std::string& name : names) paths.push_back(folder / name);
+  GPIPE_ASSIGN_OR_RETURN(const std::vector<v1::ArtifactRef> refs, delivery.Give(paths));
   v1::ResumeFiles& files = *request.mutable_resume_files();
-  GPIPE_ASSIGN_OR_RETURN(const std::vector<v1::ArtifactRef> refs,
-                         delivery.Give({folder / kManifest, folder / kModel, folder / kOptimizer}));
   *files.mutable_manifest() = refs[0];
-  (*files.mutable_files())[kModel] = refs[1];
-  (*files.mutable_files())[kOptimizer] = refs[2];
+  for (size_t i = 0; i < names.size(); ++i) (*files.mutable_files())[names[i]] = refs[i + 1];
   return absl::OkStatus();
 }
 
@@ -170,12 +190,8 @@ std::set<int64_t> WholeCheckpoints(const fs::path& results) {
 
 // Of those, the ones of the job that job.json tells of: an earlier job may have left others in the folder.
 std::set<int64_t> OfItsJob(const std::set<int64_t>& steps, const fs::path& results) {
-  v1::Job job;
-  google::protobuf::util::JsonParseOptions lenient;
-  lenient.ignore_unknown_fields = true;
-  const std::string text = ReadFile(results / "job.json").value_or("");
-  if (!google::protobuf::util::JsonStringToMessage(text, &job, lenient).ok()) return {};
   std::set<int64_t> own;
+  const v1::Job job = ReadJob(results);
   for (const v1::ResultFile& file : job.results()) {
     const int64_t step = StepOf(results / fs::path(file.path()).parent_path());
     if (steps.contains(step)) own.insert(step);

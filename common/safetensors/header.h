@@ -54,9 +54,6 @@ absl::StatusOr<uint64_t> HeaderBytes(std::string_view start, uint64_t file_size)
 std::string BuildHeader(std::vector<std::pair<std::string, TensorInfo>>& tensors,
                         const std::map<std::string, std::string>& metadata = {});
 
-// One file with all tensors of `parts`, by name. INVALID_ARGUMENT when two parts hold the same name.
-absl::Status Merge(const std::vector<std::filesystem::path>& parts, const std::filesystem::path& output);
-
 }  // namespace gpipe::safetensors
 
 #endif  // GPIPE_COMMON_SAFETENSORS_HEADER_H_

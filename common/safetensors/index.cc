@@ -9,6 +9,7 @@
 #include "common/json_object.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
+#include "nlohmann/json.hpp"
 
 namespace gpipe::safetensors {
 namespace {
@@ -56,6 +57,11 @@ absl::StatusOr<WeightMap> ReadIndex(const fs::path& file, const std::string& pat
   if (!error && size > kMaxBytes) return Bad(absl::StrCat("its ", size, " bytes are over the limit of 100 MB"));
   GPIPE_ASSIGN_OR_RETURN(const std::string text, ReadFile(file));
   return ParseIndex(text, path_in_spec);
+}
+
+std::string BuildIndex(const WeightMap& file_of, uint64_t total_size) {
+  const nlohmann::ordered_json index = {{"metadata", {{"total_size", total_size}}}, {"weight_map", file_of}};
+  return index.dump(2) + "\n";
 }
 
 std::vector<std::string> ShardsOf(const WeightMap& index) {

@@ -1,6 +1,7 @@
 #ifndef GPIPE_COMMON_SAFETENSORS_INDEX_H_
 #define GPIPE_COMMON_SAFETENSORS_INDEX_H_
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -24,6 +25,9 @@ bool IsIndex(std::string_view path);
 // NOT_FOUND: no such file. INVALID_ARGUMENT: not a good index, and why; also a shard outside of the index's folder.
 absl::StatusOr<WeightMap> ReadIndex(const std::filesystem::path& file, const std::string& path_in_spec);
 absl::StatusOr<WeightMap> ParseIndex(std::string_view text, const std::string& path_in_spec);
+
+// The text of an index, `file_of` naming files beside it. `total_size` are the bytes of all tensors.
+std::string BuildIndex(const WeightMap& file_of, uint64_t total_size);
 
 // Each once.
 std::vector<std::string> ShardsOf(const WeightMap& index);

@@ -1,9 +1,14 @@
+#include "common/safetensors/merge.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <cerrno>
-#include <fstream>
+#include <map>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
@@ -13,7 +18,7 @@
 namespace gpipe::safetensors {
 namespace {
 
-constexpr uint64_t kPieceBytes = 1 << 20;
+constexpr size_t kPieceBytes = size_t{8} << 20;
 
 // Where a tensor of the output comes from.
 struct Source {
@@ -21,24 +26,73 @@ struct Source {
   TensorInfo range;
 };
 
-absl::Status CopyRange(std::ifstream& input, const TensorInfo& range, AtomicFile& output) {
-  std::string buffer;
-  input.seekg(static_cast<std::streamoff>(range.begin));
-  for (uint64_t left = range.end - range.begin; left > 0; left -= buffer.size()) {
-    buffer.resize(std::min(left, kPieceBytes));
-    if (!input.read(buffer.data(), static_cast<std::streamsize>(buffer.size()))) {
-      return absl::DataLossError("a part became shorter while it was read");
-    }
-    GPIPE_RETURN_IF_ERROR(output.Append(buffer));
+// A file open for reading.
+class Input {
+ public:
+  static absl::StatusOr<Input> Open(const std::filesystem::path& path) {
+    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return ErrnoStatus(errno, "cannot read", path);
+    return Input(path, fd);
   }
-  return absl::OkStatus();
-}
+  Input(Input&& other) noexcept : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
+  ~Input() {
+    if (fd_ >= 0) close(fd_);
+  }
+
+  absl::Status Read(uint64_t offset, char* data, size_t size) const {
+    while (size > 0) {
+      const ssize_t count = pread(fd_, data, size, static_cast<off_t>(offset));
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) return ErrnoStatus(errno, "cannot read", path_);
+      if (count == 0) return absl::DataLossError(absl::StrCat(path_.string(), " became shorter while it was read"));
+      data += count;
+      size -= static_cast<size_t>(count);
+      offset += static_cast<uint64_t>(count);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  Input(std::filesystem::path path, int fd) : path_(std::move(path)), fd_(fd) {}
+  std::filesystem::path path_;
+  int fd_;
+};
+
+// Puts small tensors together and takes large ones apart, into pieces of one size in two buffers that take turns.
+class Pieces {
+ public:
+  explicit Pieces(const TakeBytes& take) : take_(take) {}
+
+  absl::Status Copy(const Input& input, const TensorInfo& range) {
+    for (uint64_t offset = range.begin; offset < range.end;) {
+      std::string& piece = pieces_[current_];
+      piece.resize(kPieceBytes);
+      const size_t count = std::min<uint64_t>(range.end - offset, kPieceBytes - filled_);
+      GPIPE_RETURN_IF_ERROR(input.Read(offset, piece.data() + filled_, count));
+      offset += count;
+      filled_ += count;
+      if (filled_ == kPieceBytes) GPIPE_RETURN_IF_ERROR(HandOut());
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status HandOut() {
+    const std::string& piece = pieces_[std::exchange(current_, 1 - current_)];
+    return take_(std::string_view(piece).substr(0, std::exchange(filled_, 0)));
+  }
+
+ private:
+  const TakeBytes& take_;
+  std::array<std::string, 2> pieces_;
+  size_t current_ = 0;
+  size_t filled_ = 0;  // Bytes of the current one.
+};
 
 }  // namespace
 
-absl::Status Merge(const std::vector<std::filesystem::path>& parts, const std::filesystem::path& output) {
+absl::Status Merge(const std::vector<std::filesystem::path>& parts, const TakeBytes& take) {
   std::map<std::string, Source> sources;
-  std::vector<std::ifstream> inputs;
+  std::vector<Input> inputs;
   for (size_t part = 0; part < parts.size(); ++part) {
     GPIPE_ASSIGN_OR_RETURN(const Header header, ReadHeader(parts[part]));
     for (const auto& [name, info] : header.tensors) {
@@ -46,17 +100,21 @@ absl::Status Merge(const std::vector<std::filesystem::path>& parts, const std::f
         return absl::InvalidArgumentError(absl::StrCat("tensor '", name, "' is in two of the parts"));
       }
     }
-    inputs.emplace_back(parts[part], std::ios::binary);
-    if (!inputs.back()) return ErrnoStatus(errno, "cannot read", parts[part]);
+    GPIPE_ASSIGN_OR_RETURN(Input input, Input::Open(parts[part]));
+    inputs.push_back(std::move(input));
   }
   std::vector<std::pair<std::string, TensorInfo>> tensors;
   for (const auto& [name, source] : sources) tensors.emplace_back(name, source.range);
-  GPIPE_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(output));
-  GPIPE_RETURN_IF_ERROR(file.Append(BuildHeader(tensors)));
-  for (const auto& [name, source] : sources) {
-    GPIPE_RETURN_IF_ERROR(CopyRange(inputs[source.part], source.range, file));
-  }
-  return file.Commit();
+  const std::string header = BuildHeader(tensors);
+  Pieces pieces(take);
+  const auto copy = [&]() -> absl::Status {
+    GPIPE_RETURN_IF_ERROR(take(header));
+    for (const auto& [name, source] : sources) GPIPE_RETURN_IF_ERROR(pieces.Copy(inputs[source.part], source.range));
+    return pieces.HandOut();
+  };
+  absl::Status copied = copy();
+  copied.Update(take({}));
+  return copied;
 }
 
 }  // namespace gpipe::safetensors

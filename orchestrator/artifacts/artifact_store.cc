@@ -18,7 +18,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr size_t kPieceBytes = 1 << 20;
-constexpr char kTemporaryFolder[] = "tmp";
 
 absl::Status MakeFolder(const fs::path& path) {
   std::error_code error;
@@ -102,24 +101,15 @@ bool ArtifactStore::Has(const v1::ArtifactRef& ref) const { return Path(ref).ok(
 
 absl::StatusOr<fs::path> ArtifactStore::Path(const v1::ArtifactRef& ref) const { return FindArtifact(folder_, ref); }
 
-absl::StatusOr<v1::ArtifactRef> ArtifactStore::Adopt(const fs::path& path) {
-  v1::ArtifactRef ref;
-  std::error_code error;
-  ref.set_size(static_cast<int64_t>(fs::file_size(path, error)));
-  if (error) return ErrnoStatus(error.value(), "cannot read the size of", path);
+absl::Status ArtifactStore::Adopt(const fs::path& path, const v1::ArtifactRef& ref) {
+  GPIPE_RETURN_IF_ERROR(CheckDigest(ref.sha256()));
   GPIPE_RETURN_IF_ERROR(CheckSize(ref.size()));
-  GPIPE_ASSIGN_OR_RETURN(*ref.mutable_sha256(), Sha256OfFile(path));
   GPIPE_RETURN_IF_ERROR(SyncPath(path));
   GPIPE_RETURN_IF_ERROR(MakeFolderOf(ref.sha256()));
-  fs::path target = PathOf(ref.sha256());
-  if (rename(path.c_str(), target.c_str()) == 0) {
-    GPIPE_RETURN_IF_ERROR(SyncPath(target.parent_path()));
-  } else if (errno == EXDEV) {
-    GPIPE_RETURN_IF_ERROR(CopyIn(path, ref));
-  } else {
-    return ErrnoStatus(errno, "cannot move into the artifacts", path);
-  }
-  return ref;
+  const fs::path target = PathOf(ref.sha256());
+  if (rename(path.c_str(), target.c_str()) == 0) return SyncPath(target.parent_path());
+  if (errno == EXDEV) return CopyIn(path, ref);
+  return ErrnoStatus(errno, "cannot move into the artifacts", path);
 }
 
 absl::Status ArtifactStore::CopyIn(const fs::path& path, const v1::ArtifactRef& ref) {

@@ -58,13 +58,15 @@ class ArtifactStore {
   // of a cluster that is only his (common/artifacts/local_store.h, whose FAILED_PRECONDITION names his file).
   absl::StatusOr<std::filesystem::path> Path(const v1::ArtifactRef& ref) const;
 
-  // Moves a file of ours in, by its content; `path` is gone afterwards. When this fails the file is still there.
-  absl::StatusOr<v1::ArtifactRef> Adopt(const std::filesystem::path& path);
+  // Syncs a file of ours, of which `ref` is known to be true, and moves it in; `path` is gone afterwards. When this
+  // fails the file is still there.
+  absl::Status Adopt(const std::filesystem::path& path, const v1::ArtifactRef& ref);
   // Stores some bytes (a manifest, metrics.jsonl, job.json).
   absl::StatusOr<v1::ArtifactRef> Put(std::string_view content);
   // A name nobody else gets, for a file to be made and adopted: on the same file system, and removed at the next
   // start if forgotten. The file is not created.
   std::filesystem::path TemporaryPath();
+  const std::filesystem::path& folder() const { return folder_; }
 
  private:
   ArtifactStore(std::filesystem::path folder, const Options& options);

@@ -1,50 +1,28 @@
 #include "orchestrator/artifacts/checkpoint_assembler.h"
 
 #include <filesystem>
+#include <map>
+#include <string>
 #include <system_error>
 #include <utility>
 #include <vector>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "common/artifacts/parts.h"
 #include "common/field_error.h"
 #include "common/file.h"
 #include "common/safetensors/header.h"
+#include "common/safetensors/index.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
+#include "orchestrator/artifacts/manifest.h"
+#include "orchestrator/artifacts/worker_parts.h"
 
 namespace gpipe::orchestrator {
 namespace {
 
 constexpr int64_t kMaxManifestBytes = 1 << 20;
-
-struct Merged {
-  v1::ArtifactRef ref;
-  int64_t tensors = 0;
-};
-
-absl::Status MergeFiles(const std::vector<std::filesystem::path>& parts, const std::filesystem::path& output) {
-  if (!parts.empty()) return safetensors::Merge(parts, output);
-  // An optimizer without state (plain SGD) makes no shards, but a checkpoint has its file all the same.
-  std::vector<std::pair<std::string, safetensors::TensorInfo>> none;
-  return WriteFileAtomically(output, safetensors::BuildHeader(none));
-}
-
-absl::StatusOr<Merged> Merge(ArtifactStore& store, absl::Span<const v1::ArtifactRef> parts) {
-  std::vector<std::filesystem::path> paths;
-  for (const v1::ArtifactRef& part : parts) {
-    GPIPE_ASSIGN_OR_RETURN(paths.emplace_back(), store.Path(part));
-  }
-  std::filesystem::path output = store.TemporaryPath();
-  auto remover = absl::MakeCleanup([&output] {
-    std::error_code ignored;
-    std::filesystem::remove(output, ignored);  // Gone already when it was adopted.
-  });
-  GPIPE_RETURN_IF_ERROR(MergeFiles(paths, output));
-  GPIPE_ASSIGN_OR_RETURN(safetensors::Header header, safetensors::ReadHeader(output));
-  GPIPE_ASSIGN_OR_RETURN(v1::ArtifactRef ref, store.Adopt(output));
-  return Merged{.ref = std::move(ref), .tensors = static_cast<int64_t>(header.tensors.size())};
-}
 
 absl::Status CheckShards(absl::Span<const v1::CheckpointShard> shards) {
   if (shards.empty()) return absl::InvalidArgumentError("a checkpoint needs a shard");
@@ -57,19 +35,42 @@ absl::Status CheckShards(absl::Span<const v1::CheckpointShard> shards) {
   return absl::OkStatus();
 }
 
+FileMap RefsOf(const std::map<std::string, Manifest::File>& files) {
+  FileMap refs;
+  for (const auto& [name, file] : files) refs[name] = file.ref;
+  return refs;
+}
+
+void RemoveFolder(const std::filesystem::path& folder) {
+  std::error_code ignored;  // As RemoveParts promises.
+  std::filesystem::remove_all(folder, ignored);
+}
+
+std::string FieldOf(const std::string& name) { return absl::StrCat("resume_files.files[", name, "]"); }
+
+absl::StatusOr<int64_t> CountTensors(const std::string& name, const std::filesystem::path& path) {
+  if (safetensors::IsIndex(name)) {
+    GPIPE_ASSIGN_OR_RETURN(const safetensors::WeightMap index, safetensors::ReadIndex(path, name));
+    return static_cast<int64_t>(index.size());
+  }
+  GPIPE_ASSIGN_OR_RETURN(const safetensors::Header header, safetensors::ReadHeader(path));
+  return static_cast<int64_t>(header.tensors.size());
+}
+
 // The file must be the one that the manifest means, and hold what it says.
-absl::Status CheckFile(const ArtifactStore& store, std::string_view field, const v1::ArtifactRef& ref,
-                       const v1::ArtifactRef& expected, int64_t tensors) {
-  if (ref.sha256() != expected.sha256() || ref.size() != expected.size()) {
-    return FieldError(
-        field, absl::StrCat("is not the file that the manifest was written for: ", ref.size(), " bytes with sha256 ",
-                            ref.sha256(), " instead of ", expected.size(), " bytes with ", expected.sha256()));
+absl::Status CheckFile(const ArtifactStore& store, const std::string& name, const v1::ArtifactRef& ref,
+                       const Manifest::File& expected) {
+  const std::string field = FieldOf(name);
+  if (ref.sha256() != expected.ref.sha256() || ref.size() != expected.ref.size()) {
+    return FieldError(field, absl::StrCat("is not the file that the manifest was written for: ", ref.size(),
+                                          " bytes with sha256 ", ref.sha256(), " instead of ", expected.ref.size(),
+                                          " bytes with ", expected.ref.sha256()));
   }
   GPIPE_ASSIGN_OR_RETURN(std::filesystem::path path, store.Path(ref));
-  absl::StatusOr<safetensors::Header> header = safetensors::ReadHeader(path);
-  if (!header.ok()) return FieldError(field, StdView(header.status().message()));
-  if (static_cast<int64_t>(header->tensors.size()) == tensors) return absl::OkStatus();
-  return FieldError(field, absl::StrCat("holds ", header->tensors.size(), " tensors, the manifest says ", tensors));
+  const absl::StatusOr<int64_t> tensors = CountTensors(name, path);
+  if (!tensors.ok()) return FieldError(field, StdView(tensors.status().message()));
+  if (*tensors == expected.tensors) return absl::OkStatus();
+  return FieldError(field, absl::StrCat("holds ", *tensors, " tensors, the manifest says ", expected.tensors));
 }
 
 absl::StatusOr<Manifest> FetchManifest(const ArtifactStore& store, const v1::ArtifactRef& ref) {
@@ -83,11 +84,6 @@ absl::StatusOr<Manifest> FetchManifest(const ArtifactStore& store, const v1::Art
   return manifest;
 }
 
-v1::ArtifactRef FileNamed(const v1::ResumeFiles& files, const std::string& name) {
-  const auto found = files.files().find(name);
-  return found == files.files().end() ? v1::ArtifactRef() : found->second;
-}
-
 // Digests that cannot be one are the request's fault, by field.
 absl::Status CheckRefs(const v1::ResumeFiles& files) {
   FieldErrors errors;
@@ -95,15 +91,27 @@ absl::Status CheckRefs(const v1::ResumeFiles& files) {
     if (!IsSha256(ref.sha256())) errors.Add(field, "needs the sha256 of an uploaded file");
   };
   check("resume_files.manifest", files.manifest());
-  check("resume_files.model", FileNamed(files, "model.safetensors"));
-  check("resume_files.optimizer", FileNamed(files, "optimizer.safetensors"));
+  for (const auto& [name, ref] : files.files()) check(FieldOf(name), ref);
+  return errors.ToStatus();
+}
+
+// Those that the manifest names, and no others.
+absl::Status CheckNames(const v1::ResumeFiles& files, const Manifest& manifest) {
+  FieldErrors errors;
+  for (const auto& [name, file] : manifest.files) {
+    if (!files.files().contains(name)) errors.Add(FieldOf(name), "is missing: the manifest names it");
+  }
+  for (const auto& [name, ref] : files.files()) {
+    if (!manifest.files.contains(name)) errors.Add(FieldOf(name), "is not among the files that the manifest names");
+  }
   return errors.ToStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<CheckpointFiles> AssembleCheckpoint(ArtifactStore& store, std::string_view job_id,
-                                                   absl::Span<const v1::CheckpointShard> shards) {
+absl::StatusOr<CheckpointFiles> AssembleCheckpoint(ArtifactStore& store, const v1::AttemptId& attempt,
+                                                   absl::Span<const v1::CheckpointShard> shards,
+                                                   int64_t max_shard_bytes) {
   GPIPE_RETURN_IF_ERROR(CheckShards(shards));
   std::vector<v1::ArtifactRef> models;
   std::vector<v1::ArtifactRef> optimizers;
@@ -111,35 +119,40 @@ absl::StatusOr<CheckpointFiles> AssembleCheckpoint(ArtifactStore& store, std::st
     models.insert(models.end(), shard.model().begin(), shard.model().end());
     optimizers.insert(optimizers.end(), shard.optimizer().begin(), shard.optimizer().end());
   }
-  GPIPE_ASSIGN_OR_RETURN(Merged model, Merge(store, models));
-  GPIPE_ASSIGN_OR_RETURN(Merged optimizer, Merge(store, optimizers));
+  Manifest manifest{.job = attempt.job(), .step = shards.front().step(), .files = {}};
+  const std::filesystem::path folder = CheckpointParts(store.folder(), attempt, manifest.step);
+  const auto remover = absl::MakeCleanup([&folder] { RemoveFolder(folder); });
+  WorkerParts parts(store, folder);
+  GPIPE_ASSIGN_OR_RETURN(manifest.files, parts.Assemble(kModelStem, models, max_shard_bytes));
+  GPIPE_ASSIGN_OR_RETURN(auto optimizer, parts.Assemble(kOptimizerStem, optimizers, max_shard_bytes));
+  manifest.files.merge(optimizer);
 
-  CheckpointFiles files{.step = shards.front().step(), .manifest = {}, .model = model.ref, .optimizer = optimizer.ref};
-  Manifest manifest{.job = std::string(job_id),
-                    .step = files.step,
-                    .model = model.ref,
-                    .optimizer = optimizer.ref,
-                    .model_tensors = model.tensors,
-                    .optimizer_tensors = optimizer.tensors};
+  CheckpointFiles files{.step = manifest.step, .manifest = {}, .files = RefsOf(manifest.files)};
   GPIPE_ASSIGN_OR_RETURN(files.manifest, store.Put(WriteManifest(manifest)));
   return files;
 }
 
-absl::StatusOr<v1::ArtifactRef> MergeModel(ArtifactStore& store, absl::Span<const v1::ArtifactRef> parts) {
-  GPIPE_ASSIGN_OR_RETURN(Merged merged, Merge(store, parts));
-  return merged.ref;
+absl::StatusOr<FileMap> AssembleModel(ArtifactStore& store, const v1::AttemptId& attempt,
+                                      absl::Span<const v1::ArtifactRef> parts, int64_t max_shard_bytes) {
+  const std::filesystem::path folder = FinalParts(store.folder(), attempt);
+  const auto remover = absl::MakeCleanup([&folder] { RemoveFolder(folder); });
+  WorkerParts found(store, folder);
+  GPIPE_ASSIGN_OR_RETURN(const auto files, found.Assemble(kModelStem, parts, max_shard_bytes));
+  return RefsOf(files);
+}
+
+void RemoveParts(const ArtifactStore& store, const v1::AttemptId& attempt) {
+  RemoveFolder(PartsFolder(store.folder(), attempt));
 }
 
 absl::StatusOr<CheckpointFiles> CheckResumeFiles(const ArtifactStore& store, const v1::ResumeFiles& files) {
   GPIPE_RETURN_IF_ERROR(CheckRefs(files));
   GPIPE_ASSIGN_OR_RETURN(Manifest manifest, FetchManifest(store, files.manifest()));
-  const v1::ArtifactRef model = FileNamed(files, "model.safetensors");
-  const v1::ArtifactRef optimizer = FileNamed(files, "optimizer.safetensors");
-  GPIPE_RETURN_IF_ERROR(CheckFile(store, "resume_files.model", model, manifest.model, manifest.model_tensors));
-  GPIPE_RETURN_IF_ERROR(
-      CheckFile(store, "resume_files.optimizer", optimizer, manifest.optimizer, manifest.optimizer_tensors));
-  return CheckpointFiles{
-      .step = manifest.step, .manifest = files.manifest(), .model = model, .optimizer = optimizer};
+  GPIPE_RETURN_IF_ERROR(CheckNames(files, manifest));
+  for (const auto& [name, file] : manifest.files) {
+    GPIPE_RETURN_IF_ERROR(CheckFile(store, name, files.files().at(name), file));
+  }
+  return CheckpointFiles{.step = manifest.step, .manifest = files.manifest(), .files = RefsOf(manifest.files)};
 }
 
 }  // namespace gpipe::orchestrator

@@ -133,9 +133,18 @@ absl::Status CheckHasValues(const v1::JobSpec& spec, const std::vector<v1::Layer
 
 absl::Status CheckResume(const CheckpointFiles& checkpoint, const ArtifactStore& store,
                          const std::vector<v1::LayerInfo>& layers) {
-  GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, store.Path(checkpoint.model));
-  GPIPE_ASSIGN_OR_RETURN(const safetensors::Header header, safetensors::ReadHeader(file));
-  return Comparison(header.tensors, "resume", {}).Run(layers).status();
+  constexpr char kResume[] = "resume";
+  Tensors tensors;
+  for (const v1::ArtifactRef& ref : TensorFilesOf(checkpoint.files, kModelStem)) {
+    GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, store.Path(ref));
+    GPIPE_ASSIGN_OR_RETURN(const safetensors::Header header, safetensors::ReadHeader(file));
+    for (const auto& [name, info] : header.tensors) {
+      if (!tensors.emplace(name, info).second) {
+        return FieldError(kResume, absl::StrCat("'", name, "' is in two of the checkpoint's files"));
+      }
+    }
+  }
+  return Comparison(tensors, kResume, {}).Run(layers).status();
 }
 
 absl::Status CheckFrozen(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers) {

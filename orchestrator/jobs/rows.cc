@@ -17,13 +17,17 @@ using google::protobuf::util::TimeUtil;
 void ReadFiles(Database& database, StoredJob& stored) {
   auto query = database.Prepare("SELECT path, sha256, size FROM job_files WHERE job = ?1");
   query.Bind(stored.sequence);
-  while (query->executeStep()) stored.files[query->getColumn(0).getString()] = RefAt(query, 1);
+  stored.files = FilesAt(query);
 }
 
 void ReadResume(Database& database, StoredJob& stored) {
   auto query = database.Prepare("SELECT " GPIPE_CHECKPOINT_COLUMNS " FROM resumes WHERE job = ?1");
   query.Bind(stored.sequence);
-  if (query->executeStep()) stored.resume = CheckpointAt(query, 0);
+  if (!query->executeStep()) return;
+  stored.resume = CheckpointAt(query, 0);
+  auto files = database.Prepare("SELECT name, sha256, size FROM resume_files WHERE job = ?1");
+  files.Bind(stored.sequence);
+  stored.resume->files = FilesAt(files);
 }
 
 void ReadCheckpointStep(Database& database, StoredJob& stored) {
@@ -80,15 +84,17 @@ v1::ArtifactRef RefAt(Database::Query& query, int column) {
 void BindCheckpoint(Database::Query& query, int index, const CheckpointFiles& files) {
   query->bind(index, files.step);
   BindRef(query, index + 1, files.manifest);
-  BindRef(query, index + 3, files.model);
-  BindRef(query, index + 5, files.optimizer);
 }
 
 CheckpointFiles CheckpointAt(Database::Query& query, int column) {
-  return CheckpointFiles{.step = query->getColumn(column).getInt64(),
-                         .manifest = RefAt(query, column + 1),
-                         .model = RefAt(query, column + 3),
-                         .optimizer = RefAt(query, column + 5)};
+  return CheckpointFiles{
+      .step = query->getColumn(column).getInt64(), .manifest = RefAt(query, column + 1), .files = {}};
+}
+
+FileMap FilesAt(Database::Query& query) {
+  FileMap files;
+  while (query->executeStep()) files[query->getColumn(0).getString()] = RefAt(query, 1);
+  return files;
 }
 
 absl::StatusOr<StoredJob> ListedJobAt(Database& database, Database::Query& query) {

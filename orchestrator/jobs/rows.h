@@ -26,10 +26,12 @@ absl::Status ParseBlob(Database::Query& query, int column, google::protobuf::Mes
 void BindRef(Database::Query& query, int index, const v1::ArtifactRef& ref);
 v1::ArtifactRef RefAt(Database::Query& query, int column);
 
-#define GPIPE_CHECKPOINT_COLUMNS \
-  "step, manifest_sha256, manifest_size, model_sha256, model_size, optimizer_sha256, optimizer_size"
+// Without its files, which have rows of their own.
+#define GPIPE_CHECKPOINT_COLUMNS "step, manifest_sha256, manifest_size"
 void BindCheckpoint(Database::Query& query, int index, const CheckpointFiles& files);
 CheckpointFiles CheckpointAt(Database::Query& query, int column);
+// The rest of the rows of `query`, columns `name, sha256, size`.
+FileMap FilesAt(Database::Query& query);
 
 // Reads the whole job. The columns of `query` are GPIPE_JOB_COLUMNS, and it stands on a row.
 #define GPIPE_JOB_COLUMNS "sequence, id, request_id, fingerprint, state, spec, message, create_time_nanos"

@@ -100,6 +100,38 @@ CREATE TABLE profiles (
   UNIQUE (request, kind)
 );
 )sql",
+    // A checkpoint has any number of files, by name.
+    R"sql(
+CREATE TABLE checkpoint_files (
+  job INTEGER NOT NULL,
+  step INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  sha256 TEXT NOT NULL,
+  size INTEGER NOT NULL,
+  PRIMARY KEY (job, step, name),
+  FOREIGN KEY (job, step) REFERENCES checkpoints ON DELETE CASCADE
+) WITHOUT ROWID;
+INSERT INTO checkpoint_files SELECT job, step, 'model.safetensors', model_sha256, model_size FROM checkpoints;
+INSERT INTO checkpoint_files SELECT job, step, 'optimizer.safetensors', optimizer_sha256, optimizer_size FROM checkpoints;
+ALTER TABLE checkpoints DROP COLUMN model_sha256;
+ALTER TABLE checkpoints DROP COLUMN model_size;
+ALTER TABLE checkpoints DROP COLUMN optimizer_sha256;
+ALTER TABLE checkpoints DROP COLUMN optimizer_size;
+
+CREATE TABLE resume_files (
+  job INTEGER NOT NULL REFERENCES resumes ON DELETE CASCADE,
+  name TEXT NOT NULL,
+  sha256 TEXT NOT NULL,
+  size INTEGER NOT NULL,
+  PRIMARY KEY (job, name)
+) WITHOUT ROWID;
+INSERT INTO resume_files SELECT job, 'model.safetensors', model_sha256, model_size FROM resumes;
+INSERT INTO resume_files SELECT job, 'optimizer.safetensors', optimizer_sha256, optimizer_size FROM resumes;
+ALTER TABLE resumes DROP COLUMN model_sha256;
+ALTER TABLE resumes DROP COLUMN model_size;
+ALTER TABLE resumes DROP COLUMN optimizer_sha256;
+ALTER TABLE resumes DROP COLUMN optimizer_size;
+)sql",
     "ALTER TABLE job_events ADD COLUMN warning INTEGER NOT NULL DEFAULT 0",
 };
 
@@ -107,17 +139,17 @@ CREATE TABLE profiles (
 
 int SchemaVersion() { return std::size(kMigrations); }
 
-absl::Status Migrate(SQLite::Database& connection) {
-  int version = connection.execAndGet("PRAGMA user_version").getInt();
-  if (version > SchemaVersion()) {
-    return absl::FailedPreconditionError(absl::StrCat(connection.getFilename(), " has schema version ", version,
+absl::Status Migrate(SQLite::Database& connection, int version) {
+  int at = connection.execAndGet("PRAGMA user_version").getInt();
+  if (at > version) {
+    return absl::FailedPreconditionError(absl::StrCat(connection.getFilename(), " has schema version ", at,
                                                       ", written by a newer gpipe-orchestrator; this one knows up to ",
-                                                      SchemaVersion()));
+                                                      version));
   }
-  for (; version < SchemaVersion(); ++version) {
+  for (; at < version; ++at) {
     SQLite::Transaction transaction(connection);
-    connection.exec(kMigrations[version]);
-    connection.exec(absl::StrCat("PRAGMA user_version = ", version + 1));
+    connection.exec(kMigrations[at]);
+    connection.exec(absl::StrCat("PRAGMA user_version = ", at + 1));
     transaction.commit();
   }
   return absl::OkStatus();

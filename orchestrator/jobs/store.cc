@@ -55,10 +55,16 @@ void InsertFiles(Database& database, const StoredJob& stored) {
 
 void InsertResume(Database& database, const StoredJob& stored) {
   if (!stored.resume.has_value()) return;
-  auto query = database.Prepare("INSERT INTO resumes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
+  auto query = database.Prepare("INSERT INTO resumes (job, " GPIPE_CHECKPOINT_COLUMNS ") VALUES (?1, ?2, ?3, ?4)");
   query.Bind(stored.sequence);
   BindCheckpoint(query, 2, *stored.resume);
   query->exec();
+  for (const auto& [name, ref] : stored.resume->files) {
+    auto file = database.Prepare("INSERT INTO resume_files (job, name, sha256, size) VALUES (?1, ?2, ?3, ?4)");
+    file.Bind(stored.sequence, name);
+    BindRef(file, 3, ref);
+    file->exec();
+  }
 }
 
 absl::StatusOr<v1::Job::State> StateOf(Database& database, std::string_view id) {

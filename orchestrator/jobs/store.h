@@ -110,8 +110,8 @@ class Store {
   // from 0) and later ones, and evaluations made after more steps.
   absl::Status DropMetricsAfter(std::string_view job_id, int64_t step);
 
-  // Records a complete checkpoint, after its files were stored; its three files become results
-  // (`checkpoints/STEP/manifest.json`, `.../model.safetensors`, `.../optimizer.safetensors`).
+  // Records a complete checkpoint, after its files were stored; they become results (`checkpoints/STEP/manifest.json`,
+  // `.../model.safetensors`, ...). One of the same step is replaced.
   absl::Status AddCheckpoint(std::string_view job_id, const CheckpointFiles& checkpoint);
   // The one with the most steps; nullopt when the job has none.
   absl::StatusOr<std::optional<CheckpointFiles>> LatestCheckpoint(std::string_view job_id);

@@ -38,6 +38,24 @@ void PutResult(Database& database, int64_t job, std::string_view path, const v1:
   query->exec();
 }
 
+std::string FolderOf(int64_t step) { return absl::StrCat("checkpoints/", step, "/"); }
+
+// One of an earlier attempt: it may have had other files.
+void RemoveCheckpoint(Database& database, int64_t job, int64_t step) {
+  database.Prepare("DELETE FROM checkpoints WHERE job = ?1 AND step = ?2").Bind(job, step)->exec();
+  const std::string folder = FolderOf(step);
+  database.Prepare("DELETE FROM results WHERE job = ?1 AND substr(path, 1, length(?2)) = ?2").Bind(job, folder)->exec();
+}
+
+void PutCheckpointFile(Database& database, int64_t job, int64_t step, const std::string& name,
+                       const v1::ArtifactRef& ref) {
+  auto query = database.Prepare(
+      "INSERT INTO checkpoint_files (job, step, name, sha256, size) VALUES (?1, ?2, ?3, ?4, ?5)");
+  query.Bind(job, step, name);
+  BindRef(query, 4, ref);
+  query->exec();
+}
+
 }  // namespace
 
 absl::StatusOr<v1::JobEvent> Store::AppendEvent(std::string_view job_id, v1::JobEvent event) {
@@ -148,14 +166,18 @@ absl::Status Store::DropMetricsAfter(std::string_view job_id, int64_t step) {
 absl::Status Store::AddCheckpoint(std::string_view job_id, const CheckpointFiles& checkpoint) {
   return database_->RunAtomically("storing a checkpoint", [&]() -> absl::Status {
     GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
-    auto query = database_->Prepare("INSERT OR REPLACE INTO checkpoints VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
+    RemoveCheckpoint(*database_, job, checkpoint.step);
+    auto query = database_->Prepare("INSERT INTO checkpoints (job, " GPIPE_CHECKPOINT_COLUMNS
+                                    ") VALUES (?1, ?2, ?3, ?4)");
     query.Bind(job);
     BindCheckpoint(query, 2, checkpoint);
     query->exec();
-    std::string folder = absl::StrCat("checkpoints/", checkpoint.step, "/");
+    const std::string folder = FolderOf(checkpoint.step);
     PutResult(*database_, job, folder + "manifest.json", checkpoint.manifest);
-    PutResult(*database_, job, folder + "model.safetensors", checkpoint.model);
-    PutResult(*database_, job, folder + "optimizer.safetensors", checkpoint.optimizer);
+    for (const auto& [name, ref] : checkpoint.files) {
+      PutCheckpointFile(*database_, job, checkpoint.step, name, ref);
+      PutResult(*database_, job, folder + name, ref);
+    }
     return absl::OkStatus();
   });
 }
@@ -167,7 +189,11 @@ absl::StatusOr<std::optional<CheckpointFiles>> Store::LatestCheckpoint(std::stri
     auto query = database_->Prepare("SELECT " GPIPE_CHECKPOINT_COLUMNS
                                     " FROM checkpoints WHERE job = ?1 ORDER BY step DESC LIMIT 1");
     query.Bind(job);
-    if (query->executeStep()) latest = CheckpointAt(query, 0);
+    if (!query->executeStep()) return absl::OkStatus();
+    latest = CheckpointAt(query, 0);
+    auto files = database_->Prepare("SELECT name, sha256, size FROM checkpoint_files WHERE job = ?1 AND step = ?2");
+    files.Bind(job, latest->step);
+    latest->files = FilesAt(files);
     return absl::OkStatus();
   }));
   return latest;

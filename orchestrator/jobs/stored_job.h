@@ -5,6 +5,8 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "gpipe/v1/job.pb.h"
 #include "gpipe/v1/pipeline_service.pb.h"
@@ -14,13 +16,19 @@ namespace gpipe::orchestrator {
 // Content of each file that a spec names, by path as in the spec.
 using FileMap = std::map<std::string, v1::ArtifactRef>;
 
+// What the files of a checkpoint are named after (common/safetensors/shard_names.h); the final model's, too.
+inline constexpr char kModelStem[] = "model";
+inline constexpr char kOptimizerStem[] = "optimizer";
+
 // The files of one complete checkpoint, and where training goes on from it.
 struct CheckpointFiles {
   int64_t step = 0;  // Optimizer steps done.
   v1::ArtifactRef manifest;
-  v1::ArtifactRef model;
-  v1::ArtifactRef optimizer;
+  FileMap files;  // By name: the model's and the optimizer's, with their indices.
 };
+
+// Those of the files that hold the tensors of that stem, by number.
+std::vector<v1::ArtifactRef> TensorFilesOf(const FileMap& files, std::string_view stem);
 
 // All that is kept of a job, besides its events, metrics and checkpoints.
 struct StoredJob {

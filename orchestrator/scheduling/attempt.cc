@@ -35,9 +35,7 @@ void Attempt::Start() {
   SendAssignments();
   begin_timer_ = loop_->PostAfter(2 * cluster_->options().lease, [this] { CheckBegun(); });
   absl::Duration timeout = kPrepareTimeout + TimeToFetch(setup_.files);
-  if (setup_.resume.has_value()) {
-    timeout += TimeToFetch(FileMap{{"model", setup_.resume->model}, {"optimizer", setup_.resume->optimizer}});
-  }
+  if (setup_.resume.has_value()) timeout += TimeToFetch(setup_.resume->files);
   deadline_timer_ = loop_->PostAfter(timeout, [this, timeout] {
     std::vector<std::string> late;
     for (const Member& member : members_) {
@@ -64,8 +62,10 @@ void Attempt::SendAssignments() {
   *assignment.mutable_spec() = setup_.spec;
   assignment.mutable_files()->insert(setup_.files.begin(), setup_.files.end());
   if (setup_.resume.has_value()) {
-    *assignment.add_resume_model() = setup_.resume->model;
-    *assignment.add_resume_optimizer() = setup_.resume->optimizer;
+    for (const auto& ref : TensorFilesOf(setup_.resume->files, kModelStem)) *assignment.add_resume_model() = ref;
+    for (const auto& ref : TensorFilesOf(setup_.resume->files, kOptimizerStem)) {
+      *assignment.add_resume_optimizer() = ref;
+    }
   }
   for (const std::string& name : setup_.workers) {
     const v1::Hello& hello = cluster_->registry().Find(name)->hello;

@@ -20,9 +20,10 @@ v1::ResultFile Result(std::string_view path, const v1::ArtifactRef& artifact) {
   return file;
 }
 
-// In the background: the whole model out of the workers' parts, and the outputs as the last stage's worker wrote them.
-absl::StatusOr<std::vector<v1::ResultFile>> JoinResults(ArtifactStore& artifacts,
-                                                        const std::vector<v1::Finished>& finished) {
+// In the background: the model's files out of the workers' parts, and the outputs as the last stage's worker wrote them.
+absl::StatusOr<std::vector<v1::ResultFile>> JoinResults(ArtifactStore& artifacts, const v1::AttemptId& attempt,
+                                                        const std::vector<v1::Finished>& finished,
+                                                        int64_t max_shard_bytes) {
   std::vector<v1::ResultFile> results;
   std::vector<v1::ArtifactRef> parts;
   for (const v1::Finished& worker : finished) {
@@ -32,8 +33,8 @@ absl::StatusOr<std::vector<v1::ResultFile>> JoinResults(ArtifactStore& artifacts
     results.push_back(Result("outputs.safetensors", worker.outputs()));
   }
   if (parts.empty()) return results;
-  GPIPE_ASSIGN_OR_RETURN(v1::ArtifactRef model, MergeModel(artifacts, parts));
-  results.push_back(Result("model.safetensors", model));
+  GPIPE_ASSIGN_OR_RETURN(const FileMap files, AssembleModel(artifacts, attempt, parts, max_shard_bytes));
+  for (const auto& [name, ref] : files) results.push_back(Result(name, ref));
   return results;
 }
 
@@ -50,6 +51,7 @@ Scheduler::Scheduler(const Parts& parts)
       planner_(parts.planner),
       artifacts_(parts.artifacts),
       merges_(parts.merges),
+      max_shard_bytes_(parts.max_shard_bytes),
       links_(parts.loop, parts.cluster) {
   cluster_->set_listener(this);
 }
@@ -120,8 +122,9 @@ void Scheduler::OnCycle(Attempt& attempt, const v1::CycleDone& cycle) {
 
 void Scheduler::OnCheckpoint(Attempt& attempt, const std::vector<v1::CheckpointShard>& shards) {
   // It may run when this object is gone; what it posts then is not run any more.
-  const bool taken = merges_->Run([this, loop = loop_, artifacts = artifacts_, id = attempt.id(), shards] {
-    auto files = AssembleCheckpoint(*artifacts, id.job(), shards);
+  const bool taken = merges_->Run([this, loop = loop_, artifacts = artifacts_, id = attempt.id(), shards,
+                                  max_shard_bytes = max_shard_bytes_] {
+    auto files = AssembleCheckpoint(*artifacts, id, shards, max_shard_bytes);
     loop->Post([this, id, files = std::move(files)] { OnAssembled(id, files); });
   });
   if (!taken) attempt.Fail(PlainFailure(TooMuch()));
@@ -141,8 +144,9 @@ void Scheduler::OnTrained(Attempt& attempt, const std::vector<v1::Finished>& res
   LiveJob* job = JobOf(attempt.id());
   if (job == nullptr) return;
   // As above.
-  const bool taken = merges_->Run([this, loop = loop_, artifacts = artifacts_, id = attempt.id(), results] {
-    auto model = JoinResults(*artifacts, results);
+  const bool taken = merges_->Run([this, loop = loop_, artifacts = artifacts_, id = attempt.id(), results,
+                                  max_shard_bytes = max_shard_bytes_] {
+    auto model = JoinResults(*artifacts, id, results, max_shard_bytes);
     loop->Post([this, id, model = std::move(model)] { OnModel(id, model); });
   });
   if (!taken) return attempt.Fail(PlainFailure(TooMuch()));
@@ -169,8 +173,10 @@ void Scheduler::OnFinished(Attempt& attempt, const std::vector<v1::Finished>& fi
     for (v1::Finished& result : results) result.clear_model();
   }
   // As above.
-  const bool taken = merges_->Run([this, loop = loop_, artifacts = artifacts_, id = attempt.id(), results] {
-    auto files = JoinResults(*artifacts, results);
+  const bool taken = merges_->Run([this, loop = loop_, artifacts = artifacts_, id = attempt.id(), results,
+                                  max_shard_bytes = max_shard_bytes_] {
+    auto files = JoinResults(*artifacts, id, results, max_shard_bytes);
+    if (files.ok()) RemoveParts(*artifacts, id);
     loop->Post([this, id, files = std::move(files)] { OnResults(id, files); });
   });
   if (!taken) attempt.Fail(PlainFailure(TooMuch()));
@@ -209,6 +215,7 @@ void Scheduler::OnFailed(Attempt& attempt, const v1::Failure& failure) {
 void Scheduler::Fail(LiveJob& job, const v1::Failure& failure) {
   *job.job().mutable_failure() = failure;
   LetLeave(job);
+  DropParts(job);
   const std::string actor = failure.worker().empty() ? "orchestrator" : failure.worker();
   Apply(job, JobEvent::kFail, actor, failure.message()).IgnoreError();
 }
@@ -222,6 +229,13 @@ void Scheduler::LetLeave(const LiveJob& job) {
     const bool let_go = worker->attempt.job().empty();
     if (let_go || SameAttempt(worker->attempt, job.attempt->id())) cluster_->GrantLeave(*worker);
   }
+}
+
+// After the checkpoints that are whole already. What a worker leaves later, or finds no place in the queue, goes at the
+// next start.
+void Scheduler::DropParts(const LiveJob& job) {
+  if (job.attempt == nullptr) return;
+  merges_->Run([artifacts = artifacts_, id = job.attempt->id()] { RemoveParts(*artifacts, id); });
 }
 
 // A change that the transition table refuses here is a fault of this program; the job stays as it is.
@@ -248,6 +262,7 @@ absl::StatusOr<v1::Job> Scheduler::Cancel(std::string_view id) {
   GPIPE_ASSIGN_OR_RETURN(LiveJob * job, FindForClient(id, JobEvent::kCancel));
   if (job->attempt != nullptr) job->attempt->Abort("the job was cancelled");
   LetLeave(*job);
+  DropParts(*job);
   GPIPE_RETURN_IF_ERROR(Apply(*job, JobEvent::kCancel, "client", "cancelled"));
   return book_->Get(id);
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/safetensors/shard_names.h"
 #include "orchestrator/artifacts/artifact_store.h"
 #include "orchestrator/cluster/background.h"
 #include "orchestrator/cluster/cluster.h"
@@ -40,7 +41,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
     Profiler* profiler;
     PlanMaker* planner;
     ArtifactStore* artifacts;
-    Background* merges;  // For joining what workers uploaded.
+    Background* merges;  // For joining what workers handed over.
+    int64_t max_shard_bytes = safetensors::kMaxShardBytes;  // Of a model or checkpoint in one file.
   };
   // All parts must outlive the scheduler. It makes itself the cluster's listener.
   explicit Scheduler(const Parts& parts);
@@ -115,6 +117,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   absl::Status Apply(LiveJob& job, JobEvent event, std::string_view actor, std::string_view message);
   void Fail(LiveJob& job, const v1::Failure& failure);
   void LetLeave(const LiveJob& job);
+  void DropParts(const LiveJob& job);
   void OnAssembled(const v1::AttemptId& attempt, absl::StatusOr<CheckpointFiles> files);
   void OnModel(const v1::AttemptId& attempt, const absl::StatusOr<std::vector<v1::ResultFile>>& model);
   void OnResults(const v1::AttemptId& attempt, absl::StatusOr<std::vector<v1::ResultFile>> results);
@@ -127,6 +130,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   PlanMaker* const planner_;
   ArtifactStore* const artifacts_;
   Background* const merges_;
+  const int64_t max_shard_bytes_;
   LinkMeter links_;
   bool scheduled_ = false;
   bool closed_ = false;

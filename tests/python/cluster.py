@@ -50,11 +50,11 @@ def write_spec(folder: pathlib.Path, spec: dict) -> pathlib.Path:
 class Cluster:
     """One orchestrator and its workers."""
 
-    def __init__(self, folder: pathlib.Path, lease_millis=2000, environment=None):
+    def __init__(self, folder: pathlib.Path, lease_millis=2000, environment=None, arguments=()):
         self.folder, self.lease_millis = pathlib.Path(folder), lease_millis
         self.folder.mkdir(parents=True, exist_ok=True)
         self.workers: dict[str, subprocess.Popen] = {}
-        self.environment = environment or {}  # Of the orchestrator.
+        self.environment, self.arguments = environment or {}, arguments  # Of the orchestrator.
         self.orchestrator = None
         self.address = None
         self.start_orchestrator()
@@ -65,7 +65,7 @@ class Cluster:
         self.orchestrator = subprocess.Popen(
             [str(BIN / "gpipe-orchestrator"), "--listen", f"127.0.0.1:{port}", "--state-dir", str(self.folder / "state"),
              "--lease-millis", str(self.lease_millis), "--heartbeat-millis", str(self.lease_millis // 5),
-             "--ready-fd", str(write)], pass_fds=[write], stdout=log, stderr=log,
+             "--ready-fd", str(write), *map(str, self.arguments)], pass_fds=[write], stdout=log, stderr=log,
             env=dict(os.environ, **self.environment))
         os.close(write)
         with os.fdopen(read) as ready:

@@ -130,3 +130,74 @@ def test_kill_9_of_the_orchestrator_while_it_joins_a_checkpoint(fresh_cluster, c
     fresh_cluster.pull(job, tmp_path / "restarted")
     check_whole_checkpoints(tmp_path / "restarted", list(range(8, 401, 8)))
     check_same(tmp_path / "restarted", expected)
+
+
+@pytest.fixture
+def small_files(tmp_path):
+    """A cluster whose files have few tensors. w0 leaves its parts where the orchestrator has its files, w1 sends them."""
+    limit = ["--max-shard-bytes", "1200"]
+    running = Cluster(tmp_path / "small", arguments=limit)
+    try:
+        running.start_worker("w0", arguments=[*limit, "--artifacts-dir", running.folder / "state" / "artifacts"])
+        running.start_worker("w1", arguments=limit)
+        running.wait_idle(2)
+        yield running
+    finally:
+        running.stop()
+
+
+def load_indexed(folder: pathlib.Path) -> dict[str, torch.Tensor]:
+    """As Hugging Face's loaders do it: by the index, which leaves no tensor of a file out."""
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    files = {name: load_file(folder / name) for name in set(index["weight_map"].values())}
+    assert sorted(name for tensors in files.values() for name in tensors) == sorted(index["weight_map"])
+    tensors = {name: files[file][name] for name, file in index["weight_map"].items()}
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors.values())
+    count = len(files)
+    assert sorted(files) == [f"model-{k:05}-of-{count:05}.safetensors" for k in range(1, count + 1)]
+    return tensors
+
+
+def check_same_weights(tensors: dict[str, torch.Tensor], expected: pathlib.Path):
+    theirs = load_file(expected / "model.safetensors")
+    assert tensors.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.equal(tensors[name], tensor), name
+
+
+def test_results_in_several_files_are_resumed_from_and_used_as_weights(small_files, cluster, straight, tmp_path):
+    spec = write_spec(tmp_path, training_spec("several", workers=2, steps=40))
+    several = small_files.run(spec, tmp_path / "several")
+    assert not (several / "model.safetensors").exists()
+    assert len(load_indexed(several)) == 6 and len(list(several.glob("model-*"))) > 2
+    check_same_weights(load_indexed(several), straight)
+    check_whole_checkpoints(several, [8, 16, 24, 32, 40])
+    assert json.loads((several / "checkpoints" / "16" / "manifest.json").read_text())["format_version"] == 2
+    assert not list(staging(small_files).iterdir())
+
+    # By a folder, on a cluster that makes one file of it, and by a job's name.
+    folder = cluster.run(spec, tmp_path / "folder", "--resume", several / "checkpoints" / "16")
+    check_same(folder, straight, first=16)
+    part = small_files.wait(small_files.submit(write_spec(tmp_path, training_spec("part", workers=2, steps=24))))
+    again = small_files.run(spec, tmp_path / "again", "--resume", part["id"])
+    assert curve(again) == curve(straight)[24:]
+    check_same_weights(load_indexed(again), straight)
+
+    losses = []
+    for weights in (several / "model.safetensors.index.json", straight / "model.safetensors"):
+        begun = training_spec(f"from-{weights.parent.name}", workers=2, steps=8)
+        begun["model"]["weights"] = str(weights)
+        losses.append(curve(cluster.run(write_spec(tmp_path, begun), tmp_path / begun["name"])))
+    assert losses[0] == losses[1] and losses[0] != curve(straight)[:8]
+
+
+def test_a_checkpoint_of_several_files_that_lacks_one_is_refused(small_files, tmp_path):
+    spec = write_spec(tmp_path, training_spec("lacking", workers=2, steps=16))
+    checkpoint = small_files.run(spec, tmp_path / "out") / "checkpoints" / "8"
+    parts = sorted(checkpoint.glob("model-*"))
+    parts[0].write_bytes(parts[1].read_bytes())
+    refused = gpipe("job", "submit", spec, "--resume", checkpoint, address=small_files.address, check=False)
+    assert refused.returncode == 2 and f"resume_files.files[{parts[0].name}]" in refused.stderr, refused.stderr
+    parts[0].unlink()
+    refused = gpipe("job", "submit", spec, "--resume", checkpoint, address=small_files.address, check=False)
+    assert refused.returncode != 0 and parts[0].name in refused.stderr, refused.stderr

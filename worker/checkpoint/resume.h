@@ -1,21 +1,45 @@
 #ifndef GPIPE_WORKER_CHECKPOINT_RESUME_H_
 #define GPIPE_WORKER_CHECKPOINT_RESUME_H_
 
-#include <filesystem>
+#include <map>
+#include <cstddef>
+#include <map>
+#include <string>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/checkpoint/ranged_file.h"
 #include "worker/stage/optimizer.h"
 #include "worker/stage/stage.h"
 
 namespace gpipe::worker {
 
-// Copies the parameters and buffers of a checkpoint into live ones of the same name, type and shape. Only the tensors
-// this worker has are read. NOT_FOUND or INVALID_ARGUMENT names the tensor and the file.
-absl::Status LoadModel(const std::filesystem::path& file, const std::vector<NamedTensor>& state);
+// The files with a checkpoint's model or optimizer, of which only the headers and the ranges of this worker's tensors
+// are read. Used by one thread.
+class CheckpointTensors {
+ public:
+  // INVALID_ARGUMENT: one is no good safetensors file, or a name is in two of them.
+  static absl::StatusOr<CheckpointTensors> Open(std::vector<RangedFile> files);
 
-// The same for the optimizer's state.
-absl::Status LoadOptimizer(const std::filesystem::path& file, Optimizer& optimizer);
+  // Fills live parameters and buffers with the tensors of the same name, type and shape. NOT_FOUND or INVALID_ARGUMENT
+  // names the tensor.
+  absl::Status LoadModel(const std::vector<NamedTensor>& state, TensorLoader& loader) const;
+
+  // The same for the optimizer's state, of which there may be none.
+  absl::Status LoadOptimizer(Optimizer& optimizer) const;
+
+ private:
+  struct Place {
+    size_t file = 0;
+    safetensors::TensorInfo info;
+  };
+
+  // REQUIRES: each of them has a place.
+  absl::Status Load(const std::vector<NamedTensor>& tensors, TensorLoader& loader) const;
+
+  std::vector<RangedFile> files_;
+  std::map<std::string, Place> places_;
+};
 
 }  // namespace gpipe::worker
 

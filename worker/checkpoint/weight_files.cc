@@ -1,6 +1,5 @@
 #include "worker/checkpoint/weight_files.h"
 
-#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -18,8 +17,6 @@ namespace {
 
 using safetensors::TensorInfo;
 
-constexpr uint64_t kLengthBytes = 8;  // Before the header.
-
 absl::Status About(const std::string& path, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
 }
@@ -28,25 +25,6 @@ template <typename Shape>
 std::string Describe(absl::string_view dtype, const Shape& shape) {
   return absl::StrCat(dtype, " [", absl::StrJoin(shape, ", "), "]");
 }
-
-absl::StatusOr<std::string> ReadStart(const RangedFile& file, uint64_t size) {
-  std::string bytes(std::min(size, file.size), '\0');
-  GPIPE_RETURN_IF_ERROR(file.read(0, absl::MakeSpan(bytes)));
-  return bytes;
-}
-
-absl::StatusOr<safetensors::Header> ReadHeaderOf(const RangedFile& file) {
-  GPIPE_ASSIGN_OR_RETURN(const std::string start, ReadStart(file, kLengthBytes));
-  GPIPE_ASSIGN_OR_RETURN(const uint64_t size, safetensors::HeaderBytes(start, file.size));
-  GPIPE_ASSIGN_OR_RETURN(const std::string header, ReadStart(file, size));
-  return safetensors::ParseHeader(header, file.size);
-}
-
-// A live tensor, and where its values are.
-struct Wanted {
-  const NamedTensor* live = nullptr;
-  TensorInfo stored;
-};
 
 class WeightFiles {
  public:
@@ -70,7 +48,9 @@ class WeightFiles {
       GPIPE_ASSIGN_OR_RETURN(const TensorInfo stored, Find(*name, live));
       wanted[file_of_.at(*name)].push_back({&live, stored});
     }
-    for (auto& [path, tensors] : wanted) GPIPE_RETURN_IF_ERROR(LoadFrom(path, tensors));
+    for (auto& [path, tensors] : wanted) {
+      GPIPE_RETURN_IF_ERROR(LoadRanges(files_.at(path).file, path, std::move(tensors), loader_));
+    }
     return absl::OkStatus();
   }
 
@@ -124,20 +104,6 @@ class WeightFiles {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": ", name, " is ", Describe(stored.dtype_name, stored.shape), ", the model's is ",
                      Describe(AbslView(safetensors::DtypeName(type)), live.tensor.sizes())));
-  }
-
-  // In the order in which they lie in the file.
-  absl::Status LoadFrom(const std::string& path, std::vector<Wanted>& tensors) {
-    std::ranges::sort(tensors, {}, [](const Wanted& wanted) { return wanted.stored.begin; });
-    const ReadBytes& read = files_.at(path).file.read;
-    for (const Wanted& wanted : tensors) {
-      const auto from_tensor = [&](uint64_t offset, absl::Span<char> data) {
-        return read(wanted.stored.begin + offset, data);
-      };
-      const absl::Status filled = loader_.Fill(wanted.live->tensor, ToScalarType(wanted.stored.dtype), from_tensor);
-      if (!filled.ok()) return About(absl::StrCat(path, ": ", wanted.live->name), filled);
-    }
-    return absl::OkStatus();
   }
 
   const v1::Model& model_;

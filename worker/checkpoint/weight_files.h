@@ -1,7 +1,6 @@
 #ifndef GPIPE_WORKER_CHECKPOINT_WEIGHT_FILES_H_
 #define GPIPE_WORKER_CHECKPOINT_WEIGHT_FILES_H_
 
-#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -9,16 +8,11 @@
 #include "absl/status/statusor.h"
 #include "gpipe/v1/job_spec.pb.h"
 #include "gpipe/v1/plan.pb.h"
+#include "worker/checkpoint/ranged_file.h"
 #include "worker/data/tensor_loader.h"
 #include "worker/stage/stage.h"
 
 namespace gpipe::worker {
-
-// A file of which ranges can be read, wherever it is.
-struct RangedFile {
-  uint64_t size = 0;
-  ReadBytes read;
-};
 
 // Opens a file that the spec names.
 using OpenRanged = std::function<absl::StatusOr<RangedFile>(const std::string& path_in_spec)>;

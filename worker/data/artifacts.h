@@ -25,6 +25,12 @@ class Artifacts {
   // Sends the file unless it is there already.
   virtual absl::StatusOr<v1::ArtifactRef> Upload(const std::filesystem::path& path) = 0;
 
+  // The same of a file that is hashed already. DATA_LOSS: it is not what `ref` says.
+  virtual absl::Status UploadHashed(const v1::ArtifactRef& ref, const std::filesystem::path& path) = 0;
+
+  // The orchestrator's folder, where this worker may write to it (common/artifacts/local_store.h); none otherwise.
+  virtual std::optional<std::filesystem::path> WritableFolder() { return std::nullopt; }
+
   // Where the content is on this machine, to be read only and not to be kept; none when it must be fetched.
   // FAILED_PRECONDITION names a user's file that is not what it was when it was submitted.
   virtual absl::StatusOr<std::optional<std::filesystem::path>> Find(const v1::ArtifactRef& ref) = 0;

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
 #include "common/status_macros.h"
+#include "worker/data/tensor_writer.h"
 #include "worker/torch_status.h"
 
 namespace gpipe::worker {
@@ -40,10 +41,6 @@ absl::StatusOr<void*> Map(const std::filesystem::path& path, size_t& size) {
   ::close(fd);
   if (data == MAP_FAILED) return ErrnoStatus(error, "cannot map", path);
   return data;
-}
-
-std::string_view Bytes(const at::Tensor& tensor) {
-  return {static_cast<const char*>(tensor.const_data_ptr()), static_cast<size_t>(tensor.nbytes())};
 }
 
 }  // namespace
@@ -101,23 +98,8 @@ absl::StatusOr<at::Tensor> TensorFile::Get(const std::string& name) const {
 }
 
 absl::Status WriteTensorFile(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors) {
-  std::vector<std::pair<std::string, safetensors::TensorInfo>> entries;
-  for (const NamedTensor& named : tensors) {
-    safetensors::TensorInfo info;
-    info.dtype = ToDataType(named.tensor.scalar_type());
-    info.shape = named.tensor.sizes().vec();
-    if (info.dtype == v1::DATA_TYPE_UNSPECIFIED) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path.string(), ": tensor '", named.name, "' has a type that the file format lacks"));
-    }
-    entries.emplace_back(named.name, std::move(info));
-  }
   GPIPE_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
-  GPIPE_RETURN_IF_ERROR(file.Append(safetensors::BuildHeader(entries)));
-  for (const NamedTensor& named : tensors) {
-    GPIPE_RETURN_IF_ERROR(
-        CatchTorch([&] { return file.Append(Bytes(named.tensor.detach().to(at::kCPU).contiguous())); }));
-  }
+  GPIPE_RETURN_IF_ERROR(WriteTensors(tensors, [&file](std::string_view bytes) { return file.Append(bytes); }));
   return file.Commit();
 }
 

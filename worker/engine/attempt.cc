@@ -4,13 +4,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/artifacts/parts.h"
 #include "common/plan/convert.h"
 #include "common/plan/evaluation.h"
 #include "common/plan/shape.h"
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
-#include "worker/checkpoint/resume.h"
-#include "worker/checkpoint/shard_writer.h"
 #include "worker/checkpoint/weight_files.h"
 #include "worker/engine/action_executor.h"
 #include "worker/engine/own_failure.h"
@@ -107,13 +106,13 @@ absl::Status Attempt::OpenArchive() {
 }
 
 absl::Status Attempt::LoadState() {
+  TensorLoader loader(environment_.device);
   if (!assignment_.resume_model().empty()) {
-    GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, environment_.cache.Fetch(assignment_.resume_model(0)));
-    return LoadModel(file, stages_->State());
+    GPIPE_ASSIGN_OR_RETURN(const CheckpointTensors saved, OpenCheckpoint(assignment_.resume_model()));
+    return saved.LoadModel(stages_->State(), loader);
   }
   const v1::Model& model = assignment_.spec().model();
   if (model.weights().empty()) return absl::OkStatus();
-  TensorLoader loader(environment_.device);
   return LoadWeights(
       model, assignment_.plan(), stages_->State(), [this](const std::string& path) { return OpenRanges(path); },
       loader);
@@ -129,8 +128,8 @@ absl::Status Attempt::CreateOptimizer() {
   GPIPE_ASSIGN_OR_RETURN(optimizer_, Optimizer::Create(assignment_.spec().train().optimizer(),
                                                        stages_->TrainableParameters(), environment_.device));
   if (assignment_.resume_optimizer().empty()) return absl::OkStatus();
-  GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path file, environment_.cache.Fetch(assignment_.resume_optimizer(0)));
-  return LoadOptimizer(file, *optimizer_);
+  GPIPE_ASSIGN_OR_RETURN(const CheckpointTensors saved, OpenCheckpoint(assignment_.resume_optimizer()));
+  return saved.LoadOptimizer(*optimizer_);
 }
 
 absl::Status Attempt::CreateOutput() {
@@ -201,12 +200,11 @@ absl::Status Attempt::SaveCheckpoint(const TrainingState& copy, const std::stop_
     v1::CheckpointShard& shard = *message.mutable_checkpoint_shard();
     *shard.mutable_attempt() = assignment_.attempt();
     shard.set_step(copy.step);
-    GPIPE_ASSIGN_OR_RETURN(*shard.add_model(), UploadShard("checkpoint-model.safetensors", copy.model,
-                                                           environment_.folder, environment_.artifacts));
+    const ShardOptions options = OptionsFor(copy.step, stop);
+    GPIPE_ASSIGN_OR_RETURN(*shard.mutable_model(), WriteShards(copy.model, options, environment_.artifacts));
     GPIPE_RETURN_IF_ERROR(beacon_.Pass(failpoint::kCheckpointWrite, copy.step));
     if (stop.stop_requested()) return absl::CancelledError("the attempt was aborted");
-    GPIPE_ASSIGN_OR_RETURN(*shard.add_optimizer(), UploadShard("checkpoint-optimizer.safetensors", copy.optimizer,
-                                                               environment_.folder, environment_.artifacts));
+    GPIPE_ASSIGN_OR_RETURN(*shard.mutable_optimizer(), WriteShards(copy.optimizer, options, environment_.artifacts));
     environment_.sink.Send(std::move(message));
     return absl::OkStatus();
   };
@@ -217,7 +215,7 @@ absl::Status Attempt::SaveCheckpoint(const TrainingState& copy, const std::stop_
 
 absl::Status Attempt::StoreModel() {
   beacon_.activity.Set(v1::PHASE_FINISHING, first_stage_);
-  GPIPE_RETURN_IF_ERROR(OwnFailure(UploadModel()));
+  GPIPE_RETURN_IF_ERROR(OwnFailure(WriteModel()));
   v1::WorkerMessage message;
   *message.mutable_trained()->mutable_attempt() = assignment_.attempt();
   *message.mutable_trained()->mutable_model() = model_;
@@ -225,9 +223,9 @@ absl::Status Attempt::StoreModel() {
   return absl::OkStatus();
 }
 
-absl::Status Attempt::UploadModel() {
-  GPIPE_ASSIGN_OR_RETURN(*model_.Add(),
-                         UploadShard("model.safetensors", FinalState(), environment_.folder, environment_.artifacts));
+absl::Status Attempt::WriteModel() {
+  GPIPE_ASSIGN_OR_RETURN(model_, WriteShards(FinalState(), OptionsFor(std::nullopt, beacon_.control.stop_token()),
+                                             environment_.artifacts));
   return absl::OkStatus();
 }
 
@@ -242,10 +240,21 @@ absl::StatusOr<v1::Finished> Attempt::Finish() {
                            environment_.artifacts.Upload(environment_.folder / "outputs.safetensors"));
   }
   if (assignment_.spec().has_train()) {
-    if (model_.empty()) GPIPE_RETURN_IF_ERROR(UploadModel());
+    if (model_.empty()) GPIPE_RETURN_IF_ERROR(WriteModel());
     *finished.mutable_model() = model_;
   }
   return finished;
+}
+
+ShardOptions Attempt::OptionsFor(std::optional<int64_t> step, std::stop_token stop) const {
+  ShardOptions options{.max_shard_bytes = environment_.max_shard_bytes,
+                       .scratch = environment_.folder,
+                       .stop = std::move(stop)};
+  if (const auto artifacts = environment_.artifacts.WritableFolder()) {
+    const v1::AttemptId& id = assignment_.attempt();
+    options.parts = step ? CheckpointParts(*artifacts, id, *step) : FinalParts(*artifacts, id);
+  }
+  return options;
 }
 
 // Under all its names, so that load_state_dict(strict=True) takes it.
@@ -284,11 +293,21 @@ absl::StatusOr<v1::ArtifactRef> Attempt::RefOf(const std::string& path_in_spec) 
 
 absl::StatusOr<RangedFile> Attempt::OpenRanges(const std::string& path_in_spec) {
   GPIPE_ASSIGN_OR_RETURN(const v1::ArtifactRef ref, RefOf(path_in_spec));
+  return RangesOf(ref);
+}
+
+RangedFile Attempt::RangesOf(const v1::ArtifactRef& ref) {
   return RangedFile{static_cast<uint64_t>(ref.size()),
                     [this, ref](uint64_t offset, absl::Span<char> data) -> absl::Status {
                       GPIPE_RETURN_IF_ERROR(beacon_.control.status());  // Loading takes long, and may be in vain.
                       return environment_.ranges.Read(ref, static_cast<int64_t>(offset), data);
                     }};
+}
+
+absl::StatusOr<CheckpointTensors> Attempt::OpenCheckpoint(const Refs& refs) {
+  std::vector<RangedFile> files;
+  for (const v1::ArtifactRef& ref : refs) files.push_back(RangesOf(ref));
+  return CheckpointTensors::Open(std::move(files));
 }
 
 absl::StatusOr<std::filesystem::path> Attempt::LocalPath(const std::string& path_in_spec) {

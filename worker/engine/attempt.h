@@ -12,6 +12,8 @@
 #include "absl/status/statusor.h"
 #include "gpipe/v1/worker_session.pb.h"
 #include "worker/checkpoint/checkpoint_writer.h"
+#include "worker/checkpoint/resume.h"
+#include "worker/checkpoint/shard_writer.h"
 #include "worker/checkpoint/weight_files.h"
 #include "worker/comm/connect.h"
 #include "worker/data/artifacts.h"
@@ -43,9 +45,10 @@ class Attempt {
     Connector connect;
     FileCache& cache;
     Artifacts& artifacts;
-    RangeCache& ranges;  // For what is read of archives and weights.
+    RangeCache& ranges;  // For what is read of archives, weights and checkpoints.
     MessageSink& sink;
     SharedFiles shared = SharedFiles();
+    int64_t max_shard_bytes = safetensors::kMaxShardBytes;  // Of models and checkpoints.
   };
 
   Attempt(const Environment& environment, v1::Assignment assignment, const Beacon& beacon);
@@ -53,7 +56,7 @@ class Attempt {
   Attempt(const Attempt&) = delete;
   Attempt& operator=(const Attempt&) = delete;
 
-  // Fetches files (the archive and weights stay where they are, and are read as they are used), builds stages with
+  // Fetches files (the archive, weights and checkpoints stay where they are, and are read as they are used), builds stages with
   // their weights, the optimizer and the data source.
   absl::Status Prepare();
 
@@ -85,11 +88,15 @@ class Attempt {
   absl::Status SaveCheckpoint(const TrainingState& copy, const std::stop_token& stop);
   // All steps are done, and an evaluation is to come: what it may fail at must not cost the model.
   absl::Status StoreModel();
-  absl::Status UploadModel();
+  absl::Status WriteModel();
+  // Of its part of a checkpoint, or of the final model.
+  ShardOptions OptionsFor(std::optional<int64_t> step, std::stop_token stop) const;
   std::vector<NamedTensor> FinalState() const;
   std::filesystem::path TraceFile() const;
   absl::StatusOr<v1::ArtifactRef> RefOf(const std::string& path_in_spec) const;
   absl::StatusOr<RangedFile> OpenRanges(const std::string& path_in_spec);
+  RangedFile RangesOf(const v1::ArtifactRef& ref);
+  absl::StatusOr<CheckpointTensors> OpenCheckpoint(const Refs& refs);
   absl::StatusOr<std::filesystem::path> LocalPath(const std::string& path_in_spec);
 
   const Environment environment_;

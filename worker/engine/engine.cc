@@ -185,7 +185,8 @@ void Engine::Run(v1::Assignment assignment, AttemptControl& control) {
                                             artifacts_,
                                             ranges_,
                                             sink_,
-                                            SharedFiles(options_.shared_root)};
+                                            SharedFiles(options_.shared_root),
+                                            options_.max_shard_bytes};
   ranges_.Attend(control.stop_token(), [this](int64_t bytes) { activity_.AddBytes(bytes); });
   const auto leave = absl::MakeCleanup([this] { ranges_.Attend({}, nullptr); });
   Attempt attempt(environment, std::move(assignment), {activity_, failpoint_, control});

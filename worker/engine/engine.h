@@ -37,6 +37,7 @@ struct EngineOptions {
   std::filesystem::path trace_dir;          // Empty: no traces. Else a few rounds of each attempt are traced into it.
   // Of fetched files, what an attempt uses staying in any case; and as many of ranges of archives.
   int64_t cache_bytes = int64_t{64} << 30;
+  int64_t max_shard_bytes = safetensors::kMaxShardBytes;  // Of a file of a model or a checkpoint.
   Connector connect = Connect;
   Failpoint failpoint;
 };

@@ -1,12 +1,14 @@
 #include "worker/session/grpc_artifacts.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "common/artifacts/layout.h"
 #include "common/artifacts/local_store.h"
 #include "common/file.h"
 #include "common/link_or_copy.h"
@@ -51,6 +53,19 @@ TransferOptions GrpcArtifacts::Options() {
 
 absl::StatusOr<v1::ArtifactRef> GrpcArtifacts::Upload(const std::filesystem::path& path) {
   return UploadFile(connections_, path, Options());
+}
+
+absl::Status GrpcArtifacts::UploadHashed(const v1::ArtifactRef& ref, const std::filesystem::path& path) {
+  return gpipe::UploadHashed(connections_, ref, path, Options());
+}
+
+std::optional<std::filesystem::path> GrpcArtifacts::WritableFolder() {
+  struct stat info{};
+  const std::filesystem::path temporary = folder_ / kTemporaryFolder;
+  if (folder_.empty() || stat(temporary.c_str(), &info) != 0) return std::nullopt;
+  // The orchestrator could not move what another user has put there.
+  if (info.st_uid != geteuid() || access(temporary.c_str(), W_OK | X_OK) != 0) return std::nullopt;
+  return folder_;
 }
 
 absl::Status GrpcArtifacts::Download(const v1::ArtifactRef& ref, const std::filesystem::path& path) {

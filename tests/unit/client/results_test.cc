@@ -112,6 +112,26 @@ TEST_F(PullTest, OnlyAJobThatSucceededRemovesAnEarlierModel) {
   EXPECT_EQ(Read("checkpoints/mine"), "old");
 }
 
+TEST_F(PullTest, ShardsOfAnEarlierJobGoAndTheUsersOwnStay) {
+  job_.set_state(v1::Job::STATE_SUCCEEDED);
+  AddResult("model-00001-of-00001.safetensors", "old");
+  AddResult("model.safetensors.index.json", "old");
+  AddResult("checkpoints/20/model.safetensors.index.json", "old");
+  AddResult("checkpoints/10/model.safetensors.index.json", "old");
+  ASSERT_TRUE(Pull().ok());
+  std::ofstream(out() / "model-00001-of-00002.safetensors") << "mine";
+  job_.clear_results();
+  AddResult("model.safetensors", "new");
+  AddResult("checkpoints/20/model.safetensors", "new");
+  ASSERT_TRUE(Pull().ok());
+  EXPECT_EQ(Read("model.safetensors"), "new");
+  EXPECT_EQ(Read("model-00001-of-00001.safetensors"), "(missing)");
+  EXPECT_EQ(Read("model.safetensors.index.json"), "(missing)");
+  EXPECT_EQ(Read("checkpoints/20/model.safetensors.index.json"), "(missing)");
+  EXPECT_EQ(Read("checkpoints/10/model.safetensors.index.json"), "old");
+  EXPECT_EQ(Read("model-00001-of-00002.safetensors"), "mine");
+}
+
 TEST_F(PullTest, AManifestComesOnlyAfterWhatItDescribes) {
   AddResult("checkpoints/20/manifest.json", "manifest");
   v1::ResultFile& lost = *job_.add_results();

@@ -345,12 +345,29 @@ TEST_F(WeightCheckTest, ACheckpointToResumeFromIsOfTheModel) {
   const auto check = [&](const std::vector<TestTensor>& tensors) {
     AddFile("model.safetensors", tensors);
     CheckpointFiles checkpoint;
-    checkpoint.model = files_.at("model.safetensors");
+    checkpoint.files["model.safetensors"] = files_.at("model.safetensors");
     return CheckResume(checkpoint, *store_, layers_);
   };
   EXPECT_TRUE(check({Floats("0.weight", {3, 2}), Ints("0.count", {})}).ok());
   ExpectViolation(check({Floats("0.weight", {4, 2}), Ints("0.count", {})}), "resume",
                   "'0.weight' is F32 [4, 2], the model's is F32 [3, 2]");
+}
+
+TEST_F(WeightCheckTest, ACheckpointToResumeFromMayBeInSeveralFiles) {
+  AddFile("1", {Floats("0.weight", {3, 2})});
+  AddFile("2", {Ints("0.count", {})});
+  AddFile("3", {Ints("0.count", {})});
+  CheckpointFiles checkpoint;
+  checkpoint.files = {{"model-00001-of-00002.safetensors", files_.at("1")},
+                      {"model-00002-of-00002.safetensors", files_.at("2")},
+                      {"optimizer.safetensors", files_.at("3")}};
+  EXPECT_TRUE(CheckResume(checkpoint, *store_, layers_).ok());
+  checkpoint.files["model-00003-of-00003.safetensors"] = files_.at("3");
+  ExpectViolation(CheckResume(checkpoint, *store_, layers_), "resume",
+                  "'0.count' is in two of the checkpoint's files");
+  checkpoint.files.erase("model-00003-of-00003.safetensors");
+  checkpoint.files.erase("model-00001-of-00002.safetensors");
+  ExpectViolation(CheckResume(checkpoint, *store_, layers_), "resume", "there is no tensor '0.weight' in it");
 }
 
 TEST_F(WeightCheckTest, ATiedParameterNeedsOneOfItsNames) {

@@ -111,10 +111,9 @@ TEST_F(ArtifactStoreTest, LeftoversAreRemovedAtTheStartAndContentIsKept) {
 TEST_F(ArtifactStoreTest, AdoptMovesAFileIn) {
   std::filesystem::path path = store_->TemporaryPath();
   ASSERT_TRUE(WriteFileAtomically(path, "made here").ok());
-  auto ref = store_->Adopt(path);
-  ASSERT_TRUE(ref.ok()) << ref.status();
-  EXPECT_EQ(ref->sha256(), RefOf("made here").sha256());
-  EXPECT_EQ(Content(*ref), "made here");
+  const v1::ArtifactRef ref = RefOf("made here");
+  ASSERT_TRUE(store_->Adopt(path, ref).ok());
+  EXPECT_EQ(Content(ref), "made here");
   EXPECT_FALSE(std::filesystem::exists(path));
 }
 
@@ -122,22 +121,22 @@ TEST_F(ArtifactStoreTest, AdoptOfKnownContentKeepsOne) {
   v1::ArtifactRef known = Put("twice");
   std::filesystem::path path = store_->TemporaryPath();
   ASSERT_TRUE(WriteFileAtomically(path, "twice").ok());
-  ASSERT_TRUE(store_->Adopt(path).ok());
+  ASSERT_TRUE(store_->Adopt(path, known).ok());
   EXPECT_EQ(CountFiles(), 1);
   EXPECT_EQ(Content(known), "twice");
 }
 
 TEST_F(ArtifactStoreTest, AdoptAcrossFileSystemsCopies) {
   std::filesystem::path path = std::filesystem::path("/dev/shm") / folder_.path().filename();
-  ASSERT_TRUE(WriteFileAtomically(path, std::string(3 << 20, 'x')).ok());
-  auto ref = store_->Adopt(path);
-  ASSERT_TRUE(ref.ok()) << ref.status();
-  EXPECT_EQ(Content(*ref).size(), size_t{3} << 20);
+  const std::string content(3 << 20, 'x');
+  ASSERT_TRUE(WriteFileAtomically(path, content).ok());
+  ASSERT_TRUE(store_->Adopt(path, RefOf(content)).ok());
+  EXPECT_EQ(Content(RefOf(content)).size(), content.size());
   EXPECT_FALSE(std::filesystem::exists(path));
 }
 
 TEST_F(ArtifactStoreTest, AdoptOfNoFileIsNotFound) {
-  EXPECT_THAT(store_->Adopt(folder_.path() / "none").status(), HasCode(StatusCode::kNotFound));
+  EXPECT_THAT(store_->Adopt(folder_.path() / "none", RefOf("none")), HasCode(StatusCode::kNotFound));
 }
 
 TEST_F(ArtifactStoreTest, ManyThreadsMayStoreTheSameContent) {

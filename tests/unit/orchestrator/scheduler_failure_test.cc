@@ -320,7 +320,8 @@ class RestartTest : public AttemptFailureTest {
  protected:
   v1::ArtifactRef Put(const std::string& content) { return *parts_->artifacts->Put(content); }
   void AddCheckpoint(int64_t step) {
-    ASSERT_TRUE(parts_->store->AddCheckpoint(id_, {step, Put("manifest"), Put("model"), Put("optimizer")}).ok());
+    const FileMap files = {{"model.safetensors", Put("model")}, {"optimizer.safetensors", Put("optimizer")}};
+    ASSERT_TRUE(parts_->store->AddCheckpoint(id_, {step, Put("manifest"), files}).ok());
   }
 };
 

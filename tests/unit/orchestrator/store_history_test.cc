@@ -1,3 +1,5 @@
+#include "SQLiteCpp/SQLiteCpp.h"
+#include "orchestrator/jobs/schema.h"
 #include "tests/unit/orchestrator/store_testing.h"
 
 namespace gpipe::orchestrator {
@@ -115,6 +117,54 @@ TEST_F(StoreHistoryTest, TheLatestCheckpointIsTheOneWithTheMostSteps) {
   EXPECT_TRUE(Same((*latest)->model, MakeRef('b', 2)));
   EXPECT_EQ(store_->GetJob("a")->job.checkpoint_step(), 30);
   EXPECT_FALSE(store_->LatestCheckpoint("b")->has_value());
+}
+
+TEST_F(StoreHistoryTest, ACheckpointOfTheSameStepReplacesAllFilesOfTheEarlierOne) {
+  const FileMap shards = {{"model-00001-of-00002.safetensors", MakeRef('d', 4)},
+                          {"model-00002-of-00002.safetensors", MakeRef('e', 5)},
+                          {"model.safetensors.index.json", MakeRef('f', 6)},
+                          {"optimizer.safetensors", MakeRef('c', 3)}};
+  ASSERT_TRUE(store_->AddCheckpoint("a", {20, MakeRef('a', 1), shards}).ok());
+  const auto latest = store_->LatestCheckpoint("a");
+  ASSERT_TRUE(latest.ok() && latest->has_value());
+  ASSERT_EQ((*latest)->files.size(), 4u);
+  EXPECT_TRUE(Same((*latest)->files.at("model-00002-of-00002.safetensors"), MakeRef('e', 5)));
+  EXPECT_EQ(store_->GetJob("a")->job.results_size(), 5);
+
+  ASSERT_TRUE(store_->AddCheckpoint("a", MakeCheckpoint(200)).ok());
+  ASSERT_TRUE(store_->AddCheckpoint("a", MakeCheckpoint(20)).ok());
+  std::vector<std::string> paths;
+  const StoredJob stored = *store_->GetJob("a");
+  for (const v1::ResultFile& file : stored.job.results()) paths.push_back(file.path());
+  EXPECT_THAT(paths, ElementsAre("checkpoints/20/manifest.json", "checkpoints/20/model.safetensors",
+                                 "checkpoints/20/optimizer.safetensors", "checkpoints/200/manifest.json",
+                                 "checkpoints/200/model.safetensors", "checkpoints/200/optimizer.safetensors"));
+}
+
+TEST_F(StoreHistoryTest, CheckpointsOfADatabaseFromBeforeTheyHadSeveralFilesAreKept) {
+  store_.reset();
+  std::filesystem::remove(folder_.path() / "gpipe.db");
+  {
+    SQLite::Database old((folder_.path() / "gpipe.db").string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+    ASSERT_TRUE(Migrate(old, 2).ok());
+    old.exec(
+        "INSERT INTO jobs (sequence, id, fingerprint, create_time_nanos, state, spec, message)"
+        " VALUES (1, 'old', 'f', 0, 1, x'', x'');"
+        "INSERT INTO checkpoints VALUES (1, 20, 'aa', 1, 'bb', 2, 'cc', 3);"
+        "INSERT INTO resumes VALUES (1, 7, 'dd', 4, 'ee', 5, 'ff', 6)");
+  }
+  Reopen();
+  const auto latest = store_->LatestCheckpoint("old");
+  ASSERT_TRUE(latest.ok() && latest->has_value()) << latest.status();
+  EXPECT_EQ((*latest)->manifest.sha256(), "aa");
+  EXPECT_EQ((*latest)->files.at("model.safetensors").sha256(), "bb");
+  EXPECT_EQ((*latest)->files.at("optimizer.safetensors").size(), 3);
+  const auto job = store_->GetJob("old");
+  ASSERT_TRUE(job.ok() && job->resume.has_value()) << job.status();
+  EXPECT_EQ(job->resume->step, 7);
+  EXPECT_EQ(job->resume->files.at("model.safetensors").sha256(), "ee");
+  EXPECT_EQ(job->resume->files.at("optimizer.safetensors").size(), 6);
+  ASSERT_TRUE(store_->AddCheckpoint("old", MakeCheckpoint(20)).ok());
 }
 
 TEST_F(StoreHistoryTest, ResultsAreThoseAddedAndTheFilesOfCheckpoints) {

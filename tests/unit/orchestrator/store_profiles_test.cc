@@ -1,5 +1,6 @@
 #include "SQLiteCpp/SQLiteCpp.h"
 #include "absl/strings/str_cat.h"
+#include "orchestrator/jobs/schema.h"
 #include "tests/unit/orchestrator/store_testing.h"
 
 namespace gpipe::orchestrator {
@@ -54,9 +55,10 @@ TEST_F(StoreProfilesTest, OnlyTheNewestAreKept) {
 
 TEST_F(StoreProfilesTest, ADatabaseFromBeforeGetsTheirTable) {
   store_.reset();
+  std::filesystem::remove(folder_.path() / "gpipe.db");
   {
-    SQLite::Database old((folder_.path() / "gpipe.db").string(), SQLite::OPEN_READWRITE);
-    old.exec("DROP TABLE profiles; PRAGMA user_version = 1");
+    SQLite::Database old((folder_.path() / "gpipe.db").string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+    ASSERT_TRUE(Migrate(old, 1).ok());
   }
   Reopen();
   EXPECT_TRUE(store_->AddProfile("a", "k", Profile(1)).ok());

@@ -4,6 +4,8 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "common/artifacts/file_hash.h"
+#include "common/artifacts/parts.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/unit/worker/test_cluster.h"
@@ -128,24 +130,17 @@ TEST(Engine, InferenceKeepsTheOrderOfSamplesWhateverTheCut) {
   }
 }
 
-TEST(Engine, ResumesWithTheCurveOfAnUninterruptedRunOnAnotherCut) {
-  v1::JobSpec spec = TrainingSpec(10, v1::CHECKPOINT_ALWAYS);
-  spec.mutable_train()->set_checkpoint_every(4);
-  const TrainingResult straight = Train(spec, kWhole);
-
-  TestCluster cluster(3);
+// The losses of steps 4 to 9 on two workers, from the checkpoint that three workers made in their files.
+std::vector<double> LossesOfResumedRun(TestCluster& cluster, const v1::JobSpec& spec, int* files) {
   cluster.Prepare(spec, kThree);
   cluster.GrantAll();
   cluster.Finish();
-  std::vector<v1::ArtifactRef> models, optimizers;
-  for (const v1::CheckpointShard& shard : cluster.Shards(4)) {
-    models.push_back(shard.model(0));
-    optimizers.push_back(shard.optimizer(0));
-  }
-  ASSERT_EQ(models.size(), 3u);
   v1::Assignment resume;
-  *resume.add_resume_model() = cluster.Merge(models);
-  *resume.add_resume_optimizer() = cluster.Merge(optimizers);
+  for (const v1::CheckpointShard& shard : cluster.Shards(4)) {
+    resume.mutable_resume_model()->MergeFrom(shard.model());
+    resume.mutable_resume_optimizer()->MergeFrom(shard.optimizer());
+  }
+  *files = resume.resume_model_size();
   v1::Plan plan = MakePlan(spec, kTwo);
   plan.mutable_timeline()->set_first_step(4);
   cluster.Prepare(spec, plan, 2, resume);
@@ -155,7 +150,41 @@ TEST(Engine, ResumesWithTheCurveOfAnUninterruptedRunOnAnotherCut) {
   for (const v1::RoundDone& round : cluster.Rounds(1)) {
     if (round.has_loss()) losses.push_back(round.loss());
   }
-  EXPECT_EQ(losses, std::vector<double>(straight.losses.begin() + 4, straight.losses.end()));
+  return losses;
+}
+
+TEST(Engine, ResumesWithTheCurveOfAnUninterruptedRunOnAnotherCut) {
+  v1::JobSpec spec = TrainingSpec(10, v1::CHECKPOINT_ALWAYS);
+  spec.mutable_train()->set_checkpoint_every(4);
+  const TrainingResult straight = Train(spec, kWhole);
+  const std::vector<double> expected(straight.losses.begin() + 4, straight.losses.end());
+  int files = 0;
+  TestCluster cluster(3);
+  EXPECT_EQ(LossesOfResumedRun(cluster, spec, &files), expected);
+  EXPECT_EQ(files, 3);
+  TestCluster in_shards(3, {}, /*max_shard_bytes=*/1);
+  EXPECT_EQ(LossesOfResumedRun(in_shards, spec, &files), expected);
+  EXPECT_GT(files, 3) << "a file for each tensor";
+}
+
+TEST(Engine, PartsAreLeftWhereTheOrchestratorsFolderCanBeWrittenTo) {
+  const TemporaryFolder folder = *TemporaryFolder::Create("engine-test-parts");
+  v1::JobSpec spec = TrainingSpec(3, v1::CHECKPOINT_ALWAYS);
+  spec.mutable_train()->set_checkpoint_every(2);
+  TestCluster cluster(2);
+  cluster.artifacts().AllowWritingTo(folder.path());
+  cluster.Prepare(spec, kTwo);
+  cluster.GrantAll();
+  for (const v1::Finished& finished : cluster.Finish()) {
+    ASSERT_EQ(finished.model_size(), 1);
+    const auto path = FinalParts(folder.path(), cluster.attempt()) / finished.model(0).sha256();
+    EXPECT_EQ(HashFile(path)->ref.sha256(), finished.model(0).sha256());
+  }
+  for (const v1::CheckpointShard& shard : cluster.Shards(2)) {
+    const auto parts = CheckpointParts(folder.path(), cluster.attempt(), 2);
+    EXPECT_EQ(HashFile(parts / shard.model(0).sha256())->ref.size(), shard.model(0).size());
+    EXPECT_EQ(HashFile(parts / shard.optimizer(0).sha256())->ref.size(), shard.optimizer(0).size());
+  }
 }
 
 TEST(Engine, AbortWakesItWhereverItWaitsAndTheNextAttemptRuns) {

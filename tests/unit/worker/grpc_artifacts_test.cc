@@ -43,6 +43,13 @@ TEST_F(GrpcArtifactsTest, AFileOfThisMachineIsReadWhereItIs) {
   EXPECT_EQ(artifacts_.Read(ref, 8, absl::MakeSpan(data)).code(), absl::StatusCode::kDataLoss);
 }
 
+TEST_F(GrpcArtifactsTest, TheFolderCanBeWrittenToWhereItIsAnOrchestrators) {
+  EXPECT_EQ(artifacts_.WritableFolder(), std::nullopt);
+  std::filesystem::create_directory(folder_.path() / kTemporaryFolder);
+  EXPECT_EQ(artifacts_.WritableFolder(), folder_.path());
+  EXPECT_EQ(GrpcArtifacts(connections_).WritableFolder(), std::nullopt);
+}
+
 TEST_F(GrpcArtifactsTest, AFileOfThisMachineIsFound) {
   const v1::ArtifactRef ref = Put("0123456789");
   const auto found = artifacts_.Find(ref);

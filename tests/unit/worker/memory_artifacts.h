@@ -34,6 +34,22 @@ class MemoryArtifacts : public Artifacts {
     return Add(content);
   }
 
+  absl::Status UploadHashed(const v1::ArtifactRef& ref, const std::filesystem::path& path) override {
+    GPIPE_ASSIGN_OR_RETURN(const v1::ArtifactRef found, Upload(path));
+    const bool same = found.sha256() == ref.sha256() && found.size() == ref.size();
+    return same ? absl::OkStatus() : absl::DataLossError("the file is not what it is said to be");
+  }
+
+  // None, unless a test says so.
+  std::optional<std::filesystem::path> WritableFolder() override {
+    absl::MutexLock lock(&mutex_);
+    return writable_;
+  }
+  void AllowWritingTo(const std::filesystem::path& folder) {
+    absl::MutexLock lock(&mutex_);
+    writable_ = folder;
+  }
+
   // None is, unless a test says so.
   absl::StatusOr<std::optional<std::filesystem::path>> Find(const v1::ArtifactRef& ref) override {
     absl::MutexLock lock(&mutex_);
@@ -83,6 +99,7 @@ class MemoryArtifacts : public Artifacts {
   mutable absl::Mutex mutex_;
   std::map<std::string, std::string> contents_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::filesystem::path> here_ ABSL_GUARDED_BY(mutex_);
+  std::optional<std::filesystem::path> writable_ ABSL_GUARDED_BY(mutex_);
   int downloads_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t bytes_read_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Status lost_ ABSL_GUARDED_BY(mutex_);

@@ -10,13 +10,14 @@
 
 namespace gpipe::worker {
 
-TestCluster::TestCluster(int workers, const std::map<int, std::string>& failpoints)
+TestCluster::TestCluster(int workers, const std::map<int, std::string>& failpoints, int64_t max_shard_bytes)
     : folder_(*TemporaryFolder::Create("engine-test")), first_message_(workers, 0) {
   attempt_.set_job("test");
   for (int i = 0; i < workers; ++i) {
     sinks_.push_back(std::make_unique<RecordingSink>());
     EngineOptions options;
     options.work_dir = folder_.path() / std::to_string(i);
+    options.max_shard_bytes = max_shard_bytes;
     options.connect = [this, i](const CommOptions&, Rendezvous&) { return Connect(i); };
     if (failpoints.contains(i)) options.failpoint = *Failpoint::Parse(failpoints.at(i));
     engines_.push_back(*Engine::Create(std::move(options), artifacts_, *sinks_[i]));
@@ -158,22 +159,14 @@ std::map<std::string, std::string> TestCluster::Tensors(const std::vector<v1::Ar
   return tensors;
 }
 
-v1::ArtifactRef TestCluster::Merge(const std::vector<v1::ArtifactRef>& files) {
-  std::vector<std::filesystem::path> parts;
-  for (const v1::ArtifactRef& ref : files) {
-    parts.push_back(folder_.path() / ("part" + std::to_string(parts.size())));
-    EXPECT_TRUE(artifacts_.Download(ref, parts.back()).ok());
-  }
-  EXPECT_TRUE(safetensors::Merge(parts, folder_.path() / "merged").ok());
-  return *artifacts_.Upload(folder_.path() / "merged");
-}
-
 TrainingResult Train(const v1::JobSpec& spec, const Cut& cut) {
   TestCluster cluster(cut.workers());
   cluster.Prepare(spec, cut);
   cluster.GrantAll();
   std::vector<v1::ArtifactRef> models;
-  for (const v1::Finished& finished : cluster.Finish()) models.push_back(finished.model(0));
+  for (const v1::Finished& finished : cluster.Finish()) {
+    models.insert(models.end(), finished.model().begin(), finished.model().end());
+  }
   TrainingResult result;
   for (const v1::RoundDone& round : cluster.Rounds(cut.workers() - 1)) {
     if (!round.has_loss()) continue;

@@ -8,6 +8,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "common/file.h"
+#include "common/safetensors/shard_names.h"
 #include "tests/unit/worker/memory_artifacts.h"
 #include "tests/unit/worker/recording_sink.h"
 #include "tests/unit/worker/test_plan.h"
@@ -20,7 +21,8 @@ namespace gpipe::worker {
 class TestCluster {
  public:
   // `failpoints` by worker, as in GPIPE_FAILPOINT.
-  explicit TestCluster(int workers, const std::map<int, std::string>& failpoints = {});
+  explicit TestCluster(int workers, const std::map<int, std::string>& failpoints = {},
+                       int64_t max_shard_bytes = safetensors::kMaxShardBytes);
   // Waits until every worker is idle.
   ~TestCluster();
 
@@ -53,8 +55,6 @@ class TestCluster {
 
   // Tensors of safetensors files as raw bytes by name.
   std::map<std::string, std::string> Tensors(const std::vector<v1::ArtifactRef>& files);
-  // All tensors in one file.
-  v1::ArtifactRef Merge(const std::vector<v1::ArtifactRef>& files);
 
  private:
   absl::StatusOr<std::unique_ptr<Communicator>> Connect(int worker);
