@@ -43,7 +43,10 @@ class Archive {
   // The other names of a canonical one.
   std::vector<std::string> AliasesOf(const std::string& name) const;
 
-  // Whether the model trained this parameter.
+  // Canonical names of all that state_dict() has, used by the program or not, in the program's order.
+  std::vector<std::string> StateNames() const;
+
+  // Whether it is a parameter that the model trained.
   bool IsTrainable(const std::string& name) const;
 
   // Whether the archive holds its values: parameters and persistent buffers may have been exported without.
@@ -65,8 +68,8 @@ class Archive {
 
   explicit Archive(Source source);
   absl::Status Parse();
-  // Marks the tensors that have none. INVALID_ARGUMENT: it is not known which of those are tied, or one is a constant; a
-  // record is missing or too short.
+  // Marks the tensors that have none. INVALID_ARGUMENT: it is not known which of those are tied, or one is a constant;
+  // a record is missing or too short.
   absl::Status FindValues();
   // Whether the record of a tensor that is said to be in the archive is there, as far as its size tells.
   absl::Status CheckRecord(const std::string& name, const exported::StoredTensor& tensor) const;
