@@ -19,11 +19,23 @@ namespace gpipe::worker {
 namespace {
 
 constexpr std::pair<v1::DataType, c10::ScalarType> kTypes[] = {
-    {v1::DATA_TYPE_FLOAT32, c10::kFloat}, {v1::DATA_TYPE_FLOAT64, c10::kDouble},
-    {v1::DATA_TYPE_FLOAT16, c10::kHalf},  {v1::DATA_TYPE_BFLOAT16, c10::kBFloat16},
-    {v1::DATA_TYPE_INT64, c10::kLong},    {v1::DATA_TYPE_INT32, c10::kInt},
-    {v1::DATA_TYPE_INT16, c10::kShort},   {v1::DATA_TYPE_INT8, c10::kChar},
-    {v1::DATA_TYPE_UINT8, c10::kByte},    {v1::DATA_TYPE_BOOL, c10::kBool},
+    {v1::DATA_TYPE_FLOAT32, c10::kFloat},
+    {v1::DATA_TYPE_FLOAT64, c10::kDouble},
+    {v1::DATA_TYPE_FLOAT16, c10::kHalf},
+    {v1::DATA_TYPE_BFLOAT16, c10::kBFloat16},
+    {v1::DATA_TYPE_INT64, c10::kLong},
+    {v1::DATA_TYPE_INT32, c10::kInt},
+    {v1::DATA_TYPE_INT16, c10::kShort},
+    {v1::DATA_TYPE_INT8, c10::kChar},
+    {v1::DATA_TYPE_UINT8, c10::kByte},
+    {v1::DATA_TYPE_BOOL, c10::kBool},
+    {v1::DATA_TYPE_UINT16, c10::kUInt16},
+    {v1::DATA_TYPE_UINT32, c10::kUInt32},
+    {v1::DATA_TYPE_UINT64, c10::kUInt64},
+    {v1::DATA_TYPE_FLOAT8_E4M3, c10::kFloat8_e4m3fn},
+    {v1::DATA_TYPE_FLOAT8_E5M2, c10::kFloat8_e5m2},
+    {v1::DATA_TYPE_COMPLEX64, c10::kComplexFloat},
+    {v1::DATA_TYPE_COMPLEX128, c10::kComplexDouble},
 };
 
 // Read-only; a file that shrinks while it is mapped is not survived, so files are replaced, never rewritten.
@@ -106,7 +118,7 @@ absl::Status WriteTensorFile(const std::filesystem::path& path, const std::vecto
     safetensors::TensorInfo info;
     info.dtype = ToDataType(named.tensor.scalar_type());
     info.shape = named.tensor.sizes().vec();
-    if (info.dtype == v1::DATA_TYPE_UNSPECIFIED) {
+    if (!safetensors::IsInFiles(info.dtype)) {
       return absl::InvalidArgumentError(
           absl::StrCat(path.string(), ": tensor '", named.name, "' has a type that the file format lacks"));
     }
@@ -116,7 +128,7 @@ absl::Status WriteTensorFile(const std::filesystem::path& path, const std::vecto
   GPIPE_RETURN_IF_ERROR(file.Append(safetensors::BuildHeader(entries)));
   for (const NamedTensor& named : tensors) {
     GPIPE_RETURN_IF_ERROR(
-        CatchTorch([&] { return file.Append(Bytes(named.tensor.detach().to(at::kCPU).contiguous())); }));
+        CatchTorch([&] { return file.Append(Bytes(named.tensor.detach().to(at::kCPU).resolve_conj().contiguous())); }));
   }
   return file.Commit();
 }
