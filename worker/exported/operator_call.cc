@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 
+#include <algorithm>
 #include <set>
 #include <string_view>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/status_macros.h"
 #include "worker/exported/argument_source.h"
+#include "worker/model/checks.h"
 #include "worker/model/random.h"
 
 namespace gpipe::worker {
@@ -25,11 +27,11 @@ constexpr std::string_view kRegions = "torch.ops.higher_order.";
 
 // Arguments that say whether the model is being trained, and what they are when it is not. Only of these operators: a
 // `training` of another one may mean something else.
-struct TrainingArgument {
+struct OperatorArgument {
   std::string_view operator_name;
   std::string_view argument;
 };
-constexpr TrainingArgument kTrainingArguments[] = {
+constexpr OperatorArgument kTrainingArguments[] = {
     {"aten::dropout", "train"},
     {"aten::dropout_", "train"},
     {"aten::feature_dropout", "train"},
@@ -49,7 +51,15 @@ constexpr TrainingArgument kTrainingArguments[] = {
     {"aten::rrelu_", "training"},
 };
 
-constexpr std::string_view kInstanceNorm = "aten::instance_norm";
+// Arguments that ask for sparse gradients. They are an optimization of plain SGD, whose result is that of dense ones;
+// dense ones can be sent, clipped and used by every optimizer.
+constexpr OperatorArgument kSparseGradients[] = {
+    {"aten::embedding", "sparse"},
+    {"aten::embedding_bag", "sparse"},
+    {"aten::_embedding_bag", "sparse"},
+    {"aten::gather", "sparse_grad"},
+};
+
 constexpr std::string_view kBatchNorm = "aten::batch_norm";
 constexpr std::string_view kAttention = "aten::scaled_dot_product_attention";
 
@@ -159,7 +169,7 @@ class OperatorCall : public Instruction {
         return absl::Status(source.status().code(),
                             absl::StrCat("argument ", argument.name(), ": ", source.status().message()));
       }
-      sources_.push_back(*std::move(source));
+      sources_.push_back(AsksForSparse(argument) ? ArgumentSource::Constant(false) : *std::move(source));
       return absl::OkStatus();
     }
     if (!argument.default_value()) {
@@ -167,6 +177,12 @@ class OperatorCall : public Instruction {
     }
     sources_.push_back(ArgumentSource::Constant(*argument.default_value()));
     return absl::OkStatus();
+  }
+
+  bool AsksForSparse(const c10::Argument& argument) const {
+    return std::ranges::any_of(kSparseGradients, [&](const OperatorArgument& one) {
+      return handle_.operator_name().name == one.operator_name && argument.name() == one.argument;
+    });
   }
 
   std::optional<size_t> PositionOf(std::string_view argument) const {
@@ -183,9 +199,12 @@ class OperatorCall : public Instruction {
       momentum_ = PositionOf("momentum");
       // Without running statistics it has those of its input, always.
       const std::optional<c10::IValue>& constant = sources_[*statistics].constant();
-      if (name == kInstanceNorm && constant && constant->isNone()) training_.reset();
+      if (constant && constant->isNone()) training_.reset();
     }
-    if (name == kBatchNorm) running_mean_ = PositionOf("running_mean");
+    if (name == kBatchNorm) {
+      running_mean_ = PositionOf("running_mean");
+      own_statistics_ = PositionOf("training");
+    }
     if (name == kAttention) attention_dropout_ = PositionOf("dropout_p");
   }
 
@@ -194,6 +213,7 @@ class OperatorCall : public Instruction {
       if (training_) stack[*training_] = false;
       if (attention_dropout_) stack[*attention_dropout_] = 0.0;
     }
+    if (own_statistics_ && stack[*own_statistics_].toBool()) CheckMoreThanOneValue(stack.front().toTensor());
     if (context.training && !context.recomputing && running_mean_ && deferred_ != nullptr) Defer(stack);
     if (context.recomputing && momentum_) stack[*momentum_] = 0.0;  // The new statistics weigh nothing.
   }
@@ -201,7 +221,7 @@ class OperatorCall : public Instruction {
   // Where batch norm keeps statistics and has those of its input.
   void Defer(torch::jit::Stack& stack) const {
     const c10::IValue& mean = stack[*running_mean_];
-    if (mean.isNone() || !stack[*training_].toBool()) return;
+    if (mean.isNone() || !stack[*own_statistics_].toBool()) return;
     deferred_->Add(position_, stack.front().toTensor(), mean.toTensor(), stack[*running_mean_ + 1].toTensor(),
                    stack[*momentum_].toDouble());
     stack[*momentum_] = 0.0;
@@ -214,7 +234,7 @@ class OperatorCall : public Instruction {
   const bool random_;
   std::vector<ArgumentSource> sources_;  // In the order of the schema.
   std::vector<ResultSlots> results_;
-  std::optional<size_t> training_, momentum_, running_mean_, attention_dropout_;
+  std::optional<size_t> training_, momentum_, running_mean_, own_statistics_, attention_dropout_;
   bool counts_batches_ = false;
 };
 
