@@ -27,9 +27,11 @@ from torch.utils.weak import WeakTensorKeyDictionary
 CONFIG = "data/weights/model_weights_config.json"
 RECORD = "external_"  # common/exported/tensor_table.h
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-FLOATING = ("F64", "F32", "F16", "BF16")
+FLOATING = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 TYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
-         torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}
+         torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+         torch.uint16: "U16", torch.uint32: "U32", torch.uint64: "U64", torch.float8_e4m3fn: "F8_E4M3",
+         torch.float8_e5m2: "F8_E5M2", torch.complex64: "C64"}
 
 
 class ExportError(RuntimeError):

@@ -22,7 +22,7 @@ constexpr std::string_view kMagic("\x93NUMPY", 6);
 constexpr size_t kMaxHeaderBytes = 10'000;
 constexpr size_t kPrefixBytes = 12 + kMaxHeaderBytes;
 
-constexpr std::array<std::pair<std::string_view, v1::DataType>, 9> kTypes = {{
+constexpr std::array<std::pair<std::string_view, v1::DataType>, 14> kTypes = {{
     {"<f4", v1::DATA_TYPE_FLOAT32},
     {"<f8", v1::DATA_TYPE_FLOAT64},
     {"<f2", v1::DATA_TYPE_FLOAT16},
@@ -32,6 +32,11 @@ constexpr std::array<std::pair<std::string_view, v1::DataType>, 9> kTypes = {{
     {"|i1", v1::DATA_TYPE_INT8},
     {"|u1", v1::DATA_TYPE_UINT8},
     {"|b1", v1::DATA_TYPE_BOOL},
+    {"<u2", v1::DATA_TYPE_UINT16},
+    {"<u4", v1::DATA_TYPE_UINT32},
+    {"<u8", v1::DATA_TYPE_UINT64},
+    {"<c8", v1::DATA_TYPE_COMPLEX64},
+    {"<c16", v1::DATA_TYPE_COMPLEX128},
 }};
 
 absl::Status Bad(std::string_view what) {

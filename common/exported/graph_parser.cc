@@ -199,6 +199,35 @@ absl::StatusOr<Node> ParseNode(const json& value) {
   return node;
 }
 
+std::vector<Size> ParseSizes(const json& value) {
+  std::vector<Size> sizes;
+  for (const json& size : value) {
+    const json& number = Member(size, "as_int");
+    sizes.push_back(number.is_number_integer() ? Size(number.get<int64_t>())
+                                               : Size(Text(Member(Member(size, "as_expr"), "expr_str"))));
+  }
+  return sizes;
+}
+
+absl::StatusOr<TensorMeta> ParseMeta(const json& value) {
+  constexpr int64_t kStrided = 7;  // torch/_export/serde/schema.py, Layout.
+  const json &dtype = Member(value, "dtype"), &layout = Member(value, "layout");
+  if (!dtype.is_number_integer()) return Malformed("tensor: it has no dtype");
+  TensorMeta meta{{dtype.get<int64_t>()}, ParseSizes(Member(value, "sizes")), ParseSizes(Member(value, "strides"))};
+  if (meta.strides.size() != meta.sizes.size()) meta.strides.clear();
+  meta.strided = layout.is_null() || layout == kStrided;
+  return meta;
+}
+
+absl::Status ParseValues(const json& tensor_values, Graph& graph) {
+  for (const auto& [name, value] : tensor_values.items()) {
+    absl::StatusOr<TensorMeta> meta = ParseMeta(value);
+    if (!meta.ok()) return Malformed(absl::StrCat("value '", name, "': ", meta.status().message()));
+    graph.values.emplace(name, *std::move(meta));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckUses(const std::vector<std::string>& names, const std::set<std::string>& made) {
   for (const std::string& name : names) {
     if (!made.contains(name)) return absl::InvalidArgumentError(absl::StrCat("nothing before it makes '", name, "'"));
@@ -254,6 +283,7 @@ absl::StatusOr<Graph> ParseGraph(const json& value) {
     GPIPE_ASSIGN_OR_RETURN(Argument argument, ParseArgument(output));
     graph.outputs.push_back(std::move(argument));
   }
+  GPIPE_RETURN_IF_ERROR(ParseValues(Member(value, "tensor_values"), graph));
   GPIPE_RETURN_IF_ERROR(CheckOrder(graph));
   return graph;
 }

@@ -79,30 +79,9 @@ absl::StatusOr<Input> ParseInput(const json& value) {
   return input;
 }
 
-absl::StatusOr<TensorMeta> ParseMeta(const json& value) {
-  const json& dtype = Find(value, "/dtype");
-  if (!dtype.is_number_integer()) return Malformed("a tensor without dtype");
-  TensorMeta meta{{dtype.get<int64_t>()}, {}};
-  for (const json& size : Find(value, "/sizes")) {
-    const json& number = Find(size, "/as_int");
-    meta.sizes.push_back(number.is_number_integer() ? Size(number.get<int64_t>())
-                                                    : Size(TextAt(size, "/as_expr/expr_str")));
-  }
-  return meta;
-}
-
-absl::Status ParseValues(const json& tensor_values, Program& program) {
-  for (const auto& [name, value] : tensor_values.items()) {
-    absl::StatusOr<TensorMeta> meta = ParseMeta(value);
-    if (!meta.ok()) return Malformed(absl::StrCat("value '", name, "': ", meta.status().message()));
-    program.values.emplace(name, *std::move(meta));
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<UserInput> DescribeUserInput(const Input& input, const Program& program) {
-  const auto found = program.values.find(input.value);
-  if (found == program.values.end()) return Malformed(absl::StrCat("nothing is said of the input ", input.name));
+  const auto found = program.graph.values.find(input.value);
+  if (found == program.graph.values.end()) return Malformed(absl::StrCat("nothing is said of the input ", input.name));
   UserInput user{input.name, input.value, found->second};
   if (user.meta.sizes.empty()) {
     return absl::InvalidArgumentError(
@@ -192,7 +171,6 @@ absl::StatusOr<Program> ParseProgram(std::string_view text) {
   GPIPE_RETURN_IF_ERROR(CheckVersion(root));
   Program program;
   GPIPE_ASSIGN_OR_RETURN(program.graph, ParseGraph(Find(root, "/graph_module/graph")));
-  GPIPE_RETURN_IF_ERROR(ParseValues(Find(root, "/graph_module/graph/tensor_values"), program));
   GPIPE_RETURN_IF_ERROR(ParseSignature(root, program));
   GPIPE_RETURN_IF_ERROR(CheckSignature(program));
   return program;

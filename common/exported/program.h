@@ -67,10 +67,22 @@ struct Node {
   std::string source;  // `model.py:12: x = self.fc(x)`, the innermost line outside torch; may be empty.
 };
 
+// A size that is always the same, or an expression in the sizes of the inputs (size_expression.h).
+using Size = std::variant<int64_t, std::string>;
+
+// What is known of a tensor before anything runs.
+struct TensorMeta {
+  DtypeCode dtype{};
+  std::vector<Size> sizes;
+  std::vector<Size> strides;  // As many; none where they are not told.
+  bool strided = true;        // Else sparse, or of another layout without strides.
+};
+
 struct Graph {
   std::vector<std::string> inputs;
   std::vector<Node> nodes;
   ArgumentList outputs;
+  std::map<std::string, TensorMeta> values;  // Its tensors by name, as far as torch.export tells of them.
 };
 
 enum class InputKind { kParameter, kBuffer, kConstantTensor, kUserInput, kConstant };
@@ -81,15 +93,6 @@ struct Input {
   std::string value;       // The graph input; for kConstant too.
   std::string name;        // Fully qualified name of a parameter, buffer or constant; a user input's own name.
   bool persistent = true;  // Buffers: whether state_dict() has it.
-};
-
-// A size that is always the same, or an expression in the sizes of the inputs (size_expression.h).
-using Size = std::variant<int64_t, std::string>;
-
-// What is known of a tensor before anything runs.
-struct TensorMeta {
-  DtypeCode dtype{};
-  std::vector<Size> sizes;
 };
 
 struct UserInput {
@@ -105,10 +108,9 @@ struct UserOutput {
 
 struct Program {
   Graph graph;
-  std::vector<Input> inputs;                 // In the order of graph.inputs.
-  std::vector<UserInput> user_inputs;        // The tensors among them, in the model's order.
-  std::vector<UserOutput> user_outputs;      // The tensors among them.
-  std::map<std::string, TensorMeta> values;  // The graph's tensors by name, as far as torch.export tells of them.
+  std::vector<Input> inputs;             // In the order of graph.inputs.
+  std::vector<UserInput> user_inputs;    // The tensors among them, in the model's order.
+  std::vector<UserOutput> user_outputs;  // The tensors among them.
 };
 
 // INVALID_ARGUMENT says what is wrong and where: not JSON, a schema version that is not known, a program that was

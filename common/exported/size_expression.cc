@@ -182,6 +182,21 @@ std::optional<int64_t> EvaluateSize(std::string_view expression, const Symbols& 
   return value && value->denominator == 1 ? std::optional(value->numerator) : std::nullopt;
 }
 
+std::optional<int64_t> Evaluate(const Size& size, const Symbols& symbols) {
+  if (const auto* number = std::get_if<int64_t>(&size)) return *number;
+  return EvaluateSize(std::get<std::string>(size), symbols);
+}
+
+std::optional<std::vector<int64_t>> EvaluateSizes(const std::vector<Size>& sizes, const Symbols& symbols) {
+  std::vector<int64_t> values;
+  for (const Size& size : sizes) {
+    const std::optional<int64_t> value = Evaluate(size, symbols);
+    if (!value) return std::nullopt;
+    values.push_back(*value);
+  }
+  return values;
+}
+
 std::optional<std::string> SymbolOf(std::string_view expression) {
   constexpr std::string_view kBegin = "Symbol('";
   if (!expression.starts_with(kBegin)) return std::nullopt;

@@ -6,6 +6,9 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "common/exported/program.h"
 
 namespace gpipe::exported {
 
@@ -18,6 +21,10 @@ using Symbols = std::map<std::string, int64_t, std::less<>>;
 // The expression's value; nullopt when it uses a symbol that has no value (torch calls the sizes that only a run can
 // tell u0, u1, ...) or a function that is not known here, is no integer, or is too large.
 std::optional<int64_t> EvaluateSize(std::string_view expression, const Symbols& symbols);
+
+// A size of a program, or all of a tensor; nullopt where one of them has no value.
+std::optional<int64_t> Evaluate(const Size& size, const Symbols& symbols);
+std::optional<std::vector<int64_t>> EvaluateSizes(const std::vector<Size>& sizes, const Symbols& symbols);
 
 // The name of the symbol that the expression is; nullopt for any other expression.
 std::optional<std::string> SymbolOf(std::string_view expression);

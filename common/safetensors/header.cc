@@ -25,13 +25,15 @@ constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 // The format needs three levels.
 constexpr int kMaxJsonDepth = 8;
 
+constexpr std::string_view kNoName = "complex128";  // Is in no file.
+
 struct DtypeEntry {
   v1::DataType dtype;
   std::string_view name;
   int64_t size;
 };
 
-constexpr std::array<DtypeEntry, 10> kDtypes = {{
+constexpr std::array<DtypeEntry, 17> kDtypes = {{
     {v1::DATA_TYPE_FLOAT32, "F32", 4},
     {v1::DATA_TYPE_FLOAT64, "F64", 8},
     {v1::DATA_TYPE_FLOAT16, "F16", 2},
@@ -42,6 +44,13 @@ constexpr std::array<DtypeEntry, 10> kDtypes = {{
     {v1::DATA_TYPE_INT8, "I8", 1},
     {v1::DATA_TYPE_UINT8, "U8", 1},
     {v1::DATA_TYPE_BOOL, "BOOL", 1},
+    {v1::DATA_TYPE_UINT16, "U16", 2},
+    {v1::DATA_TYPE_UINT32, "U32", 4},
+    {v1::DATA_TYPE_UINT64, "U64", 8},
+    {v1::DATA_TYPE_FLOAT8_E4M3, "F8_E4M3", 1},
+    {v1::DATA_TYPE_FLOAT8_E5M2, "F8_E5M2", 1},
+    {v1::DATA_TYPE_COMPLEX64, "C64", 8},
+    {v1::DATA_TYPE_COMPLEX128, kNoName, 16},
 }};
 
 absl::Status Bad(std::string_view what) {
@@ -72,8 +81,10 @@ absl::Status ParseShape(const std::string& name, const json& shape, TensorInfo& 
 
 bool IsFloating(v1::DataType dtype) {
   return dtype == v1::DATA_TYPE_FLOAT32 || dtype == v1::DATA_TYPE_FLOAT64 || dtype == v1::DATA_TYPE_FLOAT16 ||
-         dtype == v1::DATA_TYPE_BFLOAT16;
+         dtype == v1::DATA_TYPE_BFLOAT16 || dtype == v1::DATA_TYPE_FLOAT8_E4M3 || dtype == v1::DATA_TYPE_FLOAT8_E5M2;
 }
+
+bool IsComplex(v1::DataType dtype) { return dtype == v1::DATA_TYPE_COMPLEX64 || dtype == v1::DATA_TYPE_COMPLEX128; }
 
 // Bytes the shape and type ask for; OUT_OF_RANGE when they do not fit 64 bits.
 absl::StatusOr<uint64_t> ByteCount(const std::string& name, const TensorInfo& info) {
@@ -162,15 +173,18 @@ std::string_view DtypeName(v1::DataType dtype) {
   return "unspecified";
 }
 
+bool IsInFiles(v1::DataType dtype) { return dtype != v1::DATA_TYPE_UNSPECIFIED && dtype != v1::DATA_TYPE_COMPLEX128; }
+
 v1::DataType DtypeFromName(std::string_view name) {
   for (const DtypeEntry& entry : kDtypes) {
-    if (entry.name == name) return entry.dtype;
+    if (entry.name == name && IsInFiles(entry.dtype)) return entry.dtype;
   }
   return v1::DATA_TYPE_UNSPECIFIED;
 }
 
 bool IsConvertible(v1::DataType from, v1::DataType to) {
-  return (from == to && from != v1::DATA_TYPE_UNSPECIFIED) || (IsFloating(from) && IsFloating(to));
+  return (from == to && from != v1::DATA_TYPE_UNSPECIFIED) || (IsFloating(from) && IsFloating(to)) ||
+         (IsComplex(from) && IsComplex(to));
 }
 
 absl::StatusOr<uint64_t> HeaderBytes(std::string_view start, uint64_t file_size) {

@@ -14,7 +14,7 @@
 namespace gpipe::safetensors {
 
 struct TensorInfo {
-  // Unspecified: a type that nothing here reads (`U16`, `F8_E4M3`); the file is good all the same.
+  // Unspecified: a type that nothing here reads (`F4`, `F8_E8M0`); the file is good all the same.
   v1::DataType dtype = v1::DATA_TYPE_UNSPECIFIED;
   std::vector<int64_t> shape;
   uint64_t begin = 0;  // Bytes from the start of the file, not of the data section.
@@ -33,8 +33,10 @@ int64_t ElementSize(v1::DataType dtype);
 // `F32`, `I64`, ... as in the file, and back (DATA_TYPE_UNSPECIFIED when unknown).
 std::string_view DtypeName(v1::DataType dtype);
 v1::DataType DtypeFromName(std::string_view name);
-// Whether a tensor of type `from` may be loaded into one of type `to`: floating types into each other, others as
-// themselves.
+// Whether the format has the type: all but complex128.
+bool IsInFiles(v1::DataType dtype);
+// Whether a tensor of type `from` may be loaded into one of type `to`: floating types into each other, complex ones
+// too, others as themselves.
 bool IsConvertible(v1::DataType from, v1::DataType to);
 
 // Reads and checks everything: the length against the file's size and a limit of 100 MB, the JSON, types, shapes

@@ -23,6 +23,7 @@ void AddEdge(const Made& made, int to_stage, v1::Plan& plan) {
   *edge.mutable_shape() = made.value->shape();
   edge.set_dtype(made.value->dtype());
   edge.set_requires_grad(made.value->requires_grad());
+  *edge.mutable_dimension_order() = made.value->dimension_order();
 }
 
 // The layer reads a value: over an edge if another stage makes it, from the data if no layer does.

@@ -35,22 +35,6 @@ int64_t LossCheckSamples(const v1::JobSpec& spec, const v1::Timeline& timeline) 
   return chunks < 2 ? 0 : samples / chunks;
 }
 
-v1::Timeline TimelineOf(const PlanRequest& request) {
-  v1::Timeline timeline;
-  timeline.set_samples(request.facts.samples);
-  timeline.set_batch_size(BatchSize(request.spec));
-  if (!request.spec.has_train()) return timeline;
-  const v1::Train& train = request.spec.train();
-  timeline.set_steps(TotalSteps(request.spec, request.facts));
-  timeline.set_drop_last(train.drop_last());
-  timeline.set_evaluate_every(train.evaluate().every_steps());
-  timeline.set_evaluation_samples(request.facts.evaluation_samples);
-  timeline.set_checkpoint_every(train.checkpoint_every());
-  timeline.set_first_step(request.first_step);
-  if (request.first_step == 0) timeline.set_check_loss_samples(LossCheckSamples(request.spec, timeline));
-  return timeline;
-}
-
 // Neighbouring stages share a worker, as evenly as can be.
 void AddStages(const PlanRequest& request, v1::Plan& plan) {
   const int stages = static_cast<int>(request.balance.size());
@@ -79,6 +63,22 @@ void AddShapes(const PlanRequest& request, v1::Plan& plan) {
 
 const std::vector<v1::LayerInfo>& ProfileOf(const PlanRequest& request, int worker) {
   return request.profiles.empty() ? request.layers : *request.profiles[worker];
+}
+
+v1::Timeline TimelineOf(const v1::JobSpec& spec, const InputFacts& facts, int64_t first_step) {
+  v1::Timeline timeline;
+  timeline.set_samples(facts.samples);
+  timeline.set_batch_size(BatchSize(spec));
+  if (!spec.has_train()) return timeline;
+  const v1::Train& train = spec.train();
+  timeline.set_steps(TotalSteps(spec, facts));
+  timeline.set_drop_last(train.drop_last());
+  timeline.set_evaluate_every(train.evaluate().every_steps());
+  timeline.set_evaluation_samples(facts.evaluation_samples);
+  timeline.set_checkpoint_every(train.checkpoint_every());
+  timeline.set_first_step(first_step);
+  if (first_step == 0) timeline.set_check_loss_samples(LossCheckSamples(spec, timeline));
+  return timeline;
 }
 
 absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts) {
@@ -116,7 +116,7 @@ absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request) {
   v1::Plan plan;
   AddStages(request, plan);
   AddEdges(plan);
-  *plan.mutable_timeline() = TimelineOf(request);
+  *plan.mutable_timeline() = TimelineOf(request.spec, request.facts, request.first_step);
   AddShapes(request, plan);
   GPIPE_RETURN_IF_ERROR(AddPrograms(request.spec, plan));
   return plan;

@@ -41,6 +41,9 @@ absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts);
 // REQUIRES: CheckSize and FixedCut are OK.
 absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request);
 
+// The mini-batches of the job, from a checkpoint of so many steps on.
+v1::Timeline TimelineOf(const v1::JobSpec& spec, const InputFacts& facts, int64_t first_step = 0);
+
 // At most so many stages make sense, as far as is known before the layers are.
 int64_t MostStages(const v1::JobSpec& spec);
 

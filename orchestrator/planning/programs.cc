@@ -1,7 +1,6 @@
 #include "orchestrator/planning/programs.h"
 
 #include <algorithm>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -62,22 +61,21 @@ absl::Status AddProgram(const v1::JobSpec& spec, v1::ProgramKind kind, int64_t b
 }
 
 // Full mini-batches and the smaller one at the end of a data set.
-std::set<int64_t, std::greater<>> SizesOf(int64_t samples, int64_t batch_size, bool drop_last) {
-  std::set<int64_t, std::greater<>> sizes;
+BatchSizes SizesOf(int64_t samples, int64_t batch_size, bool drop_last) {
+  BatchSizes sizes;
   if (samples >= batch_size) sizes.insert(batch_size);
   if (!drop_last && samples % batch_size != 0) sizes.insert(samples % batch_size);
   return sizes;
 }
 
-// The training sizes that an attempt meets, which may end before its first epoch does.
-std::set<int64_t, std::greater<>> TrainingSizes(const v1::Timeline& timeline) {
+}  // namespace
+
+BatchSizes TrainingSizes(const v1::Timeline& timeline) {
   const int64_t per_epoch = pipeline::StepsPerEpoch(timeline.samples(), timeline.batch_size(), timeline.drop_last());
-  std::set<int64_t, std::greater<>> sizes = SizesOf(timeline.samples(), timeline.batch_size(), timeline.drop_last());
+  BatchSizes sizes = SizesOf(timeline.samples(), timeline.batch_size(), timeline.drop_last());
   if (sizes.size() == 2 && timeline.steps() < per_epoch) sizes.erase(*sizes.rbegin());
   return sizes;
 }
-
-}  // namespace
 
 absl::Status AddPrograms(const v1::JobSpec& spec, v1::Plan& plan) {
   const v1::Timeline& timeline = plan.timeline();

@@ -2,6 +2,8 @@
 #define GPIPE_ORCHESTRATOR_PLANNING_PROGRAMS_H_
 
 #include <cstdint>
+#include <functional>
+#include <set>
 
 #include "absl/status/status.h"
 #include "gpipe/v1/job_spec.pb.h"
@@ -11,6 +13,12 @@ namespace gpipe::orchestrator {
 
 // Forward passes of one mini-batch over all stages; keeps an assignment's message at some megabytes.
 inline constexpr int64_t kMaxCells = 65536;
+
+// Sizes of mini-batches, the largest first.
+using BatchSizes = std::set<int64_t, std::greater<>>;
+
+// Those of the training mini-batches that a job meets, which may end before its first epoch does.
+BatchSizes TrainingSizes(const v1::Timeline& timeline);
 
 // Fills in one program per kind and size of mini-batch that the plan's timeline meets.
 // REQUIRES: stages, edges, stage_worker and timeline are set.

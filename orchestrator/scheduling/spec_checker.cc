@@ -8,6 +8,7 @@
 #include "common/status_macros.h"
 #include "orchestrator/planning/fixed_cut.h"
 #include "orchestrator/planning/planner.h"
+#include "orchestrator/planning/statistics_check.h"
 
 namespace gpipe::orchestrator {
 namespace {
@@ -82,6 +83,7 @@ void SpecChecker::CheckFiles(std::shared_ptr<Pending> check) {
         const v1::JobSpec& spec = checked.spec;
         const LayerInfos& layers = *checked.layers;
         GPIPE_RETURN_IF_ERROR(FixedCut(spec, layers).status());
+        GPIPE_RETURN_IF_ERROR(CheckStatistics(spec, checked.facts, layers));
         if (spec.model().has_exported()) GPIPE_RETURN_IF_ERROR(CheckFrozen(spec, layers));
         GPIPE_ASSIGN_OR_RETURN(const std::vector<std::string> left_out,
                                CheckWeights(spec, checked.files, *artifacts, layers, check->shared));

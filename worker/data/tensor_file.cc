@@ -20,11 +20,23 @@ namespace gpipe::worker {
 namespace {
 
 constexpr std::pair<v1::DataType, c10::ScalarType> kTypes[] = {
-    {v1::DATA_TYPE_FLOAT32, c10::kFloat}, {v1::DATA_TYPE_FLOAT64, c10::kDouble},
-    {v1::DATA_TYPE_FLOAT16, c10::kHalf},  {v1::DATA_TYPE_BFLOAT16, c10::kBFloat16},
-    {v1::DATA_TYPE_INT64, c10::kLong},    {v1::DATA_TYPE_INT32, c10::kInt},
-    {v1::DATA_TYPE_INT16, c10::kShort},   {v1::DATA_TYPE_INT8, c10::kChar},
-    {v1::DATA_TYPE_UINT8, c10::kByte},    {v1::DATA_TYPE_BOOL, c10::kBool},
+    {v1::DATA_TYPE_FLOAT32, c10::kFloat},
+    {v1::DATA_TYPE_FLOAT64, c10::kDouble},
+    {v1::DATA_TYPE_FLOAT16, c10::kHalf},
+    {v1::DATA_TYPE_BFLOAT16, c10::kBFloat16},
+    {v1::DATA_TYPE_INT64, c10::kLong},
+    {v1::DATA_TYPE_INT32, c10::kInt},
+    {v1::DATA_TYPE_INT16, c10::kShort},
+    {v1::DATA_TYPE_INT8, c10::kChar},
+    {v1::DATA_TYPE_UINT8, c10::kByte},
+    {v1::DATA_TYPE_BOOL, c10::kBool},
+    {v1::DATA_TYPE_UINT16, c10::kUInt16},
+    {v1::DATA_TYPE_UINT32, c10::kUInt32},
+    {v1::DATA_TYPE_UINT64, c10::kUInt64},
+    {v1::DATA_TYPE_FLOAT8_E4M3, c10::kFloat8_e4m3fn},
+    {v1::DATA_TYPE_FLOAT8_E5M2, c10::kFloat8_e5m2},
+    {v1::DATA_TYPE_COMPLEX64, c10::kComplexFloat},
+    {v1::DATA_TYPE_COMPLEX128, c10::kComplexDouble},
 };
 
 // Read-only; a file that shrinks while it is mapped is not survived, so files are replaced, never rewritten.

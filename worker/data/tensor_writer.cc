@@ -29,7 +29,7 @@ absl::StatusOr<std::string> HeaderOf(absl::Span<const NamedTensor> tensors) {
     safetensors::TensorInfo info;
     info.dtype = ToDataType(named.tensor.scalar_type());
     info.shape = named.tensor.sizes().vec();
-    if (info.dtype == v1::DATA_TYPE_UNSPECIFIED) {
+    if (!safetensors::IsInFiles(info.dtype)) {
       return absl::InvalidArgumentError(
           absl::StrCat("tensor '", named.name, "' has a type that the file format lacks"));
     }
@@ -55,7 +55,7 @@ class Pieces {
 
  private:
   static at::Tensor BytesOf(const at::Tensor& tensor) {
-    return tensor.detach().contiguous().view({-1}).view(at::kByte);
+    return tensor.detach().resolve_conj().resolve_neg().contiguous().view({-1}).view(at::kByte);
   }
 
   absl::Status HandOutOfDevice(const at::Tensor& tensor) {

@@ -247,9 +247,8 @@ absl::StatusOr<v1::Finished> Attempt::Finish() {
 }
 
 ShardOptions Attempt::OptionsFor(std::optional<int64_t> step, std::stop_token stop) const {
-  ShardOptions options{.max_shard_bytes = environment_.max_shard_bytes,
-                       .scratch = environment_.folder,
-                       .stop = std::move(stop)};
+  ShardOptions options{
+      .max_shard_bytes = environment_.max_shard_bytes, .scratch = environment_.folder, .stop = std::move(stop)};
   if (const auto artifacts = environment_.artifacts.WritableFolder()) {
     const v1::AttemptId& id = assignment_.attempt();
     options.parts = step ? CheckpointParts(*artifacts, id, *step) : FinalParts(*artifacts, id);

@@ -36,7 +36,7 @@ TransferQueue::TransferQueue(Communicator& communicator, const v1::Plan& plan, c
       max_sends_(std::max(kMinSends, 2 * static_cast<size_t>(CountEdges(plan)))) {}
 
 absl::Status TransferQueue::PostReceive(const pipeline::Action& action, int64_t samples) {
-  at::Tensor tensor = Allocate(action.edge, samples);
+  at::Tensor tensor = Ordered(Allocate(action.edge, samples), OrderOfEdge(action.edge));
   auto work = communicator_.Receive(channels_.Find(action.edge, DirectionOf(action.kind)), tensor);
   if (!work.ok()) return Describe(work.status(), action);
   receives_.push_back({action, std::move(tensor), *std::move(work)});
@@ -50,13 +50,13 @@ absl::StatusOr<at::Tensor> TransferQueue::CompleteReceive(const pipeline::Action
   Transfer transfer = std::move(receives_.front());
   receives_.pop_front();
   GPIPE_RETURN_IF_ERROR(Await(transfer));
-  return std::move(transfer.tensor);
+  return Unordered(transfer.tensor, OrderOfEdge(action.edge));
 }
 
 absl::Status TransferQueue::Send(const pipeline::Action& action, int64_t samples, at::Tensor tensor) {
   if (absl::Status fits = CheckFits(action.edge, samples, tensor); !fits.ok()) return Describe(fits, action);
   if (sends_.size() >= max_sends_) GPIPE_RETURN_IF_ERROR(FinishOldestSend());
-  tensor = tensor.contiguous();
+  tensor = Ordered(InOrder(tensor, OrderOfEdge(action.edge)), OrderOfEdge(action.edge));
   auto work = communicator_.Send(channels_.Find(action.edge, DirectionOf(action.kind)), tensor);
   if (!work.ok()) return Describe(work.status(), action);
   sends_.push_back({action, std::move(tensor), *std::move(work)});
@@ -87,9 +87,11 @@ int TransferQueue::PeerOf(const pipeline::Action& action) const {
 
 at::Tensor TransferQueue::Allocate(int edge, int64_t samples) const {
   const v1::Edge& description = EdgeAt(plan_, edge);
-  return at::empty(SizesFor(description.shape(), samples),
-                   at::TensorOptions().dtype(ToScalarType(description.dtype())).device(device_));
+  return EmptyInOrder(SizesFor(description.shape(), samples), OrderOfEdge(edge),
+                      at::TensorOptions().dtype(ToScalarType(description.dtype())).device(device_));
 }
+
+DimensionOrder TransferQueue::OrderOfEdge(int edge) const { return FromField(EdgeAt(plan_, edge).dimension_order()); }
 
 absl::Status TransferQueue::CheckFits(int edge, int64_t samples, const at::Tensor& tensor) const {
   const v1::Edge& description = EdgeAt(plan_, edge);

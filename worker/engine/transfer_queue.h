@@ -14,6 +14,7 @@
 #include "worker/comm/communicator.h"
 #include "worker/engine/activity_tracker.h"
 #include "worker/engine/channels.h"
+#include "worker/model/tensor_layout.h"
 
 namespace gpipe::worker {
 
@@ -36,7 +37,8 @@ class TransferQueue {
   // which they were posted.
   absl::Status PostReceive(const pipeline::Action& action, int64_t samples);
 
-  // The tensor of the oldest posted receive, which must be the one that `action` names.
+  // The tensor of the oldest posted receive, which must be the one that `action` names. It lies in memory as the edge's
+  // values do.
   absl::StatusOr<at::Tensor> CompleteReceive(const pipeline::Action& action);
 
   // Begins to send a micro-batch of so many samples. Waits for the oldest send when too many are under way.
@@ -49,7 +51,7 @@ class TransferQueue {
  private:
   struct Transfer {
     pipeline::Action action;
-    at::Tensor tensor;  // Declared before `work`, whose end waits for the transfer.
+    at::Tensor tensor;  // Its dimensions in the edge's order. Declared before `work`, whose end waits for the transfer.
     std::unique_ptr<Work> work;
   };
 
@@ -59,6 +61,7 @@ class TransferQueue {
   // The worker at the other end.
   int PeerOf(const pipeline::Action& action) const;
   at::Tensor Allocate(int edge, int64_t samples) const;
+  DimensionOrder OrderOfEdge(int edge) const;
   absl::Status CheckFits(int edge, int64_t samples, const at::Tensor& tensor) const;
   // Says which transfer failed, between which stages.
   absl::Status Describe(const absl::Status& status, const pipeline::Action& action) const;

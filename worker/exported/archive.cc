@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <set>
 #include <tuple>
 #include <utility>
 
@@ -103,6 +104,9 @@ absl::Status Archive::Parse(ModelMode mode) {
   for (const exported::Input& input : program_.inputs) {
     if (input.kind == exported::InputKind::kUserInput || input.kind == exported::InputKind::kConstant) continue;
     GPIPE_RETURN_IF_ERROR(Find(input.name).status());
+    // Of buffers no optimizer knows, whatever their flag says.
+    const auto stored = weights_.find(input.name);
+    if (input.kind == exported::InputKind::kBuffer && stored != weights_.end()) stored->second.requires_grad = false;
   }
   return absl::OkStatus();
 }
@@ -174,6 +178,19 @@ std::string Archive::KeyOf(const std::string& name) const {
 std::vector<std::string> Archive::AliasesOf(const std::string& name) const {
   const auto found = aliases_.find(name);
   return found == aliases_.end() ? std::vector<std::string>() : found->second;
+}
+
+std::vector<std::string> Archive::StateNames() const {
+  std::vector<std::string> names;
+  std::set<std::string> known;
+  const auto add = [&](const std::string& name) {
+    if (known.insert(CanonicalName(name)).second) names.push_back(CanonicalName(name));
+  };
+  for (const exported::Input& input : program_.inputs) {
+    if (weights_.contains(input.name)) add(input.name);
+  }
+  for (const auto& [name, tensor] : weights_) add(name);
+  return names;
 }
 
 bool Archive::HasValues(const std::string& name) const {

@@ -60,7 +60,10 @@ class Archive {
   // The other names of a canonical one.
   std::vector<std::string> AliasesOf(const std::string& name) const;
 
-  // Whether the model trained this parameter.
+  // Canonical names of all that state_dict() has, used by the program or not, in the program's order.
+  std::vector<std::string> StateNames() const;
+
+  // Whether it is a parameter that the model trained.
   bool IsTrainable(const std::string& name) const;
 
   // Whether the archive holds its values: parameters and persistent buffers may have been exported without.

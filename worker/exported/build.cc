@@ -44,6 +44,9 @@ absl::StatusOr<ModelLayer> BuildExported(const ExportedModel& model, const v1::P
   GPIPE_ASSIGN_OR_RETURN(const Units units, Units::Find(archive));
   GraphLayer::Part part = units.PartOf(first, last, stage.outputs);
   part.deferred_batch_norm = stage.deferred_batch_norm;
+  for (int layer = cut.first_layer(); layer < next; ++layer) {
+    for (const v1::ModelTensor& tensor : plan.layers(layer).tensors()) part.state.push_back(tensor.name());
+  }
   GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<GraphLayer> graph,
                          GraphLayer::Create(archive, part, {stage.device}, model.tensors, model.values));
   return ModelLayer{cut.first_layer(), "exported", "", part.entering, part.leaving, std::move(graph)};

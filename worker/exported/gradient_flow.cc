@@ -84,8 +84,8 @@ class Flow {
 
   bool IsDifferentiable(size_t value) const {
     if (index_.IsNumber(value)) return false;
-    const auto meta = program_.values.find(index_.NameOf(value));
-    if (meta == program_.values.end()) return true;
+    const auto meta = program_.graph.values.find(index_.NameOf(value));
+    if (meta == program_.graph.values.end()) return true;
     const auto type = ToScalarType(meta->second.dtype);
     return !type || c10::isFloatingType(*type) || c10::isComplexType(*type);
   }

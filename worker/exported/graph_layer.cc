@@ -1,11 +1,14 @@
 #include "worker/exported/graph_layer.h"
 
+#include <torch/csrc/autograd/grad_mode.h>
+
 #include <algorithm>
 #include <set>
 #include <utility>
 
 #include "common/exported/value_names.h"
 #include "common/status_macros.h"
+#include "worker/exported/input_layout.h"
 
 namespace gpipe::worker {
 namespace {
@@ -36,6 +39,15 @@ std::vector<size_t> WrittenInputs(const exported::Program& program, const GraphL
     positions.push_back(static_cast<size_t>(found - part.entering.begin()));
   }
   return positions;
+}
+
+std::map<size_t, DimensionOrder> LayoutsOf(const exported::Program& program, const std::vector<std::string>& entering) {
+  const std::map<std::string, DimensionOrder> known = InputLayouts(program);
+  std::map<size_t, DimensionOrder> layouts;
+  for (size_t i = 0; i < entering.size(); ++i) {
+    if (const auto found = known.find(entering[i]); found != known.end()) layouts.emplace(i, found->second);
+  }
+  return layouts;
 }
 
 std::vector<size_t> WrittenState(const GraphLayer::Part& part) {
@@ -75,16 +87,20 @@ absl::StatusOr<std::unique_ptr<GraphLayer>> GraphLayer::Create(const Archive& ar
   layer->code_ = std::make_unique<GraphCode>(std::move(compiled));
   layer->copied_in_ = WrittenInputs(program, part);
   layer->copied_out_ = WrittenState(part);
+  layer->layouts_ = LayoutsOf(program, part.entering);
   TensorPool own;
-  GPIPE_RETURN_IF_ERROR(
-      layer->Bind({archive, options.device, pool == nullptr ? own : *pool, values}, inputs, part.written));
+  const Origin origin{archive, options.device, pool == nullptr ? own : *pool, values};
+  GPIPE_RETURN_IF_ERROR(layer->Bind(origin, inputs, part.written));
+  for (const std::string& name : part.state) GPIPE_RETURN_IF_ERROR(layer->BindState(origin, name).status());
   return layer;
 }
 
 absl::Status GraphLayer::Bind(const Origin& origin, const std::vector<const Input*>& inputs,
                               const std::set<std::string>& written) {
   for (const Input* input : inputs) {
-    if (written.contains(input->value)) written_.push_back(bound_.size());
+    if (written.contains(input->value)) {
+      (input->kind == InputKind::kParameter ? written_parameters_ : written_buffers_).push_back(bound_.size());
+    }
     if (input->kind == InputKind::kConstant) {
       bound_.emplace_back();  // torch.export has put its value where it is used.
       continue;
@@ -96,56 +112,102 @@ absl::Status GraphLayer::Bind(const Origin& origin, const std::vector<const Inpu
 }
 
 absl::StatusOr<at::Tensor> GraphLayer::BindOne(const Origin& origin, const Input& input) {
+  const std::string& name = origin.archive.CanonicalName(input.name);
+  if (input.kind == InputKind::kParameter || (input.kind == InputKind::kBuffer && input.persistent)) {
+    return BindState(origin, name);
+  }
+  at::Tensor& tensor = origin.pool[origin.archive.KeyOf(name)];
+  if (!tensor.defined()) {
+    GPIPE_ASSIGN_OR_RETURN(
+        tensor, origin.device.is_meta() ? origin.archive.Describe(name) : origin.archive.Load(name, origin.device));
+  }
+  return tensor;
+}
+
+absl::StatusOr<at::Tensor> GraphLayer::BindState(const Origin& origin, const std::string& name) {
   const Archive& archive = origin.archive;
-  const std::string& name = archive.CanonicalName(input.name);
-  const bool in_state = input.kind == InputKind::kParameter || (input.kind == InputKind::kBuffer && input.persistent);
   at::Tensor& tensor = origin.pool[archive.KeyOf(name)];
   if (!tensor.defined()) {
-    GPIPE_ASSIGN_OR_RETURN(tensor, origin.device.is_meta() ? archive.Describe(name)
-                                   : in_state && origin.values == InitialValues::kFollow
-                                       ? archive.Allocate(name, origin.device)
-                                       : archive.Load(name, origin.device));
+    GPIPE_ASSIGN_OR_RETURN(tensor, origin.device.is_meta()                   ? archive.Describe(name)
+                                   : origin.values == InitialValues::kFollow ? archive.Allocate(name, origin.device)
+                                                                             : archive.Load(name, origin.device));
   }
   const auto same = [&](const LayerTensor& entry) { return entry.name == name; };
   if (std::any_of(tensors().begin(), tensors().end(), same)) return tensor;  // Tied.
-  if (input.kind == InputKind::kParameter && archive.IsTrainable(name)) return AddParameter(name, tensor);
-  return in_state ? AddBuffer(name, tensor) : tensor;
+  return archive.IsTrainable(name) ? AddParameter(name, tensor) : AddBuffer(name, tensor);
 }
 
-GraphLayer::Kept GraphLayer::CopyWritten() const {
-  Kept copies;
-  for (const size_t position : written_) {
-    const at::Tensor& buffer = bound_[position].toTensor();
-    copies.emplace(buffer.unsafeGetTensorImpl(), buffer.detach().clone());
+GraphLayer::Copies GraphLayer::CopyOf(const std::vector<size_t>& positions) const {
+  Copies copies;
+  for (const size_t position : positions) {
+    copies.emplace(Live(position).unsafeGetTensorImpl(), Live(position).detach().clone());
   }
   return copies;
 }
 
-// A model may read a buffer that it writes to, so a forward is repeated from what the first one saw, and on copies.
-// Evaluation writes to copies, too: it leaves the model as it was.
-std::vector<c10::IValue> GraphLayer::BoundFor(const LayerContext& context) {
-  if (!context.training) return BoundTo(CopyWritten());
-  if (context.recomputing) {
-    auto first = kept_.extract(context.micro_batch);
-    return BoundTo(first.empty() ? CopyWritten() : std::move(first.mapped()));
+// Plain PyTorch runs forward once over the whole mini-batch, and writes once. So every micro-batch, the first time and
+// when it is repeated, begins with what the mini-batch began with; and it has a copy of its own, through which its
+// gradients pass, as one that others write to could not go backward.
+GraphLayer::Copies GraphLayer::ParameterCopies() {
+  if (start_.empty()) start_ = CopyOf(written_parameters_);
+  Copies copies;
+  for (const size_t position : written_parameters_) {
+    const c10::TensorImpl* live = Live(position).unsafeGetTensorImpl();
+    const at::Tensor copy = Live(position).clone();
+    const torch::autograd::AutoGradMode no_grad(false);
+    copies.emplace(live, copy.copy_(start_.at(live)));
   }
-  if (!c10::GradMode::is_enabled() && !written_.empty()) kept_[context.micro_batch] = CopyWritten();
-  return bound_;
+  return copies;
 }
 
-std::vector<c10::IValue> GraphLayer::BoundTo(const Kept& copies) const {
+// Micro-batches may write to different places (rows of an embedding): what one has left alone another may have written.
+void GraphLayer::TakeWrites(const Copies& copies) const {
+  const torch::autograd::AutoGradMode no_grad(false);
+  for (const size_t position : written_parameters_) {
+    const at::Tensor& live = Live(position);
+    const at::Tensor &written = copies.at(live.unsafeGetTensorImpl()), &start = start_.at(live.unsafeGetTensorImpl());
+    live.copy_(at::where(written.ne(start), written, live));
+  }
+}
+
+// A model may read a buffer that it writes to, so a forward is repeated from what the first one saw, and on copies.
+GraphLayer::Copies GraphLayer::BufferCopies(const LayerContext& context) {
+  if (context.recomputing) {
+    auto first = kept_.extract(context.micro_batch);
+    return first.empty() ? CopyOf(written_buffers_) : std::move(first.mapped());
+  }
+  if (!c10::GradMode::is_enabled() && !written_buffers_.empty()) kept_[context.micro_batch] = CopyOf(written_buffers_);
+  return {};
+}
+
+std::vector<c10::IValue> GraphLayer::BoundTo(const Copies& copies) const {
   std::vector<c10::IValue> bound = bound_;
-  for (const size_t position : written_) bound[position] = copies.at(bound[position].toTensor().unsafeGetTensorImpl());
+  for (const std::vector<size_t>* positions : {&written_buffers_, &written_parameters_}) {
+    for (const size_t position : *positions) {
+      const auto copy = copies.find(Live(position).unsafeGetTensorImpl());
+      if (copy != copies.end()) bound[position] = copy->second;
+    }
+  }
   return bound;
+}
+
+void GraphLayer::EndMiniBatch() {
+  deferred_.Commit();
+  start_.clear();
 }
 
 std::vector<at::Tensor> GraphLayer::Forward(const LayerContext& context, std::vector<at::Tensor> inputs) {
   CopyAt(copied_in_, inputs);
+  for (const auto& [position, order] : layouts_) inputs[position] = InOrder(inputs[position], order);
   std::vector<c10::IValue> values(std::make_move_iterator(inputs.begin()), std::make_move_iterator(inputs.end()));
-  const std::vector<c10::IValue> bound = BoundFor(context);
+  // Evaluation writes to copies, too: it leaves the model as it was.
+  Copies copies = context.training ? ParameterCopies() : CopyOf(written_parameters_);
+  copies.merge(context.training ? BufferCopies(context) : CopyOf(written_buffers_));
+  const std::vector<c10::IValue> bound = BoundTo(copies);
   values.insert(values.end(), bound.begin(), bound.end());
   std::vector<at::Tensor> results;
   for (c10::IValue& result : code_->Run(context, std::move(values))) results.push_back(std::move(result).toTensor());
+  if (context.training && !context.recomputing) TakeWrites(copies);
   CopyAt(copied_out_, results);
   return results;
 }

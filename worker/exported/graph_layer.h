@@ -11,6 +11,7 @@
 #include "worker/exported/archive.h"
 #include "worker/exported/graph_code.h"
 #include "worker/model/layer.h"
+#include "worker/model/tensor_layout.h"
 
 namespace gpipe::worker {
 
@@ -32,21 +33,22 @@ class GraphLayer : public Layer {
     std::vector<std::string> leaving;
     std::set<std::string> written;        // As in Aliasing, of the part's own values.
     std::set<std::string> written_state;  // As in Aliasing, of the part's own values.
+    std::vector<std::string> state;       // Tensors of state_dict() that belong to it, used by the nodes or not.
     bool deferred_batch_norm = false;
   };
 
-  // Loads only what these nodes use and `pool`, if there is one, does not have yet. INVALID_ARGUMENT lists every node
-  // that cannot be run, and why.
+  // Loads only what these nodes use, or belongs to them, and `pool`, if there is one, does not have yet.
+  // INVALID_ARGUMENT lists every node that cannot be run, and why.
   static absl::StatusOr<std::unique_ptr<GraphLayer>> Create(const Archive& archive, const Part& part,
                                                             const CompileOptions& options, TensorPool* pool = nullptr,
                                                             InitialValues values = InitialValues::kArchive);
 
   std::vector<at::Tensor> Forward(const LayerContext& context, std::vector<at::Tensor> inputs) override;
-  void EndMiniBatch() override { deferred_.Commit(); }
+  void EndMiniBatch() override;
 
  private:
-  // Values of the buffers that the program writes to, by buffer.
-  using Kept = std::map<const c10::TensorImpl*, at::Tensor>;
+  // Copies of what the program writes to, by the live tensor.
+  using Copies = std::map<const c10::TensorImpl*, at::Tensor>;
 
   // Where what a layer is bound to comes from.
   struct Origin {
@@ -59,22 +61,32 @@ class GraphLayer : public Layer {
   absl::Status Bind(const Origin& origin, const std::vector<const exported::Input*>& inputs,
                     const std::set<std::string>& written);
   absl::StatusOr<at::Tensor> BindOne(const Origin& origin, const exported::Input& input);
+  absl::StatusOr<at::Tensor> BindState(const Origin& origin, const std::string& name);
 
-  Kept CopyWritten() const;
-  std::vector<c10::IValue> BoundFor(const LayerContext& context);
-  // With the copies in place of the buffers that the program writes to.
-  std::vector<c10::IValue> BoundTo(const Kept& copies) const;
+  const at::Tensor& Live(size_t position) const { return bound_[position].toTensor(); }
+  Copies CopyOf(const std::vector<size_t>& positions) const;
+  // What a training forward works on in place of the parameters that the program writes to.
+  Copies ParameterCopies();
+  // Moves what a forward has written to its copies of parameters to the parameters.
+  void TakeWrites(const Copies& copies) const;
+  // What stands for the buffers that the program writes to; nothing where they themselves are written to.
+  Copies BufferCopies(const LayerContext& context);
+  // With the copies in their places.
+  std::vector<c10::IValue> BoundTo(const Copies& copies) const;
 
   DeferredStatistics deferred_;
   std::unique_ptr<GraphCode> code_;
   std::vector<c10::IValue> bound_;  // Parameters, buffers and constants, after what enters.
-  std::vector<size_t> written_;     // Those among them that the program writes to.
+  // Those among them that the program writes to.
+  std::vector<size_t> written_buffers_, written_parameters_;
   // Copied, by position: what enters and is written to, because a forward may be repeated from it; and what leaves in a
   // buffer's memory, because the next micro-batch writes there.
   std::vector<size_t> copied_in_;
   std::vector<size_t> copied_out_;
-  // By micro-batch, from before a forward that will be repeated: until then, or until the next step's.
-  std::map<int, Kept> kept_;
+  std::map<size_t, DimensionOrder> layouts_;  // Of the model's inputs, by position in what enters.
+  // Buffers by micro-batch, from before a forward that will be repeated: until then, or until the next step's.
+  std::map<int, Copies> kept_;
+  Copies start_;  // Parameters as the mini-batch began with them.
 };
 
 }  // namespace gpipe::worker

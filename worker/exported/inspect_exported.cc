@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <set>
 #include <utility>
@@ -12,9 +13,11 @@
 #include "common/field_error.h"
 #include "common/grpc_status.h"
 #include "common/plan/shape.h"
+#include "common/safetensors/header.h"
 #include "common/status_macros.h"
 #include "worker/data/tensor_file.h"
 #include "worker/exported/argument_source.h"
+#include "worker/exported/batch_statistics.h"
 #include "worker/exported/build.h"
 #include "worker/exported/evaluation.h"
 #include "worker/exported/paired_cuts.h"
@@ -79,6 +82,7 @@ class ExportedInspection {
     GPIPE_RETURN_IF_ERROR(MatchInputs());
     GPIPE_RETURN_IF_ERROR(FindOutputs());
     GPIPE_RETURN_IF_ERROR(CheckOperators());
+    GPIPE_RETURN_IF_ERROR(CheckState());
     GPIPE_ASSIGN_OR_RETURN(Units units, Units::Find(archive_));
     units_.emplace(std::move(units));
     const std::vector<std::string> frozen(request_.freeze().begin(), request_.freeze().end());
@@ -171,20 +175,48 @@ class ExportedInspection {
     return GraphCode::Compile(whole, {c10::kMeta}).status();
   }
 
-  // Only what has the batch first can be cut into samples; a loss may be anything.
+  // That a trained model can be stored, and updated.
+  absl::Status CheckState() const {
+    FieldErrors errors;
+    for (const std::string& name : archive_.StateNames()) {
+      if (!training()) break;
+      GPIPE_ASSIGN_OR_RETURN(const at::Tensor meta, archive_.Describe(name));
+      const std::string what = absl::StrCat("'", name, "' is ", c10::toString(meta.scalar_type()));
+      if (!safetensors::IsInFiles(ToDataType(meta.scalar_type()))) {
+        errors.Add(kModel, absl::StrCat(what, ", which the safetensors file of a trained model cannot hold; make it a ",
+                                        "tensor of another type, or a buffer with persistent=False"));
+      } else if (archive_.IsTrainable(name) && !IsFrozen(request_.freeze(), name) &&
+                 c10::isFloat8Type(meta.scalar_type())) {
+        errors.Add(kModel, absl::StrCat(what, ", which PyTorch's optimizers cannot update; freeze it (train.freeze)"));
+      }
+    }
+    return errors.ToStatus();
+  }
+
+  // Only what has the batch first can be cut into samples, and only some types can be stored; a loss may be anything.
   absl::Status CheckOutputs() {
-    const auto fits = [&](const exported::UserOutput& output) {
-      return values_->CanDescribe(ValueOf(output)) && BeginsWithBatch(values_->Describe(ValueOf(output)).shape());
-    };
+    const auto fits = [&](const exported::UserOutput& output) { return ProblemWith(ValueOf(output)).empty(); };
     if (request_.loss().has_model_output()) return CheckModelLoss();
     if (!training() && request_.outputs().empty()) std::erase_if(outputs_, [&](const auto& o) { return !fits(o); });
     for (size_t i = 0; i < outputs_.size(); ++i) {
       if (fits(outputs_[i])) continue;
-      return FieldError(training() ? kLoss : absl::StrCat("infer.outputs[", i, "]"),
-                        absl::StrCat("the model's output '", outputs_[i].name, "' does not have the batch first"));
+      return FieldError(
+          training() ? kLoss : absl::StrCat("infer.outputs[", i, "]"),
+          absl::StrCat("the model's output '", outputs_[i].name, "' ", ProblemWith(ValueOf(outputs_[i]))));
     }
-    if (outputs_.empty()) return FieldError(kModel, "none of its outputs has the batch first");
+    if (outputs_.empty()) return FieldError(kModel, "none of its outputs has the batch first and a type of files");
     return absl::OkStatus();
+  }
+
+  // Empty when a file can hold the value, sample by sample.
+  std::string ProblemWith(const std::string& value) const {
+    const auto meta = program_.graph.values.find(value);
+    const auto type = meta == program_.graph.values.end() ? std::nullopt : ToScalarType(meta->second.dtype);
+    if (type && !safetensors::IsInFiles(ToDataType(*type))) {
+      return absl::StrCat("is ", c10::toString(*type), ", which a safetensors file cannot hold; make it another type");
+    }
+    const bool fits = values_->CanDescribe(value) && BeginsWithBatch(values_->Describe(value).shape());
+    return fits ? "" : "does not have the batch first";
   }
 
   absl::Status CheckModelLoss() const {
@@ -228,6 +260,7 @@ class ExportedInspection {
       if (evaluation == nullptr) continue;
       evaluation->DescribeEvaluation(cuts[i].evaluation, is_last ? evaluation->Nodes() : cuts[i + 1].evaluation, info);
     }
+    DescribeUnused();
     for (const exported::UserOutput& output : outputs_) {
       v1::ModelValue& added = *result_.mutable_layers(result_.layers_size() - 1)->add_outputs();
       added = values_->Describe(ValueOf(output));
@@ -244,6 +277,10 @@ class ExportedInspection {
     info.mutable_contains()->Assign(modules.within.begin(), modules.within.end());
     DescribeValues(parts_.back(), info);
     DescribeTensors(units_->InputsOf(parts_.back()), info);
+    for (size_t node = begin; training() && node < end; ++node) {
+      const auto counts = ValuesPerChannel(program_.graph, program_.graph.nodes[node], *values_);
+      info.mutable_values_per_channel()->Add(counts.begin(), counts.end());
+    }
   }
 
   // What of this program runs where the layer of the training program does. Tensors that only this one has are in the
@@ -280,19 +317,35 @@ class ExportedInspection {
       const bool in_state = input->kind == exported::InputKind::kParameter ||
                             (input->kind == exported::InputKind::kBuffer && input->persistent);
       const std::string& name = archive_.CanonicalName(input->name);
-      if (in_state && described.insert(name).second) DescribeTensor(name, *archive_.Describe(name), *input, info);
+      if (in_state && described.insert(name).second) DescribeTensor(name, info);
     }
   }
 
-  void DescribeTensor(const std::string& name, const at::Tensor& meta, const exported::Input& input,
-                      v1::LayerInfo& info) const {
+  // What no part uses is in state_dict() all the same; it belongs where the tensor before it there does.
+  void DescribeUnused() {
+    std::map<std::string, int> layer_of;
+    for (int i = 0; i < result_.layers_size(); ++i) {
+      for (const v1::ModelTensor& tensor : result_.layers(i).tensors()) layer_of.emplace(tensor.name(), i);
+    }
+    int layer = 0;
+    for (const std::string& name : archive_.StateNames()) {
+      const auto [known, is_unused] = layer_of.emplace(name, layer);
+      if (is_unused) DescribeTensor(name, *result_.mutable_layers(layer));
+      layer = known->second;
+    }
+  }
+
+  void DescribeTensor(const std::string& name, v1::LayerInfo& info) const {
+    const absl::StatusOr<at::Tensor> described = archive_.Describe(name);
+    if (!described.ok()) return;  // CheckState has refused it, where it matters.
+    const at::Tensor& meta = *described;
     v1::ModelTensor& tensor = *info.add_tensors();
     tensor.set_name(name);
     tensor.mutable_shape()->Assign(meta.sizes().begin(), meta.sizes().end());
     tensor.set_dtype(ToDataType(meta.scalar_type()));
     for (const std::string& alias : archive_.AliasesOf(name)) tensor.add_aliases(alias);
     tensor.set_elsewhere(!archive_.HasValues(name));
-    if (input.kind != exported::InputKind::kParameter || !archive_.IsTrainable(name)) return;
+    if (!archive_.IsTrainable(name)) return;
     tensor.set_trainable(!IsFrozen(request_.freeze(), name));
     info.set_parameter_count(info.parameter_count() + meta.numel());
     info.set_parameter_bytes(info.parameter_bytes() + static_cast<int64_t>(meta.nbytes()));

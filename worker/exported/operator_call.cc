@@ -15,6 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/status_macros.h"
 #include "worker/exported/argument_source.h"
+#include "worker/model/checks.h"
 #include "worker/model/random.h"
 
 namespace gpipe::worker {
@@ -27,11 +28,11 @@ constexpr std::string_view kRegions = "torch.ops.higher_order.";
 
 // Arguments that say whether the model is being trained, and what they are when it is not. Only of these operators: a
 // `training` of another one may mean something else.
-struct TrainingArgument {
+struct OperatorArgument {
   std::string_view operator_name;
   std::string_view argument;
 };
-constexpr TrainingArgument kTrainingArguments[] = {
+constexpr OperatorArgument kTrainingArguments[] = {
     {"aten::dropout", "train"},
     {"aten::dropout_", "train"},
     {"aten::feature_dropout", "train"},
@@ -49,6 +50,15 @@ constexpr TrainingArgument kTrainingArguments[] = {
     {"aten::rnn_relu", "train"},
     {"aten::rrelu", "training"},
     {"aten::rrelu_", "training"},
+};
+
+// Arguments that ask for sparse gradients. They are an optimization of plain SGD, whose result is that of dense ones;
+// dense ones can be sent, clipped and used by every optimizer.
+constexpr OperatorArgument kSparseGradients[] = {
+    {"aten::embedding", "sparse"},
+    {"aten::embedding_bag", "sparse"},
+    {"aten::_embedding_bag", "sparse"},
+    {"aten::gather", "sparse_grad"},
 };
 
 constexpr std::string_view kBatchNorm = "aten::batch_norm";
@@ -161,7 +171,7 @@ class OperatorCall : public Instruction {
         return absl::Status(source.status().code(),
                             absl::StrCat("argument ", argument.name(), ": ", source.status().message()));
       }
-      sources_.push_back(*std::move(source));
+      sources_.push_back(AsksForSparse(argument) ? ArgumentSource::Constant(false) : *std::move(source));
       return absl::OkStatus();
     }
     if (!argument.default_value()) {
@@ -169,6 +179,12 @@ class OperatorCall : public Instruction {
     }
     sources_.push_back(ArgumentSource::Constant(*argument.default_value()));
     return absl::OkStatus();
+  }
+
+  bool AsksForSparse(const c10::Argument& argument) const {
+    return std::ranges::any_of(kSparseGradients, [&](const OperatorArgument& one) {
+      return handle_.operator_name().name == one.operator_name && argument.name() == one.argument;
+    });
   }
 
   std::optional<size_t> PositionOf(std::string_view argument) const {
@@ -187,7 +203,10 @@ class OperatorCall : public Instruction {
       const std::optional<c10::IValue>& constant = sources_[*statistics].constant();
       if (constant && constant->isNone()) training_.reset();
     }
-    if (name == kBatchNorm) running_mean_ = PositionOf("running_mean");
+    if (name == kBatchNorm) {
+      running_mean_ = PositionOf("running_mean");
+      own_statistics_ = PositionOf("training");
+    }
     if (name == kAttention) attention_dropout_ = PositionOf("dropout_p");
   }
 
@@ -196,6 +215,7 @@ class OperatorCall : public Instruction {
       if (training_) stack[*training_] = false;
       if (attention_dropout_) stack[*attention_dropout_] = 0.0;
     }
+    if (own_statistics_ && stack[*own_statistics_].toBool()) CheckMoreThanOneValue(stack.front().toTensor());
     if (context.training && !context.recomputing && running_mean_ && deferred_ != nullptr) Defer(stack);
     if (context.recomputing && momentum_) stack[*momentum_] = 0.0;  // The new statistics weigh nothing.
   }
@@ -203,7 +223,7 @@ class OperatorCall : public Instruction {
   // Where batch norm keeps statistics and has those of its input.
   void Defer(torch::jit::Stack& stack) const {
     const c10::IValue& mean = stack[*running_mean_];
-    if (mean.isNone() || !stack[*training_].toBool()) return;
+    if (mean.isNone() || !stack[*own_statistics_].toBool()) return;
     deferred_->Add(position_, stack.front().toTensor(), mean.toTensor(), stack[*running_mean_ + 1].toTensor(),
                    stack[*momentum_].toDouble());
     stack[*momentum_] = 0.0;
@@ -217,7 +237,7 @@ class OperatorCall : public Instruction {
   const bool random_;
   std::vector<ArgumentSource> sources_;  // In the order of the schema.
   std::vector<ResultSlots> results_;
-  std::optional<size_t> training_, momentum_, running_mean_, attention_dropout_;
+  std::optional<size_t> training_, momentum_, running_mean_, own_statistics_, attention_dropout_;
   bool counts_batches_ = false;
 };
 

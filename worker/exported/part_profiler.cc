@@ -19,7 +19,7 @@ constexpr int64_t kRandomNumbers = 1 << 20;  // Then they repeat: to draw them a
 
 at::Tensor StandInFor(const at::Tensor& meta, c10::Device device) {
   const auto options = meta.options().device(device);
-  if (!meta.is_floating_point()) return at::zeros(meta.sizes(), options);
+  if (!meta.is_floating_point() || c10::isFloat8Type(meta.scalar_type())) return at::zeros(meta.sizes(), options);
   const int64_t numbers = meta.numel();
   at::Tensor flat = at::empty({numbers}, options);
   const at::Tensor drawn = flat.narrow(0, 0, std::min(numbers, kRandomNumbers)).uniform_(-kStandIn, kStandIn);

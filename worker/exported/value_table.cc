@@ -10,15 +10,6 @@
 #include "worker/exported/gradient_flow.h"
 
 namespace gpipe::worker {
-namespace {
-
-std::optional<int64_t> Evaluate(const exported::Size& size, const exported::Symbols& symbols) {
-  if (const auto* number = std::get_if<int64_t>(&size)) return *number;
-  return exported::EvaluateSize(std::get<std::string>(size), symbols);
-}
-
-}  // namespace
-
 absl::StatusOr<ValueTable> ValueTable::Create(const Archive& archive, const Units& units,
                                               const std::vector<v1::ModelValue>& inputs,
                                               const std::vector<std::string>& frozen, std::string_view field) {
@@ -37,7 +28,7 @@ absl::Status ValueTable::Bind(const exported::UserInput& input, const v1::ModelV
       const auto* expression = std::get_if<std::string>(&input.meta.sizes[i]);
       const auto symbol = expression == nullptr ? std::nullopt : exported::SymbolOf(*expression);
       if (symbol) symbols_[run].emplace(*symbol, sizes[i]);
-      const std::optional<int64_t> wanted = Evaluate(input.meta.sizes[i], symbols_[run]);
+      const std::optional<int64_t> wanted = exported::Evaluate(input.meta.sizes[i], symbols_[run]);
       if (!wanted || *wanted == sizes[i]) continue;
       return FieldError(field, absl::StrCat("dimension ", i, " of the model's input '", input.name, "' is ", *wanted,
                                             " where another input has the size that the data has, and the data's '",
@@ -47,12 +38,15 @@ absl::Status ValueTable::Bind(const exported::UserInput& input, const v1::ModelV
   return absl::OkStatus();
 }
 
-std::optional<v1::Dimension> ValueTable::DimensionOf(const exported::Size& size) const {
+std::optional<v1::Dimension> ValueTable::ProductOf(const std::vector<exported::Size>& factors) const {
   std::array<int64_t, kBatches.size()> sizes;
   for (size_t run = 0; run < kBatches.size(); ++run) {
-    const std::optional<int64_t> known = Evaluate(size, symbols_[run]);
-    if (!known || *known < 0) return std::nullopt;
-    sizes[run] = *known;
+    sizes[run] = 1;
+    const auto known = exported::EvaluateSizes(factors, symbols_[run]);
+    if (!known) return std::nullopt;
+    for (const int64_t factor : *known) {
+      if (factor < 0 || __builtin_mul_overflow(sizes[run], factor, &sizes[run])) return std::nullopt;
+    }
   }
   const int64_t per_sample = (sizes[1] - sizes[0]) / (kBatches[1] - kBatches[0]);
   v1::Dimension dimension;
@@ -65,11 +59,11 @@ std::optional<v1::Dimension> ValueTable::DimensionOf(const exported::Size& size)
 }
 
 std::optional<Shape> ValueTable::ShapeOf(const std::string& value) const {
-  const auto meta = program_.values.find(value);
-  if (meta == program_.values.end()) return std::nullopt;
+  const auto meta = program_.graph.values.find(value);
+  if (meta == program_.graph.values.end() || !meta->second.strided) return std::nullopt;
   Shape shape;
   for (const exported::Size& size : meta->second.sizes) {
-    std::optional<v1::Dimension> dimension = DimensionOf(size);
+    std::optional<v1::Dimension> dimension = ProductOf({size});
     if (!dimension) return std::nullopt;
     *shape.Add() = *std::move(dimension);
   }
@@ -77,8 +71,8 @@ std::optional<Shape> ValueTable::ShapeOf(const std::string& value) const {
 }
 
 std::optional<c10::ScalarType> ValueTable::TypeOf(const std::string& value) const {
-  const auto meta = program_.values.find(value);
-  if (meta == program_.values.end()) return std::nullopt;
+  const auto meta = program_.graph.values.find(value);
+  if (meta == program_.graph.values.end()) return std::nullopt;
   const std::optional<c10::ScalarType> type = ToScalarType(meta->second.dtype);
   return type && ToDataType(*type) != v1::DATA_TYPE_UNSPECIFIED ? type : std::nullopt;
 }
@@ -88,17 +82,33 @@ std::optional<std::vector<int64_t>> ValueTable::SizesOf(const std::string& value
   return shape ? std::optional(SizesFor(*shape, samples)) : std::nullopt;
 }
 
+DimensionOrder ValueTable::OrderOfValue(const std::string& value) const {
+  const exported::TensorMeta& meta = program_.graph.values.at(value);
+  std::optional<DimensionOrder> order;
+  for (const exported::Symbols& symbols : symbols_) {
+    const auto sizes = exported::EvaluateSizes(meta.sizes, symbols);
+    const auto strides = exported::EvaluateSizes(meta.strides, symbols);
+    if (!sizes || !strides || sizes->size() != strides->size()) return {};
+    const DimensionOrder found = OrderOf(*sizes, *strides);
+    if (order.value_or(found) != found) return {};
+    order = found;
+  }
+  return *order;
+}
+
 v1::ModelValue ValueTable::Describe(const std::string& value) const {
   v1::ModelValue description;
   description.set_name(value);
   *description.mutable_shape() = *ShapeOf(value);
   description.set_dtype(ToDataType(*TypeOf(value)));
   description.set_requires_grad(gradients_[index_.NumberOf(value)]);
+  *description.mutable_dimension_order() = ToField(OrderOfValue(value));
   return description;
 }
 
 at::Tensor ValueTable::Meta(const std::string& value, int64_t samples) const {
-  return at::empty(SizesFor(*ShapeOf(value), samples), at::device(c10::kMeta).dtype(*TypeOf(value)))
+  const auto options = at::device(c10::kMeta).dtype(*TypeOf(value));
+  return EmptyInOrder(SizesFor(*ShapeOf(value), samples), OrderOfValue(value), options)
       .set_requires_grad(gradients_[index_.NumberOf(value)]);
 }
 

@@ -15,6 +15,7 @@
 #include "gpipe/v1/plan.pb.h"
 #include "worker/exported/archive.h"
 #include "worker/exported/units.h"
+#include "worker/model/tensor_layout.h"
 
 namespace gpipe::worker {
 
@@ -31,7 +32,8 @@ class ValueTable {
                                            const std::vector<v1::ModelValue>& inputs,
                                            const std::vector<std::string>& frozen, std::string_view field);
 
-  // Whether its type can be sent, and each of its dimensions is a fixed size plus a multiple of the batch.
+  // Whether it has strides and its type can be sent, and each of its dimensions is a fixed size plus a multiple of the
+  // batch.
   bool CanDescribe(const std::string& value) const { return ShapeOf(value).has_value() && TypeOf(value).has_value(); }
   // REQUIRES: CanDescribe.
   v1::ModelValue Describe(const std::string& value) const;
@@ -41,6 +43,8 @@ class ValueTable {
   // Of any value, parameters too; nullopt where it is not known.
   std::optional<std::vector<int64_t>> SizesOf(const std::string& value, int64_t samples) const;
   std::optional<c10::ScalarType> TypeOf(const std::string& value) const;
+  // The product of sizes of the program; nullopt where it is no fixed one plus a multiple of the batch.
+  std::optional<v1::Dimension> ProductOf(const std::vector<exported::Size>& factors) const;
 
  private:
   // Two sizes tell how a dimension depends on the batch, the third one whether it depends in that way.
@@ -50,8 +54,9 @@ class ValueTable {
 
   // Gives the symbols in the sizes of an input the data's sizes.
   absl::Status Bind(const exported::UserInput& input, const v1::ModelValue& data, std::string_view field);
-  std::optional<v1::Dimension> DimensionOf(const exported::Size& size) const;
   std::optional<Shape> ShapeOf(const std::string& value) const;
+  // What the program says of it; empty where that depends on the batch or is not known.
+  DimensionOrder OrderOfValue(const std::string& value) const;
 
   const exported::Program& program_;
   const ValueIndex& index_;

@@ -87,12 +87,6 @@ class BatchNorm : public UnaryLayer {
     CheckSize(x, 1, features_, "channels");
   }
 
-  static void CheckMoreThanOneValue(const at::Tensor& x) {
-    TORCH_CHECK_VALUE(x.numel() > x.size(1),
-                      "expects more than one value per channel in training, gets a micro-batch of ", x.sizes(),
-                      "; use fewer chunks or a batch size without so small a rest");
-  }
-
   const int64_t features_;
   const int spatial_dims_;
   const double eps_;

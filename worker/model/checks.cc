@@ -28,6 +28,12 @@ void CheckSize(const at::Tensor& x, int64_t dim, int64_t size, const char* meani
   TORCH_CHECK_VALUE(x.dim() > 1 && x.size(dim) == size, "expects ", size, ' ', meaning, ", gets ", ShapeText(x));
 }
 
+void CheckMoreThanOneValue(const at::Tensor& x) {
+  TORCH_CHECK_VALUE(x.numel() > x.size(1),
+                    "expects more than one value per channel in training, gets a micro-batch of ", x.sizes(),
+                    "; use fewer chunks or a batch size without so small a rest");
+}
+
 int64_t ResolveDim(const at::Tensor& x, int64_t dim) {
   const int64_t resolved = dim < 0 ? dim + x.dim() : dim;
   TORCH_CHECK_VALUE(resolved >= 0 && resolved < x.dim(), "has no dimension ", dim, " in ", ShapeText(x));

@@ -17,6 +17,9 @@ void CheckFloating(const at::Tensor& x);
 void CheckRank(const at::Tensor& x, int64_t rank, const char* meaning);
 void CheckSize(const at::Tensor& x, int64_t dim, int64_t size, const char* meaning);
 
+// Batch normalisation takes statistics of [N, C, ...] over all but C.
+void CheckMoreThanOneValue(const at::Tensor& x);
+
 // A dimension counted from either end, from 0. It must be one of x's, and not the batch.
 int64_t ResolveDim(const at::Tensor& x, int64_t dim);
 

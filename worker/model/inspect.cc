@@ -16,6 +16,7 @@
 #include "worker/model/loss_check.h"
 #include "worker/model/model_layers.h"
 #include "worker/model/profile.h"
+#include "worker/model/tensor_layout.h"
 #include "worker/torch_status.h"
 
 namespace gpipe::worker {
@@ -105,6 +106,11 @@ class Inspection {
     info.set_parameter_bytes(bytes);
     info.set_trainable_count(trainable);
     trained_ = trained_ || trainable > 0;
+    const v1::Layer& described = spec_.model().sequential(layer.index);
+    if (request_.has_loss() && (described.has_batch_norm_1d() || described.has_batch_norm_2d())) {
+      const at::Tensor& x = values_.at(layer.inputs.front());  // [N, C, ...]
+      info.add_values_per_channel()->set_per_sample(x.numel() / (x.size(0) * x.size(1)));
+    }
     for (const std::string& name : layer.inputs) info.add_reads(name);
     for (const std::string& name : layer.outputs) DescribeValue(name, *info.add_makes());
     if (&layer != &layers_.back()) return;
@@ -118,6 +124,7 @@ class Inspection {
     *description.mutable_shape() = BatchShape(value.sizes().slice(1).vec());
     description.set_dtype(ToDataType(value.scalar_type()));
     description.set_requires_grad(trained_ && value.is_floating_point());
+    *description.mutable_dimension_order() = ToField(OrderOf(value.sizes(), value.strides()));
   }
 
   static void Describe(const std::string& name, const at::Tensor& tensor, v1::ModelTensor& description) {
@@ -144,7 +151,7 @@ class Inspection {
     const at::Tensor& value = values_.at(name);
     std::vector<int64_t> shape = value.sizes().vec();
     shape[0] = request_.profile_micro_batch();
-    return at::empty(shape, value.options());
+    return EmptyInOrder(shape, OrderOf(value.sizes(), value.strides()), value.options());
   }
 
   absl::Status Profile() {

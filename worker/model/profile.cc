@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/grad_mode.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
 
@@ -11,6 +12,7 @@
 #include "common/status_macros.h"
 #include "worker/model/memory_meter.h"
 #include "worker/model/random.h"
+#include "worker/model/tensor_layout.h"
 #include "worker/torch_status.h"
 
 namespace gpipe::worker {
@@ -36,6 +38,7 @@ std::string KeyOf(const std::string& description, const std::vector<at::Tensor>&
   for (const at::Tensor& input : inputs) {
     absl::StrAppend(&key, "|", c10::toString(input.scalar_type()));
     for (const int64_t size : input.sizes()) absl::StrAppend(&key, ",", size);
+    for (const int64_t dim : OrderOf(input.sizes(), input.strides())) absl::StrAppend(&key, "/", dim);
   }
   return key;
 }
@@ -130,11 +133,14 @@ LayerProfiler::Run LayerProfiler::RunOnce(const ModelLayer& layer, const std::ve
 std::vector<at::Tensor> LayerProfiler::RandomInputs(const std::vector<at::Tensor>& shapes, bool need_gradient) const {
   std::vector<at::Tensor> inputs;
   for (const at::Tensor& shape : shapes) {
-    const auto options = shape.options().device(device_);
+    at::Tensor input = at::empty_strided(shape.sizes(), shape.strides(), shape.options().device(device_));
     // Integers are indices; zero is one in every table.
-    at::Tensor input = shape.is_floating_point() ? at::rand(shape.sizes(), MakeGenerator(device_, kSeed), options)
-                                                 : at::zeros(shape.sizes(), options);
-    if (input.is_floating_point()) input.set_requires_grad(need_gradient && training_);
+    if (torch::autograd::isDifferentiableType(input.scalar_type()) && !c10::isFloat8Type(input.scalar_type())) {
+      input.uniform_(0, 1, MakeGenerator(device_, kSeed));
+    } else {
+      input.zero_();
+    }
+    if (torch::autograd::isDifferentiableType(input.scalar_type())) input.set_requires_grad(need_gradient && training_);
     inputs.push_back(std::move(input));
   }
   return inputs;

@@ -29,7 +29,10 @@ std::vector<std::string> NamesOf(const std::vector<CrossingValue>& values) {
   return names;
 }
 
-at::Tensor Detached(const at::Tensor& tensor) { return tensor.defined() ? tensor.detach().contiguous() : tensor; }
+// What leaves a stage: on its worker or to another one it is the same.
+at::Tensor Detached(const at::Tensor& tensor, const DimensionOrder& order = {}) {
+  return tensor.defined() ? InOrder(tensor, order) : tensor;
+}
 
 // Bytes of tensors that nothing else holds: what goes when they go.
 int64_t OwnBytes(const std::vector<at::Tensor>& tensors) {
@@ -178,7 +181,8 @@ absl::StatusOr<ModelStage::Results> ModelStage::RunWithGraph(int micro_batch, co
   const MemoryMeter meter(device_);
   std::vector<at::Tensor> values;
   for (size_t i = 0; i < incoming_.size(); ++i) {
-    const bool tracked = incoming_[i].requires_grad && saved.inputs[i].is_floating_point();
+    const bool tracked =
+        incoming_[i].requires_grad && torch::autograd::isDifferentiableType(saved.inputs[i].scalar_type());
     at::Tensor value = tracked ? saved.inputs[i].detach().set_requires_grad(true) : saved.inputs[i];
     saved.leaves.push_back(tracked ? value : at::Tensor());
     values.push_back(std::move(value));
@@ -186,13 +190,15 @@ absl::StatusOr<ModelStage::Results> ModelStage::RunWithGraph(int micro_batch, co
   GPIPE_ASSIGN_OR_RETURN(Results results, Run(micro_batch, context, std::move(values)));
   GPIPE_RETURN_IF_ERROR(CheckGradients(results.outgoing));
   // Only the edges into the graph are kept: an output that the graph itself does not need goes when it has been sent.
-  const auto cut = [&](at::Tensor& tensor, bool root) {
+  const auto cut = [&](at::Tensor& tensor, bool root, const DimensionOrder& order) {
     root = root && tensor.requires_grad();
     saved.roots.push_back(root ? torch::autograd::impl::gradient_edge(tensor) : torch::autograd::Edge());
-    tensor = Detached(tensor);
+    tensor = Detached(tensor, order);
   };
-  for (size_t i = 0; i < outgoing_.size(); ++i) cut(results.outgoing[i], outgoing_[i].requires_grad);
-  if (loss_ != nullptr) cut(results.loss, true);
+  for (size_t i = 0; i < outgoing_.size(); ++i) {
+    cut(results.outgoing[i], outgoing_[i].requires_grad, outgoing_[i].order);
+  }
+  if (loss_ != nullptr) cut(results.loss, true, {});
   results.outputs.clear();
   saved.has_graph = true;
   saved.bytes += meter.Allocated() - OwnBytes(results.outgoing);
@@ -217,7 +223,9 @@ void ModelStage::Keep(int micro_batch, Saved saved) {
 
 Values ModelStage::Leave(int micro_batch, Results results, ForwardMode mode) const {
   Values values;
-  for (size_t i = 0; i < outgoing_.size(); ++i) values[outgoing_[i].name] = Detached(results.outgoing[i]);
+  for (size_t i = 0; i < outgoing_.size(); ++i) {
+    values[outgoing_[i].name] = Detached(results.outgoing[i], outgoing_[i].order);
+  }
   if (results.count.defined()) {
     // Over nothing it is 0/0, and no part of the mean.
     const at::Tensor weighted = Detached(results.loss) * results.count;
@@ -326,7 +334,8 @@ Values ModelStage::TakeInputGradients(Saved& saved) const {
   for (size_t i = 0; i < incoming_.size(); ++i) {
     if (!incoming_[i].requires_grad) continue;
     const at::Tensor gradient = saved.leaves[i].defined() ? saved.leaves[i].grad() : at::Tensor();
-    gradients[incoming_[i].name] = gradient.defined() ? Detached(gradient) : at::zeros_like(saved.inputs[i]);
+    gradients[incoming_[i].name] =
+        gradient.defined() ? Detached(gradient, incoming_[i].order) : at::zeros_like(saved.inputs[i]);
   }
   return gradients;
 }

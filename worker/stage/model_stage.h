@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "worker/model/segment.h"
+#include "worker/model/tensor_layout.h"
 #include "worker/stage/loss.h"
 #include "worker/stage/stage.h"
 
@@ -20,6 +21,7 @@ struct CrossingValue {
   std::string name;
   bool requires_grad = false;  // A gradient goes the other way.
   bool begins_with_batch = true;
+  DimensionOrder order = {};  // In which it lies in memory, and its gradient.
 };
 
 // A value that is an output of the model, and the name by which the job knows it.

@@ -52,19 +52,27 @@ struct AdamSlots {
   }
 };
 
+// A complex number is two real ones to PyTorch's optimizers, and to the norm of a gradient.
+at::Tensor AsReal(const at::Tensor& tensor) {
+  return tensor.is_complex() ? at::view_as_real(tensor.resolve_conj()) : tensor;
+}
+
+constexpr char kStep[] = "step";
+
 // `step` counts on the host; everything else is like its parameter.
 absl::StatusOr<at::Tensor> LoadSlot(const Values& state, const NamedTensor& parameter, const std::string& slot) {
   const std::string name = absl::StrCat(parameter.name, "/", slot);
   const auto found = state.find(name);
   if (found == state.end()) return absl::NotFoundError(absl::StrCat("optimizer state: no tensor '", name, "'"));
   const at::Tensor& tensor = found->second;
-  const bool counts = slot == "step";
+  const bool counts = slot == kStep;
   const bool fits = counts ? tensor.numel() == 1 : tensor.sizes() == parameter.tensor.sizes();
   const auto type = counts ? at::kLong : parameter.tensor.scalar_type();
   if (!fits || tensor.scalar_type() != type) {
     return absl::InvalidArgumentError(absl::StrCat("optimizer state: '", name, "' does not fit its parameter"));
   }
-  return tensor.detach().to(counts ? at::kCPU : parameter.tensor.device(), type, /*non_blocking=*/false, /*copy=*/true);
+  const auto device = counts ? at::kCPU : parameter.tensor.device();
+  return AsReal(tensor.detach().to(device, type, /*non_blocking=*/false, /*copy=*/true));
 }
 
 // Of one gradient on the CPU. Blocks in its own type, their sum in double: LibTorch's norm of millions of elements in
@@ -91,8 +99,12 @@ template <typename Slots>
 class TorchOptimizer : public Optimizer {
  public:
   TorchOptimizer(std::unique_ptr<torch::optim::Optimizer> torch, std::vector<NamedTensor> parameters,
-                 std::vector<std::string> slots, c10::Device device)
-      : torch_(std::move(torch)), parameters_(std::move(parameters)), slots_(std::move(slots)), device_(device) {}
+                 std::vector<at::Tensor> optimized, std::vector<std::string> slots, c10::Device device)
+      : torch_(std::move(torch)),
+        parameters_(std::move(parameters)),
+        optimized_(std::move(optimized)),
+        slots_(std::move(slots)),
+        device_(device) {}
 
   at::Tensor SquaredGradientNorms(int64_t layers) const override {
     torch::autograd::AutoGradMode no_grad(false);
@@ -100,7 +112,7 @@ class TorchOptimizer : public Optimizer {
     const std::vector<const NamedTensor*> counting = CountingByLayer();
     if (counting.empty()) return squares;
     std::vector<at::Tensor> gradients;
-    for (const NamedTensor* parameter : counting) gradients.push_back(parameter->tensor.grad());
+    for (const NamedTensor* parameter : counting) gradients.push_back(AsReal(parameter->tensor.grad()));
     const at::Tensor each = SquaredNorms(gradients);
     // One sum per layer: then what else the worker hosts makes no difference.
     for (size_t first = 0, end = 0; first < counting.size(); first = end) {
@@ -125,6 +137,12 @@ class TorchOptimizer : public Optimizer {
   absl::Status Step(double lr) override {
     return CatchTorch([&] {
       for (auto& group : torch_->param_groups()) group.options().set_lr(lr);
+      for (size_t i = 0; i < parameters_.size(); ++i) {
+        const at::Tensor& gradient = parameters_[i].tensor.grad();
+        if (parameters_[i].tensor.is_complex()) {
+          optimized_[i].mutable_grad() = gradient.defined() ? AsReal(gradient) : at::Tensor();
+        }
+      }
       torch_->step();
       return absl::OkStatus();
     });
@@ -132,11 +150,14 @@ class TorchOptimizer : public Optimizer {
 
   std::vector<NamedTensor> State() const override {
     std::vector<NamedTensor> result;
-    for (const NamedTensor& parameter : parameters_) {
-      const auto found = torch_->state().find(parameter.tensor.unsafeGetTensorImpl());
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      const NamedTensor& parameter = parameters_[i];
+      const auto found = torch_->state().find(optimized_[i].unsafeGetTensorImpl());
       if (slots_.empty() || found == torch_->state().end() || !parameter.owned) continue;
       for (const auto& [slot, tensor] : Slots::Read(*found->second)) {
-        result.push_back({absl::StrCat(parameter.name, "/", slot), parameter.layer, tensor});
+        const bool complex = parameter.tensor.is_complex() && slot != kStep;
+        result.push_back(
+            {absl::StrCat(parameter.name, "/", slot), parameter.layer, complex ? at::view_as_complex(tensor) : tensor});
       }
     }
     return result;
@@ -145,13 +166,14 @@ class TorchOptimizer : public Optimizer {
   absl::Status LoadState(const Values& state) override {
     if (slots_.empty()) return absl::OkStatus();
     return CatchTorch([&]() -> absl::Status {
-      for (const NamedTensor& parameter : parameters_) {
+      for (size_t i = 0; i < parameters_.size(); ++i) {
+        const NamedTensor& parameter = parameters_[i];
         if (!HasState(state, parameter)) continue;
         Values slots;
         for (const std::string& slot : slots_) {
           GPIPE_ASSIGN_OR_RETURN(slots[slot], LoadSlot(state, parameter, slot));
         }
-        torch_->state()[parameter.tensor.unsafeGetTensorImpl()] = Slots::Make(slots);
+        torch_->state()[optimized_[i].unsafeGetTensorImpl()] = Slots::Make(slots);
       }
       return absl::OkStatus();
     });
@@ -184,6 +206,7 @@ class TorchOptimizer : public Optimizer {
 
   const std::unique_ptr<torch::optim::Optimizer> torch_;
   const std::vector<NamedTensor> parameters_;
+  const std::vector<at::Tensor> optimized_;  // The same; of complex ones views as real numbers.
   const std::vector<std::string> slots_;
   const c10::Device device_;
 };
@@ -205,8 +228,10 @@ std::unique_ptr<torch::optim::Optimizer> MakeAdam(const v1::Adam& spec, std::vec
 
 template <typename Slots>
 std::unique_ptr<Optimizer> Wrap(const v1::Optimizer& spec, std::unique_ptr<torch::optim::Optimizer> torch,
-                                std::vector<NamedTensor> parameters, c10::Device device) {
-  return std::make_unique<TorchOptimizer<Slots>>(std::move(torch), std::move(parameters), Slots::Names(spec), device);
+                                std::vector<NamedTensor> parameters, std::vector<at::Tensor> optimized,
+                                c10::Device device) {
+  return std::make_unique<TorchOptimizer<Slots>>(std::move(torch), std::move(parameters), std::move(optimized),
+                                                 Slots::Names(spec), device);
 }
 
 }  // namespace
@@ -216,15 +241,23 @@ absl::StatusOr<std::unique_ptr<Optimizer>> Optimizer::Create(const v1::Optimizer
   return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<Optimizer>> {
     std::erase_if(parameters, [](const NamedTensor& parameter) { return !parameter.trainable; });
     std::vector<at::Tensor> tensors;
-    for (const NamedTensor& parameter : parameters) tensors.push_back(parameter.tensor);
-    if (spec.has_sgd()) return Wrap<SgdSlots>(spec, MakeSgd(spec.sgd(), tensors), std::move(parameters), device);
+    for (const NamedTensor& parameter : parameters) {
+      const bool complex = parameter.tensor.is_complex();
+      tensors.push_back(complex ? AsReal(parameter.tensor.detach()) : parameter.tensor);
+    }
+    if (spec.has_sgd()) {
+      auto sgd = MakeSgd(spec.sgd(), tensors);
+      return Wrap<SgdSlots>(spec, std::move(sgd), std::move(parameters), std::move(tensors), device);
+    }
     if (spec.has_adam()) {
       auto adam = MakeAdam<torch::optim::Adam, torch::optim::AdamOptions>(spec.adam(), tensors);
-      return Wrap<AdamSlots<torch::optim::AdamParamState>>(spec, std::move(adam), std::move(parameters), device);
+      return Wrap<AdamSlots<torch::optim::AdamParamState>>(spec, std::move(adam), std::move(parameters),
+                                                           std::move(tensors), device);
     }
     if (spec.has_adamw()) {
       auto adamw = MakeAdam<torch::optim::AdamW, torch::optim::AdamWOptions>(spec.adamw(), tensors);
-      return Wrap<AdamSlots<torch::optim::AdamWParamState>>(spec, std::move(adamw), std::move(parameters), device);
+      return Wrap<AdamSlots<torch::optim::AdamWParamState>>(spec, std::move(adamw), std::move(parameters),
+                                                            std::move(tensors), device);
     }
     return absl::InvalidArgumentError("optimizer: no kind is given");
   });

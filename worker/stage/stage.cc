@@ -22,11 +22,15 @@
 namespace gpipe::worker {
 namespace {
 
+CrossingValue CrossingOver(const v1::Edge& edge) {
+  return {edge.value(), edge.requires_grad(), BeginsWithBatch(edge.shape()), FromField(edge.dimension_order())};
+}
+
 std::vector<CrossingValue> IncomingOf(const v1::Plan& plan, int stage) {
   std::vector<CrossingValue> values;
   for (const std::string& name : plan.stages(stage).inputs()) values.push_back({name, false, true});
   for (const v1::Edge& edge : plan.edges()) {
-    if (edge.to_stage() == stage) values.push_back({edge.value(), edge.requires_grad(), BeginsWithBatch(edge.shape())});
+    if (edge.to_stage() == stage) values.push_back(CrossingOver(edge));
   }
   return values;
 }
@@ -39,7 +43,7 @@ std::vector<CrossingValue> OutgoingOf(const v1::Plan& plan, int stage) {
     const auto known = std::find_if(values.begin(), values.end(),
                                     [&](const CrossingValue& value) { return value.name == edge.value(); });
     if (known == values.end()) {
-      values.push_back({edge.value(), edge.requires_grad(), BeginsWithBatch(edge.shape())});
+      values.push_back(CrossingOver(edge));
     } else {
       known->requires_grad = known->requires_grad || edge.requires_grad();
     }

@@ -67,9 +67,10 @@ TEST(ExportedProgramTest, EveryTensorIsDescribed) {
                     {"sizes", {{{"as_expr", {{"expr_str", "Symbol('s77', integer=True)"}}}}, {{"as_int", 3}}}}};
   const auto parsed = ParseProgram(program.dump());
   ASSERT_TRUE(parsed.ok()) << parsed.status();
-  ASSERT_TRUE(parsed->values.contains("relu"));
-  EXPECT_EQ(parsed->values.at("relu").dtype.code, 13);
-  EXPECT_THAT(parsed->values.at("relu").sizes, ElementsAre(Size("Symbol('s77', integer=True)"), Size(int64_t{3})));
+  ASSERT_TRUE(parsed->graph.values.contains("relu"));
+  EXPECT_EQ(parsed->graph.values.at("relu").dtype.code, 13);
+  EXPECT_THAT(parsed->graph.values.at("relu").sizes,
+              ElementsAre(Size("Symbol('s77', integer=True)"), Size(int64_t{3})));
   values["relu"].erase("dtype");
   ExpectRefused(program, "value 'relu'");
 }

@@ -122,6 +122,16 @@ TEST(PlannerTest, AValueWithoutGradientHasAnEdgeWithout) {
   EXPECT_FALSE(plan->edges(0).requires_grad());
 }
 
+TEST(PlannerTest, AnEdgeLiesInMemoryAsItsValueDoes) {
+  const v1::JobSpec spec = ParseSpec(kTrainYaml);
+  const InputFacts facts = Facts(20, {4});
+  LayerInfos layers = LayersFor(spec.model(), {4}, 0);
+  for (const int dim : {1, 0}) layers[1].mutable_makes(0)->add_dimension_order(dim);
+  const auto plan = MakePlan({spec, facts, layers, BalanceOf(spec), 2});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_THAT(plan->edges(0).dimension_order(), ElementsAre(1, 0));
+}
+
 TEST(PlannerTest, NeighbouringStagesShareAWorkerAsEvenlyAsCanBe) {
   EXPECT_THAT(Planned(ParseSpec(kSkipYaml), Facts(100, {32}), 2).plan.stage_worker(), ElementsAre(0, 0, 1));
   EXPECT_THAT(Planned(ParseSpec(kSkipYaml), Facts(100, {32}), 1).plan.stage_worker(), ElementsAre(0, 0, 0));

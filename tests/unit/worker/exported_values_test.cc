@@ -81,6 +81,7 @@ TEST_P(ExportedValuesTest, TheArchiveSaysWhatARunShows) {
     const v1::ModelValue said = table->Describe(values[i]);
     EXPECT_EQ(SizesFor(said.shape(), inputs_.front().size(0)), run[i].sizes().vec());
     EXPECT_EQ(said.dtype(), ToDataType(run[i].scalar_type()));
+    EXPECT_EQ(FromField(said.dimension_order()), OrderOf(run[i].sizes(), run[i].strides()));
     EXPECT_TRUE(said.requires_grad() || !run[i].requires_grad()) << "its gradient would be lost";
     EXPECT_EQ(table->Meta(values[i], 7).sizes().vec(), SizesFor(said.shape(), 7));
   }

@@ -76,6 +76,16 @@ TEST(InspectTest, FindsShapesAndParameters) {
   EXPECT_EQ(result.layers(7).forward_nanos(), 0) << "not asked for";
 }
 
+TEST(InspectTest, CountsWhatBatchNormTakesTheStatisticsOf) {
+  v1::Inspect request = Request(kConvolutions, {3, 14, 14});
+  EXPECT_EQ(InspectModel(request, at::kCPU).layers(1).values_per_channel_size(), 0) << "inference takes none";
+  *request.mutable_loss() = ParseSpec("name: test\ntrain: {loss: {mse: {}}}").train().loss();
+  const v1::Inspected result = InspectModel(request, at::kCPU);
+  ASSERT_EQ(result.layers(1).values_per_channel_size(), 1);
+  EXPECT_EQ(result.layers(1).values_per_channel(0).per_sample(), 36);
+  EXPECT_EQ(result.layers(2).values_per_channel_size(), 0);
+}
+
 TEST(InspectTest, NamesTheLayerThatDoesNotFit) {
   const auto violation = OnlyViolation(InspectModel(
       Request("{linear: {in_features: 16, out_features: 32}}, {relu: {}}, {linear: {in_features: 64, out_features: 2}}",

@@ -17,11 +17,12 @@ using ::testing::HasSubstr;
 
 v1::Train TrainOf(const std::string& train) { return ParseSpec("name: test\ntrain: {" + train + "}").train(); }
 
-// Two parameters of different layers, with gradients that depend on the step.
+// Three parameters of different layers, with gradients that depend on the step.
 struct Parameters {
   Parameters() {
     list.push_back({"0.weight", 0, at::linspace(-1, 1, 6).reshape({2, 3}), true});
     list.push_back({"2.bias", 2, at::linspace(0, 2, 3), true});
+    list.push_back({"3.filter", 3, at::complex(at::linspace(0, 2, 3), at::linspace(1, -1, 3)), true});
     for (NamedTensor& named : list) named.tensor.set_requires_grad(true);
   }
   void SetGradients(int step) {
@@ -83,6 +84,29 @@ INSTANTIATE_TEST_SUITE_P(Kinds, OptimizerStateTest,
                                            "sgd: {lr: 1, momentum: 0.9, nesterov: true, weight_decay: 0.1}",
                                            "adam: {weight_decay: 0.1}", "adamw: {betas: [0.8, 0.9]}"));
 
+TEST_P(OptimizerStateTest, AComplexNumberIsUpdatedAsTwoRealOnes) {
+  const v1::Optimizer spec = TrainOf("optimizer: {" + GetParam() + "}").optimizer();
+  Parameters complex, real;
+  real.list[2].tensor = at::view_as_real(real.list[2].tensor.detach()).clone().set_requires_grad(true);
+  auto one = Optimizer::Create(spec, complex.list).value();
+  auto other = Optimizer::Create(spec, real.list).value();
+  for (int step = 0; step < 4; ++step) {
+    complex.SetGradients(step);
+    real.SetGradients(step);
+    at::Tensor& gradient = complex.list[2].tensor.mutable_grad();
+    real.list[2].tensor.mutable_grad() = at::view_as_real(gradient).clone();
+    gradient = gradient.conj().resolve_conj().conj();  // As autograd may leave it.
+    EXPECT_TRUE(at::equal(one->SquaredGradientNorms(4), other->SquaredGradientNorms(4)));
+    ASSERT_TRUE(one->Step(0.1).ok());
+    ASSERT_TRUE(other->Step(0.1).ok());
+  }
+  EXPECT_TRUE(at::equal(at::view_as_real(complex.list[2].tensor.detach()), real.list[2].tensor));
+  for (const NamedTensor& slot : one->State()) {
+    if (slot.name.ends_with("/step") || slot.layer != 3) continue;
+    EXPECT_EQ(slot.tensor.scalar_type(), c10::kComplexFloat) << slot.name << ", as PyTorch keeps it";
+  }
+}
+
 // One step of each kind, by torch's formulas.
 TEST(OptimizerTest, TakesTorchsSteps) {
   const auto step_once = [](const std::string& kind) {
@@ -103,7 +127,8 @@ TEST(OptimizerTest, SlotsAreNamedByParameter) {
   auto optimizer = Optimizer::Create(TrainOf("optimizer: {adam: {}}").optimizer(), parameters.list).value();
   EXPECT_THAT(optimizer->StateNames(),
               ::testing::ElementsAre("0.weight/exp_avg", "0.weight/exp_avg_sq", "0.weight/step", "2.bias/exp_avg",
-                                     "2.bias/exp_avg_sq", "2.bias/step"));
+                                     "2.bias/exp_avg_sq", "2.bias/step", "3.filter/exp_avg", "3.filter/exp_avg_sq",
+                                     "3.filter/step"));
 }
 
 TEST(OptimizerTest, AParameterWithoutGradientOrFrozenIsLeftAlone) {
@@ -111,10 +136,11 @@ TEST(OptimizerTest, AParameterWithoutGradientOrFrozenIsLeftAlone) {
   parameters.SetGradients(0);
   parameters.list[0].trainable = false;
   parameters.list[1].tensor.mutable_grad().reset();
+  parameters.list[2].tensor.mutable_grad().reset();
   auto optimizer = Optimizer::Create(TrainOf("optimizer: {adamw: {}}").optimizer(), parameters.list).value();
   ASSERT_TRUE(optimizer->Step(0.1).ok());
   const Parameters fresh;
-  for (int i : {0, 1}) EXPECT_TRUE(at::equal(parameters.list[i].tensor, fresh.list[i].tensor));
+  for (int i : {0, 1, 2}) EXPECT_TRUE(at::equal(parameters.list[i].tensor, fresh.list[i].tensor));
   EXPECT_TRUE(optimizer->State().empty());
 }
 
