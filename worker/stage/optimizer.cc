@@ -2,64 +2,33 @@
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/grad_mode.h>
-#include <torch/optim/adam.h>
-#include <torch/optim/adamw.h>
-#include <torch/optim/sgd.h>
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "worker/stage/update_rule.h"
 #include "worker/torch_status.h"
 
 namespace gpipe::worker {
 namespace {
 
-using ParamState = torch::optim::OptimizerParamState;
-
-// How one kind of optimizer keeps its state of one parameter: tensors by slot name.
-struct SgdSlots {
-  static std::vector<std::string> Names(const v1::Optimizer& spec) {
-    if (spec.sgd().momentum() == 0) return {};
-    return {"momentum_buffer"};
-  }
-  static Values Read(const ParamState& state) {
-    return {{"momentum_buffer", static_cast<const torch::optim::SGDParamState&>(state).momentum_buffer()}};
-  }
-  static std::unique_ptr<ParamState> Make(const Values& slots) {
-    auto state = std::make_unique<torch::optim::SGDParamState>();
-    state->momentum_buffer(slots.at("momentum_buffer"));
-    return state;
-  }
-};
-
-template <typename State>
-struct AdamSlots {
-  static std::vector<std::string> Names(const v1::Optimizer&) { return {"exp_avg", "exp_avg_sq", "step"}; }
-  static Values Read(const ParamState& param_state) {
-    const auto& state = static_cast<const State&>(param_state);
-    return {{"exp_avg", state.exp_avg()},
-            {"exp_avg_sq", state.exp_avg_sq()},
-            {"step", at::full({}, state.step(), at::kLong)}};
-  }
-  static std::unique_ptr<ParamState> Make(const Values& slots) {
-    auto state = std::make_unique<State>();
-    state->exp_avg(slots.at("exp_avg"));
-    state->exp_avg_sq(slots.at("exp_avg_sq"));
-    state->step(slots.at("step").template item<int64_t>());
-    return state;
-  }
-};
+constexpr char kStep[] = "step";
 
 // A complex number is two real ones to PyTorch's optimizers, and to the norm of a gradient.
 at::Tensor AsReal(const at::Tensor& tensor) {
   return tensor.is_complex() ? at::view_as_real(tensor.resolve_conj()) : tensor;
 }
 
-constexpr char kStep[] = "step";
+// The gradient as the parameter lies in memory, which is how autograd makes it, but for sums over workers.
+at::Tensor LikeParameter(const at::Tensor& gradient, const at::Tensor& parameter) {
+  if (gradient.strides() == parameter.strides() && gradient.scalar_type() == parameter.scalar_type()) return gradient;
+  return at::empty_like(parameter).copy_(gradient);
+}
 
-// `step` counts on the host; everything else is like its parameter.
+// In files steps are counted in whole numbers; everything else is like its parameter.
 absl::StatusOr<at::Tensor> LoadSlot(const Values& state, const NamedTensor& parameter, const std::string& slot) {
   const std::string name = absl::StrCat(parameter.name, "/", slot);
   const auto found = state.find(name);
@@ -71,8 +40,9 @@ absl::StatusOr<at::Tensor> LoadSlot(const Values& state, const NamedTensor& para
   if (!fits || tensor.scalar_type() != type) {
     return absl::InvalidArgumentError(absl::StrCat("optimizer state: '", name, "' does not fit its parameter"));
   }
-  const auto device = counts ? at::kCPU : parameter.tensor.device();
-  return AsReal(tensor.detach().to(device, type, /*non_blocking=*/false, /*copy=*/true));
+  const at::Device device = parameter.tensor.device();
+  if (counts) return tensor.detach().reshape({}).to(device, at::kFloat);
+  return AsReal(at::empty_like(parameter.tensor.detach()).copy_(tensor.detach()));
 }
 
 // Of one gradient on the CPU. Blocks in its own type, their sum in double: LibTorch's norm of millions of elements in
@@ -95,16 +65,16 @@ at::Tensor SquaredNorms(const std::vector<at::Tensor>& gradients) {
   return at::stack(squares);
 }
 
-template <typename Slots>
-class TorchOptimizer : public Optimizer {
+class RuledOptimizer : public Optimizer {
  public:
-  TorchOptimizer(std::unique_ptr<torch::optim::Optimizer> torch, std::vector<NamedTensor> parameters,
-                 std::vector<at::Tensor> optimized, std::vector<std::string> slots, c10::Device device)
-      : torch_(std::move(torch)),
+  RuledOptimizer(std::unique_ptr<UpdateRule> rule, std::vector<NamedTensor> parameters, c10::Device device)
+      : rule_(std::move(rule)),
         parameters_(std::move(parameters)),
-        optimized_(std::move(optimized)),
-        slots_(std::move(slots)),
-        device_(device) {}
+        names_(rule_->slots()),
+        device_(device),
+        slots_(parameters_.size()) {
+    for (const NamedTensor& parameter : parameters_) updated_.push_back(AsReal(parameter.tensor.detach()));
+  }
 
   at::Tensor SquaredGradientNorms(int64_t layers) const override {
     torch::autograd::AutoGradMode no_grad(false);
@@ -136,14 +106,8 @@ class TorchOptimizer : public Optimizer {
 
   absl::Status Step(double lr) override {
     return CatchTorch([&] {
-      for (auto& group : torch_->param_groups()) group.options().set_lr(lr);
-      for (size_t i = 0; i < parameters_.size(); ++i) {
-        const at::Tensor& gradient = parameters_[i].tensor.grad();
-        if (parameters_[i].tensor.is_complex()) {
-          optimized_[i].mutable_grad() = gradient.defined() ? AsReal(gradient) : at::Tensor();
-        }
-      }
-      torch_->step();
+      const torch::autograd::AutoGradMode no_grad(false);
+      for (auto& [key, batch] : Batches()) rule_->Update(batch, lr);
       return absl::OkStatus();
     });
   }
@@ -152,28 +116,23 @@ class TorchOptimizer : public Optimizer {
     std::vector<NamedTensor> result;
     for (size_t i = 0; i < parameters_.size(); ++i) {
       const NamedTensor& parameter = parameters_[i];
-      const auto found = torch_->state().find(optimized_[i].unsafeGetTensorImpl());
-      if (slots_.empty() || found == torch_->state().end() || !parameter.owned) continue;
-      for (const auto& [slot, tensor] : Slots::Read(*found->second)) {
-        const bool complex = parameter.tensor.is_complex() && slot != kStep;
-        result.push_back(
-            {absl::StrCat(parameter.name, "/", slot), parameter.layer, complex ? at::view_as_complex(tensor) : tensor});
+      if (!parameter.owned) continue;
+      for (size_t slot = 0; slot < slots_[i].size(); ++slot) {
+        result.push_back({absl::StrCat(parameter.name, "/", names_[slot]), parameter.layer, Saved(i, slot)});
       }
     }
     return result;
   }
 
   absl::Status LoadState(const Values& state) override {
-    if (slots_.empty()) return absl::OkStatus();
     return CatchTorch([&]() -> absl::Status {
       for (size_t i = 0; i < parameters_.size(); ++i) {
-        const NamedTensor& parameter = parameters_[i];
-        if (!HasState(state, parameter)) continue;
-        Values slots;
-        for (const std::string& slot : slots_) {
-          GPIPE_ASSIGN_OR_RETURN(slots[slot], LoadSlot(state, parameter, slot));
+        if (!HasState(state, parameters_[i])) continue;
+        std::vector<at::Tensor> slots;
+        for (const std::string& name : names_) {
+          GPIPE_ASSIGN_OR_RETURN(slots.emplace_back(), LoadSlot(state, parameters_[i], name));
         }
-        torch_->state()[optimized_[i].unsafeGetTensorImpl()] = Slots::Make(slots);
+        slots_[i] = std::move(slots);
       }
       return absl::OkStatus();
     });
@@ -182,12 +141,39 @@ class TorchOptimizer : public Optimizer {
   std::vector<std::string> StateNames() const override {
     std::vector<std::string> names;
     for (const NamedTensor& parameter : parameters_) {
-      for (const std::string& slot : slots_) names.push_back(absl::StrCat(parameter.name, "/", slot));
+      for (const std::string& slot : names_) names.push_back(absl::StrCat(parameter.name, "/", slot));
     }
     return names;
   }
 
  private:
+  using BatchKey = std::pair<c10::ScalarType, bool>;  // Type, and whether it is the first update.
+
+  // The parameters with gradients, those together that one launch can take.
+  std::map<BatchKey, UpdateBatch> Batches() {
+    std::map<BatchKey, UpdateBatch> batches;
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      const at::Tensor& gradient = parameters_[i].tensor.grad();
+      if (!gradient.defined()) continue;
+      const bool first = slots_[i].empty();
+      if (first) slots_[i] = rule_->NewSlots(updated_[i]);
+      UpdateBatch& batch = batches[{updated_[i].scalar_type(), first}];
+      batch.first = first;
+      batch.parameters.push_back(updated_[i]);
+      batch.gradients.push_back(LikeParameter(AsReal(gradient), updated_[i]));
+      batch.slots.resize(names_.size());
+      for (size_t slot = 0; slot < names_.size(); ++slot) batch.slots[slot].push_back(slots_[i][slot]);
+    }
+    return batches;
+  }
+
+  // A slot as it is in files.
+  at::Tensor Saved(size_t parameter, size_t slot) const {
+    const at::Tensor& tensor = slots_[parameter][slot];
+    if (names_[slot] == kStep) return tensor.to(at::kLong);
+    return parameters_[parameter].tensor.is_complex() ? at::view_as_complex(tensor) : tensor;
+  }
+
   // Those whose gradients count here, layer by layer. An exported model's parameters come in the order in which they
   // were registered.
   std::vector<const NamedTensor*> CountingByLayer() const {
@@ -201,38 +187,16 @@ class TorchOptimizer : public Optimizer {
 
   bool HasState(const Values& state, const NamedTensor& parameter) const {
     return std::ranges::any_of(
-        slots_, [&](const std::string& slot) { return state.contains(absl::StrCat(parameter.name, "/", slot)); });
+        names_, [&](const std::string& slot) { return state.contains(absl::StrCat(parameter.name, "/", slot)); });
   }
 
-  const std::unique_ptr<torch::optim::Optimizer> torch_;
+  const std::unique_ptr<UpdateRule> rule_;
   const std::vector<NamedTensor> parameters_;
-  const std::vector<at::Tensor> optimized_;  // The same; of complex ones views as real numbers.
-  const std::vector<std::string> slots_;
+  const std::vector<std::string> names_;  // Of slots.
   const c10::Device device_;
+  std::vector<at::Tensor> updated_;             // The parameters; of complex ones views as real numbers.
+  std::vector<std::vector<at::Tensor>> slots_;  // By parameter; empty before its first update.
 };
-
-std::unique_ptr<torch::optim::Optimizer> MakeSgd(const v1::Sgd& spec, std::vector<at::Tensor> tensors) {
-  torch::optim::SGDOptions options(spec.lr());
-  options.momentum(spec.momentum()).dampening(spec.dampening()).weight_decay(spec.weight_decay());
-  options.nesterov(spec.nesterov());
-  return std::make_unique<torch::optim::SGD>(std::move(tensors), options);
-}
-
-template <typename TorchOptim, typename Options>
-std::unique_ptr<torch::optim::Optimizer> MakeAdam(const v1::Adam& spec, std::vector<at::Tensor> tensors) {
-  TORCH_CHECK_VALUE(spec.betas_size() == 2, "optimizer: expects two betas, gets ", spec.betas_size());
-  Options options(spec.lr());
-  options.betas({spec.betas(0), spec.betas(1)}).eps(spec.eps()).weight_decay(spec.weight_decay());
-  return std::make_unique<TorchOptim>(std::move(tensors), options);
-}
-
-template <typename Slots>
-std::unique_ptr<Optimizer> Wrap(const v1::Optimizer& spec, std::unique_ptr<torch::optim::Optimizer> torch,
-                                std::vector<NamedTensor> parameters, std::vector<at::Tensor> optimized,
-                                c10::Device device) {
-  return std::make_unique<TorchOptimizer<Slots>>(std::move(torch), std::move(parameters), std::move(optimized),
-                                                 Slots::Names(spec), device);
-}
 
 }  // namespace
 
@@ -240,26 +204,7 @@ absl::StatusOr<std::unique_ptr<Optimizer>> Optimizer::Create(const v1::Optimizer
                                                              std::vector<NamedTensor> parameters, c10::Device device) {
   return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<Optimizer>> {
     std::erase_if(parameters, [](const NamedTensor& parameter) { return !parameter.trainable; });
-    std::vector<at::Tensor> tensors;
-    for (const NamedTensor& parameter : parameters) {
-      const bool complex = parameter.tensor.is_complex();
-      tensors.push_back(complex ? AsReal(parameter.tensor.detach()) : parameter.tensor);
-    }
-    if (spec.has_sgd()) {
-      auto sgd = MakeSgd(spec.sgd(), tensors);
-      return Wrap<SgdSlots>(spec, std::move(sgd), std::move(parameters), std::move(tensors), device);
-    }
-    if (spec.has_adam()) {
-      auto adam = MakeAdam<torch::optim::Adam, torch::optim::AdamOptions>(spec.adam(), tensors);
-      return Wrap<AdamSlots<torch::optim::AdamParamState>>(spec, std::move(adam), std::move(parameters),
-                                                           std::move(tensors), device);
-    }
-    if (spec.has_adamw()) {
-      auto adamw = MakeAdam<torch::optim::AdamW, torch::optim::AdamWOptions>(spec.adamw(), tensors);
-      return Wrap<AdamSlots<torch::optim::AdamWParamState>>(spec, std::move(adamw), std::move(parameters),
-                                                            std::move(tensors), device);
-    }
-    return absl::InvalidArgumentError("optimizer: no kind is given");
+    return std::make_unique<RuledOptimizer>(UpdateRule::Create(spec), std::move(parameters), device);
   });
 }
 

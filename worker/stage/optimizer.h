@@ -10,8 +10,8 @@
 
 namespace gpipe::worker {
 
-// Updates the trainable parameters of all stages of one worker from their gradients. torch::optim inside.
-// Used by the engine's thread only; on CUDA nothing here waits for the device.
+// Updates the trainable parameters of all stages of one worker from their gradients, by torch.optim's fused kernels
+// (update_rule.h). Used by the engine's thread only; on CUDA nothing here waits for the device.
 class Optimizer {
  public:
   // `parameters` are live tensors, held on to, all on `device`; there may be none. REQUIRES: spec::WithDefaults.
