@@ -90,6 +90,8 @@ void SpecChecker::CheckFiles(std::shared_ptr<Pending> check) {
         if (!left_out.empty()) checked.notes.push_back(LeftOut(left_out));
         if (check->resume) {
           GPIPE_RETURN_IF_ERROR(CheckResume(*check->resume, *artifacts, layers));
+          GPIPE_RETURN_IF_ERROR(
+              CheckResumedOptimizer(check->checked.spec.train().optimizer(), *check->resume, *artifacts));
         } else {
           checked.weights = CheckHasValues(spec, layers);
         }

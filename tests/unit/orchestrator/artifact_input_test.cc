@@ -370,6 +370,28 @@ TEST_F(WeightCheckTest, ACheckpointToResumeFromMayBeInSeveralFiles) {
   ExpectViolation(CheckResume(checkpoint, *store_, layers_), "resume", "there is no tensor '0.weight' in it");
 }
 
+TEST_F(WeightCheckTest, AResumedOptimizerIsOfTheCheckpointsKind) {
+  const auto check = [&](const std::string& optimizer, const std::vector<TestTensor>& state) {
+    AddFile("optimizer.safetensors", state);
+    CheckpointFiles checkpoint;
+    checkpoint.files["optimizer.safetensors"] = files_.at("optimizer.safetensors");
+    v1::Optimizer spec;
+    if (optimizer == "adamw") spec.mutable_adamw();
+    if (optimizer == "sgd") spec.mutable_sgd();
+    if (optimizer == "momentum") spec.mutable_sgd()->set_momentum(0.9);
+    return CheckResumedOptimizer(spec, checkpoint, *store_);
+  };
+  const std::vector<TestTensor> adam = {Floats("a/b.weight/exp_avg", {1}), Floats("a/b.weight/exp_avg_sq", {1}),
+                                        Ints("a/b.weight/step", {})};
+  const std::vector<TestTensor> momentum = {Floats("0.weight/momentum_buffer", {1})};
+  for (const char* kind : {"adamw", "sgd", "momentum"}) EXPECT_TRUE(check(kind, {}).ok()) << kind;
+  EXPECT_TRUE(check("adamw", adam).ok());
+  EXPECT_TRUE(check("momentum", momentum).ok());
+  ExpectViolation(check("sgd", momentum), "train.optimizer", "which is that of sgd with a momentum");
+  ExpectViolation(check("momentum", adam), "train.optimizer", "which is that of adam or adamw");
+  ExpectViolation(check("adamw", momentum), "train.optimizer", "momentum_buffer");
+}
+
 TEST_F(WeightCheckTest, ATiedParameterNeedsOneOfItsNames) {
   layers_[0].mutable_tensors(0)->add_aliases("head.weight");
   layers_.push_back(layers_[0]);  // On two layers: told once.
