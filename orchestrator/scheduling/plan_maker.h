@@ -22,7 +22,7 @@ struct PlanInput {
   InputFacts facts;
   LayerInfos layers;
   std::map<std::string, LayerInfos> measured = {};  // By kind of worker; of all hosts' kinds, or the layers were not.
-  std::vector<v1::Hello> hosts;                     // One per worker.
+  std::vector<v1::Hello> hosts = {};                // One per worker.
   Links links = {};                                 // Between each host and the next; empty: not known.
   int64_t first_step = 0;
 };
