@@ -19,9 +19,9 @@ from torch.export.graph_signature import InputKind
 # Arguments that say that the model is trained, and what workers give instead in evaluation.
 TRAINING_ARGUMENTS = {
     "aten::batch_norm": ("training", False), "aten::instance_norm": ("use_input_stats", False),
-    "aten::native_dropout": ("train", False), "aten::lstm": ("train", False), "aten::gru": ("train", False), "aten::rnn_tanh": ("train", False),
-    "aten::rnn_relu": ("train", False), "aten::rrelu": ("training", False), "aten::rrelu_": ("training", False),
-    "aten::scaled_dot_product_attention": ("dropout_p", 0.0),
+    "aten::native_dropout": ("train", False), "aten::lstm": ("train", False), "aten::gru": ("train", False),
+    "aten::rnn_tanh": ("train", False), "aten::rnn_relu": ("train", False), "aten::rrelu": ("training", False),
+    "aten::rrelu_": ("training", False), "aten::scaled_dot_product_attention": ("dropout_p", 0.0),
 }
 # Turned off, they return their input.
 DROPOUTS = {f"aten::{kind}dropout{end}" for kind in ("", "feature_", "alpha_", "feature_alpha_") for end in ("", "_")}
