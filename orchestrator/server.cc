@@ -99,7 +99,7 @@ struct Server::State {
   Cluster cluster;
   // Their work posts to the loop and reads what stands before them; what stands behind them is only called by the loop.
   BackgroundThread checks{"checks", kQueuedChecks};
-  BackgroundThread merges{"merges", kQueuedMerges, BackgroundThread::Pace::kYielding};
+  BackgroundThread merges{"merges", kQueuedMerges};
   SpecChecker checker;
   JobBook book;
   Profiler profiler;
