@@ -103,7 +103,7 @@ struct Server::State {
   // Their work posts to the loop and reads what stands before them; what stands behind them is only called by the loop.
   BackgroundThread checks{"checks", kQueuedChecks};
   BackgroundThread plans{"plans", kQueuedPlans};
-  BackgroundThread merges{"merges", kQueuedMerges, BackgroundThread::Pace::kYielding};
+  BackgroundThread merges{"merges", kQueuedMerges};
   SpecChecker checker;
   JobBook book;
   Profiler profiler;

@@ -2,6 +2,7 @@
 #define GPIPE_COMMON_ARTIFACTS_HASHING_FILE_H_
 
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <stop_token>
@@ -23,8 +24,11 @@ class HashingFile {
  public:
   // When the disk gets the bytes.
   enum class Flush {
-    kEarly,  // As they come: for a file that is going to be synced.
-    kLate,   // When the system likes, which may be never: for one that is soon removed.
+    // As they come, past the system's cache where it can be passed by: for a file that is going to be synced. What is
+    // in the cache costs a processor as much as hashing, and is written no sooner.
+    kEarly,
+    // When the system likes, which may be never: for a file that is soon read and removed.
+    kLate,
   };
 
   static absl::StatusOr<std::unique_ptr<HashingFile>> Create(const std::filesystem::path& path, Flush flush,
@@ -44,6 +48,9 @@ class HashingFile {
   HashingFile(AtomicFile file, Flush flush, std::stop_token stop);
   void Loop();
   void WaitUntilHashed();
+  absl::Status Write(std::string_view data);
+  absl::Status WriteStaged();
+  void EndDirect();
   bool Hashed() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return piece_.empty(); }
   bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !piece_.empty() || closed_; }
 
@@ -51,6 +58,9 @@ class HashingFile {
   const Flush flush_;
   const std::stop_token stop_;
   int64_t size_ = 0;
+  bool direct_ = false;  // Writes past the cache, of whole aligned blocks, by way of `staging_`.
+  std::unique_ptr<char, decltype(&std::free)> staging_{nullptr, &std::free};
+  size_t staged_ = 0;
   Sha256 hash_;  // The thread's while there is a piece, else the caller's.
   absl::Mutex mutex_;
   std::string_view piece_ ABSL_GUARDED_BY(mutex_);  // Until it is hashed.

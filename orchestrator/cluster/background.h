@@ -5,7 +5,6 @@
 #include <string>
 #include <thread>
 
-#include "common/background_priority.h"
 #include "common/bounded_queue.h"
 #include "common/logging.h"
 
@@ -22,13 +21,9 @@ class Background {
 // One thread. Any thread may call Run.
 class BackgroundThread final : public Background {
  public:
-  // Whether it leaves the processor to all other threads of the machine, workers say, that have something to do.
-  enum class Pace { kNormal, kYielding };
-
-  BackgroundThread(std::string name, size_t capacity, Pace pace = Pace::kNormal)
-      : queue_(capacity), thread_([this, name = std::move(name), pace] {
+  BackgroundThread(std::string name, size_t capacity)
+      : queue_(capacity), thread_([this, name = std::move(name)] {
           SetThreadName(name);
-          if (pace == Pace::kYielding) RunInBackground();
           while (auto work = queue_.Pop()) (*work)();
         }) {}
   // Finishes what was taken on.

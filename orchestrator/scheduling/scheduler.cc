@@ -1,8 +1,11 @@
 #include "orchestrator/scheduling/scheduler.h"
 
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/background_priority.h"
+#include "common/logging.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "orchestrator/artifacts/checkpoint_assembler.h"
@@ -36,6 +39,20 @@ absl::StatusOr<std::vector<v1::ResultFile>> JoinResults(ArtifactStore& artifacts
   GPIPE_ASSIGN_OR_RETURN(const FileMap files, AssembleModel(artifacts, attempt, parts, max_shard_bytes));
   for (const auto& [name, ref] : files) results.push_back(Result(name, ref));
   return results;
+}
+
+// Leaves the processor to all other threads of the machine, workers say, that have something to do. (A thread cannot take
+// back that it does.)
+absl::StatusOr<CheckpointFiles> AssembleYielding(ArtifactStore& artifacts, const v1::AttemptId& attempt,
+                                                 const std::vector<v1::CheckpointShard>& shards,
+                                                 int64_t max_shard_bytes) {
+  absl::StatusOr<CheckpointFiles> files;
+  std::thread([&] {
+    SetThreadName("merge");
+    RunInBackground();
+    files = AssembleCheckpoint(artifacts, attempt, shards, max_shard_bytes);
+  }).join();
+  return files;
 }
 
 absl::Status TooMuch() { return absl::ResourceExhaustedError("too many models and checkpoints wait to be joined"); }
@@ -124,7 +141,7 @@ void Scheduler::OnCheckpoint(Attempt& attempt, const std::vector<v1::CheckpointS
   // It may run when this object is gone; what it posts then is not run any more.
   const bool taken = merges_->Run([this, loop = loop_, artifacts = artifacts_, id = attempt.id(), shards,
                                   max_shard_bytes = max_shard_bytes_] {
-    auto files = AssembleCheckpoint(*artifacts, id, shards, max_shard_bytes);
+    auto files = AssembleYielding(*artifacts, id, shards, max_shard_bytes);
     loop->Post([this, id, files = std::move(files)] { OnAssembled(id, files); });
   });
   if (!taken) attempt.Fail(PlainFailure(TooMuch()));

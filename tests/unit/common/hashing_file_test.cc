@@ -19,7 +19,7 @@ TEST_F(HashingFileTest, SaysWhatWasWritten) {
     auto file = HashingFile::Create(path(), flush);
     ASSERT_TRUE(file.ok()) << file.status();
     // Hashed by either thread, in turns.
-    const std::string small(1000, 's'), large(3'000'000, 'l'), other(1'000'000, 'o');
+    const std::string small(1000, 's'), large(30'000'000, 'l'), other(1'000'000, 'o');
     std::string content;
     for (const std::string* piece : {&small, &large, &small, &small, &other, &large, &small}) {
       ASSERT_TRUE((*file)->Append(*piece).ok());

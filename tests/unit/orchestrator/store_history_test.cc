@@ -114,7 +114,7 @@ TEST_F(StoreHistoryTest, TheLatestCheckpointIsTheOneWithTheMostSteps) {
   auto latest = store_->LatestCheckpoint("a");
   ASSERT_TRUE(latest.ok() && latest->has_value());
   EXPECT_EQ((*latest)->step, 30);
-  EXPECT_TRUE(Same((*latest)->model, MakeRef('b', 2)));
+  EXPECT_TRUE(Same((*latest)->files.at("model.safetensors"), MakeRef('b', 2)));
   EXPECT_EQ(store_->GetJob("a")->job.checkpoint_step(), 30);
   EXPECT_FALSE(store_->LatestCheckpoint("b")->has_value());
 }
