@@ -8,6 +8,7 @@
 #include "common/plan/shared_tensors.h"
 #include "common/status_macros.h"
 #include "worker/data/tensor_file.h"
+#include "worker/model/tensor_layout.h"
 
 namespace gpipe::worker {
 
@@ -29,7 +30,7 @@ absl::Status SharedGradients::Reduce(Communicator& communicator) const {
   const torch::autograd::AutoGradMode no_grad(false);
   for (const Shared& shared : shared_) {
     const bool has_gradient = shared.parameter.defined() && shared.parameter.grad().defined();
-    at::Tensor sum = has_gradient ? shared.parameter.grad().contiguous()
+    at::Tensor sum = has_gradient ? InOrder(shared.parameter.grad(), {})
                                   : at::zeros(shared.shape, at::device(device_).dtype(shared.dtype));
     GPIPE_RETURN_IF_ERROR(communicator.AllReduceSum(sum));
     if (shared.parameter.defined()) shared.parameter.mutable_grad() = std::move(sum);
