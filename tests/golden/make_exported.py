@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/exported/*.pt2, models saved by torch.export, and beside each what PyTorch itself computes.
+"""Makes tests/golden/exported/*.pt2, models saved by torch.export, and beside each what PyTorch itself computes: those that
+are named, or all.
 
 NAME.safetensors holds `input.*`, `output.*`, `output_gradient.*`, `gradient.*` of the parameters and `after.*` of the
 buffers in training, and `evaluation.*`, the outputs of model.eval() with the buffers as they were after that.
@@ -205,6 +206,41 @@ def floats(*shape):
     return torch.randn(shape)
 
 
+class Layouts(nn.Module):
+    """Values that are transposed, channels_last, sliced and lazily conjugated, with views that only their strides allow."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.wide = nn.Linear(6, 6), nn.Linear(6, 12)
+        self.conv, self.out = nn.Conv2d(2, 4, 3, padding=1), nn.Linear(48, 3)
+        self.filter = nn.Parameter(torch.randn(4, dtype=torch.cfloat))
+
+    def forward(self, x):
+        h = torch.tanh(self.inner(x)).transpose(1, 2) * 1.5
+        h = torch.relu(h).transpose(1, 2).view(x.shape[0], 24).view(x.shape)
+        h = h + torch.sigmoid(self.wide(h).transpose(1, 2)[:, ::2]).transpose(1, 2).reshape(x.shape)
+        h = h + torch.fft.irfft((torch.fft.rfft(h) * self.filter).conj(), n=6)
+        h = h.view(x.shape[0], 4, 3, 2).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        return self.out(torch.relu(self.conv(h)).permute(0, 2, 3, 1).view(x.shape[0], 48))
+
+
+class WrittenParameters(nn.Module):
+    """Parameters that are made shorter, clamped and decayed by the forward itself; sparse gradients; one that is unused."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Embedding(12, 6, max_norm=0.8, sparse=True)
+        self.first, self.unused, self.second = nn.Linear(6, 6), nn.Linear(2, 2), nn.Linear(6, 3)
+
+    def forward(self, ids):
+        with torch.no_grad():
+            self.first.weight.clamp_(min=-0.2)
+        h = torch.tanh(self.first(self.rows(ids).mean(1)))
+        with torch.no_grad():
+            self.second.weight.mul_(0.5)
+        return self.second(h)
+
+
 CASES = {
     "tied": (Tied, lambda: (torch.randint(0, 20, (4, 6)), torch.rand(4)), True),
     "sizes": (Sizes, lambda: (floats(4, 6, 2),), True),
@@ -217,6 +253,8 @@ CASES = {
     "hidden_views": (HiddenViews, lambda: (floats(3, 4),), True),
     "instance_norms": (InstanceNorms, lambda: (floats(3, 2, 6, 6),), True),
     "dropouts": (Dropouts, lambda: (floats(3, 3, 2, 4),), False),
+    "layouts": (Layouts, lambda: (floats(4, 4, 6),), True),
+    "written_parameters": (WrittenParameters, lambda: (torch.randint(12, (4, 5)),), True),
 }
 
 
@@ -275,7 +313,7 @@ def make(name, module, inputs, deterministic):
             torch.autograd.backward([outputs[n] for n in wanted], [gradients[n] for n in wanted])
         values |= {f"output.{n}": o.detach() for n, o in outputs.items()}
         values |= {f"output_gradient.{n}": gradients[n] for n in wanted}
-        values |= {f"gradient.{n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
+        values |= {f"gradient.{n}": p.grad.to_dense() for n, p in model.named_parameters() if p.grad is not None}
     values |= {f"after.{n}": b.clone() for n, b in model.state_dict().items() if n not in dict(model.named_parameters())
                and deterministic and not n.startswith("head.")}
     values |= {f"evaluation.{n}": o.detach() for n, o in named(model.eval()(*arguments)).items()}
@@ -284,8 +322,8 @@ def make(name, module, inputs, deterministic):
 
 def main():
     FOLDER.mkdir(exist_ok=True)
-    for name, (module, inputs, deterministic) in CASES.items():
-        make(name, module, inputs, deterministic)
+    for name in sys.argv[1:] or CASES:
+        make(name, *CASES[name])
     WITHOUT_WEIGHTS.mkdir(exist_ok=True)
     make_without_weights("tied")
     TWO_PROGRAMS.mkdir(exist_ok=True)

@@ -9,6 +9,7 @@
 
 #include "common/plan/shared_tensors.h"
 #include "common/status_macros.h"
+#include "worker/model/tensor_layout.h"
 
 namespace gpipe::worker {
 
@@ -16,7 +17,7 @@ namespace {
 
 // A copy that no micro-batch has used has none.
 at::Tensor GradientOf(const at::Tensor& parameter) {
-  return parameter.grad().defined() ? parameter.grad().contiguous() : at::zeros_like(parameter).contiguous();
+  return parameter.grad().defined() ? InOrder(parameter.grad(), {}) : at::zeros_like(parameter).contiguous();
 }
 
 }  // namespace

@@ -26,7 +26,11 @@ struct Parameters {
     for (NamedTensor& named : list) named.tensor.set_requires_grad(true);
   }
   void SetGradients(int step) {
-    for (NamedTensor& named : list) named.tensor.mutable_grad() = at::sin(named.tensor.detach() * 3 + step);
+    for (NamedTensor& named : list) {
+      const at::Tensor value = named.tensor.detach();
+      const at::Tensor gradient = at::sin((value.is_complex() ? at::view_as_real(value) : value) * 3 + step);
+      named.tensor.mutable_grad() = value.is_complex() ? at::view_as_complex(gradient) : gradient;
+    }
   }
   std::vector<NamedTensor> list;
 };
