@@ -24,14 +24,15 @@ namespace gpipe::orchestrator {
 struct LiveJob {
   StoredJob stored;
   std::optional<CheckedSpec> checked;
-  int unanswered_checks = 0;                                 // Those that timed out.
-  std::map<std::string, LayerInfos> measured;                // By kind of worker.
-  int link_tries = 0;                                        // To measure the links of its workers.
-  bool busy = false;                                         // Something that placing waits for is under way.
-  std::unique_ptr<Attempt> attempt;                          // While it is placed.
-  bool model_stored = false;                                 // That of the attempt, or it is about to be.
-  bool storing_model = false;                                // It is about to be; the job's end waits for that.
-  std::function<void(const absl::Status& stored)> end = {};  // What waits for it.
+  int unanswered_checks = 0;                   // Those that timed out.
+  std::map<std::string, LayerInfos> measured;  // By kind of worker.
+  int link_tries = 0;                          // To measure the links of its workers.
+  bool busy = false;                           // Something that placing waits for is under way.
+  std::unique_ptr<Attempt> attempt;            // While it is placed.
+  bool model_stored = false;                   // That of the attempt, before its last evaluation; or it is about to be.
+  bool storing_model = false;                  // It is about to be; the job's end waits for that.
+  absl::Status model_error;                    // It could not be.
+  std::function<void()> end;                   // What waits for it.
   std::vector<std::shared_ptr<WatchQueue>> watchers;
   std::vector<v1::StepMetrics> unsaved;  // Steps that are not stored yet.
   bool dirty = false;                    // The job's progress is not stored yet.

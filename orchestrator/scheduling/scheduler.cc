@@ -179,7 +179,8 @@ void Scheduler::OnModel(const v1::AttemptId& attempt, const absl::StatusOr<std::
   LiveJob* job = JobOf(attempt);
   if (job == nullptr) return;
   job->storing_model = false;
-  if (const auto end = std::exchange(job->end, nullptr)) return end(stored);
+  job->model_error = stored;
+  if (const auto end = std::exchange(job->end, nullptr)) return end();
   if (!stored.ok()) job->attempt->Fail(PlainFailure(stored));
 }
 
@@ -203,12 +204,11 @@ void Scheduler::OnResults(const v1::AttemptId& attempt, absl::StatusOr<std::vect
   LiveJob* job = JobOf(attempt);
   if (job == nullptr) return;
   if (job->storing_model) {
-    job->end = [this, attempt, results = std::move(results)](const absl::Status& stored) {
-      stored.ok() ? OnResults(attempt, results) : OnResults(attempt, stored);
-    };
+    job->end = [this, attempt, results = std::move(results)] { OnResults(attempt, results); };
     return;
   }
-  absl::Status stored = results.status();
+  absl::Status stored = job->model_error;
+  stored.Update(results.status());
   if (results.ok()) {
     for (const v1::ResultFile& result : *results) stored.Update(book_->store().AddResult(job->id(), result));
   }
@@ -224,7 +224,7 @@ void Scheduler::OnFailed(Attempt& attempt, const v1::Failure& failure) {
   LiveJob* job = JobOf(attempt.id());
   if (job == nullptr) return;
   if (!job->storing_model) return Fail(*job, failure);
-  job->end = [this, id = attempt.id(), failure](const absl::Status&) {
+  job->end = [this, id = attempt.id(), failure] {
     if (LiveJob* failed = JobOf(id); failed != nullptr) Fail(*failed, failure);
   };
 }

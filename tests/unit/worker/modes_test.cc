@@ -150,7 +150,8 @@ TEST_F(InspectModesTest, ATrainingThatEvaluatesHasBothCutTogether) {
   request_.mutable_loss()->mutable_mse()->set_output("scores");
   request_.add_target_shape(3);
   request_.set_target_dtype(v1::DATA_TYPE_FLOAT32);
-  for (const v1::LayerInfo& layer : Inspect().layers()) EXPECT_FALSE(layer.has_evaluation());
+  const v1::Inspected alone = Inspect();
+  for (const v1::LayerInfo& layer : alone.layers()) EXPECT_FALSE(layer.has_evaluation());
   request_.set_evaluate(true);
   const v1::Inspected found = Inspect();
   ASSERT_GE(found.layers_size(), 3);
