@@ -256,7 +256,7 @@ absl::StatusOr<std::optional<c10::OperatorHandle>> FindOperator(const Node& node
 
 bool IsRandomInEvaluation(const c10::OperatorHandle& handle) {
   const std::string& name = handle.operator_name().name;
-  const auto is_it = [&](const TrainingArgument& known) { return name == known.operator_name; };
+  const auto is_it = [&](const OperatorArgument& known) { return name == known.operator_name; };
   return handle.hasTag(at::Tag::nondeterministic_seeded) && name != kAttention &&
          std::none_of(std::begin(kTrainingArguments), std::end(kTrainingArguments), is_it);
 }
