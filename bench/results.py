@@ -6,6 +6,9 @@ A decoder in bf16 (bench/decoder.py) is trained for two steps by SGD on short se
 
     bench/results.py [--preset mid] [--device cpu] [--workers 2] [--runs 3] [--folder DIR] [--max-shard-bytes N]
 
+`dd` runs before and after, as a shared disk varies; both are shown, and their mean counts. A worker whose stage is done
+with the last step sooner has begun to write before that step is reported: by so much the time is short.
+
 With --folder, model and data that are there are used again; it should lie on the disk to be measured.
 --max-shard-bytes has the weights in several files instead of one, as more than 5 GB are without it: then a standing
 cluster is used, which has that flag, and the time is that until the job has succeeded; what fetching takes is shown.
@@ -42,10 +45,10 @@ def spec_of(options: argparse.Namespace) -> dict:
 
 def seconds_after_last_step(command: list[str]) -> float:
     """Until the command, which follows a job, ends."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                               text=True, errors="replace")
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True, errors="replace")
     last, lines = None, []
-    for line in process.stderr:
+    for line in process.stdout:
         lines.append(line)
         if re.search(rf"step {STEPS}/{STEPS}\b", line):
             last = last or time.perf_counter()
@@ -106,16 +109,19 @@ def main() -> None:
         spec = common.write_spec(folder, spec_of(options))
         ratios = []
         for _ in range(options.runs):
+            size = sum(file.stat().st_size for file in (folder / "weights").glob("*.safetensors"))
+            before = dd_seconds(size, folder / "dd")
             with tempfile.TemporaryDirectory(dir=folder) as name:
                 output = pathlib.Path(name) / "out"
                 ours = (by_cluster if options.max_shard_bytes else by_run)(options, spec, output)
                 files = weights_in(output)
                 size = sum(file.stat().st_size for file in files)
             os.sync()
-            disk = dd_seconds(size, folder / "dd")
-            ratios.append(ours / (1.5 * disk + 2))
-            print(f"{size / 2**30:.2f} GiB in {len(files)} file(s): {ours:.1f} s from the last step to the end, dd "
-                  f"{disk:.1f} s; of 1.5 dd + 2 s: {ratios[-1]:.0%}", flush=True)
+            after = dd_seconds(size, folder / "dd")
+            ratios.append(ours / (1.5 * (before + after) / 2 + 2))
+            end = "the job's end, not fetched" if options.max_shard_bytes else "the end"
+            print(f"{size / 2**30:.2f} GiB in {len(files)} file(s): {ours:.1f} s from the last step to {end}; dd "
+                  f"{before:.1f} and {after:.1f} s; of 1.5 dd + 2 s: {ratios[-1]:.0%}", flush=True)
         print(f"{common.machine()}; {options.preset}, {options.workers} workers: median {statistics.median(ratios):.0%} of "
               "1.5 dd + 2 s")
 

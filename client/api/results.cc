@@ -132,7 +132,8 @@ absl::Status RemoveEarlierResults(const v1::Job& job, const fs::path& folder) {
     replaced.insert(fs::path());
     earlier = {"model.safetensors", "outputs.safetensors"};
   }
-  for (const v1::ResultFile& file : ReadJob(folder).results()) {
+  const v1::Job before = ReadJob(folder);
+  for (const v1::ResultFile& file : before.results()) {
     if (StaysInside(file.path())) earlier.insert(file.path());
   }
   for (const fs::path& path : earlier) {
