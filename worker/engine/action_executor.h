@@ -47,6 +47,8 @@ class ActionExecutor {
   absl::Status End();
 
  private:
+  // What the loss is taken against.
+  at::Tensor Target() const;
   absl::Status Dispatch(const pipeline::Action& action);
   absl::Status Forward(const pipeline::Action& action);
   absl::Status Recompute(const pipeline::Action& action);
