@@ -36,7 +36,7 @@ for step in "${steps[@]}"; do
     units) units ;;
     links) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_{cluster,failures}.py -k links ;;
     equality) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_equality.py ;;
-    exported) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_exported{,_values}.py ;;
+    exported) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_{exported,exported_values,modes,own_loss}.py ;;
     data) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_data.py && python3 bench/data.py --device cuda ;;
     random) python3 tests/python/random_specs.py --device cuda --count 10 ;;
     failures) python3 tests/python/failure_table.py --device cuda:0 ;;
