@@ -106,7 +106,7 @@ absl::Status ModelStage::Begin(MiniBatch mini_batch) {
     for (NamedTensor& named : state_) named.tensor.mutable_grad().reset();
     if (loss_ != nullptr) loss_->Begin(mini_batch_.target, samples);
     saved_.clear();
-    counts_.assign(sizes.size(), {});
+    counts_.assign(offsets_.size(), {});
     saved_bytes_ = peak_bytes_ = 0;
     open_ = true;
     return absl::OkStatus();

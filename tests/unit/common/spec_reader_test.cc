@@ -37,6 +37,31 @@ TEST(SpecReaderTest, ReadsTheExamples) {
   EXPECT_GE(read, 4);
 }
 
+TEST(SpecReaderTest, MergesMappingsAndIgnoresFragments) {
+  const v1::JobSpec spec = Read(R"(
+x-adam: &adam {lr: 0.5, eps: 0.1}
+x-more:
+  more: &more {<<: *adam, weight_decay: 0.25}
+name: merged
+train:
+  shuffle: Yes
+  drop_last: off
+  optimizer:
+    adamw: {<<: [*more, {eps: 7}], lr: 2}
+)");
+  const v1::Adam& adam = spec.train().optimizer().adamw();
+  EXPECT_EQ(adam.lr(), 2);     // Its own,
+  EXPECT_EQ(adam.eps(), 0.1);  // then the first one's,
+  EXPECT_EQ(adam.weight_decay(), 0.25);
+  EXPECT_TRUE(spec.train().shuffle());
+  EXPECT_FALSE(spec.train().drop_last());
+}
+
+TEST(SpecReaderTest, WhatCannotBeMergedIsRefused) {
+  EXPECT_THAT(ProblemsOf("name: a\ntrain: {<<: 3}"), ElementsAre(IsProblem(2, "train.<<", "must be a mapping")));
+  EXPECT_THAT(ProblemsOf("name: a\ntrain: {x-y: 3}"), ElementsAre(IsProblem(2, "train.x-y", "is not a field")));
+}
+
 TEST(SpecReaderTest, FillsFieldsOfEveryType) {
   const v1::JobSpec spec = Read(
       "name: '123'\nmodel: {sequential: [linear: {in_features: 4, bias: false}], init_seed: 18446744073709551615}\n"

@@ -123,7 +123,10 @@ TEST_F(AdmissionTest, ResumingNeedsACheckpointWithStepsLeft) {
   request.set_resume_job(id);
   EXPECT_TRUE(absl::IsFailedPrecondition(Submit(request).status()));
   auto put = [&](const char* text) { return *parts_->artifacts->Put(text); };
-  ASSERT_TRUE(parts_->store->AddCheckpoint(id, {10, put("a"), {{"model.safetensors", put("b")}, {"optimizer.safetensors", put("c")}}}).ok());
+  ASSERT_TRUE(
+      parts_->store
+          ->AddCheckpoint(id, {10, put("a"), {{"model.safetensors", put("b")}, {"optimizer.safetensors", put("c")}}})
+          .ok());
   EXPECT_THAT(std::string(Submit(request).status().message()), HasSubstr("train.steps"));
   request.mutable_spec()->mutable_train()->set_steps(11);
   EXPECT_TRUE(Submit(request).ok());

@@ -138,9 +138,9 @@ TEST_F(ArtifactCheckpointTest, ShardsOfSeveralStepsOrNoneAreRefused) {
 }
 
 TEST_F(ArtifactCheckpointTest, JoinsTheFinalModel) {
-  const auto files =
-      AssembleModel(*store_, Attempt(),
-                    {Put(SafetensorsBytes({Floats("0.weight", {1})})), Put(SafetensorsBytes({Floats("1.weight", {1})}))});
+  const auto files = AssembleModel(
+      *store_, Attempt(),
+      {Put(SafetensorsBytes({Floats("0.weight", {1})})), Put(SafetensorsBytes({Floats("1.weight", {1})}))});
   ASSERT_TRUE(files.ok()) << files.status();
   ASSERT_EQ(files->size(), 1u);
   EXPECT_EQ(safetensors::ReadHeader(*store_->Path(files->at("model.safetensors")))->tensors.size(), 2u);
@@ -187,8 +187,9 @@ TEST_F(ArtifactCheckpointTest, OnePartIsKeptAsTheWholeFile) {
 }
 
 TEST_F(ArtifactCheckpointTest, ANameInTwoOfTheKeptPartsIsRefused) {
-  const v1::ArtifactRef part = LeaveFinal({Floats("0.weight", {2}, {1, 2})});
-  for (const v1::ArtifactRef& other : {part, LeaveFinal({Floats("0.weight", {2}, {3, 4})})}) {
+  for (const float other_value : {1.0f, 3.0f}) {  // The same part twice, or another one.
+    const v1::ArtifactRef part = LeaveFinal({Floats("0.weight", {2}, {1, 2})});
+    const v1::ArtifactRef other = LeaveFinal({Floats("0.weight", {2}, {other_value, 2})});
     const absl::Status status = AssembleModel(*store_, Attempt(), {part, other}, /*max_shard_bytes=*/1).status();
     EXPECT_THAT(status, HasCode(StatusCode::kInvalidArgument));
     EXPECT_THAT(std::string(status.message()), HasSubstr("0.weight"));
@@ -273,10 +274,10 @@ TEST_F(ArtifactCheckpointTest, ResumeFromFilesThatWereNotUploadedIsNotFound) {
 }
 
 TEST(ManifestTest, WhatIsNotAManifestIsRefused) {
-  const std::string good = WriteManifest({.job = "j",
-                                          .step = 3,
-                                          .files = {{"model.safetensors", {RefOf("m"), 1}},
-                                                    {"optimizer.safetensors", {RefOf("o"), 1}}}});
+  const std::string good =
+      WriteManifest({.job = "j",
+                     .step = 3,
+                     .files = {{"model.safetensors", {RefOf("m"), 1}}, {"optimizer.safetensors", {RefOf("o"), 1}}}});
   ASSERT_TRUE(ReadManifest(good).ok());
   auto with = [&good](const std::string& from, const std::string& to) {
     std::string bad = good;

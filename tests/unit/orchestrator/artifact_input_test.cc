@@ -363,8 +363,7 @@ TEST_F(WeightCheckTest, ACheckpointToResumeFromMayBeInSeveralFiles) {
                       {"optimizer.safetensors", files_.at("3")}};
   EXPECT_TRUE(CheckResume(checkpoint, *store_, layers_).ok());
   checkpoint.files["model-00003-of-00003.safetensors"] = files_.at("3");
-  ExpectViolation(CheckResume(checkpoint, *store_, layers_), "resume",
-                  "'0.count' is in two of the checkpoint's files");
+  ExpectViolation(CheckResume(checkpoint, *store_, layers_), "resume", "'0.count' is in two of the checkpoint's files");
   checkpoint.files.erase("model-00003-of-00003.safetensors");
   checkpoint.files.erase("model-00001-of-00002.safetensors");
   ExpectViolation(CheckResume(checkpoint, *store_, layers_), "resume", "there is no tensor '0.weight' in it");

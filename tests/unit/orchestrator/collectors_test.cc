@@ -21,6 +21,7 @@ v1::Plan TwoStages(int64_t steps) {
   plan.add_stage_worker(0);
   plan.add_stage_worker(1);
   plan.mutable_timeline()->set_steps(steps);
+  plan.mutable_timeline()->set_batch_size(10);
   return plan;
 }
 

@@ -278,6 +278,60 @@ TEST_F(AttemptFailureTest, AFinishedWorkerThatIsLostBeforeTheOthersHaveReceivedW
   EXPECT_EQ(FailureOfJob().code(), "WORKER_LOST");
 }
 
+TEST_F(AttemptFailureTest, AWorkerThatSaysWhatCannotBeIsLost) {
+  Run();
+  v1::WorkerMessage message;
+  v1::Progress& progress = *message.mutable_progress();
+  *progress.mutable_attempt() = w1_->attempt;
+  progress.add_rounds()->set_wall_nanos(-1);
+  Say(*w1_, message);
+  SayReleased(*w0_);
+  const v1::Failure failure = FailureOfJob();
+  EXPECT_EQ(failure.code(), "WORKER_LOST");
+  EXPECT_EQ(failure.worker(), "w1");
+  EXPECT_THAT(failure.message(), HasSubstr("progress.rounds.wall_nanos: is negative"));
+}
+
+TEST_F(AttemptFailureTest, AWorkerThatReportsAStepThatIsNotThereFailsTheJob) {
+  Run();
+  SayRound(*w1_, 1, 0, 4611686018427387905);
+  SayReleased(*w0_);
+  SayReleased(*w1_);
+  EXPECT_THAT(FailureOfJob().message(), HasSubstr("there is no step 4611686018427387905 of 10"));
+}
+
+TEST_F(AttemptFailureTest, WhatAWorkerSaysIsShownWithoutControlCharacters) {
+  Run();
+  SayFailed(*w1_, absl::InternalError("\x1b[2Jgone\x07\nfor good"), /*consequence=*/false);
+  SayReleased(*w0_);
+  SayReleased(*w1_);
+  EXPECT_THAT(FailureOfJob().message(), HasSubstr("\\x1b[2Jgone\\x07\nfor good"));
+}
+
+TEST_F(AttemptFailureTest, WorkersThatAllWaitForEachOtherFailTheJob) {
+  Run();
+  Work(*w0_, v1::PHASE_FORWARD, 0, 0, 1);
+  Work(*w1_, v1::PHASE_FORWARD, 1, 0, 0);
+  activity_of_["w0"].set_waits_for(1);
+  Pass(absl::Seconds(30), {w0_, w1_});
+  EXPECT_EQ(Get(id_).state(), Job::STATE_RUNNING);  // w1 computes.
+  activity_of_["w1"].set_waits_for(0);
+  Pass(absl::Seconds(15), {w0_, w1_});
+  SayReleased(*w0_);
+  SayReleased(*w1_);
+  EXPECT_EQ(FailureOfJob().code(), "STALLED");
+  EXPECT_THAT(FailureOfJob().message(), HasSubstr("w0 waits for w1, w1 waits for w0"));
+}
+
+TEST_F(AttemptFailureTest, AWorkerThatDoesNotTakeUpItsAssignmentIsNamed) {
+  Work(*w0_, v1::PHASE_PREPARING, 0, -1, -1);
+  Pass(absl::Seconds(12), {w0_, w1_});
+  SayReleased(*w0_);
+  SayReleased(*w1_);
+  EXPECT_EQ(FailureOfJob().worker(), "w1");
+  EXPECT_THAT(FailureOfJob().message(), HasSubstr("has not taken up"));
+}
+
 TEST_F(AttemptFailureTest, MessagesOfAnOlderAttemptAreIgnored) {
   Run();
   const v1::AttemptId old = w0_->attempt;

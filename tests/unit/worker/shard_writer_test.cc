@@ -101,7 +101,7 @@ TEST_F(ShardWriterTest, AnAbortEndsItAndLeavesNothing) {
 }
 
 TEST_F(ShardWriterTest, ATypeThatTheFormatLacksIsNamed) {
-  tensors_.push_back({"complex", 0, at::zeros({2}, at::kComplexFloat)});
+  tensors_.push_back({"complex", 0, at::zeros({2}, at::kComplexDouble)});
   const absl::Status refused = WriteShards(tensors_, Left(1), artifacts_).status();
   EXPECT_TRUE(absl::IsInvalidArgument(refused));
   EXPECT_THAT(std::string(refused.message()), HasSubstr("'complex'"));
