@@ -83,12 +83,6 @@ void Check(const v1::CheckpointShard& shard, FieldErrors& errors) {
   CheckRefs("checkpoint_shard.optimizer", shard.optimizer(), errors);
 }
 
-void Check(const v1::LinksMeasured& measured, FieldErrors& errors) {
-  const v1::LinkSpeed& next = measured.next();
-  if (!(next.latency_seconds() >= 0)) errors.Add("links_measured.next.latency_seconds", "is no time");
-  if (!(next.bytes_per_second() >= 0)) errors.Add("links_measured.next.bytes_per_second", "is no speed");
-}
-
 }  // namespace
 
 absl::Status CheckMessage(const v1::WorkerMessage& message) {
@@ -99,7 +93,6 @@ absl::Status CheckMessage(const v1::WorkerMessage& message) {
   if (message.has_evaluation()) Check(message.evaluation(), errors);
   if (message.has_checkpoint_shard()) Check(message.checkpoint_shard(), errors);
   if (message.has_finished()) CheckRefs("finished.model", message.finished().model(), errors);
-  if (message.has_links_measured()) Check(message.links_measured(), errors);
   return errors.ToStatus();
 }
 

@@ -58,7 +58,7 @@ bool Scheduler::TryQueue() {
     }
     if (ahead == nullptr) ahead = job;
     for (const v1::Device device : DevicesFor(spec.pipeline().device())) reserved.insert(device);
-    if (reserved.size() == DevicesFor(v1::DEVICE_ANY).size()) break;
+    if (reserved.size() == DevicesFor(v1::DEVICE_ANY).size() && explained >= kMaxExplained) break;
   }
   return false;
 }
