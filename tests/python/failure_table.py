@@ -90,9 +90,9 @@ def lose_worker(cluster: Cluster, folder: pathlib.Path, point: str, how=signal.S
     return time.monotonic() - begin, cluster.job(job)
 
 
-def inference_spec(name: str, device: str = "any") -> dict:
+def inference_spec(name: str) -> dict:
     """Four mini-batches of four micro-batches over three workers."""
-    spec = training_spec(name, device=device)
+    spec = training_spec(name)
     del spec["train"]
     spec["infer"] = {"random_inputs": {"shape": [64, 16], "seed": 1}, "batch_size": 16}
     return spec
@@ -111,7 +111,7 @@ def hold_last_worker(cluster: Cluster, folder: pathlib.Path, spec: dict, point: 
 
 def lose_sender(cluster: Cluster, folder: pathlib.Path, how: int, device=DEVICE):
     """Ends w1 when it has sent its last micro-batch, and w2 has not taken it. Returns (seconds until FAILED, job)."""
-    job = hold_last_worker(cluster, folder, inference_spec("sent", device), "worker.forward@16", device)
+    job = hold_last_worker(cluster, folder, inference_spec("sent"), "worker.forward@16", device)
     begin = time.monotonic()
     cluster.workers["w1"].send_signal(how)
     gpipe("job", "wait", job, "--timeout", 30, address=cluster.address, check=False)
@@ -120,7 +120,7 @@ def lose_sender(cluster: Cluster, folder: pathlib.Path, how: int, device=DEVICE)
 
 def lose_finished(cluster: Cluster, folder: pathlib.Path, how: int, device=DEVICE):
     """Ends w1 when it has finished, and w2 has not; then w2. Returns (seconds until w1 had gone, job)."""
-    job = hold_last_worker(cluster, folder, training_spec("finished", device=device), "worker.finishing", device)
+    job = hold_last_worker(cluster, folder, training_spec("finished"), "worker.finishing", device)
     log = cluster.folder / "orchestrator.log"
     wait_until(lambda: f"{job}: w1 has finished" in log.read_text(), 60, "w1 has finished")
     begin = time.monotonic()
