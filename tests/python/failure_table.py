@@ -56,6 +56,10 @@ def activity_of(cluster: Cluster, worker: str) -> dict:
     return next((w.get("activity", {}) for w in cluster.worker_list() if w["name"] == worker), {})
 
 
+def state_of(cluster: Cluster, worker: str):
+    return next((w["state"] for w in cluster.worker_list() if w["name"] == worker), None)
+
+
 def where_it_stopped(cluster: Cluster, worker: str):
     """(step, micro-batch) of the failpoint that the worker has stopped at, or None."""
     found = re.search(r"stopped at failpoint \S+: step (-?\d+), micro-batch (-?\d+)",
@@ -127,7 +131,7 @@ def lose_finished(cluster: Cluster, folder: pathlib.Path, how: int, device=DEVIC
     cluster.workers["w1"].send_signal(how)
     cluster.workers["w1"].wait(30)
     gone = time.monotonic() - begin
-    wait_until(lambda: activity_of(cluster, "w1") == {}, 30, "the orchestrator has noticed")
+    wait_until(lambda: state_of(cluster, "w1") in (None, "STATE_LOST"), 30, "the orchestrator has noticed")
     assert cluster.job(job)["state"] == "STATE_RUNNING", cluster.job(job)
     cluster.workers["w2"].kill()
     gpipe("job", "wait", job, "--timeout", 30, address=cluster.address, check=False)

@@ -304,7 +304,7 @@ def test_a_value_without_a_batch_crosses(cluster, tmp_path):
     _, _, spec = make_own_loss_job(tmp_path, "plan", workers=3, chunks=3)
     plan = json.loads(gpipe("plan", write_spec(tmp_path, spec), "-o", "json", address=cluster.address).stdout)["plan"]
     shapes = [value.get("shape") for layer in plan["layers"] for value in layer.get("makes", ())]
-    assert [{"fixed": "1"}, {"fixed": "2"}, {"fixed": "8"}, {"fixed": "8"}] in shapes
+    assert [{"fixed": 1}, {"fixed": 2}, {"fixed": 8}, {"fixed": 8}] in shapes
     parts = len(plan["layers"])
     spec["pipeline"] = {"balance": [parts // 3, parts // 3, parts - parts // 3 * 2], "chunks": 3, "checkpoint": "always"}
     edges = json.loads(gpipe("plan", write_spec(tmp_path, spec), "-o", "json", address=cluster.address).stdout)["plan"]["edges"]

@@ -79,7 +79,7 @@ def test_a_file_is_hashed_once_and_again_when_it_has_changed(tmp_path):
     environment = {"XDG_CACHE_HOME": str(cache)}
 
     def remembered() -> list[str]:
-        gpipe("run", spec, "--output", tmp_path / "out", "--workers", "1", environment=environment)
+        gpipe("run", spec, "--output", tmp_path / "out", "--overwrite", "--workers", "1", environment=environment)
         lines = (cache / "gpipe" / "hashes").read_text().splitlines()[1:] if cache.exists() else []
         return [line.split()[0] for line in lines if line.endswith(str(data))]
 
