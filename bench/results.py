@@ -15,6 +15,7 @@ cluster is used, which has that flag, and the time is that until the job has suc
 """
 
 import argparse
+import json
 import os
 import pathlib
 import re
@@ -43,22 +44,31 @@ def spec_of(options: argparse.Namespace) -> dict:
                       "optimizer": {"sgd": {"lr": 1e-4}}}}
 
 
-def seconds_after_last_step(command: list[str]) -> float:
-    """Until the command, which follows a job, ends."""
+def follow(command: list[str]) -> tuple[int, float, float]:
+    """Of a command that follows a job: the first step that it tells of, when, and when it ended."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True, errors="replace")
-    last, lines = None, []
+    first, lines = None, []
     for line in process.stdout:
         lines.append(line)
-        if re.search(rf"step {STEPS}/{STEPS}\b", line):
-            last = last or time.perf_counter()
-    assert process.wait() == 0 and last, "".join(lines)
-    return time.perf_counter() - last
+        step = re.search(rf"step (\d+)/{STEPS}\b", line)
+        if step and "SUCCEEDED" not in line:
+            first = first or (int(step[1]), time.perf_counter())
+    assert process.wait() == 0 and first, "".join(lines)
+    return *first, time.perf_counter()
+
+
+def seconds_after_last_step(told: tuple[int, float, float], output: pathlib.Path) -> float:
+    """Progress is told of once a second at most: from the first step that was, the job's own times lead to the last."""
+    first, when, end = told
+    lines = (output / "metrics.jsonl").read_text().splitlines()
+    return end - when - sum(json.loads(line)["step_seconds"] for line in lines[first:])
 
 
 def by_run(options: argparse.Namespace, spec: pathlib.Path, output: pathlib.Path) -> float:
-    return seconds_after_last_step([str(common.BIN / "gpipe"), "run", str(spec), "--output", str(output), "--workers",
-                                    str(options.workers), "--device", options.device])
+    told = follow([str(common.BIN / "gpipe"), "run", str(spec), "--output", str(output), "--workers",
+                   str(options.workers), "--device", options.device])
+    return seconds_after_last_step(told, output)
 
 
 def by_cluster(options: argparse.Namespace, spec: pathlib.Path, output: pathlib.Path) -> float:
@@ -69,14 +79,13 @@ def by_cluster(options: argparse.Namespace, spec: pathlib.Path, output: pathlib.
         cluster.start_workers(options.workers, device=options.device,
                               arguments=[*limit, "--artifacts-dir", folder / "state" / "artifacts"])
         job = cluster.submit(spec)
-        seconds = seconds_after_last_step([str(common.BIN / "gpipe"), "--orchestrator", cluster.address, "job", "watch",
-                                           job])
+        told = follow([str(common.BIN / "gpipe"), "--orchestrator", cluster.address, "job", "watch", job])
         begin = time.perf_counter()
         cluster.pull(job, output)
         print(f"  pulled in {time.perf_counter() - begin:.1f} s", flush=True)
     finally:
         cluster.stop()
-    return seconds
+    return seconds_after_last_step(told, output)
 
 
 def dd_seconds(size: int, path: pathlib.Path) -> float:
