@@ -72,7 +72,7 @@ def start_run(folder: pathlib.Path, spec: dict, workers: int, threads: int = 1, 
     if trace:
         options += ["--trace"]
     return subprocess.Popen([str(BIN / "gpipe"), "run", str(write_spec(folder, spec)), "--output",
-                             str(folder / spec["name"]), *options], stdin=subprocess.DEVNULL)
+                             str(folder / spec["name"]), "--overwrite", *options], stdin=subprocess.DEVNULL)
 
 
 def step_seconds(folder: pathlib.Path, name: str, skip: int = 2) -> float:

@@ -69,7 +69,7 @@ def first_step_seconds(folder: pathlib.Path, workers: int, env: dict) -> tuple[f
     begin = time.monotonic()
     first = None
     process = subprocess.Popen(
-        [str(BIN / "gpipe"), "run", str(folder / "bytes.yaml"), "--output", str(folder / "out"), "--workers",
+        [str(BIN / "gpipe"), "run", str(folder / "bytes.yaml"), "--output", str(folder / "out"), "--overwrite", "--workers",
          str(workers)], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=env)
     words = []
     for line in process.stderr:

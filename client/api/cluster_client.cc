@@ -124,6 +124,7 @@ absl::StatusOr<v1::ListJobsResponse> ClusterClient::ListJobs(const std::vector<v
     all.mutable_jobs()->MergeFrom(page.jobs());
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty() && (limit == 0 || all.jobs_size() < limit));
+  all.set_next_page_token(request.page_token());  // Whether there are more.
   return all;
 }
 

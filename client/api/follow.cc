@@ -12,11 +12,15 @@ namespace {
 constexpr absl::Duration kFirstBackoff = absl::Milliseconds(100);
 constexpr absl::Duration kLongestBackoff = absl::Seconds(2);
 
-// A stream that ends well before the job does was closed by an orchestrator that is shutting down.
-bool IsBroken(const absl::Status& status) { return status.ok() || absl::IsUnavailable(status); }
+// A stream that ends well, or is cancelled by somebody else than us, before the job has ended, was closed by an
+// orchestrator that is shutting down.
+bool IsBroken(const absl::Status& status, const ClusterClient& client) {
+  if (absl::IsCancelled(status)) return !client.stop().stop_requested();
+  return status.ok() || absl::IsUnavailable(status);
+}
 
 absl::Status GivenUp(const absl::Status& status, const ClusterClient& client) {
-  if (!status.ok()) return status;
+  if (!status.ok() && !absl::IsCancelled(status)) return status;
   return absl::UnavailableError(absl::StrCat("orchestrator at ", client.address(), " ended the stream"));
 }
 
@@ -44,7 +48,7 @@ absl::StatusOr<v1::Job> FollowJob(ClusterClient& client, const std::string& id, 
     });
     if (job.has_value() && IsTerminal(job->state())) return *std::move(job);
     if (absl::IsDeadlineExceeded(status)) return TimedOut(id, options, job);
-    if (!IsBroken(status)) return status;
+    if (!IsBroken(status, client)) return status;
     if (absl::Now() >= deadline) return TimedOut(id, options, job);
     if (absl::Now() - client.last_heard() > options.patience) return GivenUp(status, client);
     if (!WaitUnlessStopped(client.stop(), std::min(backoff, deadline - absl::Now()))) {

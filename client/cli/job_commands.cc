@@ -130,6 +130,9 @@ absl::StatusOr<ExitCode> JobList(const GlobalOptions& global, const JobOptions& 
   ClusterClient client(global.client());
   GPIPE_ASSIGN_OR_RETURN(const v1::ListJobsResponse jobs, client.ListJobs(states, options.limit));
   Print(global.json() ? ToJson(jobs, JsonStyle::kDocument) + "\n" : RenderJobs(jobs));
+  if (!jobs.next_page_token().empty() && !global.quiet) {
+    absl::FPrintF(stderr, "the newest %d; there are more: --limit 0 lists all\n", jobs.jobs_size());
+  }
   return ExitCode::kSucceeded;
 }
 

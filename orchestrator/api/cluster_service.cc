@@ -24,7 +24,9 @@ grpc::ServerUnaryReactor* ClusterService::ListWorkers(grpc::CallbackServerContex
                                                       v1::ListWorkersResponse* response) {
   auto body = [loop = loop_, cluster = cluster_]() -> absl::StatusOr<v1::ListWorkersResponse> {
     v1::ListWorkersResponse listed;
-    for (const WorkerEntry* entry : cluster->registry().All()) *listed.add_workers() = ToProto(*entry, loop->Now());
+    for (const WorkerEntry* entry : cluster->registry().All()) {
+      if (!entry->left()) *listed.add_workers() = ToProto(*entry, loop->Now());
+    }
     return listed;
   };
   return AnswerOnLoop<v1::ListWorkersResponse>(loop_, context, response, std::move(body));

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/artifacts/disk_room.h"
 #include "common/artifacts/layout.h"
 #include "common/artifacts/local_store.h"
 #include "common/status_macros.h"
@@ -93,7 +94,10 @@ absl::StatusOr<ArtifactStore::Writer> ArtifactStore::Begin(const v1::ArtifactRef
   GPIPE_RETURN_IF_ERROR(CheckDigest(expected.sha256()));
   GPIPE_RETURN_IF_ERROR(CheckSize(expected.size()));
   GPIPE_RETURN_IF_ERROR(MakeFolderOf(expected.sha256()));
-  GPIPE_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(PathOf(expected.sha256())));
+  GPIPE_RETURN_IF_ERROR(CheckRoom(folder_, expected.size()));
+  const fs::path path = PathOf(expected.sha256());
+  GPIPE_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  GPIPE_RETURN_IF_ERROR(TakeRoom(file.fd(), path, expected.size()));
   return Writer(expected, std::move(file));
 }
 

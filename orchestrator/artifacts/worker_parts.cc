@@ -6,6 +6,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "common/artifacts/disk_room.h"
 #include "common/artifacts/hashing_file.h"
 #include "common/safetensors/header.h"
 #include "common/safetensors/index.h"
@@ -32,6 +33,7 @@ absl::StatusOr<std::map<std::string, Manifest::File>> WorkerParts::Assemble(std:
     return std::map<std::string, Manifest::File>{{safetensors::WholeName(stem), std::move(whole)}};
   }
   if (bytes > max_bytes) return Keep(stem, parts);
+  GPIPE_RETURN_IF_ERROR(CheckRoom(store_.folder(), bytes));
   GPIPE_ASSIGN_OR_RETURN(Manifest::File whole, Join(parts));
   return std::map<std::string, Manifest::File>{{safetensors::WholeName(stem), std::move(whole)}};
 }

@@ -96,7 +96,8 @@ void Cluster::OnEnded(SessionId id) {
   auto node = sessions_.extract(id);
   if (node.empty() || node.mapped().worker.empty()) return;
   WorkerEntry* worker = registry_.Find(node.mapped().worker);
-  if (worker != nullptr && worker->channel == node.mapped().channel) Lose(*worker, "connection closed");
+  if (worker == nullptr || worker->channel != node.mapped().channel) return;
+  Lose(*worker, worker->may_leave ? "left as it had asked to" : "connection closed");
 }
 
 void Cluster::OnHello(Session& session, v1::Hello hello) {
@@ -209,6 +210,7 @@ void Cluster::Release(WorkerEntry& worker, const v1::AttemptId& attempt) {
 }
 
 void Cluster::GrantLeave(WorkerEntry& worker) {
+  worker.may_leave = true;
   v1::OrchestratorMessage message;
   message.mutable_leave_granted();
   Send(worker, std::move(message));

@@ -6,6 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/field_error.h"
 #include "common/status_macros.h"
+#include "common/string_view.h"
+#include "common/version.h"
 #include "spdlog/spdlog.h"
 
 namespace gpipe::orchestrator {
@@ -42,6 +44,13 @@ absl::Status CheckHello(const v1::Hello& hello) {
   return errors.ToStatus();
 }
 
+// Plans and messages change between versions; a job on workers of several would fail, or worse.
+absl::Status CheckVersion(const v1::Hello& hello) {
+  if (hello.version().empty() || hello.version() == AbslView(kVersion)) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("the worker '", hello.name(), "' is gpipe ", hello.version(),
+                                                    ", the orchestrator ", AbslView(kVersion), ": install the same"));
+}
+
 }  // namespace
 
 bool IsCuda(const v1::Hello& hello) { return hello.device().starts_with("cuda:"); }
@@ -67,6 +76,7 @@ int64_t UsableMemory(const v1::Hello& hello) { return hello.memory_bytes() / 10 
 absl::StatusOr<WorkerEntry*> WorkerRegistry::Join(const v1::Hello& hello, std::shared_ptr<WorkerChannel> channel,
                                                   absl::Time now) {
   GPIPE_RETURN_IF_ERROR(CheckHello(hello));
+  GPIPE_RETURN_IF_ERROR(CheckVersion(hello));
   ForgetLost();
   WorkerEntry* known = Find(hello.name());
   if (known != nullptr && known->connected()) {

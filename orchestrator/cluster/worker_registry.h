@@ -29,9 +29,12 @@ struct WorkerEntry {
   v1::Activity activity = {};
   // Since when it has been told to let go.
   absl::Time releasing_since = {};
+  // It may go, as it asked: nobody will miss it.
+  bool may_leave = false;
 
   const std::string& name() const { return hello.name(); }
   bool connected() const { return channel != nullptr; }
+  bool left() const { return may_leave && !connected(); }
 };
 
 bool IsCuda(const v1::Hello& hello);
@@ -53,8 +56,8 @@ class WorkerRegistry {
   static constexpr size_t kMaxLost = 100;
   static constexpr size_t kMaxLive = 10000;
 
-  // A session began. INVALID_ARGUMENT names the bad field of hello; ALREADY_EXISTS when the name's session is open;
-  // RESOURCE_EXHAUSTED when there are too many.
+  // A session began. INVALID_ARGUMENT names the bad field of hello; FAILED_PRECONDITION: the worker is of another
+  // version; ALREADY_EXISTS when the name's session is open; RESOURCE_EXHAUSTED when there are too many.
   absl::StatusOr<WorkerEntry*> Join(const v1::Hello& hello, std::shared_ptr<WorkerChannel> channel, absl::Time now);
 
   // Applies the event by the transition table and logs the change. FAILED_PRECONDITION leaves it as it was.

@@ -246,10 +246,10 @@ def test_what_a_run_has_stored_outlives_its_orchestrator(tmp_path):
 
 
 @contextlib.contextmanager
-def full_disk(folder):
-    """A folder with 256 KiB left on its file system, and the command that a program needs before its own to see that."""
+def full_disk(folder, kibibytes=256):
+    """A folder with so little left on its file system, and the command that a program needs before its own to see it."""
     enter = ["unshare", "--map-root-user", "--mount", "sh", "-c",
-             'mount -t tmpfs -o size=256k tmpfs "$0" && exec "$@"', str(folder)]
+             f'mount -t tmpfs -o size={kibibytes}k tmpfs "$0" && exec "$@"', str(folder)]
     if subprocess.run([*enter, "true"], capture_output=True).returncode == 0:
         yield folder, enter
         return
@@ -257,7 +257,7 @@ def full_disk(folder):
     free = shutil.disk_usage("/dev/shm").free
     assert free < 1 << 30, "this test needs a user namespace to mount a tmpfs in, or a small /dev/shm"
     with tempfile.TemporaryDirectory(dir="/dev/shm") as shared:
-        pathlib.Path(shared, "filler").write_bytes(bytes(free - (256 << 10)))
+        pathlib.Path(shared, "filler").write_bytes(bytes(free - (kibibytes << 10)))
         yield pathlib.Path(shared), []
 
 
@@ -274,6 +274,23 @@ def test_a_full_disk_fails_the_job_with_that_reason(fresh_cluster, tmp_path):
         done = fresh_cluster.wait(fresh_cluster.submit(write_spec(tmp_path, spec)))
         assert done["state"] == "STATE_FAILED" and done["failure"]["code"] == "DISK_FULL", done
         fresh_cluster.stop()
+
+
+def test_a_file_that_has_no_room_costs_the_orchestrator_and_other_jobs_nothing(tmp_path):
+    (tmp_path / "small").mkdir()
+    save_file({"input": torch.zeros(16 << 20)}, tmp_path / "large.safetensors")  # 64 MiB.
+    large = {"name": "large", "model": {"sequential": [{"relu": {}}]}, "infer": {"inputs": "large.safetensors"}}
+    with full_disk(tmp_path / "small", 32 << 10) as (folder, enter):
+        cluster = Cluster(tmp_path / "cluster", state=folder, enter=enter)
+        try:
+            cluster.start_workers(1)
+            job = cluster.submit(write_spec(tmp_path, training_spec("small", workers=1, steps=200)))
+            refused = gpipe("job", "submit", write_spec(tmp_path, large), address=cluster.address, check=False)
+            assert refused.returncode != 0 and "disk full" in refused.stderr, refused.stderr
+            assert cluster.wait(job)["state"] == "STATE_SUCCEEDED"
+            cluster.run(write_spec(tmp_path, training_spec("next", workers=1)), tmp_path / "next")
+        finally:
+            cluster.stop()
 
 
 def test_workers_may_start_before_the_orchestrator_and_join_later(fresh_cluster, tmp_path):

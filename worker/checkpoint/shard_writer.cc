@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
+#include "common/artifacts/disk_room.h"
 #include "common/artifacts/hashing_file.h"
 #include "common/file.h"
 #include "common/logging.h"
@@ -141,6 +142,12 @@ class ParallelLeave {
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };
 
+int64_t BytesOf(const std::vector<NamedTensor>& tensors) {
+  int64_t bytes = 0;
+  for (const NamedTensor& named : tensors) bytes += static_cast<int64_t>(named.tensor.nbytes());
+  return bytes;
+}
+
 }  // namespace
 
 absl::StatusOr<Refs> WriteShards(const std::vector<NamedTensor>& tensors, const ShardOptions& options,
@@ -151,6 +158,7 @@ absl::StatusOr<Refs> WriteShards(const std::vector<NamedTensor>& tensors, const 
     std::error_code error;
     fs::create_directories(options.parts, error);
     if (error) return ErrnoStatus(error.value(), "cannot create", options.parts);
+    GPIPE_RETURN_IF_ERROR(CheckRoom(options.parts, BytesOf(tensors)));
     return ParallelLeave(shards, options).Run();
   }
   Refs refs;
