@@ -50,13 +50,14 @@ def write_spec(folder: pathlib.Path, spec: dict) -> pathlib.Path:
 class Cluster:
     """One orchestrator and its workers."""
 
-    def __init__(self, folder: pathlib.Path, lease_millis=2000, environment=None, arguments=(), state=None, enter=()):
+    def __init__(self, folder: pathlib.Path, lease_millis=2000, environment=None, arguments=(), state=None, enter=(),
+                 host="127.0.0.1"):
         """`enter` is the command that the orchestrator needs before its own to see the folder `state`."""
         self.folder, self.lease_millis = pathlib.Path(folder), lease_millis
         self.folder.mkdir(parents=True, exist_ok=True)
         self.workers: dict[str, subprocess.Popen] = {}
         self.environment, self.arguments = environment or {}, arguments  # Of the orchestrator.
-        self.state, self.enter = state or self.folder / "state", enter
+        self.state, self.enter, self.host = state or self.folder / "state", enter, host
         self.orchestrator = None
         self.address = None
         self.start_orchestrator()
@@ -65,7 +66,7 @@ class Cluster:
         read, write = os.pipe()
         log = open(self.folder / "orchestrator.log", "ab")
         self.orchestrator = subprocess.Popen(
-            [*self.enter, str(BIN / "gpipe-orchestrator"), "--listen", f"127.0.0.1:{port}", "--state-dir", str(self.state),
+            [*self.enter, str(BIN / "gpipe-orchestrator"), "--listen", f"{self.host}:{port}", "--state-dir", str(self.state),
              "--lease-millis", str(self.lease_millis), "--heartbeat-millis", str(self.lease_millis // 5),
              "--ready-fd", str(write), *map(str, self.arguments)], pass_fds=[write], stdout=log, stderr=log,
             env=dict(os.environ, **self.environment))
