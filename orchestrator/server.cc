@@ -1,6 +1,8 @@
 #include "orchestrator/server.h"
 
+#include <filesystem>
 #include <optional>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -9,6 +11,7 @@
 #include "absl/synchronization/notification.h"
 #include "common/address.h"
 #include "common/artifacts/connections.h"
+#include "common/artifacts/layout.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
@@ -72,6 +75,21 @@ class Transactions {
   bool broken_ = false;
 };
 
+// Files whose database is gone are not those of an empty cluster: it would be served as one, and its jobs be lost to
+// all.
+absl::Status CheckDatabaseIsThere(const std::filesystem::path& state_dir) {
+  std::error_code error;
+  const std::filesystem::path artifacts = state_dir / "artifacts";
+  if (std::filesystem::exists(state_dir / Store::kDatabaseFile, error)) return absl::OkStatus();
+  for (const auto& entry : std::filesystem::directory_iterator(artifacts, error)) {
+    if (entry.path().filename() == kTemporaryFolder) continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        artifacts.string(), " has files of jobs, but the database that knows the jobs is gone: put ",
+        (state_dir / Store::kDatabaseFile).string(), " back, or remove the artifacts to begin with an empty cluster"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 // In order of construction; destroyed in reverse, after the server and the loop have stopped.
@@ -86,8 +104,8 @@ struct Server::State {
         book(&loop, store.get()),
         profiler(&cluster.inspector(), store.get()),
         planner(&loop, &plans),
-        scheduler({&loop, &cluster, &book, &checker, &profiler, &planner, artifacts.get(), &merges,
-                   options.max_shard_bytes}),
+        scheduler(
+            {&loop, &cluster, &book, &checker, &profiler, &planner, artifacts.get(), &merges, options.max_shard_bytes}),
         admission({&loop, &cluster, &book, &scheduler, &checker, &profiler, &planner, artifacts.get()}),
         job_service({&loop, &book, &scheduler, &admission}),
         cluster_service(&loop, &cluster),
@@ -159,6 +177,7 @@ Server::Server(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
   GPIPE_RETURN_IF_ERROR(CheckListenAddress(options.listen, options.insecure));
+  GPIPE_RETURN_IF_ERROR(CheckDatabaseIsThere(options.state_dir));
   GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, Store::Open(options.state_dir));
   GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<ArtifactStore> artifacts,
                          ArtifactStore::Open(options.state_dir / "artifacts", {}));

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <stop_token>
 #include <string>
 #include <utility>
 
@@ -30,8 +31,10 @@ constexpr char kUpload[] = "/gpipe.v1.ArtifactService/UploadArtifact";
 // Between two reports of progress while nothing else happens on the thread that waits.
 constexpr absl::Duration kReportInterval = absl::Milliseconds(100);
 
-absl::StatusOr<bool> IsMissing(ArtifactConnections& connections, const v1::ArtifactRef& ref) {
+absl::StatusOr<bool> IsMissing(ArtifactConnections& connections, const v1::ArtifactRef& ref,
+                               const std::stop_token& stop) {
   grpc::ClientContext context;
+  const std::stop_callback on_stop(stop, [&context] { context.TryCancel(); });
   v1::FindMissingArtifactsRequest request;
   v1::FindMissingArtifactsResponse response;
   *request.add_refs() = ref;
@@ -89,7 +92,7 @@ absl::StatusOr<std::string> HashArriving(ParallelFetch& fetch, int fd, const fs:
 
 absl::Status UploadHashed(ArtifactConnections& connections, const v1::ArtifactRef& ref, const fs::path& path,
                           const TransferOptions& options) {
-  GPIPE_ASSIGN_OR_RETURN(const bool missing, IsMissing(connections, ref));
+  GPIPE_ASSIGN_OR_RETURN(const bool missing, IsMissing(connections, ref, options.stop));
   return missing ? Send(connections, ref, path, options) : absl::OkStatus();
 }
 

@@ -93,6 +93,7 @@ void Cluster::Distrust(WorkerEntry& worker, const absl::Status& why) {
 }
 
 void Cluster::OnEnded(SessionId id) {
+  NoteIfStopped();
   auto node = sessions_.extract(id);
   if (node.empty() || node.mapped().worker.empty()) return;
   WorkerEntry* worker = registry_.Find(node.mapped().worker);
@@ -226,18 +227,24 @@ void Cluster::Lose(WorkerEntry& worker, std::string_view why) {
 
 void Cluster::ScheduleSweep() {
   const absl::Duration interval = options_.lease / 4;
-  loop_->PostAfter(interval, [this, due = loop_->Now() + interval] { Sweep(due); });
+  sweep_due_ = loop_->Now() + interval;
+  loop_->PostAfter(interval, [this] { Sweep(); });
+}
+
+void Cluster::NoteIfStopped() {
+  const absl::Time now = loop_->Now();
+  if (now - sweep_due_ > options_.lease / 2) woke_ = now;
 }
 
 // When the sweep itself is late, this process was stopped, and heartbeats may still lie unread: everyone gets a new
 // lease.
-void Cluster::Sweep(absl::Time due) {
+void Cluster::Sweep() {
+  NoteIfStopped();
   ScheduleSweep();
   const absl::Time now = loop_->Now();
-  const bool was_stopped = now - due > options_.lease / 2;
   for (WorkerEntry* worker : registry_.All()) {
     if (!worker->connected()) continue;
-    if (was_stopped) worker->last_heard = now;
+    if (woke_ == now) worker->last_heard = now;
     CheckLease(*worker);
   }
   for (auto& [id, session] : sessions_) {

@@ -71,6 +71,10 @@ class Cluster {
   // REQUIRES: LEAVING.
   void GrantLeave(WorkerEntry& worker);
 
+  // Whether this process had been stopped (SIGSTOP, a suspended machine) for longer than half a lease, and has gone on
+  // less than a lease ago: workers whose sessions end now may have ended them because nobody answered.
+  bool JustWoke() const { return loop_->Now() - woke_ < options_.lease; }
+
   // Ends all sessions, present and future, with `reason`, once what was sent is out.
   void Shutdown(const absl::Status& reason);
 
@@ -91,8 +95,10 @@ class Cluster {
   void Lose(WorkerEntry& worker, std::string_view why);
   void BeginAttempt(WorkerEntry& worker, const v1::AttemptId& attempt, v1::OrchestratorMessage message);
   void BeginRelease(WorkerEntry& worker, WorkerEvent event, std::string_view why);
-  void Sweep(absl::Time due);
+  void Sweep();
   void ScheduleSweep();
+  // Keeps when this process went on, if the next sweep is so late that it must have been stopped.
+  void NoteIfStopped();
   void CheckLease(WorkerEntry& worker);
 
   EventLoop* const loop_;
@@ -102,6 +108,8 @@ class Cluster {
   Surveyor surveyor_;
   ClusterListener* listener_ = nullptr;
   std::map<SessionId, Session> sessions_;
+  absl::Time sweep_due_ = absl::InfiniteFuture();
+  absl::Time woke_ = absl::InfinitePast();
   absl::Status closed_;  // Non-OK after Shutdown.
 };
 

@@ -110,7 +110,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::filesystem::path& 
   std::filesystem::create_directories(state_dir, error);
   if (error) return ErrnoStatus(error.value(), "cannot create the state folder", state_dir);
   GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<FileLock> lock, FileLock::Acquire(state_dir / "lock"));
-  GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Database> database, Database::Open(state_dir / "gpipe.db"));
+  GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Database> database, Database::Open(state_dir / kDatabaseFile));
   return std::unique_ptr<Store>(new Store(std::move(lock), std::move(database)));
 }
 

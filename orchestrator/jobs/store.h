@@ -43,6 +43,8 @@ struct Page {
 // damaged database; the rest of what SQLite reports is INTERNAL.
 class Store {
  public:
+  static constexpr char kDatabaseFile[] = "gpipe.db";
+
   // Opens or creates the database in the folder, which is created too, and brings its schema up to date.
   // FAILED_PRECONDITION: another process has the folder (the message names the lock file and the process), or the
   // database was written by a newer version, which is then left as it is.

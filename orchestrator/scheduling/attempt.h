@@ -43,6 +43,8 @@ class AttemptHost {
   virtual void OnFinished(Attempt& attempt, const std::vector<v1::Finished>& results) = 0;
   // The attempt is over; its workers have been told.
   virtual void OnFailed(Attempt& attempt, const v1::Failure& failure) = 0;
+  // As OnFailed, but nothing has failed: workers ended it because this process had been stopped.
+  virtual void OnInterrupted(Attempt& attempt) = 0;
 };
 
 struct AttemptSetup {
@@ -155,6 +157,7 @@ class Attempt {
 
   Phase phase_ = Phase::kPreparing;
   bool paused_ = false;
+  bool interrupted_ = false;  // What ends it is that this process was stopped.
   std::vector<Member> members_;
   std::map<std::string, int, std::less<>> index_of_;  // By name.
   size_t prepared_ = 0, trained_ = 0, finished_ = 0;  // Members.

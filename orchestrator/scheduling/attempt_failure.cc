@@ -68,7 +68,10 @@ void Attempt::OnLost(WorkerEntry& worker, std::string_view why) {
   const int index = IndexOf(worker.name());
   const bool needed = !IsDone(members_[index]);
   members_[index].gone = true;
-  if (needed) Fail(FailureOf(index, "WORKER_LOST", "was lost", why));
+  if (needed) {
+    interrupted_ |= phase_ != Phase::kFailing && cluster_->JustWoke();
+    Fail(FailureOf(index, "WORKER_LOST", "was lost", why));
+  }
   ConcludeIfSettled();
 }
 
@@ -129,7 +132,7 @@ void Attempt::ConcludeIfSettled() {
 void Attempt::Conclude() {
   phase_ = Phase::kOver;
   CancelTimers();
-  host_->OnFailed(*this, cause_);
+  interrupted_ ? host_->OnInterrupted(*this) : host_->OnFailed(*this, cause_);
 }
 
 void Attempt::Abort(std::string_view reason) {

@@ -41,16 +41,16 @@ absl::Status JobBook::Recover() {
     job->stored = std::move(stored);
     by_sequence_[job->stored.sequence] = job.get();
     live_[id] = job;
-    if (job->job().state() != v1::Job::STATE_QUEUED) GPIPE_RETURN_IF_ERROR(Requeue(*job));
+    if (job->job().state() != v1::Job::STATE_QUEUED) GPIPE_RETURN_IF_ERROR(Requeue(*job, "orchestrator restarted"));
   }
   return absl::OkStatus();
 }
 
-absl::Status JobBook::Requeue(LiveJob& job) {
+absl::Status JobBook::Requeue(LiveJob& job, std::string_view why) {
   GPIPE_ASSIGN_OR_RETURN(std::optional<CheckpointFiles> checkpoint, store_->LatestCheckpoint(job.id()));
   const std::string from =
       checkpoint.has_value() ? absl::StrCat("the checkpoint of step ", checkpoint->step) : std::string("the beginning");
-  return Change(job, JobEvent::kRequeue, "orchestrator", absl::StrCat("orchestrator restarted; goes on from ", from));
+  return Change(job, JobEvent::kRequeue, "orchestrator", absl::StrCat(AbslView(why), "; goes on from ", from));
 }
 
 absl::StatusOr<Store::Inserted> JobBook::Add(StoredJob stored) {

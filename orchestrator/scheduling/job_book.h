@@ -61,6 +61,9 @@ class JobBook {
   absl::StatusOr<Store::Inserted> Add(StoredJob job);
   size_t unfinished() const { return live_.size(); }
 
+  // QUEUED again, to go on from its last checkpoint; `why` as in "orchestrator restarted".
+  absl::Status Requeue(LiveJob& job, std::string_view why);
+
   // Null when the job is not there or is over.
   LiveJob* Find(std::string_view id);
   // The QUEUED jobs that came first, at most so many, in their order.
@@ -112,7 +115,6 @@ class JobBook {
   void Announce(const LiveJob& job, v1::WatchJobResponse update);
   void AnnounceJob(LiveJob& job);
   void Forget(LiveJob& job);
-  absl::Status Requeue(LiveJob& job);
 
   EventLoop* const loop_;
   Store* const store_;

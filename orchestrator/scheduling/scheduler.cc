@@ -23,7 +23,8 @@ v1::ResultFile Result(std::string_view path, const v1::ArtifactRef& artifact) {
   return file;
 }
 
-// In the background: the model's files out of the workers' parts, and the outputs as the last stage's worker wrote them.
+// In the background: the model's files out of the workers' parts, and the outputs as the last stage's worker wrote
+// them.
 absl::StatusOr<std::vector<v1::ResultFile>> JoinResults(ArtifactStore& artifacts, const v1::AttemptId& attempt,
                                                         const std::vector<v1::Finished>& finished,
                                                         int64_t max_shard_bytes) {
@@ -41,8 +42,8 @@ absl::StatusOr<std::vector<v1::ResultFile>> JoinResults(ArtifactStore& artifacts
   return results;
 }
 
-// Leaves the processor to all other threads of the machine, workers say, that have something to do. (A thread cannot take
-// back that it does.)
+// Leaves the processor to all other threads of the machine, workers say, that have something to do. (A thread cannot
+// take back that it does.)
 absl::StatusOr<CheckpointFiles> AssembleYielding(ArtifactStore& artifacts, const v1::AttemptId& attempt,
                                                  const std::vector<v1::CheckpointShard>& shards,
                                                  int64_t max_shard_bytes) {
@@ -139,11 +140,11 @@ void Scheduler::OnCycle(Attempt& attempt, const v1::CycleDone& cycle) {
 
 void Scheduler::OnCheckpoint(Attempt& attempt, const std::vector<v1::CheckpointShard>& shards) {
   // It may run when this object is gone; what it posts then is not run any more.
-  const bool taken = merges_->Run([this, loop = loop_, artifacts = artifacts_, id = attempt.id(), shards,
-                                  max_shard_bytes = max_shard_bytes_] {
-    auto files = AssembleYielding(*artifacts, id, shards, max_shard_bytes);
-    loop->Post([this, id, files = std::move(files)] { OnAssembled(id, files); });
-  });
+  const bool taken = merges_->Run(
+      [this, loop = loop_, artifacts = artifacts_, id = attempt.id(), shards, max_shard_bytes = max_shard_bytes_] {
+        auto files = AssembleYielding(*artifacts, id, shards, max_shard_bytes);
+        loop->Post([this, id, files = std::move(files)] { OnAssembled(id, files); });
+      });
   if (!taken) attempt.Fail(PlainFailure(TooMuch()));
 }
 
@@ -161,11 +162,11 @@ void Scheduler::OnTrained(Attempt& attempt, const std::vector<v1::Finished>& res
   LiveJob* job = JobOf(attempt.id());
   if (job == nullptr) return;
   // As above.
-  const bool taken = merges_->Run([this, loop = loop_, artifacts = artifacts_, id = attempt.id(), results,
-                                  max_shard_bytes = max_shard_bytes_] {
-    auto model = JoinResults(*artifacts, id, results, max_shard_bytes);
-    loop->Post([this, id, model = std::move(model)] { OnModel(id, model); });
-  });
+  const bool taken = merges_->Run(
+      [this, loop = loop_, artifacts = artifacts_, id = attempt.id(), results, max_shard_bytes = max_shard_bytes_] {
+        auto model = JoinResults(*artifacts, id, results, max_shard_bytes);
+        loop->Post([this, id, model = std::move(model)] { OnModel(id, model); });
+      });
   if (!taken) return attempt.Fail(PlainFailure(TooMuch()));
   job->model_stored = job->storing_model = true;
 }
@@ -191,12 +192,12 @@ void Scheduler::OnFinished(Attempt& attempt, const std::vector<v1::Finished>& fi
     for (v1::Finished& result : results) result.clear_model();
   }
   // As above.
-  const bool taken = merges_->Run([this, loop = loop_, artifacts = artifacts_, id = attempt.id(), results,
-                                  max_shard_bytes = max_shard_bytes_] {
-    auto files = JoinResults(*artifacts, id, results, max_shard_bytes);
-    if (files.ok()) RemoveParts(*artifacts, id);
-    loop->Post([this, id, files = std::move(files)] { OnResults(id, files); });
-  });
+  const bool taken = merges_->Run(
+      [this, loop = loop_, artifacts = artifacts_, id = attempt.id(), results, max_shard_bytes = max_shard_bytes_] {
+        auto files = JoinResults(*artifacts, id, results, max_shard_bytes);
+        if (files.ok()) RemoveParts(*artifacts, id);
+        loop->Post([this, id, files = std::move(files)] { OnResults(id, files); });
+      });
   if (!taken) attempt.Fail(PlainFailure(TooMuch()));
 }
 
@@ -223,10 +224,33 @@ void Scheduler::OnResults(const v1::AttemptId& attempt, absl::StatusOr<std::vect
 void Scheduler::OnFailed(Attempt& attempt, const v1::Failure& failure) {
   LiveJob* job = JobOf(attempt.id());
   if (job == nullptr) return;
-  if (!job->storing_model) return Fail(*job, failure);
-  job->end = [this, id = attempt.id(), failure] {
-    if (LiveJob* failed = JobOf(id); failed != nullptr) Fail(*failed, failure);
+  AfterModel(*job, attempt, [this, failure](LiveJob& failed) { Fail(failed, failure); });
+}
+
+void Scheduler::OnInterrupted(Attempt& attempt) {
+  LiveJob* job = JobOf(attempt.id());
+  if (job != nullptr) AfterModel(*job, attempt, [this](LiveJob& interrupted) { Requeue(interrupted); });
+}
+
+// What ends a job waits until the model that it has trained is stored.
+void Scheduler::AfterModel(LiveJob& job, const Attempt& attempt, std::function<void(LiveJob&)> end) {
+  if (!job.storing_model) return end(job);
+  job.end = [this, id = attempt.id(), end = std::move(end)] {
+    if (LiveJob* ended = JobOf(id); ended != nullptr) end(*ended);
   };
+}
+
+// It queues again, as after a restart: the workers have let go, and their next attempt goes on from the checkpoint.
+void Scheduler::Requeue(LiveJob& job) {
+  LetLeave(job);
+  DropParts(job);
+  job.model_stored = false;
+  job.model_error = absl::OkStatus();
+  book_->Flush();
+  if (const absl::Status queued = book_->Requeue(job, "the orchestrator was stopped for a while"); !queued.ok()) {
+    return Fail(job, PlainFailure(queued));
+  }
+  ScheduleSoon();
 }
 
 void Scheduler::Fail(LiveJob& job, const v1::Failure& failure) {

@@ -1,6 +1,7 @@
 #ifndef GPIPE_ORCHESTRATOR_SCHEDULING_SCHEDULER_H_
 #define GPIPE_ORCHESTRATOR_SCHEDULING_SCHEDULER_H_
 
+#include <functional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -41,7 +42,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
     Profiler* profiler;
     PlanMaker* planner;
     ArtifactStore* artifacts;
-    Background* merges;  // For joining what workers handed over.
+    Background* merges;                                     // For joining what workers handed over.
     int64_t max_shard_bytes = safetensors::kMaxShardBytes;  // Of a model or checkpoint in one file.
   };
   // All parts must outlive the scheduler. It makes itself the cluster's listener.
@@ -78,6 +79,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void OnTrained(Attempt& attempt, const std::vector<v1::Finished>& results) override;
   void OnFinished(Attempt& attempt, const std::vector<v1::Finished>& results) override;
   void OnFailed(Attempt& attempt, const v1::Failure& failure) override;
+  void OnInterrupted(Attempt& attempt) override;
 
  private:
   struct Slots {
@@ -116,6 +118,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   absl::StatusOr<LiveJob*> FindForClient(std::string_view id, JobEvent event);
   absl::Status Apply(LiveJob& job, JobEvent event, std::string_view actor, std::string_view message);
   void Fail(LiveJob& job, const v1::Failure& failure);
+  void Requeue(LiveJob& job);
+  void AfterModel(LiveJob& job, const Attempt& attempt, std::function<void(LiveJob&)> end);
   void LetLeave(const LiveJob& job);
   void DropParts(const LiveJob& job);
   void OnAssembled(const v1::AttemptId& attempt, absl::StatusOr<CheckpointFiles> files);

@@ -25,10 +25,10 @@ std::string LeftOut(const std::vector<std::string>& names) {
 
 void SpecChecker::Check(const v1::JobSpec& spec, const FileMap& files, const std::optional<CheckpointFiles>& resume,
                         Callback done) {
-  auto check = std::make_shared<Pending>(Pending{.resume = resume,
-                                                 .done = std::move(done),
-                                                 .checked = {.spec = spec, .files = files, .facts = {}, .layers = {}},
-                                                 .shared = {}});
+  auto check =
+      std::make_shared<Pending>(Pending{.resume = resume, .done = std::move(done), .checked = {}, .shared = {}});
+  check->checked.spec = spec;
+  check->checked.files = files;
   const v1::Survey survey = MakeSurvey(spec);
   if (survey.asked().empty()) return CheckData(std::move(check));
   Survey(std::move(check), survey);

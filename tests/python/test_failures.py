@@ -4,15 +4,15 @@ import contextlib
 import json
 import os
 import pathlib
-import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import tempfile
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from cluster import BIN, Cluster, gpipe, read_jsonl, wait_until, write_spec
 from failure_table import (PHASES, failpoint, lose_finished, lose_sender, lose_worker, training_spec,
@@ -229,7 +229,10 @@ def test_a_worker_killed_under_gpipe_run_fails_it(tmp_path):
 
 def test_what_a_run_has_stored_outlives_its_orchestrator(tmp_path):
     process, scratch = start_run(tmp_path)
-    wait_until(lambda: int((re.match(r"step (\d+)/", process.stdout.readline()) or [0, 0])[1]) > 20, what="a checkpoint")
+    wait_until(lambda: "step" in process.stdout.readline(), what="progress")
+    database, = scratch.glob("**/gpipe.db")
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as stored:
+        wait_until(lambda: stored.execute("SELECT count(*) FROM checkpoints").fetchone()[0], what="a checkpoint")
     orchestrator, = children_of(process, "gpipe-orchestrator")
     os.kill(orchestrator, signal.SIGKILL)
     output = process.communicate(timeout=60)[0]
@@ -349,3 +352,27 @@ def test_a_target_outside_the_classes_is_refused(cluster, tmp_path):
     refused = gpipe("job", "submit", write_spec(tmp_path, spec), address=cluster.address, check=False)
     assert refused.returncode == 2
     assert "train.dataset.target" in refused.stderr and "16" in refused.stderr
+
+
+def test_a_job_goes_on_after_the_orchestrator_was_stopped(fresh_cluster, tmp_path):
+    """Longer than a lease: the workers have let go when it wakes, and the job starts again from its checkpoint."""
+    fresh_cluster.start_workers(2)
+    spec = training_spec("stopped", workers=2, steps=1500)
+    spec["train"]["checkpoint_every"] = 100
+    del spec["train"]["evaluate"]
+    job = fresh_cluster.submit(write_spec(tmp_path, spec))
+    log = fresh_cluster.folder / "orchestrator.log"
+    wait_until(lambda: f"{job}: checkpoint of step 100" in log.read_text(), 60, "the first checkpoint")
+    fresh_cluster.orchestrator.send_signal(signal.SIGSTOP)
+    logs = [fresh_cluster.folder / f"{name}.log" for name in fresh_cluster.workers]
+    wait_until(lambda: all("let go" in log.read_text() for log in logs), 30, "the workers have let go")
+    fresh_cluster.orchestrator.send_signal(signal.SIGCONT)
+    ended = fresh_cluster.wait(job, 120)
+    assert ended["state"] == "STATE_SUCCEEDED" and int(ended["attempt"]) == 2, ended
+    assert "the orchestrator was stopped for a while; goes on from the checkpoint of step" in log.read_text()
+    stopped = load_file(fresh_cluster.pull(job, tmp_path / "stopped") / "model.safetensors")
+    through = load_file(fresh_cluster.run(write_spec(tmp_path, dict(spec, name="through")), tmp_path / "through") /
+                        "model.safetensors")
+    assert stopped.keys() == through.keys()
+    for name, tensor in through.items():
+        torch.testing.assert_close(stopped[name], tensor, rtol=1e-5, atol=1e-7)

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "common/artifacts/file_stamp.h"
 #include "common/artifacts/hash_memory.h"
@@ -26,6 +28,7 @@ class MemoryArtifacts : public v1::ArtifactService::Service {
  public:
   grpc::Status FindMissingArtifacts(grpc::ServerContext*, const v1::FindMissingArtifactsRequest* request,
                                     v1::FindMissingArtifactsResponse* response) override {
+    if (on_asked) on_asked();
     for (const v1::ArtifactRef& ref : request->refs()) {
       if (!files.contains(ref.sha256())) *response->add_missing() = ref;
     }
@@ -65,6 +68,7 @@ class MemoryArtifacts : public v1::ArtifactService::Service {
   }
 
   std::map<std::string, std::string> files;
+  std::function<void()> on_asked;
   std::string refuses;  // Whose bytes are found to be others.
   int uploads = 0;
   size_t largest_piece = 0;
@@ -185,6 +189,20 @@ TEST_F(TransferTest, ProgressIsToldAndAStopIsHeeded) {
   EXPECT_LT(fetched, 5'000'000);
   EXPECT_FALSE(std::filesystem::exists(At("copy")));
   EXPECT_EQ(UploadFile(*connections_, At("source"), options).status().code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(TransferTest, AStopIsHeededWhileTheServerIsSilent) {
+  std::stop_source stop;
+  TransferOptions options;
+  options.stop = stop.get_token();
+  const auto over = std::make_shared<absl::Notification>();  // The server may look at it when this test is over.
+  service_.on_asked = [stop, over]() mutable {
+    stop.request_stop();
+    EXPECT_TRUE(over->WaitForNotificationWithTimeout(absl::Seconds(30)));
+  };
+  const auto ref = UploadFile(*connections_, Write("content"), options);
+  over->Notify();
+  EXPECT_EQ(ref.status().code(), absl::StatusCode::kCancelled);
 }
 
 // As on a file system whose times do not tell of a change.

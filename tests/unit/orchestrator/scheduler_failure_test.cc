@@ -71,6 +71,31 @@ TEST_F(AttemptFailureTest, ALostWorkerFailsTheJobInEveryPhase) {
   }
 }
 
+// Whether the lost sessions or the loop's own timers are seen first.
+TEST_F(AttemptFailureTest, WhenTheOrchestratorWasStoppedTheJobGoesOnInAnotherAttempt) {
+  for (const bool timers_first : {false, true}) {
+    Run();
+    const int64_t attempt = Get(id_).attempt();
+    clock_.Advance(absl::Seconds(20));
+    if (timers_first) Settle();
+    SayFailed(*w0_, absl::UnavailableError("peer w1 is gone"), true);
+    Disconnect(*w1_);
+    EXPECT_EQ(Get(id_).state(), Job::STATE_RUNNING);
+    Disconnect(*w0_);
+    EXPECT_EQ(Get(id_).state(), Job::STATE_QUEUED);
+    EXPECT_FALSE(Get(id_).has_failure());
+    w0_ = &Connect("w0");
+    w1_ = &Connect("w1");
+    EXPECT_EQ(Get(id_).state(), Job::STATE_STARTING);
+    EXPECT_EQ(Get(id_).attempt(), attempt + 1);
+    Pass(absl::Seconds(6), {w0_, w1_});
+  }
+  Run();
+  Disconnect(*w1_);
+  SayReleased(*w0_);
+  EXPECT_EQ(FailureOfJob().code(), "WORKER_LOST");  // Not for ever.
+}
+
 TEST_F(AttemptFailureTest, AWorkersOwnErrorIsTheCause) {
   Run();
   Work(*w1_, v1::PHASE_FORWARD, 1, 2, 0);

@@ -258,6 +258,21 @@ TEST_F(ServerTest, TwoOrchestratorsCannotShareAFolder) {
   EXPECT_TRUE(absl::IsUnavailable(Server::Start(options).status()));
 }
 
+TEST_F(ServerTest, FilesWithoutTheirDatabaseAreNotServedAsAnEmptyCluster) {
+  ServerOptions options;
+  options.listen = "127.0.0.1:0";
+  options.state_dir = folder_.path() / "lost";
+  std::filesystem::create_directories(options.state_dir / "artifacts" /
+                                      "tmp");  // As a start that was interrupted left it.
+  ASSERT_TRUE(Server::Start(options).ok());
+  std::filesystem::remove(options.state_dir / "gpipe.db");
+  std::filesystem::create_directories(options.state_dir / "artifacts" / "ab");
+  const absl::Status lost = Server::Start(options).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(lost)) << lost;
+  EXPECT_THAT(std::string(lost.message()), HasSubstr((options.state_dir / "gpipe.db").string()));
+  EXPECT_FALSE(std::filesystem::exists(options.state_dir / "gpipe.db"));
+}
+
 TEST(ListenAddressTest, OnlyLoopbackWithoutInsecure) {
   EXPECT_TRUE(CheckListenAddress("127.0.0.1:0", false).ok());
   EXPECT_TRUE(CheckListenAddress("localhost:7070", false).ok());
