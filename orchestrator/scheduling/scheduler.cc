@@ -138,14 +138,24 @@ void Scheduler::OnCycle(Attempt& attempt, const v1::CycleDone& cycle) {
   if (LiveJob* job = JobOf(attempt.id()); job != nullptr) book_->AnnounceCycle(*job, cycle);
 }
 
-void Scheduler::OnCheckpoint(Attempt& attempt, const std::vector<v1::CheckpointShard>& shards) {
-  // It may run when this object is gone; what it posts then is not run any more.
-  const bool taken = merges_->Run(
-      [this, loop = loop_, artifacts = artifacts_, id = attempt.id(), shards, max_shard_bytes = max_shard_bytes_] {
-        auto files = AssembleYielding(*artifacts, id, shards, max_shard_bytes);
-        loop->Post([this, id, files = std::move(files)] { OnAssembled(id, files); });
-      });
+// The work may run when this object is gone; what it posts then is not run any more.
+template <typename Work, typename Then>
+bool Scheduler::Merge(Attempt& attempt, Work work, Then then) {
+  const bool taken = merges_->Run([loop = loop_, artifacts = artifacts_, work = std::move(work), then] {
+    loop->Post([then, merged = work(*artifacts)] { then(merged); });
+  });
   if (!taken) attempt.Fail(PlainFailure(TooMuch()));
+  return taken;
+}
+
+void Scheduler::OnCheckpoint(Attempt& attempt, const std::vector<v1::CheckpointShard>& shards) {
+  const v1::AttemptId id = attempt.id();
+  Merge(
+      attempt,
+      [id, shards, most = max_shard_bytes_](ArtifactStore& artifacts) {
+        return AssembleYielding(artifacts, id, shards, most);
+      },
+      [this, id](const absl::StatusOr<CheckpointFiles>& files) { OnAssembled(id, files); });
 }
 
 // A checkpoint of a job that has failed meanwhile is as good as any.
@@ -161,14 +171,14 @@ void Scheduler::OnAssembled(const v1::AttemptId& attempt, absl::StatusOr<Checkpo
 void Scheduler::OnTrained(Attempt& attempt, const std::vector<v1::Finished>& results) {
   LiveJob* job = JobOf(attempt.id());
   if (job == nullptr) return;
-  // As above.
-  const bool taken = merges_->Run(
-      [this, loop = loop_, artifacts = artifacts_, id = attempt.id(), results, max_shard_bytes = max_shard_bytes_] {
-        auto model = JoinResults(*artifacts, id, results, max_shard_bytes);
-        loop->Post([this, id, model = std::move(model)] { OnModel(id, model); });
-      });
-  if (!taken) return attempt.Fail(PlainFailure(TooMuch()));
-  job->model_stored = job->storing_model = true;
+  const v1::AttemptId id = attempt.id();
+  const bool taken = Merge(
+      attempt,
+      [id, results, most = max_shard_bytes_](ArtifactStore& artifacts) {
+        return JoinResults(artifacts, id, results, most);
+      },
+      [this, id](const absl::StatusOr<std::vector<v1::ResultFile>>& model) { OnModel(id, model); });
+  if (taken) job->model_stored = job->storing_model = true;
 }
 
 // The job may have ended otherwise meanwhile: its model is as good as any.
@@ -191,14 +201,15 @@ void Scheduler::OnFinished(Attempt& attempt, const std::vector<v1::Finished>& fi
   if (job != nullptr && job->model_stored) {
     for (v1::Finished& result : results) result.clear_model();
   }
-  // As above.
-  const bool taken = merges_->Run(
-      [this, loop = loop_, artifacts = artifacts_, id = attempt.id(), results, max_shard_bytes = max_shard_bytes_] {
-        auto files = JoinResults(*artifacts, id, results, max_shard_bytes);
-        if (files.ok()) RemoveParts(*artifacts, id);
-        loop->Post([this, id, files = std::move(files)] { OnResults(id, files); });
-      });
-  if (!taken) attempt.Fail(PlainFailure(TooMuch()));
+  const v1::AttemptId id = attempt.id();
+  Merge(
+      attempt,
+      [id, results, most = max_shard_bytes_](ArtifactStore& artifacts) {
+        auto files = JoinResults(artifacts, id, results, most);
+        if (files.ok()) RemoveParts(artifacts, id);
+        return files;
+      },
+      [this, id](const absl::StatusOr<std::vector<v1::ResultFile>>& files) { OnResults(id, files); });
 }
 
 void Scheduler::OnResults(const v1::AttemptId& attempt, absl::StatusOr<std::vector<v1::ResultFile>> results) {

@@ -122,6 +122,10 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void AfterModel(LiveJob& job, const Attempt& attempt, std::function<void(LiveJob&)> end);
   void LetLeave(const LiveJob& job);
   void DropParts(const LiveJob& job);
+  // `work`, a function of the artifacts, in the background; `then`, a function of its result, on the loop. False: too
+  // much waits there already, and the attempt has failed.
+  template <typename Work, typename Then>
+  bool Merge(Attempt& attempt, Work work, Then then);
   void OnAssembled(const v1::AttemptId& attempt, absl::StatusOr<CheckpointFiles> files);
   void OnModel(const v1::AttemptId& attempt, const absl::StatusOr<std::vector<v1::ResultFile>>& model);
   void OnResults(const v1::AttemptId& attempt, absl::StatusOr<std::vector<v1::ResultFile>> results);
