@@ -10,10 +10,12 @@
 #include "common/status_macros.h"
 #include "worker/exported/part_work.h"
 #include "worker/model/frozen.h"
+#include "worker/model/random.h"
 
 namespace gpipe::worker {
 namespace {
 
+constexpr uint64_t kSeed = 1;                // Of the values to measure with.
 constexpr double kStandIn = 0.02;            // As large as the weights of real models.
 constexpr int64_t kRandomNumbers = 1 << 20;  // Then they repeat: to draw them all takes longer than to use them.
 
@@ -22,7 +24,8 @@ at::Tensor StandInFor(const at::Tensor& meta, c10::Device device) {
   if (!meta.is_floating_point() || c10::isFloat8Type(meta.scalar_type())) return at::zeros(meta.sizes(), options);
   const int64_t numbers = meta.numel();
   at::Tensor flat = at::empty({numbers}, options);
-  const at::Tensor drawn = flat.narrow(0, 0, std::min(numbers, kRandomNumbers)).uniform_(-kStandIn, kStandIn);
+  at::Tensor drawn = flat.narrow(0, 0, std::min(numbers, kRandomNumbers));
+  drawn.uniform_(-kStandIn, kStandIn, MakeGenerator(device, kSeed));
   for (int64_t at = kRandomNumbers; at < numbers; at += kRandomNumbers) {
     const int64_t size = std::min(kRandomNumbers, numbers - at);
     flat.narrow(0, at, size).copy_(drawn.narrow(0, 0, size));

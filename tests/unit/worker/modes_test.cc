@@ -138,6 +138,17 @@ class InspectModesTest : public ::testing::Test {
   v1::Inspect request_;
 };
 
+// A job may be running meanwhile, whose operators draw from it.
+TEST_F(InspectModesTest, MeasuringDrawsNothingFromTheProcesssGenerator) {
+  (*request_.mutable_files())["modes.pt2"] =
+      artifacts_.Add(*ReadFile(SourceFolder() / "tests/golden/exported/frozen.pt2"));
+  request_.mutable_inputs(0)->mutable_shape(1)->set_fixed(4);
+  request_.set_profile_micro_batch(3);
+  const at::Tensor before = at::globalContext().defaultGenerator(at::kCPU).get_state();
+  EXPECT_GT(Inspect().layers(0).forward_nanos(), 0);
+  EXPECT_TRUE(at::equal(before, at::globalContext().defaultGenerator(at::kCPU).get_state()));
+}
+
 TEST_F(InspectModesTest, InferenceSeesTheEvaluationProgram) {
   const v1::Inspected found = Inspect();
   const v1::LayerInfo& last = found.layers(found.layers_size() - 1);
