@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/api/results.h"
 #include "common/file.h"
+#include "common/safetensors/shard_names.h"
 
 namespace gpipe::client {
 namespace {
@@ -66,9 +67,8 @@ absl::Status OutputFolder::Clear() const {
   for (const char* name : kResults) status.Update(Remove(path_ / name));
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(path_, error)) {
-    const std::string name = entry.path().filename().string();  // `model-00001-of-00002.safetensors` and their index.
-    const bool shard = name.starts_with("model-") || name.starts_with("model.safetensors.");
-    if (shard && name.find(".safetensors") != std::string::npos) status.Update(Remove(entry.path()));
+    const std::string name = entry.path().filename().string();
+    if (safetensors::BelongsTo("model", name)) status.Update(Remove(entry.path()));
   }
   return status;
 }
