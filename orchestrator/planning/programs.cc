@@ -44,7 +44,7 @@ absl::Status AddProgram(const v1::JobSpec& spec, v1::ProgramKind kind, int64_t b
   options.micro_batches = static_cast<int>(std::min(batch_size, chunks));
   GPIPE_ASSIGN_OR_RETURN(pipeline::Schedule schedule, pipeline::GPipeSchedule(options));
   const bool evaluates = kind != v1::PROGRAM_KIND_TRAIN && HasEvaluation(plan);
-  const std::vector<pipeline::Edge> edges = EdgesOf(evaluates ? EvaluationPlan(plan) : plan);
+  const std::vector<pipeline::Edge> edges = evaluates ? EdgesOf(EvaluationPlan(plan)) : EdgesOf(plan);
   GPIPE_RETURN_IF_ERROR(pipeline::AddCommunication(edges, schedule));
   GPIPE_RETURN_IF_ERROR(pipeline::ValidateSchedule(schedule, edges));
   if (evaluates) CountEdgesFrom(plan.edges_size(), schedule);

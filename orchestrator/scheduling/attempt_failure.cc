@@ -84,6 +84,7 @@ void Attempt::OnLeaving(WorkerEntry& worker, std::string_view reason) {
 }
 
 void Attempt::LetLeave() {
+  if (!window_.all_done()) return;
   for (Member& member : members_) {
     if (!member.leaving || member.gone || !IsDone(member)) continue;
     member.gone = true;
@@ -162,7 +163,7 @@ void Attempt::WatchForStall() {
     LogStall();
   }
   stall_ticks_ = ticks;
-  if (stalled_ >= StallTimeout()) {
+  if (stalled_ > absl::ZeroDuration() && stalled_ >= StallTimeout()) {
     return Fail(FailureOf(
         0, "STALLED", "failed",
         absl::StrCat("nothing moves between the workers: ", DescribeWaits(), "; is the network between them cut?")));
