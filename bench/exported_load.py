@@ -10,10 +10,8 @@ file's hash. The workers read the orchestrator's disk, as those of `gpipe run` d
 """
 
 import argparse
-import json
 import os
 import pathlib
-import statistics
 import tempfile
 import time
 

@@ -15,7 +15,6 @@ import tempfile
 import time
 
 import torch
-import yaml
 from safetensors.torch import save_file
 from torch import nn
 
@@ -50,8 +49,7 @@ def spec_of(operators: int, batch: int, **pipeline) -> dict:
 
 
 def seconds(command: str, cluster: common.Cluster, folder: pathlib.Path, spec: dict, *arguments: str) -> float:
-    path = folder / f"{spec['name']}.yaml"
-    path.write_text(yaml.safe_dump(spec))
+    path = common.write_spec(folder, spec)
     begin = time.perf_counter()
     common.gpipe(command, path, *arguments, address=cluster.address)
     return time.perf_counter() - begin

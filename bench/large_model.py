@@ -78,9 +78,9 @@ def plan(spec: pathlib.Path, workers: int) -> None:
 def run(options: argparse.Namespace, spec: pathlib.Path, output: pathlib.Path) -> dict[str, int]:
     devices = ["--gpus", str(options.gpus)] if options.device == "cuda" else []
     begin = time.perf_counter()
-    process = subprocess.Popen([str(common.BIN / "gpipe"), "run", str(spec), "--output", str(output), "--workers",
-                                str(options.workers), "--device", options.device, *devices], stdin=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True, errors="replace")
+    process = subprocess.Popen([str(common.BIN / "gpipe"), "run", str(spec), "--output", str(output),
+                                "--overwrite", "--workers", str(options.workers), "--device", options.device, *devices],
+                               stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
     watch = MemoryWatch(process.pid)
     watch.start()
     for line in process.stderr:

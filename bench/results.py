@@ -15,7 +15,6 @@ cluster is used, which has that flag, and the time is that until the job has suc
 """
 
 import argparse
-import json
 import os
 import pathlib
 import re
@@ -61,8 +60,7 @@ def follow(command: list[str]) -> tuple[int, float, float]:
 def seconds_after_last_step(told: tuple[int, float, float], output: pathlib.Path) -> float:
     """Progress is told of once a second at most: from the first step that was, the job's own times lead to the last."""
     first, when, end = told
-    lines = (output / "metrics.jsonl").read_text().splitlines()
-    return end - when - sum(json.loads(line)["step_seconds"] for line in lines[first:])
+    return end - when - sum(step["step_seconds"] for step in common.read_jsonl(output / "metrics.jsonl")[first:])
 
 
 def by_run(options: argparse.Namespace, spec: pathlib.Path, output: pathlib.Path) -> float:

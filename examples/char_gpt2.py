@@ -54,7 +54,7 @@ def train_on_cluster(folder: pathlib.Path, model: Gpt2, data: dict[str, torch.Te
                   "batch_size": BATCH, "steps": steps, "loss": {"cross_entropy": {"class_dim": -1}},
                   "optimizer": {"adamw": {"lr": LEARNING_RATE}}, "grad_clip_norm": 1.0},
     }
-    gpipe("run", write_spec(folder, spec), "--output", folder / "results", timeout=3600)
+    gpipe("run", write_spec(folder, spec), "--output", folder / "results", "--overwrite", timeout=3600)
     model.load_state_dict(load_file(folder / "results" / "model.safetensors"))
     return [step["loss"] for step in read_jsonl(folder / "results" / "metrics.jsonl")]
 

@@ -60,7 +60,7 @@ def embed_on_cluster(folder: pathlib.Path, model: nn.Module, inputs: dict[str, t
     save_file(inputs, folder / "sentences.safetensors")
     spec = {"name": "minilm", "model": {"exported": {"path": "minilm.pt2"}}, "pipeline": {"workers": 3, "chunks": 4},
             "infer": {"inputs": "sentences.safetensors", "batch_size": BATCH, "outputs": ["embedding"]}}
-    gpipe("run", write_spec(folder, spec), "--output", folder / "results", timeout=600)
+    gpipe("run", write_spec(folder, spec), "--output", folder / "results", "--overwrite", timeout=600)
     return load_file(folder / "results" / "outputs.safetensors")["embedding"]
 
 

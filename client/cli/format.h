@@ -22,7 +22,7 @@ std::string FormatSeconds(absl::Duration duration);  // `0.42 s`, `12.3 s`, then
 std::string FormatShortTime(double seconds);         // `87.5 us`, `3.42 ms`, then as FormatSeconds
 std::string FormatLoss(double loss);
 std::string FormatPercent(double share);                          // `23%`
-std::string FormatTime(const google::protobuf::Timestamp& time);  // `2026-01-31 12:34:56`, local; empty when unset
+std::string FormatTime(const google::protobuf::Timestamp& time);  // `2026-01-31 12:34:56+01:00`, local; or empty
 std::string FormatShape(const Shape& shape);                      // `[B, 8, 8]`, `[4 B + 1, 8]`: B is the micro-batch
 std::string FormatDtype(v1::DataType dtype);                      // `float32`
 std::string FormatPhase(v1::Phase phase);                         // `forward`

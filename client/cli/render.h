@@ -32,7 +32,7 @@ std::string RenderState(const v1::Job& job);
 std::string RenderCycle(const v1::CycleDone& cycle);
 // `warning: ...`
 std::string RenderWarning(const std::string& message);
-// `2026-01-31 12:34:56  RUNNING  orchestrator  all workers are prepared`
+// `2026-01-31 12:34:56+01:00  RUNNING  orchestrator  all workers are prepared`
 std::string RenderEvent(const v1::JobEvent& event);
 
 // How a job in a terminal state ended; of a failed one the cause, then the consequences indented. No \n at the end.

@@ -25,7 +25,7 @@ import sys
 import traceback
 import types
 import unittest.mock
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch

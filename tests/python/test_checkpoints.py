@@ -22,10 +22,7 @@ def curve(folder: pathlib.Path) -> list:
 
 def check_same(folder: pathlib.Path, expected: pathlib.Path, first: int = 0):
     assert curve(folder) == curve(expected)[first:]
-    mine, theirs = load_file(folder / "model.safetensors"), load_file(expected / "model.safetensors")
-    assert mine.keys() == theirs.keys()
-    for name, tensor in theirs.items():
-        assert torch.equal(mine[name], tensor), name
+    check_same_weights(load_file(folder / "model.safetensors"), expected)
 
 
 def check_whole_checkpoints(folder: pathlib.Path, steps: list[int]):

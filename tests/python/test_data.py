@@ -277,7 +277,6 @@ def test_data_that_cannot_be_used_is_refused_with_its_field(cluster, tmp_path, c
     np.array([1] * 8 + [60000], np.uint16).tofile(tmp_path / "large.bin")
     np.save(tmp_path / "a.npy", np.zeros((3, 4), np.int64))
     np.save(tmp_path / "b" / "a.npy", np.zeros((3, 5), np.int64))
-    text = str(dataset).replace("HERE", str(tmp_path))
     spec = spec_of("refused", placed(dataset, tmp_path), steps=1)
     write_weights(tmp_path, spec)
     done = gpipe("job", "submit", write_spec(tmp_path, spec), address=cluster.address, check=False)

@@ -144,7 +144,7 @@ class ParallelLeave {
 
 int64_t BytesOf(const std::vector<NamedTensor>& tensors) {
   int64_t bytes = 0;
-  for (const NamedTensor& named : tensors) bytes += static_cast<int64_t>(named.tensor.nbytes());
+  for (const NamedTensor& named : tensors) bytes += BytesOf(named);
   return bytes;
 }
 
