@@ -216,6 +216,7 @@ void CheckTrain(const v1::JobSpec& spec, FieldErrors& errors) {
   CheckLrSchedule(train, errors);
   CheckRange(train.grad_clip_norm(), 0, kInfinity, /*closed=*/false, "train.grad_clip_norm", errors);
   CheckNotNegative(train.checkpoint_every(), "train.checkpoint_every", errors);
+  CheckNotNegative(train.keep_checkpoints(), "train.keep_checkpoints", errors);
   CheckFreeze(spec, errors);
   if (!train.has_evaluate()) return;
   CheckNotNegative(train.evaluate().every_steps(), "train.evaluate.every_steps", errors);

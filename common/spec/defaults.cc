@@ -4,6 +4,7 @@ namespace gpipe::spec {
 namespace {
 
 constexpr int64_t kDefaultInferBatch = 64;
+constexpr int64_t kKeepCheckpoints = 2;
 
 using Sizes = google::protobuf::RepeatedField<int64_t>;
 
@@ -121,6 +122,7 @@ void Fill(v1::Train& train) {
   v1::LrSchedule& schedule = *train.mutable_lr_schedule();
   if (schedule.kind_case() == v1::LrSchedule::KIND_NOT_SET) schedule.mutable_constant();
   if (schedule.has_step() && !schedule.step().has_gamma()) schedule.mutable_step()->set_gamma(0.1);
+  if (!train.has_keep_checkpoints()) train.set_keep_checkpoints(kKeepCheckpoints);
   if (train.precision() == v1::PRECISION_UNSPECIFIED) train.set_precision(v1::PRECISION_FP32);
   if (train.loss().has_model_output()) Fill(*train.mutable_loss()->mutable_model_output());
   if (!train.loss().has_cross_entropy()) return;
