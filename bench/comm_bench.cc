@@ -1,8 +1,9 @@
 // How fast two workers of one thread each exchange tensors over Gloo on this machine, as a JSON line per size:
 //   ping_pong_us      there and back, halved
 //   stream_us, _mb_s  one direction, receives posted ahead
-//   begin_us          what beginning one of these takes from the sender's and from the receiver's own thread, both together
-//   pipeline_ratio    the bound of a two-stage pipeline of 32 micro-batches, over the measured time, when every
+//   begin_us          what beginning one of these takes from the sender's and from the receiver's own thread, both
+//   together pipeline_ratio    the bound of a two-stage pipeline of 32 micro-batches, over the measured time, when
+//   every
 //                     micro-batch computes for about 15 ms on each worker and one tensor goes forward: 1 is perfect.
 //                     The median of five, each with its own bound
 

@@ -1,15 +1,15 @@
 // The benchmark transformer as a plain LibTorch training loop: no pipeline, no cluster. What one worker is measured
 // against (bench/one_worker.py). Usage: plain_loop LAYERS STEPS THREADS [DEVICE]; prints {"step_seconds": median}.
 
+#include <torch/nn.h>
+#include <torch/optim/sgd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <vector>
-
-#include <torch/nn.h>
-#include <torch/optim/sgd.h>
 
 namespace {
 
@@ -44,9 +44,7 @@ struct EncoderLayerImpl : torch::nn::Module {
 };
 TORCH_MODULE(EncoderLayer);
 
-double Seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double Seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 }  // namespace
 

@@ -58,7 +58,8 @@ int main(int argc, char** argv) {
   const auto begin = std::chrono::steady_clock::now();
   {
     std::vector<std::jthread> threads;
-    for (int i = 0; i < clients; ++i) threads.emplace_back([&, i] { acknowledged[i] = SubmitSome(address, next, jobs); });
+    for (int i = 0; i < clients; ++i)
+      threads.emplace_back([&, i] { acknowledged[i] = SubmitSome(address, next, jobs); });
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 
@@ -72,7 +73,7 @@ int main(int argc, char** argv) {
   }
   size_t lost = 0;
   for (const std::string& id : ids) lost += stored.count(id) == 0;
-  std::printf("%zu jobs acknowledged to %d clients in %.2f s: %.0f per second; %zu lost\n", ids.size(), clients, seconds,
-              ids.size() / seconds, lost);
+  std::printf("%zu jobs acknowledged to %d clients in %.2f s: %.0f per second; %zu lost\n", ids.size(), clients,
+              seconds, ids.size() / seconds, lost);
   return lost == 0 && static_cast<int>(ids.size()) == jobs ? 0 : 1;
 }

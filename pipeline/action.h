@@ -25,9 +25,9 @@ enum class ActionKind {
 struct Action {
   int stage = 0;
   ActionKind kind = ActionKind::kForward;
-  int micro_batch = -1;  // -1 for REDUCE_GRAD and OPT.
-  int cycle = 0;         // Clock cycle, from 0.
-  int edge = -1;         // SEND and RECV: index into the plan's edges.
+  int micro_batch = -1;       // -1 for REDUCE_GRAD and OPT.
+  int cycle = 0;              // Clock cycle, from 0.
+  int edge = -1;              // SEND and RECV: index into the plan's edges.
   bool checkpointed = false;  // F only: keep the inputs only, and recompute.
 
   bool operator==(const Action&) const = default;
@@ -42,7 +42,8 @@ std::string_view KindName(ActionKind kind);
 
 std::string ToString(const Action& action);
 
-// Inverse of ToString up to `cycle` and `checkpointed`, which the text does not carry. INVALID_ARGUMENT names the token.
+// Inverse of ToString up to `cycle` and `checkpointed`, which the text does not carry. INVALID_ARGUMENT names the
+// token.
 absl::StatusOr<Action> ParseAction(std::string_view token);
 
 }  // namespace gpipe::pipeline

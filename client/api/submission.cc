@@ -104,7 +104,8 @@ absl::StatusOr<std::vector<std::string>> FilesOfCheckpoint(const fs::path& folde
   std::vector<std::string> names;
   for (const auto& [name, file] : files->items()) {
     if (fs::path(name).filename() != name) {
-      return absl::InvalidArgumentError(absl::StrCat(path.string(), ": names '", name, "', which is no file beside it"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(path.string(), ": names '", name, "', which is no file beside it"));
     }
     names.push_back(name);
   }

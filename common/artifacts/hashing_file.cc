@@ -26,7 +26,7 @@ bool SetDirect(int fd, bool direct) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<HashingFile>> HashingFile::Create(const std::filesystem::path& path, Flush flush,
-                                                                  std::stop_token stop) {
+                                                                 std::stop_token stop) {
   GPIPE_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
   return std::unique_ptr<HashingFile>(new HashingFile(std::move(file), flush, std::move(stop)));
 }

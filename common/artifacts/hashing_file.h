@@ -37,8 +37,8 @@ class HashingFile {
   HashingFile(const HashingFile&) = delete;
   HashingFile& operator=(const HashingFile&) = delete;
 
-  // `data` must stay as it is until the next Append, which may be one of nothing, or Finish has returned. CANCELLED once
-  // `stop` is stopped. After an error only an Append of nothing and destruction are left.
+  // `data` must stay as it is until the next Append, which may be one of nothing, or Finish has returned. CANCELLED
+  // once `stop` is stopped. After an error only an Append of nothing and destruction are left.
   absl::Status Append(std::string_view data);
 
   // Puts the file at its path, whole for every reader but not synced, and says what it is.

@@ -12,8 +12,8 @@ namespace gpipe {
 
 // Parts of models and checkpoints that workers leave in the orchestrator's folder of artifacts, where they may write to
 // it (common/artifacts/local_store.h): each under the name of its content, in a folder that only their attempt has, so
-// that nobody else can have come to refer to them, and not synced. The orchestrator makes content of them or joins them,
-// and removes the folder.
+// that nobody else can have come to refer to them, and not synced. The orchestrator makes content of them or joins
+// them, and removes the folder.
 
 inline std::filesystem::path PartsFolder(const std::filesystem::path& artifacts, const v1::AttemptId& attempt) {
   return artifacts / kTemporaryFolder / ("parts-" + attempt.job() + "-" + std::to_string(attempt.attempt()));

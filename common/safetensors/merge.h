@@ -10,8 +10,8 @@
 
 namespace gpipe::safetensors {
 
-// Takes the next bytes of a file, which stay as they are until the call after this one has returned. The last call, after
-// a failure too, has none.
+// Takes the next bytes of a file, which stay as they are until the call after this one has returned. The last call,
+// after a failure too, has none.
 using TakeBytes = std::function<absl::Status(std::string_view bytes)>;
 
 // Hands out one file with all tensors of `parts`, by name; of no parts one without tensors. INVALID_ARGUMENT, before

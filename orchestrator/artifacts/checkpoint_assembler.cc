@@ -62,9 +62,9 @@ absl::Status CheckFile(const ArtifactStore& store, const std::string& name, cons
                        const Manifest::File& expected) {
   const std::string field = FieldOf(name);
   if (ref.sha256() != expected.ref.sha256() || ref.size() != expected.ref.size()) {
-    return FieldError(field, absl::StrCat("is not the file that the manifest was written for: ", ref.size(),
-                                          " bytes with sha256 ", ref.sha256(), " instead of ", expected.ref.size(),
-                                          " bytes with ", expected.ref.sha256()));
+    return FieldError(
+        field, absl::StrCat("is not the file that the manifest was written for: ", ref.size(), " bytes with sha256 ",
+                            ref.sha256(), " instead of ", expected.ref.size(), " bytes with ", expected.ref.sha256()));
   }
   GPIPE_ASSIGN_OR_RETURN(std::filesystem::path path, store.Path(ref));
   const absl::StatusOr<int64_t> tensors = CountTensors(name, path);

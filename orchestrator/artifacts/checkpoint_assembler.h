@@ -23,8 +23,8 @@ namespace gpipe::orchestrator {
 // Makes and stores the files of one checkpoint of the shards of all workers. The result counts once it is in the Store.
 // A worker whose stages have no parameters, or whose optimizer has no state, may leave that part of its shard unset.
 // Parts that were left are gone afterwards. REQUIRES: the shards are of that attempt.
-// NOT_FOUND: a part is not there. INVALID_ARGUMENT: a part is not safetensors, two hold the same name, or the shards are
-// of several steps.
+// NOT_FOUND: a part is not there. INVALID_ARGUMENT: a part is not safetensors, two hold the same name, or the shards
+// are of several steps.
 absl::StatusOr<CheckpointFiles> AssembleCheckpoint(ArtifactStore& store, const v1::AttemptId& attempt,
                                                    absl::Span<const v1::CheckpointShard> shards,
                                                    int64_t max_shard_bytes = safetensors::kMaxShardBytes);

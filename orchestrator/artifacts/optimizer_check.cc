@@ -45,10 +45,10 @@ absl::Status CheckResumedOptimizer(const v1::Optimizer& optimizer, const Checkpo
   const bool used = std::ranges::includes(own, saved);
   if (used) return absl::OkStatus();
   const char* kind = saved.contains("exp_avg") ? "adam or adamw" : "sgd with a momentum";
-  return FieldError("train.optimizer",
-                    absl::StrCat("has no use for the state in the checkpoint (", absl::StrJoin(saved, ", "),
-                                 "), which is that of ", kind,
-                                 ": resume with that, or begin anew with the checkpoint's model as model.weights"));
+  return FieldError(
+      "train.optimizer",
+      absl::StrCat("has no use for the state in the checkpoint (", absl::StrJoin(saved, ", "), "), which is that of ",
+                   kind, ": resume with that, or begin anew with the checkpoint's model as model.weights"));
 }
 
 }  // namespace gpipe::orchestrator

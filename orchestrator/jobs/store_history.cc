@@ -49,8 +49,8 @@ void RemoveCheckpoint(Database& database, int64_t job, int64_t step) {
 
 void PutCheckpointFile(Database& database, int64_t job, int64_t step, const std::string& name,
                        const v1::ArtifactRef& ref) {
-  auto query = database.Prepare(
-      "INSERT INTO checkpoint_files (job, step, name, sha256, size) VALUES (?1, ?2, ?3, ?4, ?5)");
+  auto query =
+      database.Prepare("INSERT INTO checkpoint_files (job, step, name, sha256, size) VALUES (?1, ?2, ?3, ?4, ?5)");
   query.Bind(job, step, name);
   BindRef(query, 4, ref);
   query->exec();
@@ -167,8 +167,8 @@ absl::Status Store::AddCheckpoint(std::string_view job_id, const CheckpointFiles
   return database_->RunAtomically("storing a checkpoint", [&]() -> absl::Status {
     GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
     RemoveCheckpoint(*database_, job, checkpoint.step);
-    auto query = database_->Prepare("INSERT INTO checkpoints (job, " GPIPE_CHECKPOINT_COLUMNS
-                                    ") VALUES (?1, ?2, ?3, ?4)");
+    auto query =
+        database_->Prepare("INSERT INTO checkpoints (job, " GPIPE_CHECKPOINT_COLUMNS ") VALUES (?1, ?2, ?3, ?4)");
     query.Bind(job);
     BindCheckpoint(query, 2, checkpoint);
     query->exec();

@@ -13,7 +13,7 @@ static void Wait(size_t bytes) {
 
 ssize_t pwrite64(int fd, const void* data, size_t bytes, off64_t offset) {
   static ssize_t (*real)(int, const void*, size_t, off64_t);
-  if (real == NULL) real = (ssize_t (*)(int, const void*, size_t, off64_t))dlsym(RTLD_NEXT, "pwrite64");
+  if (real == NULL) real = (ssize_t(*)(int, const void*, size_t, off64_t))dlsym(RTLD_NEXT, "pwrite64");
   Wait(bytes);
   return real(fd, data, bytes, offset);
 }

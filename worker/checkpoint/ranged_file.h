@@ -32,8 +32,8 @@ struct Wanted {
   safetensors::TensorInfo stored;
 };
 
-// Fills the live tensors, in the order in which they lie in the file; only their ranges are read. Errors name `path` and
-// the tensor.
+// Fills the live tensors, in the order in which they lie in the file; only their ranges are read. Errors name `path`
+// and the tensor.
 absl::Status LoadRanges(const RangedFile& file, const std::string& path, std::vector<Wanted> tensors,
                         TensorLoader& loader);
 

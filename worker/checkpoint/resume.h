@@ -1,7 +1,6 @@
 #ifndef GPIPE_WORKER_CHECKPOINT_RESUME_H_
 #define GPIPE_WORKER_CHECKPOINT_RESUME_H_
 
-#include <map>
 #include <cstddef>
 #include <map>
 #include <string>

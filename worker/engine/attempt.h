@@ -56,8 +56,8 @@ class Attempt {
   Attempt(const Attempt&) = delete;
   Attempt& operator=(const Attempt&) = delete;
 
-  // Fetches files (the archive, weights and checkpoints stay where they are, and are read as they are used), builds stages with
-  // their weights, the optimizer and the data source.
+  // Fetches files (the archive, weights and checkpoints stay where they are, and are read as they are used), builds
+  // stages with their weights, the optimizer and the data source.
   absl::Status Prepare();
 
   // Connects with the peers; blocks until all are there.

@@ -21,9 +21,7 @@ struct Normalisation {
   at::Tensor weight;
   at::Tensor bias;
   double eps;
-  at::Tensor operator()(const at::Tensor& x) const {
-    return at::layer_norm(x, weight.sizes(), weight, bias, eps);
-  }
+  at::Tensor operator()(const at::Tensor& x) const { return at::layer_norm(x, weight.sizes(), weight, bias, eps); }
 };
 
 class TransformerEncoderLayer : public UnaryLayer {
@@ -113,9 +111,7 @@ class TransformerEncoderLayer : public UnaryLayer {
     return Drop(context, linear2_(hidden), kFeedForwardOutput);
   }
 
-  at::Tensor Activate(const at::Tensor& x) const {
-    return gelu_ ? at::gelu(x) : at::relu(x);
-  }
+  at::Tensor Activate(const at::Tensor& x) const { return gelu_ ? at::gelu(x) : at::relu(x); }
 
   const int index_;
   const int64_t width_;

@@ -34,10 +34,9 @@ inline StoredJob MakeJob(const std::string& id, const std::string& request_id = 
 }
 
 inline CheckpointFiles MakeCheckpoint(int64_t step) {
-  return CheckpointFiles{
-      .step = step,
-      .manifest = MakeRef('a', 1),
-      .files = {{"model.safetensors", MakeRef('b', 2)}, {"optimizer.safetensors", MakeRef('c', 3)}}};
+  return CheckpointFiles{.step = step,
+                         .manifest = MakeRef('a', 1),
+                         .files = {{"model.safetensors", MakeRef('b', 2)}, {"optimizer.safetensors", MakeRef('c', 3)}}};
 }
 
 inline bool Same(const google::protobuf::Message& a, const google::protobuf::Message& b) {

@@ -1,10 +1,10 @@
 #include "pipeline/grid.h"
 
-#include <fstream>
-#include <sstream>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
 
 #include "tests/unit/paths.h"
 #include "tests/unit/pipeline/schedules.h"

@@ -1,8 +1,8 @@
-#include <algorithm>
-#include <numeric>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
 
 #include "pipeline/schedule.h"
 
