@@ -21,6 +21,7 @@ struct Flags {
   ServerOptions server;
   int64_t heartbeat_millis = 1000;
   int64_t lease_millis = 5000;
+  double keep_days = 0;
   std::string log_level = "info";
   int ready_fd = -1;
 };
@@ -39,6 +40,14 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--max-shard-bytes", flags.server.max_shard_bytes,
                  "models and checkpoints up to this size are joined into one file; larger ones stay in several")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--keep-jobs", flags.server.housekeeping.most_jobs,
+                 "of jobs that are over so many of the newest are kept; older ones are deleted with their files")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--keep-days", flags.keep_days,
+                 "delete jobs, with their files, so many days after their end; 0: never")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_option("--log-level", flags.log_level, "trace | debug | info | warn | error")->capture_default_str();
   app.add_option("--ready-fd", flags.ready_fd, "write HOST:PORT to this file descriptor when serving, and close it");
@@ -101,6 +110,7 @@ int Main(int argc, char** argv) {
   }
   flags.server.cluster = {.heartbeat = absl::Milliseconds(flags.heartbeat_millis),
                           .lease = absl::Milliseconds(flags.lease_millis)};
+  if (flags.keep_days > 0) flags.server.housekeeping.keep = absl::Hours(24 * flags.keep_days);
   return Serve(flags, signals);
 }
 

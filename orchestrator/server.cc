@@ -24,6 +24,7 @@
 #include "orchestrator/artifacts/artifact_store.h"
 #include "orchestrator/cluster/background.h"
 #include "orchestrator/cluster/session_service.h"
+#include "orchestrator/jobs/disk_guard.h"
 #include "orchestrator/jobs/store.h"
 #include "orchestrator/scheduling/admission.h"
 #include "spdlog/spdlog.h"
@@ -40,8 +41,10 @@ constexpr size_t kQueuedMerges = 256;
 // One SQLite transaction per batch of the loop. A failure to store is the end of the process: see ServerOptions.
 class Transactions {
  public:
-  Transactions(Store* store, std::function<void(const absl::Status&)> on_broken)
-      : store_(store), on_broken_(std::move(on_broken)) {}
+  // `on_room` is called, before a batch, when the disk has become full, or has room again.
+  Transactions(Store* store, DiskGuard* disk, std::function<void(const absl::Status&)> on_broken,
+               std::function<void()> on_room)
+      : store_(store), disk_(disk), on_broken_(std::move(on_broken)), on_room_(std::move(on_room)) {}
 
   EventLoop::Transaction AsTransaction() {
     return {.begin = [this] { return Begin(); }, .commit = [this] { return Commit(); }};
@@ -49,6 +52,10 @@ class Transactions {
 
  private:
   absl::Status Begin() {
+    if (disk_->Look()) {
+      store_->FoldLog().IgnoreError();  // Else there is less room than there could be.
+      on_room_();
+    }
     absl::StatusOr<Store::Batch> batch = store_->Begin();
     if (!batch.ok()) return Broken(batch.status());
     batch_.emplace(*std::move(batch));
@@ -70,7 +77,9 @@ class Transactions {
   }
 
   Store* const store_;
+  DiskGuard* const disk_;
   const std::function<void(const absl::Status&)> on_broken_;
+  const std::function<void()> on_room_;
   std::optional<Store::Batch> batch_;
   bool broken_ = false;
 };
@@ -94,25 +103,30 @@ absl::Status CheckDatabaseIsThere(const std::filesystem::path& state_dir) {
 
 // In order of construction; destroyed in reverse, after the server and the loop have stopped.
 struct Server::State {
-  State(const ServerOptions& options, std::unique_ptr<Store> opened, std::unique_ptr<ArtifactStore> artifact_store)
-      : store(std::move(opened)),
+  State(const ServerOptions& options, std::unique_ptr<SteadyClock> steady_clock, std::unique_ptr<DiskGuard> guard,
+        std::unique_ptr<Store> opened, std::unique_ptr<ArtifactStore> artifact_store)
+      : clock(std::move(steady_clock)),
+        disk(std::move(guard)),
+        store(std::move(opened)),
         artifacts(std::move(artifact_store)),
-        transactions(store.get(), options.on_broken),
-        loop(&clock, kQueuedRequests, transactions.AsTransaction()),
+        transactions(store.get(), disk.get(), options.on_broken, [this] { OnRoom(); }),
+        loop(clock.get(), kQueuedRequests, transactions.AsTransaction()),
         cluster(&loop, options.cluster),
         checker(&loop, &cluster, &checks, artifacts.get()),
         book(&loop, store.get()),
         profiler(&cluster.inspector(), store.get()),
         planner(&loop, &plans),
-        scheduler(
-            {&loop, &cluster, &book, &checker, &profiler, &planner, artifacts.get(), &merges, options.max_shard_bytes}),
-        admission({&loop, &cluster, &book, &scheduler, &checker, &profiler, &planner, artifacts.get()}),
-        job_service({&loop, &book, &scheduler, &admission}),
-        cluster_service(&loop, &cluster),
+        housekeeper({&loop, store.get(), artifacts.get(), &merges}, options.housekeeping),
+        scheduler({&loop, &cluster, &book, &checker, &profiler, &planner, artifacts.get(), &housekeeper, &merges,
+                   options.max_shard_bytes}),
+        admission({&loop, &cluster, &book, &scheduler, &checker, &profiler, &planner, artifacts.get(), disk.get()}),
+        job_service({&loop, &book, &scheduler, &admission, &housekeeper}),
+        cluster_service(&loop, &cluster, disk.get()),
         session_service(&loop, &cluster),
         artifact_service(artifacts.get()) {}
 
-  SteadyClock clock;
+  std::unique_ptr<SteadyClock> clock;
+  std::unique_ptr<DiskGuard> disk;
   std::unique_ptr<Store> store;
   std::unique_ptr<ArtifactStore> artifacts;
   Transactions transactions;
@@ -126,6 +140,7 @@ struct Server::State {
   JobBook book;
   Profiler profiler;
   PlanMaker planner;
+  Housekeeper housekeeper;
   Scheduler scheduler;
   Admission admission;
   JobService job_service;
@@ -136,8 +151,17 @@ struct Server::State {
   std::thread loop_thread;
 
   absl::Status Serve(const std::string& listen, int* port);
+  void OnRoom();
   void CloseOnLoop(const absl::Status& reason);
 };
+
+// Whoever asks for the health of the API's services is told; the process itself is well. On the loop.
+void Server::State::OnRoom() {
+  disk->full() ? spdlog::error("read-only: {}", disk->why()) : spdlog::info("there is room again");
+  loop.PostAfter(absl::ZeroDuration(), [this] { scheduler.Hold(disk->why()); });
+  grpc::HealthCheckServiceInterface* health = server->GetHealthCheckService();
+  if (health != nullptr) health->SetServingStatus(v1::JobService::service_full_name(), !disk->full());
+}
 
 absl::Status Server::State::Serve(const std::string& listen, int* port) {
   grpc::EnableDefaultHealthCheckService(true);
@@ -178,14 +202,18 @@ Server::Server(std::unique_ptr<State> state) : state_(std::move(state)) {}
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
   GPIPE_RETURN_IF_ERROR(CheckListenAddress(options.listen, options.insecure));
   GPIPE_RETURN_IF_ERROR(CheckDatabaseIsThere(options.state_dir));
+  auto clock = std::make_unique<SteadyClock>();
+  auto disk = std::make_unique<DiskGuard>(options.state_dir);  // First: it makes room where there is none.
   GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, Store::Open(options.state_dir));
   GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<ArtifactStore> artifacts,
-                         ArtifactStore::Open(options.state_dir / "artifacts", {}));
-  auto state = std::make_unique<State>(options, std::move(store), std::move(artifacts));
+                         ArtifactStore::Open(options.state_dir / "artifacts", {.clock = clock.get()}));
+  auto state =
+      std::make_unique<State>(options, std::move(clock), std::move(disk), std::move(store), std::move(artifacts));
   GPIPE_RETURN_IF_ERROR(state->book.Recover());
   int port = 0;
   GPIPE_RETURN_IF_ERROR(state->Serve(options.listen, &port));
-  state->scheduler.ScheduleSoon();
+  state->scheduler.Hold(state->disk->why());
+  state->housekeeper.Start();
   state->loop_thread = std::thread([loop = &state->loop] {
     SetThreadName("loop");
     loop->Run();

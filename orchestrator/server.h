@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "common/safetensors/shard_names.h"
 #include "orchestrator/cluster/cluster.h"
+#include "orchestrator/scheduling/housekeeper.h"
 
 namespace gpipe::orchestrator {
 
@@ -17,6 +18,7 @@ struct ServerOptions {
   std::filesystem::path state_dir = "./gpipe-state";
   Cluster::Options cluster;
   int64_t max_shard_bytes = safetensors::kMaxShardBytes;  // Of a model or checkpoint in one file.
+  Housekeeper::Options housekeeping;
   // Listening on other addresses than this machine's own, in plain text.
   bool insecure = false;
   // Called by some thread, at most once, when the state cannot be stored any more: the process should end, because what

@@ -68,11 +68,31 @@ absl::Status PullFile(ClusterClient& client, const v1::ResultFile& file, const f
   return DownloadFile(client.artifacts(), file.artifact(), path, client.transfer_options());
 }
 
+// A job that runs may have made a newer checkpoint meanwhile, and one before it gone (train.keep_checkpoints).
+bool HasGone(ClusterClient& client, const std::string& job, const v1::ResultFile& file) {
+  const absl::StatusOr<v1::Job> now = client.GetJob(job);
+  return now.ok() && fs::path(file.path()).has_parent_path() &&
+         std::ranges::none_of(now->results(), [&](const auto& other) { return other.path() == file.path(); });
+}
+
+// What was fetched of a checkpoint before it had gone.
+absl::Status RemoveUnlessWhole(const fs::path& checkpoint) {
+  std::error_code error;
+  if (fs::exists(checkpoint / "manifest.json", error)) return absl::OkStatus();
+  fs::remove_all(checkpoint, error);
+  return error ? ErrnoStatus(error.value(), "cannot remove", checkpoint) : absl::OkStatus();
+}
+
 absl::Status PullFiles(ClusterClient& client, const v1::Job& job, const fs::path& folder, const fs::path& artifacts) {
   std::vector<v1::ResultFile> files(job.results().begin(), job.results().end());
   std::ranges::stable_sort(files, {}, Rank);
   for (const v1::ResultFile& file : files) {
-    GPIPE_RETURN_IF_ERROR(PullFile(client, file, folder, artifacts));
+    const absl::Status pulled = PullFile(client, file, folder, artifacts);
+    if (absl::IsNotFound(pulled) && HasGone(client, job.id(), file)) {
+      GPIPE_RETURN_IF_ERROR(RemoveUnlessWhole((folder / file.path()).parent_path()));
+      continue;
+    }
+    GPIPE_RETURN_IF_ERROR(pulled);
   }
   return absl::OkStatus();
 }

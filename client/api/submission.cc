@@ -141,6 +141,15 @@ absl::StatusOr<v1::Job> SubmitOnce(ClusterClient& client, const v1::SubmitJobReq
   }
 }
 
+absl::StatusOr<v1::Job> GiveAndSubmit(ClusterClient& client, const spec::SpecFile& file, const std::string& resume,
+                                      v1::SubmitJobRequest& request) {
+  FileDelivery delivery(client);
+  GPIPE_RETURN_IF_ERROR(GiveFiles(delivery, file, *request.mutable_files()));
+  GPIPE_RETURN_IF_ERROR(AddResume(delivery, resume, request));
+  GPIPE_RETURN_IF_ERROR(client.AwaitCluster());
+  return SubmitOnce(client, request);
+}
+
 absl::StatusOr<v1::Job> SubmitWithoutLines(ClusterClient& client, const spec::SpecFile& file,
                                            const SubmitOptions& options) {
   // An orchestrator that is not there is said at once; only one that was there is waited for.
@@ -148,11 +157,9 @@ absl::StatusOr<v1::Job> SubmitWithoutLines(ClusterClient& client, const spec::Sp
   v1::SubmitJobRequest request;
   *request.mutable_spec() = file.spec;
   request.set_request_id(options.request_id.empty() ? RandomId() : options.request_id);
-  FileDelivery delivery(client);
-  GPIPE_RETURN_IF_ERROR(GiveFiles(delivery, file, *request.mutable_files()));
-  GPIPE_RETURN_IF_ERROR(AddResume(delivery, options.resume, request));
-  GPIPE_RETURN_IF_ERROR(client.AwaitCluster());
-  absl::StatusOr<v1::Job> job = SubmitOnce(client, request);
+  absl::StatusOr<v1::Job> job = GiveAndSubmit(client, file, options.resume, request);
+  // A file that was there, or was given long ago, may have gone with the last job that had it.
+  if (absl::IsNotFound(job.status())) job = GiveAndSubmit(client, file, options.resume, request);
   if (!absl::IsDeadlineExceeded(job.status())) return job;
   return absl::DeadlineExceededError(
       absl::StrCat("the orchestrator did not answer in time; it may accept the job all the same. The same command with "

@@ -16,14 +16,16 @@ absl::StatusOr<ExitCode> Health(const GlobalOptions& global) {
   GPIPE_ASSIGN_OR_RETURN(const v1::GetVersionResponse version, client.GetVersion());
   if (global.json()) {
     Print(ToJson(version, JsonStyle::kDocument) + "\n");
-    return ExitCode::kSucceeded;
+    return version.read_only().empty() ? ExitCode::kSucceeded : ExitCode::kFailed;
   }
   GPIPE_ASSIGN_OR_RETURN(const v1::ListWorkersResponse workers, client.ListWorkers());
   const auto idle = std::count_if(workers.workers().begin(), workers.workers().end(),
                                   [](const v1::Worker& worker) { return worker.state() == v1::Worker::STATE_IDLE; });
   Print(absl::StrCat("orchestrator ", version.version(), " at ", client.address(), " serves; ", workers.workers_size(),
                      " workers, ", idle, " idle\n"));
-  return ExitCode::kSucceeded;
+  if (version.read_only().empty()) return ExitCode::kSucceeded;
+  Print(absl::StrCat("read-only: ", version.read_only(), "\n"));
+  return ExitCode::kFailed;
 }
 
 absl::StatusOr<ExitCode> Version(const GlobalOptions& global) {

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <system_error>
 
@@ -21,7 +20,7 @@ absl::Status CheckRoom(const std::filesystem::path& folder, int64_t bytes) {
   const std::filesystem::space_info space = std::filesystem::space(folder, error);
   if (error) return absl::OkStatus();  // The write itself will tell.
   const auto free = static_cast<int64_t>(space.available);
-  const int64_t kept = std::min(kDatabaseRoom, static_cast<int64_t>(space.capacity / 20));
+  const int64_t kept = DatabaseRoom(static_cast<int64_t>(space.capacity));
   if (bytes <= free - kept) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat("disk full: ", folder.string(), " has ", Mebibytes(free),
                                                    " MiB free, of which ", Mebibytes(kept),

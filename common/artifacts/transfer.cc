@@ -57,12 +57,11 @@ absl::Status SendPieces(RawCall& call, const fs::path& path, int64_t size, const
   }
 }
 
-absl::Status Send(ArtifactConnections& connections, const v1::ArtifactRef& ref, const fs::path& path,
+// `first` says what the file is.
+absl::Status Send(ArtifactConnections& connections, const v1::UploadArtifactRequest& first, const fs::path& path,
                   const TransferOptions& options) {
   RawCall call(connections.raw(0), kUpload, options.stop);
-  v1::UploadArtifactRequest first;
-  *first.mutable_ref() = ref;
-  if (call.Write(ToBuffer(first))) GPIPE_RETURN_IF_ERROR(SendPieces(call, path, ref.size(), options));
+  if (call.Write(ToBuffer(first))) GPIPE_RETURN_IF_ERROR(SendPieces(call, path, first.ref().size(), options));
   grpc::ByteBuffer answer;
   if (call.WritesDone()) call.Read(answer);
   return call.Finish();
@@ -93,7 +92,18 @@ absl::StatusOr<std::string> HashArriving(ParallelFetch& fetch, int fd, const fs:
 absl::Status UploadHashed(ArtifactConnections& connections, const v1::ArtifactRef& ref, const fs::path& path,
                           const TransferOptions& options) {
   GPIPE_ASSIGN_OR_RETURN(const bool missing, IsMissing(connections, ref, options.stop));
-  return missing ? Send(connections, ref, path, options) : absl::OkStatus();
+  if (!missing) return absl::OkStatus();
+  v1::UploadArtifactRequest first;
+  *first.mutable_ref() = ref;
+  return Send(connections, first, path, options);
+}
+
+absl::Status UploadPart(ArtifactConnections& connections, const v1::PartOf& of, const v1::ArtifactRef& ref,
+                        const fs::path& path, const TransferOptions& options) {
+  v1::UploadArtifactRequest first;
+  *first.mutable_ref() = ref;
+  *first.mutable_part_of() = of;
+  return Send(connections, first, path, options);
 }
 
 absl::StatusOr<v1::ArtifactRef> UploadFile(ArtifactConnections& connections, const fs::path& path,

@@ -7,7 +7,7 @@
 #include "absl/types/span.h"
 #include "common/artifacts/connections.h"
 #include "common/artifacts/transfer_options.h"
-#include "gpipe/v1/worker_session.pb.h"
+#include "gpipe/v1/pipeline_service.pb.h"
 
 namespace gpipe {
 
@@ -24,6 +24,10 @@ absl::StatusOr<v1::ArtifactRef> UploadFile(ArtifactConnections& connections, con
 // too.
 absl::Status UploadHashed(ArtifactConnections& connections, const v1::ArtifactRef& ref,
                           const std::filesystem::path& path, const TransferOptions& options = {});
+
+// Sends a worker's part, whatever the orchestrator has. DATA_LOSS: it is not what `ref` says.
+absl::Status UploadPart(ArtifactConnections& connections, const v1::PartOf& of, const v1::ArtifactRef& ref,
+                        const std::filesystem::path& path, const TransferOptions& options = {});
 
 // Fetches into `path` (atomically; its folder must exist), resuming nothing. DATA_LOSS when the content is not what ref
 // says.

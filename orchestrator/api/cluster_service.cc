@@ -34,10 +34,12 @@ grpc::ServerUnaryReactor* ClusterService::ListWorkers(grpc::CallbackServerContex
 
 grpc::ServerUnaryReactor* ClusterService::GetVersion(grpc::CallbackServerContext* context, const v1::GetVersionRequest*,
                                                      v1::GetVersionResponse* response) {
-  response->set_version(std::string(kVersion));
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(grpc::Status::OK);
-  return reactor;
+  return AnswerOnLoop<v1::GetVersionResponse>(loop_, context, response, [disk = disk_] {
+    v1::GetVersionResponse answer;
+    answer.set_version(std::string(kVersion));
+    answer.set_read_only(disk->why());
+    return answer;
+  });
 }
 
 }  // namespace gpipe::orchestrator

@@ -4,13 +4,15 @@
 #include "gpipe/v1/pipeline_service.grpc.pb.h"
 #include "orchestrator/cluster/cluster.h"
 #include "orchestrator/cluster/event_loop.h"
+#include "orchestrator/jobs/disk_guard.h"
 
 namespace gpipe::orchestrator {
 
-// The workers, for clients. Both parts must outlive the server.
+// The workers and the orchestrator itself, for clients. All parts must outlive the server.
 class ClusterService final : public v1::ClusterService::CallbackService {
  public:
-  ClusterService(EventLoop* loop, Cluster* cluster) : loop_(loop), cluster_(cluster) {}
+  ClusterService(EventLoop* loop, Cluster* cluster, const DiskGuard* disk)
+      : loop_(loop), cluster_(cluster), disk_(disk) {}
 
   grpc::ServerUnaryReactor* ListWorkers(grpc::CallbackServerContext* context, const v1::ListWorkersRequest* request,
                                         v1::ListWorkersResponse* response) override;
@@ -20,6 +22,7 @@ class ClusterService final : public v1::ClusterService::CallbackService {
  private:
   EventLoop* const loop_;
   Cluster* const cluster_;
+  const DiskGuard* const disk_;
 };
 
 }  // namespace gpipe::orchestrator

@@ -79,6 +79,17 @@ JobService::Reactor* JobService::ResumeJob(Context* context, const v1::ResumeJob
                                [scheduler = parts_.scheduler, request] { return scheduler->Resume(request->id()); });
 }
 
+JobService::Reactor* JobService::DeleteJob(Context* context, const v1::DeleteJobRequest* request,
+                                           v1::DeleteJobResponse* /*response*/) {
+  if (absl::Status status = CheckJobId(request->id()); !status.ok()) return Refuse(context, status);
+  Reactor* reactor = context->DefaultReactor();
+  auto task = [housekeeper = parts_.housekeeper, reactor, id = request->id()] {
+    housekeeper->Delete(id, [reactor](const absl::Status& deleted) { reactor->Finish(ToGrpc(deleted)); });
+  };
+  if (!parts_.loop->TryPost(std::move(task))) reactor->Finish(ToGrpc(Overloaded()));
+  return reactor;
+}
+
 JobService::Reactor* JobService::ListJobEvents(Context* context, const v1::ListJobEventsRequest* request,
                                                v1::ListJobEventsResponse* response) {
   if (absl::Status status = CheckJobId(request->id()); !status.ok()) return Refuse(context, status);

@@ -4,6 +4,7 @@
 #include "gpipe/v1/pipeline_service.grpc.pb.h"
 #include "orchestrator/cluster/event_loop.h"
 #include "orchestrator/scheduling/admission.h"
+#include "orchestrator/scheduling/housekeeper.h"
 #include "orchestrator/scheduling/job_book.h"
 #include "orchestrator/scheduling/scheduler.h"
 
@@ -17,6 +18,7 @@ class JobService final : public v1::JobService::CallbackService {
     JobBook* book;
     Scheduler* scheduler;
     Admission* admission;
+    Housekeeper* housekeeper;
   };
   explicit JobService(const Parts& parts) : parts_(parts) {}
 
@@ -31,6 +33,7 @@ class JobService final : public v1::JobService::CallbackService {
   Reactor* CancelJob(Context* context, const v1::CancelJobRequest* request, v1::Job* response) override;
   Reactor* PauseJob(Context* context, const v1::PauseJobRequest* request, v1::Job* response) override;
   Reactor* ResumeJob(Context* context, const v1::ResumeJobRequest* request, v1::Job* response) override;
+  Reactor* DeleteJob(Context* context, const v1::DeleteJobRequest* request, v1::DeleteJobResponse* response) override;
   Reactor* ListJobEvents(Context* context, const v1::ListJobEventsRequest* request,
                          v1::ListJobEventsResponse* response) override;
   Reactor* ListJobMetrics(Context* context, const v1::ListJobMetricsRequest* request,

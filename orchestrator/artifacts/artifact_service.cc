@@ -10,14 +10,15 @@
 namespace gpipe::orchestrator {
 namespace {
 
-absl::Status FindMissing(const ArtifactStore& store, const v1::FindMissingArtifactsRequest& request,
+// What is missing will be given next, and what is here be counted on.
+absl::Status FindMissing(ArtifactStore& store, const v1::FindMissingArtifactsRequest& request,
                          v1::FindMissingArtifactsResponse& response) {
   if (request.refs_size() > ArtifactService::kMaxRefs) {
     return FieldError("refs", absl::StrCat("has ", request.refs_size(), " entries, at most ", ArtifactService::kMaxRefs,
                                            " are allowed"));
   }
   for (int i = 0; i < request.refs_size(); ++i) {
-    absl::Status found = store.Path(request.refs(i)).status();
+    absl::Status found = store.Claim(request.refs(i)).status();
     if (absl::IsInvalidArgument(found)) return FieldError(absl::StrCat("refs[", i, "]"), StdView(found.message()));
     if (!found.ok()) *response.add_missing() = request.refs(i);
   }

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <fstream>
 #include <string>
@@ -12,13 +13,17 @@
 #include "common/artifacts/disk_room.h"
 #include "common/artifacts/layout.h"
 #include "common/artifacts/local_store.h"
+#include "common/artifacts/parts.h"
 #include "common/status_macros.h"
+#include "spdlog/spdlog.h"
 
 namespace gpipe::orchestrator {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr size_t kPieceBytes = 1 << 20;
+// Beyond that, the newest are forgotten: their clients give the files again when they are told that they are not there.
+constexpr size_t kMostClaims = 100'000;
 
 absl::Status MakeFolder(const fs::path& path) {
   std::error_code error;
@@ -57,7 +62,8 @@ absl::Status CheckDigest(std::string_view sha256) {
 
 }  // namespace
 
-ArtifactStore::ArtifactStore(fs::path folder, const Options& options) : folder_(std::move(folder)), options_(options) {}
+ArtifactStore::ArtifactStore(fs::path folder, const Options& options)
+    : folder_(std::move(folder)), options_(options), clock_(options.clock != nullptr ? options.clock : &own_clock_) {}
 
 absl::StatusOr<std::unique_ptr<ArtifactStore>> ArtifactStore::Open(const fs::path& folder, const Options& options) {
   GPIPE_RETURN_IF_ERROR(MakeFolder(folder / kTemporaryFolder));
@@ -65,8 +71,8 @@ absl::StatusOr<std::unique_ptr<ArtifactStore>> ArtifactStore::Open(const fs::pat
   return std::unique_ptr<ArtifactStore>(new ArtifactStore(folder, options));
 }
 
-ArtifactStore::Writer::Writer(v1::ArtifactRef expected, AtomicFile file)
-    : expected_(std::move(expected)), file_(std::move(file)), hash_(std::make_unique<Sha256>()) {}
+ArtifactStore::Writer::Writer(v1::ArtifactRef expected, AtomicFile file, bool synced)
+    : expected_(std::move(expected)), file_(std::move(file)), synced_(synced), hash_(std::make_unique<Sha256>()) {}
 
 absl::Status ArtifactStore::Writer::Append(std::string_view data) {
   if (static_cast<int64_t>(data.size()) > expected_.size() - size_) {
@@ -87,23 +93,85 @@ absl::Status ArtifactStore::Writer::Commit() {
   if (digest != expected_.sha256()) {
     return absl::DataLossError(absl::StrCat("artifact ", expected_.sha256(), ": the bytes have sha256 ", digest));
   }
-  return file_.Commit();
+  return synced_ ? file_.Commit() : file_.Publish();
 }
 
 absl::StatusOr<ArtifactStore::Writer> ArtifactStore::Begin(const v1::ArtifactRef& expected) {
   GPIPE_RETURN_IF_ERROR(CheckDigest(expected.sha256()));
+  {
+    absl::MutexLock lock(&mutex_);
+    Note(expected.sha256());
+  }
+  return Open(PathOf(expected.sha256()), expected, /*synced=*/true);
+}
+
+absl::StatusOr<ArtifactStore::Writer> ArtifactStore::BeginPart(const v1::PartOf& of, const v1::ArtifactRef& expected) {
+  GPIPE_RETURN_IF_ERROR(CheckDigest(expected.sha256()));
+  const std::string& job = of.attempt().job();
+  if (job.empty() || job == ".." || fs::path(job).filename() != job) {
+    return absl::InvalidArgumentError("a part needs the id of its job");
+  }
+  return Open(PartFolder(folder_, of) / expected.sha256(), expected, /*synced=*/false);
+}
+
+absl::StatusOr<ArtifactStore::Writer> ArtifactStore::Open(const fs::path& path, const v1::ArtifactRef& expected,
+                                                          bool synced) {
   GPIPE_RETURN_IF_ERROR(CheckSize(expected.size()));
-  GPIPE_RETURN_IF_ERROR(MakeFolderOf(expected.sha256()));
+  GPIPE_RETURN_IF_ERROR(MakeFolder(path.parent_path()));
   GPIPE_RETURN_IF_ERROR(CheckRoom(folder_, expected.size()));
-  const fs::path path = PathOf(expected.sha256());
   GPIPE_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
   GPIPE_RETURN_IF_ERROR(TakeRoom(file.fd(), path, expected.size()));
-  return Writer(expected, std::move(file));
+  return Writer(expected, std::move(file), synced);
 }
 
 bool ArtifactStore::Has(const v1::ArtifactRef& ref) const { return Path(ref).ok(); }
 
 absl::StatusOr<fs::path> ArtifactStore::Path(const v1::ArtifactRef& ref) const { return FindArtifact(folder_, ref); }
+
+absl::StatusOr<fs::path> ArtifactStore::Claim(const v1::ArtifactRef& ref) {
+  absl::MutexLock lock(&mutex_);
+  if (IsSha256(ref.sha256())) Note(ref.sha256());
+  return Path(ref);
+}
+
+void ArtifactStore::Note(const std::string& sha256) {
+  const absl::Time now = Now();
+  if (claims_.size() >= kMostClaims) {
+    std::erase_if(claims_, [&](const auto& claim) { return claim.second < now - kClaimLasts; });
+  }
+  if (claims_.size() < kMostClaims || claims_.contains(sha256)) claims_[sha256] = now;
+}
+
+bool ArtifactStore::IsClaimed(const std::string& sha256, absl::Time after) const {
+  const auto found = claims_.find(sha256);
+  return found != claims_.end() && found->second > std::max(after, Now() - kClaimLasts);
+}
+
+void ArtifactStore::Remove(const v1::ArtifactRef& ref, absl::Time when) {
+  absl::MutexLock lock(&mutex_);
+  if (!IsSha256(ref.sha256()) || IsClaimed(ref.sha256(), when)) return;
+  std::error_code error;
+  fs::remove(PathOf(ref.sha256()), error);
+  if (error) spdlog::warn("cannot remove {}: {}", PathOf(ref.sha256()).string(), error.message());
+}
+
+std::vector<v1::ArtifactRef> ArtifactStore::Unclaimed() const {
+  std::vector<v1::ArtifactRef> old;
+  std::error_code error;
+  const auto since = fs::file_time_type::clock::now() - absl::ToChronoHours(kClaimLasts);
+  for (const fs::directory_entry& folder : fs::directory_iterator(folder_, error)) {
+    if (folder.path().filename() == kTemporaryFolder) continue;
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder.path(), error)) {
+      const std::string name = entry.path().filename().string();
+      if (!IsSha256(name) || entry.last_write_time(error) > since || error) continue;
+      absl::MutexLock lock(&mutex_);
+      if (IsClaimed(name, absl::InfinitePast())) continue;
+      old.emplace_back().set_sha256(name);
+      old.back().set_size(static_cast<int64_t>(entry.file_size(error)));
+    }
+  }
+  return old;
+}
 
 absl::Status ArtifactStore::Adopt(const fs::path& path, const v1::ArtifactRef& ref) {
   GPIPE_RETURN_IF_ERROR(CheckDigest(ref.sha256()));

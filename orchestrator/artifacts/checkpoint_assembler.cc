@@ -120,7 +120,7 @@ absl::StatusOr<CheckpointFiles> AssembleCheckpoint(ArtifactStore& store, const v
     optimizers.insert(optimizers.end(), shard.optimizer().begin(), shard.optimizer().end());
   }
   Manifest manifest{.job = attempt.job(), .step = shards.front().step(), .files = {}};
-  const std::filesystem::path folder = CheckpointParts(store.folder(), attempt, manifest.step);
+  const std::filesystem::path folder = PartFolder(store.folder(), MakePartOf(attempt, manifest.step));
   const auto remover = absl::MakeCleanup([&folder] { RemoveFolder(folder); });
   WorkerParts parts(store, folder);
   GPIPE_ASSIGN_OR_RETURN(manifest.files, parts.Assemble(kModelStem, models, max_shard_bytes));
@@ -134,7 +134,7 @@ absl::StatusOr<CheckpointFiles> AssembleCheckpoint(ArtifactStore& store, const v
 
 absl::StatusOr<FileMap> AssembleModel(ArtifactStore& store, const v1::AttemptId& attempt,
                                       absl::Span<const v1::ArtifactRef> parts, int64_t max_shard_bytes) {
-  const std::filesystem::path folder = FinalParts(store.folder(), attempt);
+  const std::filesystem::path folder = PartFolder(store.folder(), MakePartOf(attempt));
   const auto remover = absl::MakeCleanup([&folder] { RemoveFolder(folder); });
   WorkerParts found(store, folder);
   GPIPE_ASSIGN_OR_RETURN(const auto files, found.Assemble(kModelStem, parts, max_shard_bytes));

@@ -70,7 +70,7 @@ absl::Status UploadCall::Accept(const grpc::ByteBuffer& message) {
   GPIPE_RETURN_IF_ERROR(FromGrpc(grpc::SerializationTraits<v1::UploadArtifactRequest>::Deserialize(&bytes, &request)));
   switch (request.part_case()) {
     case v1::UploadArtifactRequest::kRef:
-      return AcceptRef(request.ref());
+      return AcceptFirst(request);
     case v1::UploadArtifactRequest::kData:
       return AcceptData({grpc::Slice(request.data())});
     case v1::UploadArtifactRequest::PART_NOT_SET:
@@ -85,9 +85,10 @@ absl::Status UploadCall::AcceptData(const std::vector<grpc::Slice>& data) {
   return absl::OkStatus();
 }
 
-absl::Status UploadCall::AcceptRef(const v1::ArtifactRef& ref) {
+absl::Status UploadCall::AcceptFirst(const v1::UploadArtifactRequest& first) {
   if (writer_.has_value()) return FieldError("ref", "only the first message may hold ref");
-  auto writer = store_.Begin(ref);
+  const v1::ArtifactRef& ref = first.ref();
+  auto writer = first.has_part_of() ? store_.BeginPart(first.part_of(), ref) : store_.Begin(ref);
   if (absl::IsInvalidArgument(writer.status())) return FieldError("ref", StdView(writer.status().message()));
   GPIPE_RETURN_IF_ERROR(writer.status());
   writer_.emplace(*std::move(writer));

@@ -31,7 +31,7 @@ class UploadCall final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
   // On a file thread, one at a time.
   absl::Status Accept(const grpc::ByteBuffer& message);
   absl::Status AcceptData(const std::vector<grpc::Slice>& data);
-  absl::Status AcceptRef(const v1::ArtifactRef& ref);
+  absl::Status AcceptFirst(const v1::UploadArtifactRequest& first);
   absl::Status Commit();
 
   // Starts what can be started: a read, work with what was read, the end.

@@ -133,6 +133,18 @@ ALTER TABLE resumes DROP COLUMN optimizer_sha256;
 ALTER TABLE resumes DROP COLUMN optimizer_size;
 )sql",
     "ALTER TABLE job_events ADD COLUMN warning INTEGER NOT NULL DEFAULT 0",
+    // Who has a file is asked before it is removed; a checkpoint's files are those claimed before it was stored.
+    R"sql(
+ALTER TABLE checkpoints ADD COLUMN time_nanos INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN end_time_nanos INTEGER NOT NULL DEFAULT 0;
+UPDATE jobs SET end_time_nanos = create_time_nanos WHERE state IN (5, 6, 7);
+CREATE INDEX job_files_by_content ON job_files (sha256);
+CREATE INDEX results_by_content ON results (sha256);
+CREATE INDEX checkpoint_files_by_content ON checkpoint_files (sha256);
+CREATE INDEX checkpoints_by_content ON checkpoints (manifest_sha256);
+CREATE INDEX resume_files_by_content ON resume_files (sha256);
+CREATE INDEX resumes_by_content ON resumes (manifest_sha256);
+)sql",
 };
 
 }  // namespace

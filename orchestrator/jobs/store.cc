@@ -131,6 +131,14 @@ absl::StatusOr<Store::Batch> Store::Begin() {
   return Batch(this);
 }
 
+absl::Status Store::FoldLog() {
+  if (database_->in_transaction()) return absl::FailedPreconditionError("a batch is open");
+  return database_->Run("folding the log", [&] {
+    database_->Prepare("PRAGMA wal_checkpoint(TRUNCATE)")->executeStep();
+    return absl::OkStatus();
+  });
+}
+
 absl::StatusOr<Store::Inserted> Store::InsertJob(const StoredJob& job) {
   GPIPE_ASSIGN_OR_RETURN(std::optional<StoredJob> known, FindRequest(job.request_id));
   if (known.has_value()) {
@@ -159,9 +167,9 @@ absl::Status Store::UpdateJob(const v1::Job& job) {
       return absl::FailedPreconditionError(absl::StrCat("job ", job.id(), " is ", AbslView(StateName(stored)),
                                                         " for good, and cannot be ", AbslView(StateName(job.state()))));
     }
-    auto query = database_->Prepare("UPDATE jobs SET state = ?2, message = ?3 WHERE id = ?1");
-    query.Bind(job.id(), job.state());
-    BindBlob(query, 3, ChangingPart(job));
+    auto query = database_->Prepare("UPDATE jobs SET state = ?2, end_time_nanos = ?3, message = ?4 WHERE id = ?1");
+    query.Bind(job.id(), job.state(), google::protobuf::util::TimeUtil::TimestampToNanoseconds(job.end_time()));
+    BindBlob(query, 4, ChangingPart(job));
     query->exec();
     return absl::OkStatus();
   });

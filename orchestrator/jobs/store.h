@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "gpipe/v1/job.pb.h"
 #include "orchestrator/jobs/stored_job.h"
@@ -71,6 +72,9 @@ class Store {
   // FAILED_PRECONDITION when a batch is open.
   absl::StatusOr<Batch> Begin();
 
+  // Writes the log into the database and empties it, to have less on the disk. FAILED_PRECONDITION: a batch is open.
+  absl::Status FoldLog();
+
   struct Inserted {
     StoredJob job;
     bool created = false;  // False: the request was known, and `job` is the one it made, as it is now.
@@ -91,17 +95,36 @@ class Store {
   // INVALID_ARGUMENT: negative page_size, a token that no list gave, or an unknown state.
   absl::StatusOr<Page<v1::Job>> ListJobs(int page_size, std::string_view page_token,
                                          absl::Span<const v1::Job::State> states, bool with_results = false);
+  // What a job had and does not have any more; others may have some of it.
+  struct Dropped {
+    std::vector<v1::ArtifactRef> files;
+    absl::Time since;  // Who has claimed them later wants them for another job.
+  };
+  // Forgets the job and all of its rows; what there is most of may be forgotten some at a time before, by
+  // DropSomeMetrics, which says whether there is more.
+  absl::StatusOr<Dropped> DeleteJob(std::string_view id);
+  absl::StatusOr<bool> DropSomeMetrics(std::string_view id, int64_t most);
+  // Jobs in terminal states that ended before `before`, and those beyond the `most` that were submitted last; at most
+  // `limit` of either, oldest first.
+  absl::StatusOr<std::vector<std::string>> ExpiredJobs(absl::Time before, int64_t most, int64_t limit);
+  // Those that no job has: neither as a file of its spec, nor in a result or a checkpoint.
+  absl::StatusOr<std::vector<v1::ArtifactRef>> WithoutJob(absl::Span<const v1::ArtifactRef> files);
+
   // QUEUED, first come first. A job that was requeued keeps its place.
   absl::StatusOr<std::vector<StoredJob>> QueuedJobs();
   // Those in no terminal state, first come first: what a restart has to take up.
   absl::StatusOr<std::vector<StoredJob>> UnfinishedJobs();
 
+  // Of a job's events so many are kept: the first ones, and the newest.
+  static constexpr int64_t kMaxEvents = 10'000, kFirstEvents = 100;
   // Adds to the job's history; `sequence` is given here, from 1 per job, and returned with the event.
   absl::StatusOr<v1::JobEvent> AppendEvent(std::string_view job_id, v1::JobEvent event);
   // Oldest first. At most 1000 a page, 0 means 100.
   absl::StatusOr<Page<v1::JobEvent>> ListEvents(std::string_view job_id, int page_size, std::string_view page_token);
 
   // One entry per `step`: a step done again replaces its entry.
+  // Of so many of the newest steps all are kept, and of the older ones each of so many.
+  static constexpr int64_t kAllSteps = 1'000'000, kThinned = 100;
   absl::Status AppendSteps(std::string_view job_id, absl::Span<const v1::StepMetrics> steps);
   // In order of step. At most 10000 a page, 0 means 1000.
   absl::StatusOr<Page<v1::StepMetrics>> ListSteps(std::string_view job_id, int page_size, std::string_view page_token);
@@ -113,8 +136,10 @@ class Store {
   absl::Status DropMetricsAfter(std::string_view job_id, int64_t step);
 
   // Records a complete checkpoint, after its files were stored; they become results (`checkpoints/STEP/manifest.json`,
-  // `.../model.safetensors`, ...). One of the same step is replaced.
-  absl::Status AddCheckpoint(std::string_view job_id, const CheckpointFiles& checkpoint);
+  // `.../model.safetensors`, ...). One of the same step is replaced; of those before it the newest are kept, so that
+  // there are `keep`, or all with 0. Returns what is dropped, which other checkpoints or results may have, too.
+  absl::StatusOr<std::vector<Dropped>> AddCheckpoint(std::string_view job_id, const CheckpointFiles& checkpoint,
+                                                     int64_t keep = 0, absl::Time now = absl::InfinitePast());
   // The one with the most steps; nullopt when the job has none.
   absl::StatusOr<std::optional<CheckpointFiles>> LatestCheckpoint(std::string_view job_id);
 

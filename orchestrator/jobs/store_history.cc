@@ -4,6 +4,7 @@
 #include "common/status_macros.h"
 #include "google/protobuf/util/time_util.h"
 #include "orchestrator/jobs/database.h"
+#include "orchestrator/jobs/removal.h"
 #include "orchestrator/jobs/rows.h"
 #include "orchestrator/jobs/store.h"
 
@@ -31,20 +32,28 @@ int64_t NextEventSequence(Database& database, int64_t job) {
   return query->getColumn(0).getInt64();
 }
 
+// Of an endless job's history the beginning is kept, and what was of late.
+absl::Status DropMiddleEvent(Database& database, int64_t job, int64_t newest) {
+  const int64_t dropped = newest - (Store::kMaxEvents - Store::kFirstEvents);
+  if (dropped <= Store::kFirstEvents) return absl::OkStatus();
+  database.Prepare("DELETE FROM job_events WHERE job = ?1 AND sequence = ?2").Bind(job, dropped)->exec();
+  return absl::OkStatus();
+}
+
+// Those steps that come to be older than kAllSteps by these ones.
+void ThinSteps(Database& database, int64_t job, absl::Span<const v1::StepMetrics> steps) {
+  if (steps.empty() || steps.back().step() < Store::kAllSteps) return;
+  auto query =
+      database.Prepare("DELETE FROM step_metrics WHERE job = ?1 AND step >= ?2 AND step <= ?3 AND step % ?4 != 0");
+  query.Bind(job, steps.front().step() - Store::kAllSteps, steps.back().step() - Store::kAllSteps, Store::kThinned);
+  query->exec();
+}
+
 void PutResult(Database& database, int64_t job, std::string_view path, const v1::ArtifactRef& artifact) {
   auto query = database.Prepare("INSERT OR REPLACE INTO results (job, path, sha256, size) VALUES (?1, ?2, ?3, ?4)");
   query.Bind(job, path);
   BindRef(query, 3, artifact);
   query->exec();
-}
-
-std::string FolderOf(int64_t step) { return absl::StrCat("checkpoints/", step, "/"); }
-
-// One of an earlier attempt: it may have had other files.
-void RemoveCheckpoint(Database& database, int64_t job, int64_t step) {
-  database.Prepare("DELETE FROM checkpoints WHERE job = ?1 AND step = ?2").Bind(job, step)->exec();
-  const std::string folder = FolderOf(step);
-  database.Prepare("DELETE FROM results WHERE job = ?1 AND substr(path, 1, length(?2)) = ?2").Bind(job, folder)->exec();
 }
 
 void PutCheckpointFile(Database& database, int64_t job, int64_t step, const std::string& name,
@@ -66,7 +75,7 @@ absl::StatusOr<v1::JobEvent> Store::AppendEvent(std::string_view job_id, v1::Job
     query.Bind(job, event.sequence(), TimeUtil::TimestampToNanoseconds(event.time()), event.attempt(), event.state(),
                event.actor(), event.message(), event.warning());
     query->exec();
-    return absl::OkStatus();
+    return DropMiddleEvent(*database_, job, event.sequence());
   }));
   return event;
 }
@@ -103,6 +112,7 @@ absl::Status Store::AppendSteps(std::string_view job_id, absl::Span<const v1::St
       BindBlob(query, 3, step);
       query->exec();
     }
+    ThinSteps(*database_, job, steps);
     return absl::OkStatus();
   });
 }
@@ -163,23 +173,30 @@ absl::Status Store::DropMetricsAfter(std::string_view job_id, int64_t step) {
   });
 }
 
-absl::Status Store::AddCheckpoint(std::string_view job_id, const CheckpointFiles& checkpoint) {
-  return database_->RunAtomically("storing a checkpoint", [&]() -> absl::Status {
+absl::StatusOr<std::vector<Store::Dropped>> Store::AddCheckpoint(std::string_view job_id,
+                                                                 const CheckpointFiles& checkpoint, int64_t keep,
+                                                                 absl::Time now) {
+  std::vector<Dropped> dropped;
+  GPIPE_RETURN_IF_ERROR(database_->RunAtomically("storing a checkpoint", [&]() -> absl::Status {
     GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
-    RemoveCheckpoint(*database_, job, checkpoint.step);
-    auto query =
-        database_->Prepare("INSERT INTO checkpoints (job, " GPIPE_CHECKPOINT_COLUMNS ") VALUES (?1, ?2, ?3, ?4)");
+    // One of an earlier attempt: it may have had other files.
+    DropCheckpoint(*database_, job, checkpoint.step, dropped);
+    auto query = database_->Prepare("INSERT INTO checkpoints (job, " GPIPE_CHECKPOINT_COLUMNS
+                                    ", time_nanos) VALUES (?1, ?2, ?3, ?4, ?5)");
     query.Bind(job);
     BindCheckpoint(query, 2, checkpoint);
+    query->bind(5, absl::ToUnixNanos(now));
     query->exec();
-    const std::string folder = FolderOf(checkpoint.step);
+    const std::string folder = CheckpointFolder(checkpoint.step);
     PutResult(*database_, job, folder + "manifest.json", checkpoint.manifest);
     for (const auto& [name, ref] : checkpoint.files) {
       PutCheckpointFile(*database_, job, checkpoint.step, name, ref);
       PutResult(*database_, job, folder + name, ref);
     }
+    if (keep > 0) DropOlderCheckpoints(*database_, job, keep, dropped);
     return absl::OkStatus();
-  });
+  }));
+  return dropped;
 }
 
 absl::StatusOr<std::optional<CheckpointFiles>> Store::LatestCheckpoint(std::string_view job_id) {

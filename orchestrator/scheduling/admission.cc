@@ -19,6 +19,7 @@ void Admission::Submit(const v1::SubmitJobRequest& request, const v1::JobSpec& s
   stored.fingerprint = Fingerprint(request);
   stored.files.insert(request.files().begin(), request.files().end());
   if (AnsweredBefore(stored, done)) return;
+  if (parts_.disk->full()) return done(absl::ResourceExhaustedError(parts_.disk->why()));
   if (parts_.book->unfinished() + submissions_.size() >= JobBook::kMaxUnfinished) {
     return done(absl::ResourceExhaustedError(absl::StrCat(JobBook::kMaxUnfinished, " jobs are waiting already")));
   }

@@ -11,6 +11,7 @@
 #include "orchestrator/artifacts/artifact_store.h"
 #include "orchestrator/cluster/cluster.h"
 #include "orchestrator/cluster/event_loop.h"
+#include "orchestrator/jobs/disk_guard.h"
 #include "orchestrator/scheduling/job_book.h"
 #include "orchestrator/scheduling/plan_maker.h"
 #include "orchestrator/scheduling/scheduler.h"
@@ -34,6 +35,7 @@ class Admission {
     Profiler* profiler;
     PlanMaker* planner;
     const ArtifactStore* artifacts;
+    const DiskGuard* disk;
   };
   // All parts must outlive the admission.
   explicit Admission(const Parts& parts) : parts_(parts) {}

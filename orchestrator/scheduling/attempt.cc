@@ -217,7 +217,7 @@ void Attempt::SendTo(int index, v1::OrchestratorMessage message) {
 }
 
 void Attempt::SendGrants() {
-  if (phase_ != Phase::kRunning || paused_) return;
+  if (phase_ != Phase::kRunning || paused_ || held_) return;
   std::optional<Position> position = window_.NextGrant();
   if (!position.has_value()) return;
   v1::OrchestratorMessage message;
@@ -231,6 +231,11 @@ void Attempt::Pause() { paused_ = true; }
 
 void Attempt::Resume() {
   paused_ = false;
+  SendGrants();
+}
+
+void Attempt::Hold(bool held) {
+  held_ = held;
   SendGrants();
 }
 

@@ -86,6 +86,8 @@ class Attempt {
   // No more grants, until Resume. What is granted is still worked off.
   void Pause();
   void Resume();
+  // The same by the orchestrator's own will, beside a pause.
+  void Hold(bool held);
   // Ends the attempt without a callback.
   void Abort(std::string_view reason);
   void Release();
@@ -156,7 +158,7 @@ class Attempt {
   AttemptSetup setup_;  // But for the rows of its plan, which the workers get, constant.
 
   Phase phase_ = Phase::kPreparing;
-  bool paused_ = false;
+  bool paused_ = false, held_ = false;
   bool interrupted_ = false;  // What ends it is that this process was stopped.
   std::vector<Member> members_;
   std::map<std::string, int, std::less<>> index_of_;  // By name.

@@ -154,7 +154,7 @@ void Attempt::WatchForStall() {
     std::optional<Position> done = window_.done(static_cast<int>(i));
     if (done.has_value()) ticks += window_.TickOf(*done).value_or(0) + 1;
   }
-  const bool moved = ticks != stall_ticks_ || paused_;
+  const bool moved = ticks != stall_ticks_ || paused_ || held_;
   stalled_ = moved || !AllWait() ? absl::ZeroDuration() : stalled_ + cluster_->options().lease;
   if (moved) {
     stall_logged_ = false;

@@ -100,7 +100,10 @@ absl::Status JobBook::Change(LiveJob& job, JobEvent event, std::string_view acto
   job.job().set_reason(std::string(message));
   if (next == v1::Job::STATE_STARTING && !job.job().has_start_time())
     *job.job().mutable_start_time() = ToProto(loop_->Now());
-  if (IsTerminal(next)) *job.job().mutable_end_time() = ToProto(loop_->Now());
+  if (IsTerminal(next)) {
+    *job.job().mutable_end_time() = ToProto(loop_->Now());
+    job.job().set_paused(false);
+  }
   job.dirty = true;
   Save(job);
   Record(job, actor, message);

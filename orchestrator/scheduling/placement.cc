@@ -44,7 +44,7 @@ void Scheduler::ScheduleSoon() {
 // behind it is placed on that kind of device. One that needs more workers than there are holds back nobody. True when a
 // job was dealt with, and the queue is to be looked at again.
 bool Scheduler::TryQueue() {
-  if (closed_) return false;
+  if (closed_ || !held_.empty()) return false;
   std::set<v1::Device> reserved;
   const LiveJob* ahead = nullptr;
   size_t explained = 0;
@@ -286,6 +286,7 @@ void Scheduler::Start(LiveJob& job, AttemptSetup setup) {
   if (!Apply(job, JobEvent::kPlaced, "orchestrator", message).ok()) return;
   job.attempt = std::make_unique<Attempt>(loop_, cluster_, this, std::move(setup));
   book_->UpdateCycleWatch(job);
+  job.attempt->Hold(!held_.empty());
   job.attempt->Start();
 }
 

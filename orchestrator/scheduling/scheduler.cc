@@ -56,6 +56,8 @@ absl::StatusOr<CheckpointFiles> AssembleYielding(ArtifactStore& artifacts, const
   return files;
 }
 
+bool IsPaused(const LiveJob& job) { return job.job().state() == v1::Job::STATE_PAUSED; }
+
 absl::Status TooMuch() { return absl::ResourceExhaustedError("too many models and checkpoints wait to be joined"); }
 
 }  // namespace
@@ -68,6 +70,7 @@ Scheduler::Scheduler(const Parts& parts)
       profiler_(parts.profiler),
       planner_(parts.planner),
       artifacts_(parts.artifacts),
+      housekeeper_(parts.housekeeper),
       merges_(parts.merges),
       max_shard_bytes_(parts.max_shard_bytes),
       links_(parts.loop, parts.cluster) {
@@ -112,7 +115,11 @@ void Scheduler::OnWorkerLeaving(WorkerEntry& worker, std::string_view reason) {
 
 void Scheduler::OnRunning(Attempt& attempt) {
   LiveJob* job = JobOf(attempt.id());
-  if (job != nullptr) Apply(*job, JobEvent::kPrepared, "orchestrator", "all workers are prepared").IgnoreError();
+  if (job == nullptr) return;
+  Apply(*job, JobEvent::kPrepared, "orchestrator", "all workers are prepared").IgnoreError();
+  if (!job->job().paused()) return;
+  attempt.Pause();
+  Apply(*job, JobEvent::kPause, "orchestrator", "still paused").IgnoreError();
 }
 
 void Scheduler::OnStep(Attempt& attempt, const v1::StepMetrics& step) {
@@ -150,18 +157,25 @@ bool Scheduler::Merge(Attempt& attempt, Work work, Then then) {
 
 void Scheduler::OnCheckpoint(Attempt& attempt, const std::vector<v1::CheckpointShard>& shards) {
   const v1::AttemptId id = attempt.id();
+  const LiveJob* job = JobOf(id);
+  if (job == nullptr) return;
+  const int64_t keep = job->job().spec().train().keep_checkpoints();
   Merge(
       attempt,
       [id, shards, most = max_shard_bytes_](ArtifactStore& artifacts) {
         return AssembleYielding(artifacts, id, shards, most);
       },
-      [this, id](const absl::StatusOr<CheckpointFiles>& files) { OnAssembled(id, files); });
+      [this, id, keep](const absl::StatusOr<CheckpointFiles>& files) { OnAssembled(id, keep, files); });
 }
 
 // A checkpoint of a job that has failed meanwhile is as good as any.
-void Scheduler::OnAssembled(const v1::AttemptId& attempt, absl::StatusOr<CheckpointFiles> files) {
+void Scheduler::OnAssembled(const v1::AttemptId& attempt, int64_t keep, absl::StatusOr<CheckpointFiles> files) {
   absl::Status stored = files.status();
-  if (files.ok()) stored = book_->store().AddCheckpoint(attempt.job(), *files);
+  if (files.ok()) {
+    auto dropped = book_->store().AddCheckpoint(attempt.job(), *files, keep, loop_->Now());
+    stored = dropped.status();
+    if (dropped.ok()) housekeeper_->Remove(*std::move(dropped));
+  }
   LiveJob* job = JobOf(attempt);
   if (job == nullptr) return;
   if (stored.ok()) return book_->Note(*job, "orchestrator", absl::StrCat("checkpoint of step ", files->step));
@@ -322,15 +336,33 @@ absl::StatusOr<v1::Job> Scheduler::Cancel(std::string_view id) {
 absl::StatusOr<v1::Job> Scheduler::Pause(std::string_view id) {
   GPIPE_ASSIGN_OR_RETURN(LiveJob * job, FindForClient(id, JobEvent::kPause));
   job->attempt->Pause();
+  job->job().set_paused(true);
   GPIPE_RETURN_IF_ERROR(Apply(*job, JobEvent::kPause, "client", "paused"));
   return book_->Get(id);
 }
 
 absl::StatusOr<v1::Job> Scheduler::Resume(std::string_view id) {
+  if (LiveJob* early = book_->Find(id); early != nullptr && early->job().paused() && !IsPaused(*early)) {
+    early->job().set_paused(false);
+    book_->Touch(*early);
+    book_->Note(*early, "client", "resumed: it will not pause when it is back on its workers");
+    return book_->Get(id);
+  }
   GPIPE_ASSIGN_OR_RETURN(LiveJob * job, FindForClient(id, JobEvent::kResume));
+  job->job().set_paused(false);
   GPIPE_RETURN_IF_ERROR(Apply(*job, JobEvent::kResume, "client", "resumed"));
   job->attempt->Resume();
   return book_->Get(id);
+}
+
+void Scheduler::Hold(const std::string& why) {
+  held_ = why;
+  for (LiveJob* job : book_->All()) {
+    if (job->attempt == nullptr) continue;
+    job->attempt->Hold(!why.empty());
+    book_->Explain(*job, "orchestrator", why.empty() ? "goes on: there is room again" : absl::StrCat("held: ", why));
+  }
+  ScheduleSoon();
 }
 
 void Scheduler::Shutdown(std::string_view reason) {

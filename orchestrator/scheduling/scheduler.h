@@ -14,6 +14,7 @@
 #include "orchestrator/cluster/cluster.h"
 #include "orchestrator/cluster/event_loop.h"
 #include "orchestrator/scheduling/attempt.h"
+#include "orchestrator/scheduling/housekeeper.h"
 #include "orchestrator/scheduling/job_book.h"
 #include "orchestrator/scheduling/link_meter.h"
 #include "orchestrator/scheduling/plan_maker.h"
@@ -42,6 +43,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
     Profiler* profiler;
     PlanMaker* planner;
     ArtifactStore* artifacts;
+    Housekeeper* housekeeper;
     Background* merges;                                     // For joining what workers handed over.
     int64_t max_shard_bytes = safetensors::kMaxShardBytes;  // Of a model or checkpoint in one file.
   };
@@ -55,6 +57,10 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   absl::StatusOr<v1::Job> Cancel(std::string_view id);
   absl::StatusOr<v1::Job> Pause(std::string_view id);
   absl::StatusOr<v1::Job> Resume(std::string_view id);
+
+  // While there is a reason, nothing is placed, and what runs stays at the end of the clock cycles that it was granted.
+  // Empty: it goes on.
+  void Hold(const std::string& why);
 
   // Places nothing any more. Attempts that run are aborted; their jobs stay as they are stored, and go on after the
   // next start.
@@ -126,7 +132,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   // much waits there already, and the attempt has failed.
   template <typename Work, typename Then>
   bool Merge(Attempt& attempt, Work work, Then then);
-  void OnAssembled(const v1::AttemptId& attempt, absl::StatusOr<CheckpointFiles> files);
+  void OnAssembled(const v1::AttemptId& attempt, int64_t keep, absl::StatusOr<CheckpointFiles> files);
   void OnModel(const v1::AttemptId& attempt, const absl::StatusOr<std::vector<v1::ResultFile>>& model);
   void OnResults(const v1::AttemptId& attempt, absl::StatusOr<std::vector<v1::ResultFile>> results);
 
@@ -137,9 +143,11 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   Profiler* const profiler_;
   PlanMaker* const planner_;
   ArtifactStore* const artifacts_;
+  Housekeeper* const housekeeper_;
   Background* const merges_;
   const int64_t max_shard_bytes_;
   LinkMeter links_;
+  std::string held_;  // Why it is held; empty when it is not.
   bool scheduled_ = false;
   bool closed_ = false;
 };

@@ -21,6 +21,11 @@ std::string LeftOut(const std::vector<std::string>& names) {
                       names.size() > shown ? absl::StrCat(" and ", names.size() - shown, " more") : "");
 }
 
+// What a job is about to have must not go with another one that had it.
+void Claim(ArtifactStore& artifacts, const FileMap& files) {
+  for (const auto& [path, ref] : files) artifacts.Claim(ref).IgnoreError();  // Its check will tell.
+}
+
 }  // namespace
 
 void SpecChecker::Check(const v1::JobSpec& spec, const FileMap& files, const std::optional<CheckpointFiles>& resume,
@@ -54,6 +59,8 @@ void SpecChecker::GiveUp(Pending& check, const absl::Status& why) {
 void SpecChecker::CheckData(std::shared_ptr<Pending> check) {
   InBackground<absl::StatusOr<InputFacts>>(
       [check, artifacts = artifacts_] {
+        Claim(*artifacts, check->checked.files);
+        if (check->resume) Claim(*artifacts, check->resume->files);
         return CheckInputs(check->checked.spec, check->checked.files, *artifacts, check->shared);
       },
       [this, check](absl::StatusOr<InputFacts> facts) {

@@ -47,7 +47,7 @@ class SpecChecker {
   using Callback = std::function<void(absl::StatusOr<CheckedSpec>)>;
 
   // All must outlive the checker, and the background's work the loop.
-  SpecChecker(EventLoop* loop, Cluster* cluster, Background* background, const ArtifactStore* artifacts)
+  SpecChecker(EventLoop* loop, Cluster* cluster, Background* background, ArtifactStore* artifacts)
       : loop_(loop), cluster_(cluster), background_(background), artifacts_(artifacts) {}
 
   // Calls `done` once, now or later, unless the loop stops before. INVALID_ARGUMENT, by field path: a bad spec.
@@ -81,7 +81,7 @@ class SpecChecker {
   EventLoop* const loop_;
   Cluster* const cluster_;
   Background* const background_;
-  const ArtifactStore* const artifacts_;
+  ArtifactStore* const artifacts_;
 };
 
 }  // namespace gpipe::orchestrator

@@ -18,6 +18,7 @@
 #include "absl/types/span.h"
 #include "common/artifacts/disk_room.h"
 #include "common/artifacts/hashing_file.h"
+#include "common/artifacts/parts.h"
 #include "common/file.h"
 #include "common/logging.h"
 #include "common/random_id.h"
@@ -75,7 +76,7 @@ absl::StatusOr<v1::ArtifactRef> Upload(Shard shard, const ShardOptions& options,
     fs::remove(path, ignored);
   });
   GPIPE_ASSIGN_OR_RETURN(v1::ArtifactRef ref, Write(shard, path, HashingFile::Flush::kLate, options.stop));
-  GPIPE_RETURN_IF_ERROR(artifacts.UploadHashed(ref, path));
+  GPIPE_RETURN_IF_ERROR(artifacts.UploadPart(options.part_of, ref, path));
   return ref;
 }
 
@@ -95,11 +96,16 @@ absl::StatusOr<v1::ArtifactRef> Leave(Shard shard, bool kept, const fs::path& fo
 class ParallelLeave {
  public:
   ParallelLeave(const std::vector<Shard>& shards, const ShardOptions& options)
-      : shards_(shards), folder_(options.parts), stop_on_abort_(options.stop, [this] { stop_.request_stop(); }) {
+      : shards_(shards),
+        folder_(PartFolder(options.artifacts, options.part_of)),
+        stop_on_abort_(options.stop, [this] { stop_.request_stop(); }) {
     refs_.resize(shards.size());
   }
 
   absl::StatusOr<Refs> Run() {
+    std::error_code error;
+    fs::create_directories(folder_, error);
+    if (error) return ErrnoStatus(error.value(), "cannot create", folder_);
     {
       std::vector<std::jthread> threads;
       for (size_t i = 0; i < std::min(shards_.size(), kMostThreads); ++i) threads.emplace_back([this] { LeaveSome(); });
@@ -154,11 +160,8 @@ absl::StatusOr<Refs> WriteShards(const std::vector<NamedTensor>& tensors, const 
                                  Artifacts& artifacts) {
   GPIPE_RETURN_IF_ERROR(WaitForDevice(tensors));
   const std::vector<Shard> shards = Split(tensors, options.max_shard_bytes);
-  if (!options.parts.empty()) {
-    std::error_code error;
-    fs::create_directories(options.parts, error);
-    if (error) return ErrnoStatus(error.value(), "cannot create", options.parts);
-    GPIPE_RETURN_IF_ERROR(CheckRoom(options.parts, BytesOf(tensors)));
+  if (!options.artifacts.empty()) {
+    GPIPE_RETURN_IF_ERROR(CheckRoom(options.artifacts, BytesOf(tensors)));
     return ParallelLeave(shards, options).Run();
   }
   Refs refs;

@@ -9,7 +9,7 @@
 #include "absl/status/statusor.h"
 #include "common/safetensors/shard_names.h"
 #include "google/protobuf/repeated_ptr_field.h"
-#include "gpipe/v1/worker_session.pb.h"
+#include "gpipe/v1/pipeline_service.pb.h"
 #include "worker/data/artifacts.h"
 #include "worker/stage/stage.h"
 
@@ -18,9 +18,10 @@ namespace gpipe::worker {
 struct ShardOptions {
   // Of a file's tensors; one that is larger has a file of its own.
   int64_t max_shard_bytes = safetensors::kMaxShardBytes;
-  // A folder below the orchestrator's artifacts (common/artifacts/parts.h), where files are left for it; it is made.
-  // Empty: they are uploaded.
-  std::filesystem::path parts = {};
+  v1::PartOf part_of = {};
+  // The orchestrator's folder of artifacts, where files are left for it (common/artifacts/parts.h). Empty: they are
+  // uploaded.
+  std::filesystem::path artifacts = {};
   std::filesystem::path scratch = {};  // For files on their way, where they are uploaded.
   std::stop_token stop = {};
 };

@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "gpipe/v1/worker_session.pb.h"
+#include "gpipe/v1/pipeline_service.pb.h"
 
 namespace gpipe::worker {
 
@@ -25,8 +25,9 @@ class Artifacts {
   // Sends the file unless it is there already.
   virtual absl::StatusOr<v1::ArtifactRef> Upload(const std::filesystem::path& path) = 0;
 
-  // The same of a file that is hashed already. DATA_LOSS: it is not what `ref` says.
-  virtual absl::Status UploadHashed(const v1::ArtifactRef& ref, const std::filesystem::path& path) = 0;
+  // Sends a part of a model or checkpoint. DATA_LOSS: it is not what `ref` says.
+  virtual absl::Status UploadPart(const v1::PartOf& of, const v1::ArtifactRef& ref,
+                                  const std::filesystem::path& path) = 0;
 
   // The orchestrator's folder, where this worker may write to it (common/artifacts/local_store.h); none otherwise.
   virtual std::optional<std::filesystem::path> WritableFolder() { return std::nullopt; }

@@ -48,8 +48,9 @@ absl::StatusOr<v1::ArtifactRef> RangeCache::Upload(const std::filesystem::path& 
   return artifacts_->Upload(path);
 }
 
-absl::Status RangeCache::UploadHashed(const v1::ArtifactRef& ref, const std::filesystem::path& path) {
-  return artifacts_->UploadHashed(ref, path);
+absl::Status RangeCache::UploadPart(const v1::PartOf& of, const v1::ArtifactRef& ref,
+                                    const std::filesystem::path& path) {
+  return artifacts_->UploadPart(of, ref, path);
 }
 
 absl::StatusOr<std::optional<std::filesystem::path>> RangeCache::Find(const v1::ArtifactRef& ref) {

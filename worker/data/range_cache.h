@@ -27,7 +27,7 @@ class RangeCache : public Artifacts {
 
   void Attend(std::stop_token stop, std::function<void(int64_t bytes)> on_bytes) override;
   absl::StatusOr<v1::ArtifactRef> Upload(const std::filesystem::path& path) override;
-  absl::Status UploadHashed(const v1::ArtifactRef& ref, const std::filesystem::path& path) override;
+  absl::Status UploadPart(const v1::PartOf& of, const v1::ArtifactRef& ref, const std::filesystem::path& path) override;
   std::optional<std::filesystem::path> WritableFolder() override { return artifacts_->WritableFolder(); }
   absl::StatusOr<std::optional<std::filesystem::path>> Find(const v1::ArtifactRef& ref) override;
   absl::Status Download(const v1::ArtifactRef& ref, const std::filesystem::path& path) override;

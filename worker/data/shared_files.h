@@ -48,8 +48,9 @@ class SharedArtifacts : public Artifacts {
     artifacts_.Attend(std::move(stop), std::move(on_bytes));
   }
   absl::StatusOr<v1::ArtifactRef> Upload(const std::filesystem::path& path) override { return artifacts_.Upload(path); }
-  absl::Status UploadHashed(const v1::ArtifactRef& ref, const std::filesystem::path& path) override {
-    return artifacts_.UploadHashed(ref, path);
+  absl::Status UploadPart(const v1::PartOf& of, const v1::ArtifactRef& ref,
+                          const std::filesystem::path& path) override {
+    return artifacts_.UploadPart(of, ref, path);
   }
   std::optional<std::filesystem::path> WritableFolder() override { return artifacts_.WritableFolder(); }
   absl::StatusOr<std::optional<std::filesystem::path>> Find(const v1::ArtifactRef& ref) override;

@@ -247,13 +247,11 @@ absl::StatusOr<v1::Finished> Attempt::Finish() {
 }
 
 ShardOptions Attempt::OptionsFor(std::optional<int64_t> step, std::stop_token stop) const {
-  ShardOptions options{
-      .max_shard_bytes = environment_.max_shard_bytes, .scratch = environment_.folder, .stop = std::move(stop)};
-  if (const auto artifacts = environment_.artifacts.WritableFolder()) {
-    const v1::AttemptId& id = assignment_.attempt();
-    options.parts = step ? CheckpointParts(*artifacts, id, *step) : FinalParts(*artifacts, id);
-  }
-  return options;
+  return {.max_shard_bytes = environment_.max_shard_bytes,
+          .part_of = MakePartOf(assignment_.attempt(), step),
+          .artifacts = environment_.artifacts.WritableFolder().value_or(""),
+          .scratch = environment_.folder,
+          .stop = std::move(stop)};
 }
 
 // Under all its names, so that load_state_dict(strict=True) takes it.

@@ -55,8 +55,9 @@ absl::StatusOr<v1::ArtifactRef> GrpcArtifacts::Upload(const std::filesystem::pat
   return UploadFile(connections_, path, Options());
 }
 
-absl::Status GrpcArtifacts::UploadHashed(const v1::ArtifactRef& ref, const std::filesystem::path& path) {
-  return gpipe::UploadHashed(connections_, ref, path, Options());
+absl::Status GrpcArtifacts::UploadPart(const v1::PartOf& of, const v1::ArtifactRef& ref,
+                                       const std::filesystem::path& path) {
+  return gpipe::UploadPart(connections_, of, ref, path, Options());
 }
 
 std::optional<std::filesystem::path> GrpcArtifacts::WritableFolder() {

@@ -38,7 +38,7 @@ class ArtifactCheckpointTest : public ArtifactTest {
     return ref;
   }
   v1::ArtifactRef LeaveFinal(const std::vector<TestTensor>& tensors) {
-    return Leave(FinalParts(store_->folder(), Attempt()), SafetensorsBytes(tensors));
+    return Leave(PartFolder(store_->folder(), MakePartOf(Attempt())), SafetensorsBytes(tensors));
   }
   bool AnyTemporary() { return !std::filesystem::is_empty(store_->folder() / kTemporaryFolder); }
 
@@ -203,7 +203,7 @@ TEST_F(ArtifactCheckpointTest, APartThatIsCutOffIsRefused) {
 }
 
 TEST_F(ArtifactCheckpointTest, ACheckpointInSeveralFilesIsResumedFrom) {
-  const std::filesystem::path folder = CheckpointParts(store_->folder(), Attempt(), 20);
+  const std::filesystem::path folder = PartFolder(store_->folder(), MakePartOf(Attempt(), 20));
   std::vector<v1::CheckpointShard> shards(2);
   for (int i = 0; i < 2; ++i) {
     const std::string name = absl::StrCat(i, ".weight");

@@ -2,6 +2,7 @@
 
 #include <thread>
 
+#include "common/artifacts/parts.h"
 #include "common/artifacts/transfer.h"
 #include "common/grpc_status.h"
 #include "grpcpp/create_channel.h"
@@ -91,6 +92,21 @@ TEST_F(ArtifactServiceTest, AFileOfManyPiecesGoesUpAndComesDown) {
   ASSERT_TRUE(Download(*ref, 0, got).ok());
   EXPECT_EQ(got, content);
   ASSERT_TRUE(DownloadFile(connections, *ref, folder_.path() / "back").ok());
+}
+
+TEST_F(ArtifactServiceTest, APartIsHandedOverAndIsNoArtifact) {
+  const std::string content = Patterned((2 << 20) + 17);
+  const std::filesystem::path path = folder_.path() / "file";
+  ASSERT_TRUE(WriteFileAtomically(path, content).ok());
+  v1::AttemptId attempt;
+  attempt.set_job("job");
+  ArtifactConnections connections(address_);
+  const absl::Status sent = UploadPart(connections, MakePartOf(attempt, 3), RefOf(content), path);
+  ASSERT_TRUE(sent.ok()) << sent;
+  EXPECT_FALSE(store_->Has(RefOf(content)));
+  EXPECT_EQ(*ReadFile(PartFolder(store_->folder(), MakePartOf(attempt, 3)) / RefOf(content).sha256()), content);
+  EXPECT_THAT(UploadPart(connections, MakePartOf(attempt, 3), RefOf("other"), path),
+              HasCode(absl::StatusCode::kDataLoss));
 }
 
 TEST_F(ArtifactServiceTest, DownloadsFromAnOffset) {

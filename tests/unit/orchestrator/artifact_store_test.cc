@@ -1,5 +1,6 @@
 #include <thread>
 
+#include "common/artifacts/parts.h"
 #include "tests/unit/orchestrator/artifact_testing.h"
 
 namespace gpipe::orchestrator {
@@ -106,6 +107,59 @@ TEST_F(ArtifactStoreTest, LeftoversAreRemovedAtTheStartAndContentIsKept) {
   Reopen({});
   EXPECT_EQ(CountFiles(), 1);
   EXPECT_EQ(Content(ref), "kept");
+}
+
+TEST_F(ArtifactStoreTest, ContentGoesUnlessItWasClaimedSince) {
+  const v1::ArtifactRef ref = Put("hello");
+  const absl::Time put = store_->Now();
+  EXPECT_TRUE(store_->Claim(ref).ok());
+  store_->Remove(ref, put);
+  EXPECT_TRUE(store_->Has(ref));
+  store_->Remove(ref, store_->Now());
+  EXPECT_FALSE(store_->Has(ref));
+  EXPECT_THAT(store_->Claim(ref).status(), HasCode(StatusCode::kNotFound));
+}
+
+// It was asked for, was not there, and is on its way.
+TEST_F(ArtifactStoreTest, WhatIsMissingCanBeClaimedToo) {
+  const absl::Time before = store_->Now();
+  EXPECT_FALSE(store_->Claim(RefOf("hello")).ok());
+  Put("hello");
+  store_->Remove(RefOf("hello"), before);
+  EXPECT_TRUE(store_->Has(RefOf("hello")));
+}
+
+TEST_F(ArtifactStoreTest, OnlyWhatIsOldAndUnclaimedIsFoundAsThat) {
+  const v1::ArtifactRef fresh = Put("fresh"), old = Put("old");
+  const auto make_old = [&](const v1::ArtifactRef& ref) {
+    std::filesystem::last_write_time(*store_->Path(ref), std::filesystem::file_time_type::clock::now() -
+                                                             absl::ToChronoHours(ArtifactStore::kClaimLasts) -
+                                                             std::chrono::hours(1));
+  };
+  make_old(old);
+  EXPECT_TRUE(store_->Unclaimed().empty());  // Both were given just now.
+  Reopen({});
+  const auto unclaimed = store_->Unclaimed();
+  ASSERT_EQ(unclaimed.size(), 1u);
+  EXPECT_EQ(unclaimed[0].sha256(), old.sha256());
+  EXPECT_EQ(unclaimed[0].size(), old.size());
+}
+
+TEST_F(ArtifactStoreTest, APartIsNoArtifact) {
+  v1::AttemptId attempt;
+  attempt.set_job("job");
+  attempt.set_attempt(1);
+  const v1::ArtifactRef ref = RefOf("part");
+  auto writer = store_->BeginPart(MakePartOf(attempt, 7), ref);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  ASSERT_TRUE(writer->Append("part").ok());
+  ASSERT_TRUE(writer->Commit().ok());
+  EXPECT_FALSE(store_->Has(ref));
+  EXPECT_EQ(*ReadFile(PartFolder(store_->folder(), MakePartOf(attempt, 7)) / ref.sha256()), "part");
+  for (const char* job : {"", "..", "../job", "a/b"}) {
+    attempt.set_job(job);
+    EXPECT_THAT(store_->BeginPart(MakePartOf(attempt), ref).status(), HasCode(StatusCode::kInvalidArgument)) << job;
+  }
 }
 
 TEST_F(ArtifactStoreTest, AdoptMovesAFileIn) {

@@ -86,7 +86,8 @@ class SchedulingTest : public testing::Test {
  protected:
   struct Parts {
     Parts(Clock* clock, const std::filesystem::path& folder)
-        : store(*Store::Open(folder)),
+        : disk(folder),
+          store(*Store::Open(folder)),
           artifacts(*ArtifactStore::Open(folder / "artifacts", {})),
           loop(clock, 1000, {.begin = [this] { return Begin(); }, .commit = [this] { return Commit(); }}),
           cluster(&loop, {.heartbeat = absl::Seconds(1), .lease = absl::Seconds(5)}),
@@ -94,8 +95,11 @@ class SchedulingTest : public testing::Test {
           book(&loop, store.get()),
           profiler(&cluster.inspector(), store.get()),
           planner(&loop, &plans),
-          scheduler({&loop, &cluster, &book, &checker, &profiler, &planner, artifacts.get(), &merges}),
-          admission({&loop, &cluster, &book, &scheduler, &checker, &profiler, &planner, artifacts.get()}) {}
+          housekeeper({&loop, store.get(), artifacts.get(), &removals}, {}),
+          scheduler({&loop, &cluster, &book, &checker, &profiler, &planner, artifacts.get(), &housekeeper, &merges}),
+          admission({&loop, &cluster, &book, &scheduler, &checker, &profiler, &planner, artifacts.get(), &disk}) {
+      removals.held = true;  // They ask the loop, and wait for it.
+    }
     absl::Status Begin() {
       batch.emplace(*store->Begin());
       return absl::OkStatus();
@@ -106,6 +110,7 @@ class SchedulingTest : public testing::Test {
       return committed;
     }
 
+    DiskGuard disk;
     std::unique_ptr<Store> store;
     std::unique_ptr<ArtifactStore> artifacts;
     std::optional<Store::Batch> batch;
@@ -115,10 +120,12 @@ class SchedulingTest : public testing::Test {
     FakeBackground checks;
     FakeBackground plans;
     FakeBackground merges;
+    FakeBackground removals;
     SpecChecker checker;
     JobBook book;
     Profiler profiler;
     PlanMaker planner;
+    Housekeeper housekeeper;
     Scheduler scheduler;
     Admission admission;
   };

@@ -210,7 +210,7 @@ TEST_F(StoreHistoryTest, EveryMethodNamesAJobThatIsNotThere) {
       store_->AppendEvent("x", {}).status(),  store_->ListEvents("x", 0, "").status(),
       store_->AppendSteps("x", {}),           store_->ListSteps("x", 0, "").status(),
       store_->AppendEvaluation("x", {}),      store_->ListEvaluations("x").status(),
-      store_->DropMetricsAfter("x", 0),       store_->AddCheckpoint("x", MakeCheckpoint(1)),
+      store_->DropMetricsAfter("x", 0),       store_->AddCheckpoint("x", MakeCheckpoint(1)).status(),
       store_->LatestCheckpoint("x").status(), store_->AddResult("x", {}),
   };
   for (const absl::Status& status : statuses) {

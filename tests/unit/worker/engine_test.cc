@@ -177,11 +177,11 @@ TEST(Engine, PartsAreLeftWhereTheOrchestratorsFolderCanBeWrittenTo) {
   cluster.GrantAll();
   for (const v1::Finished& finished : cluster.Finish()) {
     ASSERT_EQ(finished.model_size(), 1);
-    const auto path = FinalParts(folder.path(), cluster.attempt()) / finished.model(0).sha256();
+    const auto path = PartFolder(folder.path(), MakePartOf(cluster.attempt())) / finished.model(0).sha256();
     EXPECT_EQ(HashFile(path)->ref.sha256(), finished.model(0).sha256());
   }
   for (const v1::CheckpointShard& shard : cluster.Shards(2)) {
-    const auto parts = CheckpointParts(folder.path(), cluster.attempt(), 2);
+    const auto parts = PartFolder(folder.path(), MakePartOf(cluster.attempt(), 2));
     EXPECT_EQ(HashFile(parts / shard.model(0).sha256())->ref.size(), shard.model(0).size());
     EXPECT_EQ(HashFile(parts / shard.optimizer(0).sha256())->ref.size(), shard.optimizer(0).size());
   }

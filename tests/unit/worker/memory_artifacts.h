@@ -34,7 +34,8 @@ class MemoryArtifacts : public Artifacts {
     return Add(content);
   }
 
-  absl::Status UploadHashed(const v1::ArtifactRef& ref, const std::filesystem::path& path) override {
+  absl::Status UploadPart(const v1::PartOf& /*of*/, const v1::ArtifactRef& ref,
+                          const std::filesystem::path& path) override {
     GPIPE_ASSIGN_OR_RETURN(const v1::ArtifactRef found, Upload(path));
     const bool same = found.sha256() == ref.sha256() && found.size() == ref.size();
     return same ? absl::OkStatus() : absl::DataLossError("the file is not what it is said to be");

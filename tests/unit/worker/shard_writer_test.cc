@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "common/artifacts/layout.h"
+#include "common/artifacts/parts.h"
 #include "common/file.h"
 #include "common/sha256.h"
 #include "tests/unit/worker/memory_artifacts.h"
@@ -25,13 +27,23 @@ class ShardWriterTest : public ::testing::Test {
                 {"scalar", 0, at::scalar_tensor(7, at::kLong)}};
   }
 
-  std::filesystem::path parts() const { return folder_.path() / "job" / "final"; }
+  static v1::PartOf Final() {
+    v1::AttemptId attempt;
+    attempt.set_job("job");
+    attempt.set_attempt(1);
+    return MakePartOf(attempt);
+  }
+  std::filesystem::path parts() const { return PartFolder(folder_.path(), Final()); }
   std::filesystem::path scratch() const { return folder_.path() / "scratch"; }
   ShardOptions Left(int64_t max_shard_bytes) {
-    return {.max_shard_bytes = max_shard_bytes, .parts = parts(), .scratch = scratch(), .stop = stop_.get_token()};
+    return {.max_shard_bytes = max_shard_bytes,
+            .part_of = Final(),
+            .artifacts = folder_.path(),
+            .scratch = scratch(),
+            .stop = stop_.get_token()};
   }
   ShardOptions Uploaded(int64_t max_shard_bytes) {
-    return {.max_shard_bytes = max_shard_bytes, .scratch = scratch(), .stop = stop_.get_token()};
+    return {.max_shard_bytes = max_shard_bytes, .part_of = Final(), .scratch = scratch(), .stop = stop_.get_token()};
   }
   static int CountFiles(const std::filesystem::path& folder) {
     return static_cast<int>(std::distance(std::filesystem::directory_iterator(folder), {}));
@@ -108,7 +120,7 @@ TEST_F(ShardWriterTest, ATypeThatTheFormatLacksIsNamed) {
 }
 
 TEST_F(ShardWriterTest, AFolderThatCannotBeWrittenToIsNamed) {
-  ASSERT_TRUE(WriteFileAtomically(folder_.path() / "job", "a file").ok());
+  ASSERT_TRUE(WriteFileAtomically(folder_.path() / kTemporaryFolder, "a file").ok());
   const absl::Status refused = WriteShards(tensors_, Left(1), artifacts_).status();
   EXPECT_THAT(std::string(refused.message()), HasSubstr(parts().string()));
 }
