@@ -98,10 +98,6 @@ absl::Status ArtifactStore::Writer::Commit() {
 
 absl::StatusOr<ArtifactStore::Writer> ArtifactStore::Begin(const v1::ArtifactRef& expected) {
   GPIPE_RETURN_IF_ERROR(CheckDigest(expected.sha256()));
-  {
-    absl::MutexLock lock(&mutex_);
-    Note(expected.sha256());
-  }
   return Open(PathOf(expected.sha256()), expected, /*synced=*/true);
 }
 
@@ -153,6 +149,18 @@ void ArtifactStore::Remove(const v1::ArtifactRef& ref, absl::Time when) {
   std::error_code error;
   fs::remove(PathOf(ref.sha256()), error);
   if (error) spdlog::warn("cannot remove {}: {}", PathOf(ref.sha256()).string(), error.message());
+}
+
+bool ArtifactStore::RemoveIfDamaged(const v1::ArtifactRef& ref) {
+  if (!IsSha256(ref.sha256())) return false;
+  const fs::path path = PathOf(ref.sha256());
+  const absl::StatusOr<std::string> digest = Sha256OfFile(path);
+  if (absl::IsNotFound(digest.status()) || (digest.ok() && *digest == ref.sha256())) return false;
+  spdlog::error("{} is damaged, and removed: {}", path.string(),
+                digest.ok() ? absl::StrCat("its content has sha256 ", *digest) : digest.status().ToString());
+  std::error_code error;
+  fs::remove(path, error);
+  return !error;
 }
 
 std::vector<v1::ArtifactRef> ArtifactStore::Unclaimed() const {

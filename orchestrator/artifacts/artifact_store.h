@@ -65,7 +65,7 @@ class ArtifactStore {
     std::unique_ptr<Sha256> hash_;
     int64_t size_ = 0;
   };
-  // Uploads of the same content may run side by side; the last to commit wins, with the same bytes. Claims it.
+  // Uploads of the same content may run side by side; the last to commit wins, with the same bytes.
   absl::StatusOr<Writer> Begin(const v1::ArtifactRef& expected);
   // Of a worker's part, which becomes no artifact (common/artifacts/parts.h). INVALID_ARGUMENT, too: it names no job.
   absl::StatusOr<Writer> BeginPart(const v1::PartOf& of, const v1::ArtifactRef& expected);
@@ -80,6 +80,9 @@ class ArtifactStore {
 
   // Removes content, unless it was claimed after `when` (of the clock). What cannot be removed stays, and is logged.
   void Remove(const v1::ArtifactRef& ref, absl::Time when);
+  // Reads content all through, and removes it when it is not what it was: then it can be given again. True: removed.
+  // As slow as the disk.
+  bool RemoveIfDamaged(const v1::ArtifactRef& ref);
   // What has been here, unchanged and unclaimed, for longer than claims last.
   std::vector<v1::ArtifactRef> Unclaimed() const;
   absl::Time Now() const { return clock_->Now(); }

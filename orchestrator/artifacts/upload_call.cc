@@ -88,6 +88,7 @@ absl::Status UploadCall::AcceptData(const std::vector<grpc::Slice>& data) {
 absl::Status UploadCall::AcceptFirst(const v1::UploadArtifactRequest& first) {
   if (writer_.has_value()) return FieldError("ref", "only the first message may hold ref");
   const v1::ArtifactRef& ref = first.ref();
+  if (!first.has_part_of()) store_.Claim(ref).IgnoreError();  // Begin tells what is wrong with it.
   auto writer = first.has_part_of() ? store_.BeginPart(first.part_of(), ref) : store_.Begin(ref);
   if (absl::IsInvalidArgument(writer.status())) return FieldError("ref", StdView(writer.status().message()));
   GPIPE_RETURN_IF_ERROR(writer.status());

@@ -72,7 +72,7 @@ std::string_view FailureCode(const absl::Status& status) {
     case absl::StatusCode::kOutOfRange:
       return "NOT_FINITE";
     case absl::StatusCode::kDataLoss:
-      return absl::StrContains(status.message(), "not finite") ? "NOT_FINITE" : "INTERNAL";
+      return kDamagedFile;
     case absl::StatusCode::kDeadlineExceeded:
       return "STALLED";
     default:

@@ -280,10 +280,26 @@ void Scheduler::Requeue(LiveJob& job) {
 
 void Scheduler::Fail(LiveJob& job, const v1::Failure& failure) {
   *job.job().mutable_failure() = failure;
+  if (failure.code() == kDamagedFile) RemoveDamaged(job);
   LetLeave(job);
   DropParts(job);
   const std::string actor = failure.worker().empty() ? "orchestrator" : failure.worker();
   Apply(job, JobEvent::kFail, actor, failure.message()).IgnoreError();
+}
+
+// What has rotted on the disk can be given again once it is gone, as the job's owner will do.
+void Scheduler::RemoveDamaged(const LiveJob& job) {
+  FileMap files = job.stored.files;
+  if (job.stored.resume.has_value()) {
+    for (const auto& [name, ref] : job.stored.resume->files) files.emplace(absl::StrCat("resume: ", name), ref);
+  }
+  for (const auto& [path, ref] : files) {
+    checker_->InBackground<absl::StatusOr<bool>>(
+        [artifacts = artifacts_, ref = ref] { return artifacts->RemoveIfDamaged(ref); },
+        [id = job.id(), path = path](absl::StatusOr<bool> removed) {
+          if (removed.value_or(false)) spdlog::error("job {}: {} has to be submitted again", id, path);
+        });
+  }
 }
 
 // The batch that stores the end of the job also sends the leave that workers wait for.

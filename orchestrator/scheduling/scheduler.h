@@ -128,6 +128,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void AfterModel(LiveJob& job, const Attempt& attempt, std::function<void(LiveJob&)> end);
   void LetLeave(const LiveJob& job);
   void DropParts(const LiveJob& job);
+  void RemoveDamaged(const LiveJob& job);
   // `work`, a function of the artifacts, in the background; `then`, a function of its result, on the loop. False: too
   // much waits there already, and the attempt has failed.
   template <typename Work, typename Then>

@@ -15,7 +15,7 @@ absl::Status Meet(Communicator& communicator, c10::Device device) {
     const int met = present.to(at::kCPU).item<int>();
     GPIPE_RETURN_IF_ERROR(communicator.status());
     if (met == communicator.size()) return absl::OkStatus();
-    return absl::DataLossError("the workers' sum over their connections is wrong: what came in cannot be trusted");
+    return absl::InternalError("the workers' sum over their connections is wrong: what came in cannot be trusted");
   });
 }
 

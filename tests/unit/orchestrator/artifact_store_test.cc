@@ -130,19 +130,27 @@ TEST_F(ArtifactStoreTest, WhatIsMissingCanBeClaimedToo) {
 }
 
 TEST_F(ArtifactStoreTest, OnlyWhatIsOldAndUnclaimedIsFoundAsThat) {
-  const v1::ArtifactRef fresh = Put("fresh"), old = Put("old");
-  const auto make_old = [&](const v1::ArtifactRef& ref) {
-    std::filesystem::last_write_time(*store_->Path(ref), std::filesystem::file_time_type::clock::now() -
-                                                             absl::ToChronoHours(ArtifactStore::kClaimLasts) -
-                                                             std::chrono::hours(1));
-  };
-  make_old(old);
-  EXPECT_TRUE(store_->Unclaimed().empty());  // Both were given just now.
-  Reopen({});
+  const v1::ArtifactRef old = Put("old");
+  Put("fresh");
+  const auto long_ago = absl::ToChronoHours(ArtifactStore::kClaimLasts) + std::chrono::hours(1);
+  std::filesystem::last_write_time(*store_->Path(old), std::filesystem::file_time_type::clock::now() - long_ago);
+  EXPECT_TRUE(store_->Claim(old).ok());
+  EXPECT_TRUE(store_->Unclaimed().empty());
+  Reopen({});  // Which forgets claims.
   const auto unclaimed = store_->Unclaimed();
   ASSERT_EQ(unclaimed.size(), 1u);
   EXPECT_EQ(unclaimed[0].sha256(), old.sha256());
   EXPECT_EQ(unclaimed[0].size(), old.size());
+}
+
+TEST_F(ArtifactStoreTest, DamagedContentGoesAndCanBeGivenAgain) {
+  const v1::ArtifactRef ref = Put("hello"), other = Put("other");
+  ASSERT_TRUE(WriteFileAtomically(*store_->Path(ref), "hellO").ok());
+  EXPECT_FALSE(store_->RemoveIfDamaged(other));
+  EXPECT_TRUE(store_->RemoveIfDamaged(ref));
+  EXPECT_FALSE(store_->Has(ref));
+  EXPECT_FALSE(store_->RemoveIfDamaged(ref));
+  EXPECT_EQ(Content(Put("hello")), "hello");
 }
 
 TEST_F(ArtifactStoreTest, APartIsNoArtifact) {

@@ -176,6 +176,66 @@ TEST_F(SchedulerTest, PauseStopsGrantsAndResumeContinues) {
   EXPECT_TRUE(w0_->Has(OrchestratorMessage::kGrant));
 }
 
+TEST_F(SchedulerTest, JobsThatEndedLongAgoOrAreTooManyAreForgotten) {
+  std::vector<std::string> ids;
+  for (int i = 0; i < 4; ++i) {
+    ids.push_back(Submit(ParseSpec(kTrainYaml))->id());
+    if (i < 3) EXPECT_TRUE(Do([&] { return parts_->scheduler.Cancel(ids.back()); }).ok());
+  }
+  const auto is_there = [&](int i) { return Do([&] { return parts_->book.Get(ids[i]); }).ok(); };
+  Do([&] { return parts_->housekeeper.Start(), 0; });
+  Pass(Housekeeper::kLookForJobs, {});
+  EXPECT_FALSE(is_there(0));
+  EXPECT_TRUE(is_there(1) && is_there(2) && is_there(3));
+  Pass(absl::Hours(1), {});
+  EXPECT_FALSE(is_there(1) || is_there(2));
+  EXPECT_TRUE(is_there(3));
+}
+
+TEST_F(SchedulerTest, WhileItIsHeldNothingIsGrantedOrPlaced) {
+  RunJob();
+  Do([&] { return parts_->scheduler.Hold("the disk is full"), 0; });
+  EXPECT_THAT(Get(id_).reason(), HasSubstr("the disk is full"));
+  EXPECT_EQ(Get(id_).state(), Job::STATE_RUNNING);
+  w0_->inbox.clear();
+  for (int64_t step = 0; step < 4; ++step) RoundOfBoth(step, step);
+  EXPECT_FALSE(w0_->Has(OrchestratorMessage::kGrant));
+  Connect("w2");
+  Connect("w3");
+  const std::string second = Submit(ParseSpec(kTrainYaml))->id();
+  EXPECT_EQ(Get(second).state(), Job::STATE_QUEUED);
+  Do([&] { return parts_->scheduler.Hold(""), 0; });
+  EXPECT_TRUE(w0_->Has(OrchestratorMessage::kGrant));
+  EXPECT_EQ(Get(second).state(), Job::STATE_STARTING);
+}
+
+TEST_F(SchedulerTest, APausedJobIsStillPausedAfterARestart) {
+  RunJob();
+  ASSERT_TRUE(Do([&] { return parts_->scheduler.Pause(id_); }).ok());
+  Restart();
+  w0_ = &Connect("w0");
+  w1_ = &Connect("w1");
+  SayPrepared(*w0_);
+  SayPrepared(*w1_);
+  EXPECT_EQ(Get(id_).state(), Job::STATE_PAUSED);
+  EXPECT_FALSE(w0_->Has(OrchestratorMessage::kGrant));
+  EXPECT_EQ(Do([&] { return parts_->scheduler.Resume(id_); })->state(), Job::STATE_RUNNING);
+  EXPECT_TRUE(w0_->Has(OrchestratorMessage::kGrant));
+}
+
+TEST_F(SchedulerTest, APausedJobThatIsQueuedAgainCanBeResumed) {
+  RunJob();
+  ASSERT_TRUE(Do([&] { return parts_->scheduler.Pause(id_); }).ok());
+  Restart();
+  EXPECT_TRUE(Do([&] { return parts_->scheduler.Resume(id_); }).ok());
+  w0_ = &Connect("w0");
+  w1_ = &Connect("w1");
+  SayPrepared(*w0_);
+  SayPrepared(*w1_);
+  EXPECT_EQ(Get(id_).state(), Job::STATE_RUNNING);
+  EXPECT_TRUE(w0_->Has(OrchestratorMessage::kGrant));
+}
+
 TEST_F(SchedulerTest, WhatAStateDoesNotAllowIsRefused) {
   id_ = Submit(ParseSpec(kTrainYaml))->id();
   EXPECT_TRUE(absl::IsFailedPrecondition(Do([&] { return parts_->scheduler.Pause(id_); }).status()));

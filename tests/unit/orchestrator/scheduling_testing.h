@@ -95,7 +95,7 @@ class SchedulingTest : public testing::Test {
           book(&loop, store.get()),
           profiler(&cluster.inspector(), store.get()),
           planner(&loop, &plans),
-          housekeeper({&loop, store.get(), artifacts.get(), &removals}, {}),
+          housekeeper({&loop, store.get(), artifacts.get(), &removals}, {.most_jobs = 2, .keep = absl::Hours(1)}),
           scheduler({&loop, &cluster, &book, &checker, &profiler, &planner, artifacts.get(), &housekeeper, &merges}),
           admission({&loop, &cluster, &book, &scheduler, &checker, &profiler, &planner, artifacts.get(), &disk}) {
       removals.held = true;  // They ask the loop, and wait for it.
