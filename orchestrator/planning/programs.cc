@@ -33,7 +33,7 @@ pipeline::ScheduleOptions OptionsFor(const v1::JobSpec& spec, const v1::Plan& pl
 void CountEdgesFrom(int first, pipeline::Schedule& schedule) {
   for (std::vector<pipeline::Action>& row : schedule.rows) {
     for (pipeline::Action& action : row) {
-      if (pipeline::IsSend(action.kind) || pipeline::IsReceive(action.kind)) action.edge += first;
+      if (pipeline::IsTransfer(action.kind)) action.edge += first;
     }
   }
 }
