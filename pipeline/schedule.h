@@ -30,6 +30,9 @@ struct Schedule {
   std::vector<std::vector<Action>> rows;  // By worker.
 };
 
+// The builders there are, by their numbers in gpipe.v1.ScheduleKind.
+enum class ScheduleKind { kGPipe = 1 };
+
 struct ScheduleOptions {
   int stages = 1;
   int micro_batches = 1;
@@ -39,6 +42,10 @@ struct ScheduleOptions {
   std::vector<bool> needs_backward = {};  // By stage; empty means all. A stage without is given no R and no B.
   bool reduce_gradients = false;          // Adds REDUCE_GRAD.
 };
+
+// The schedule of a kind: the one place where a builder is chosen. Errors as the builder's; INVALID_ARGUMENT also where
+// there is no builder of that kind.
+absl::StatusOr<Schedule> MakeSchedule(ScheduleKind kind, const ScheduleOptions& options);
 
 // GPipe (Huang et al. 2019, arXiv 1811.06965): forward of micro-batch i on stage j in clock cycle i+j; after the
 // M+K-1 forward cycles the backward in reverse, again M+K-1 cycles, then one cycle for REDUCE_GRAD and OPT.

@@ -41,6 +41,10 @@ std::vector<pipeline::Action> FromProto(const v1::Row& row) {
   return actions;
 }
 
+static_assert(static_cast<int>(pipeline::ScheduleKind::kGPipe) == v1::SCHEDULE_KIND_GPIPE);
+
+pipeline::ScheduleKind FromProto(v1::ScheduleKind kind) { return static_cast<pipeline::ScheduleKind>(kind); }
+
 pipeline::TimelineSpec FromProto(const v1::Timeline& timeline) {
   return {.samples = timeline.samples(),
           .batch_size = timeline.batch_size(),

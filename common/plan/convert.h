@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "gpipe/v1/job_spec.pb.h"
 #include "gpipe/v1/plan.pb.h"
 #include "pipeline/link.h"
 #include "pipeline/schedule.h"
@@ -20,6 +21,9 @@ std::optional<pipeline::ActionKind> FromProto(v1::ActionKind kind);
 v1::Row ToProto(const std::vector<pipeline::Action>& row);
 // REQUIRES: the kinds are known.
 std::vector<pipeline::Action> FromProto(const v1::Row& row);
+
+// The kind of the same number, whether this program knows it or not: MakeSchedule refuses others.
+pipeline::ScheduleKind FromProto(v1::ScheduleKind kind);
 
 pipeline::TimelineSpec FromProto(const v1::Timeline& timeline);
 v1::Timeline ToProto(const pipeline::TimelineSpec& timeline);
