@@ -1,7 +1,6 @@
 #include "pipeline/action.h"
 
 #include <algorithm>
-#include <array>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -9,25 +8,13 @@
 namespace gpipe::pipeline {
 namespace {
 
-struct KindEntry {
-  ActionKind kind;
-  std::string_view name;
-};
-
-constexpr std::array<KindEntry, 9> kKinds = {{
-    {ActionKind::kForward, "F"},
-    {ActionKind::kBackward, "B"},
-    {ActionKind::kRecompute, "R"},
-    {ActionKind::kSendForward, "SEND_F"},
-    {ActionKind::kRecvForward, "RECV_F"},
-    {ActionKind::kSendBackward, "SEND_B"},
-    {ActionKind::kRecvBackward, "RECV_B"},
-    {ActionKind::kReduceGrad, "REDUCE_GRAD"},
-    {ActionKind::kOptimizer, "OPT"},
-}};
-
-bool HasMicroBatch(ActionKind kind) { return kind != ActionKind::kReduceGrad && kind != ActionKind::kOptimizer; }
-bool HasEdge(ActionKind kind) { return IsSend(kind) || IsReceive(kind); }
+constexpr bool IsInOrder() {
+  for (std::size_t i = 0; i < kKindTraits.size(); ++i) {
+    if (kKindTraits[i].kind != static_cast<ActionKind>(i)) return false;
+  }
+  return true;
+}
+static_assert(IsInOrder(), "TraitsOf finds a kind by its place in the list");
 
 // Takes a non-negative number off the front of `text`.
 bool ConsumeNumber(std::string_view& text, int& number) {
@@ -40,9 +27,9 @@ bool ConsumeNumber(std::string_view& text, int& number) {
 
 bool ConsumeKind(std::string_view& text, ActionKind& kind) {
   const size_t length = std::min(text.find_first_of("0123456789@"), text.size());
-  for (const KindEntry& entry : kKinds) {
-    if (entry.name != text.substr(0, length)) continue;
-    kind = entry.kind;
+  for (const KindTraits& traits : kKindTraits) {
+    if (traits.name != text.substr(0, length)) continue;
+    kind = traits.kind;
     text.remove_prefix(length);
     return true;
   }
@@ -50,22 +37,6 @@ bool ConsumeKind(std::string_view& text, ActionKind& kind) {
 }
 
 }  // namespace
-
-bool IsCompute(ActionKind kind) {
-  return kind == ActionKind::kForward || kind == ActionKind::kBackward || kind == ActionKind::kRecompute ||
-         kind == ActionKind::kOptimizer;
-}
-
-bool IsSend(ActionKind kind) { return kind == ActionKind::kSendForward || kind == ActionKind::kSendBackward; }
-
-bool IsReceive(ActionKind kind) { return kind == ActionKind::kRecvForward || kind == ActionKind::kRecvBackward; }
-
-std::string_view KindName(ActionKind kind) {
-  for (const KindEntry& entry : kKinds) {
-    if (entry.kind == kind) return entry.name;
-  }
-  return "?";
-}
 
 std::string ToString(const Action& action) {
   const std::string_view kind = KindName(action.kind);
@@ -80,7 +51,7 @@ absl::StatusOr<Action> ParseAction(std::string_view token) {
   std::string_view rest = token;
   bool good = ConsumeNumber(rest, action.stage) && ConsumeKind(rest, action.kind);
   if (good && HasMicroBatch(action.kind)) good = ConsumeNumber(rest, action.micro_batch);
-  if (good && HasEdge(action.kind) && !rest.empty() && rest.front() == '@') {
+  if (good && IsTransfer(action.kind) && !rest.empty() && rest.front() == '@') {
     rest.remove_prefix(1);
     good = ConsumeNumber(rest, action.edge);
   }

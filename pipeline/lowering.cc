@@ -1,4 +1,3 @@
-#include "absl/strings/str_cat.h"
 #include "pipeline/schedule.h"
 #include "pipeline/transfers.h"
 

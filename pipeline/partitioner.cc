@@ -58,10 +58,10 @@ class Runs {
     return LimitOf(stage) > 0 && memory_[end_] - memory_[begin] > LimitOf(stage);
   }
   // With what the run reads of others.
-  bool TooLarge(size_t stage, size_t begin) const {
-    const int64_t held = request_.inputs_held * crossing_.In(begin);
-    return LimitOf(stage) > 0 && memory_[end_] - memory_[begin] + held > LimitOf(stage);
+  int64_t Bytes(size_t begin) const {
+    return memory_[end_] - memory_[begin] + request_.inputs_held * crossing_.In(begin);
   }
+  bool TooLarge(size_t stage, size_t begin) const { return LimitOf(stage) > 0 && Bytes(begin) > LimitOf(stage); }
 
  private:
   int64_t LimitOf(size_t stage) const { return request_.memory_limits.empty() ? 0 : request_.memory_limits[stage]; }
@@ -171,6 +171,18 @@ absl::StatusOr<std::vector<int64_t>> Partition(const PartitionRequest& request) 
   const auto squares = [](double before, double seconds) { return before + seconds * seconds; };
   const double limit = fastest.Cost() * (1 + 1e-12);  // Sums of the same numbers may differ in the last bit.
   return Table(request, limit, squares).Balance();
+}
+
+std::vector<int64_t> RunBytes(const PartitionRequest& request, const std::vector<int64_t>& balance) {
+  Runs runs(request);
+  std::vector<int64_t> bytes;
+  size_t begin = 0;
+  for (const int64_t layers : balance) {
+    runs.MoveTo(begin + layers);
+    bytes.push_back(runs.Bytes(begin));
+    begin += layers;
+  }
+  return bytes;
 }
 
 }  // namespace gpipe::pipeline

@@ -42,6 +42,10 @@ struct PartitionRequest {
 // that do not fit each other. RESOURCE_EXHAUSTED: no cut fits the limits.
 absl::StatusOr<std::vector<int64_t>> Partition(const PartitionRequest& request);
 
+// Bytes that each run of a cut takes, as Partition counts them against the limits; links and seconds do not matter.
+// REQUIRES: the request is one that Partition takes, and `balance` adds up to its layers.
+std::vector<int64_t> RunBytes(const PartitionRequest& request, const std::vector<int64_t>& balance);
+
 }  // namespace gpipe::pipeline
 
 #endif  // GPIPE_PIPELINE_PARTITIONER_H_

@@ -30,6 +30,9 @@ struct Schedule {
   std::vector<std::vector<Action>> rows;  // By worker.
 };
 
+// The builders there are, by their numbers in gpipe.v1.ScheduleKind.
+enum class ScheduleKind { kGPipe = 1 };
+
 struct ScheduleOptions {
   int stages = 1;
   int micro_batches = 1;
@@ -40,6 +43,10 @@ struct ScheduleOptions {
   bool reduce_gradients = false;          // Adds REDUCE_GRAD.
 };
 
+// The schedule of a kind: the one place where a builder is chosen. Errors as the builder's; INVALID_ARGUMENT also where
+// there is no builder of that kind.
+absl::StatusOr<Schedule> MakeSchedule(ScheduleKind kind, const ScheduleOptions& options);
+
 // GPipe (Huang et al. 2019, arXiv 1811.06965): forward of micro-batch i on stage j in clock cycle i+j; after the
 // M+K-1 forward cycles the backward in reverse, again M+K-1 cycles, then one cycle for REDUCE_GRAD and OPT.
 // Compute actions only; AddCommunication adds the rest. kExceptLast counts the real micro-batches.
@@ -49,12 +56,13 @@ absl::StatusOr<Schedule> GPipeSchedule(const ScheduleOptions& options);
 // Inserts SEND right after the action that makes a value and RECV right before the one that uses it, for each edge
 // whose stages are on different workers. R comes before RECV_B, so that recomputing does not wait for the gradient.
 // Every edge and direction is one first-in-first-out channel: forward in ascending, backward in descending
-// micro-batches on both ends, so no order of posting can deadlock.
+// micro-batches on both ends, so that messages of one never wait for those of another.
 absl::Status AddCommunication(const std::vector<Edge>& edges, Schedule& schedule);
 
 // Checks that a lowered schedule is complete and executable: every F once, B after its F, R between, each RECV before
 // its consumer, each SEND after its producer, sends and receives pairing in order, all cycles ascending, and that
-// running the rows against each other comes to an end. The error shows the grid with the faulty cell marked.
+// running the rows against each other comes to an end, with at most MaxUnreceived (transfers.h) messages of a channel
+// sent ahead. The error shows the grid with the faulty cell marked.
 absl::Status ValidateSchedule(const Schedule& schedule, const std::vector<Edge>& edges);
 
 // One line per worker and one column per clock cycle; a cell holds the compute actions of that cycle, `.` is a bubble.

@@ -58,7 +58,7 @@ class Simulation {
              const std::vector<double>& edge_seconds)
       : stages_(stages),
         edge_seconds_(edge_seconds),
-        replay_(schedule),
+        replay_(schedule, edges),
         transfers_(edges, schedule),
         memory_(stages, transfers_),
         now_(schedule.rows.size(), 0) {}
@@ -83,8 +83,8 @@ class Simulation {
     const double start = now_[worker];
     now_[worker] += DurationOf(action, stages_[action.stage]);
     busy_ += now_[worker] - start;
-    const double sent_at = IsSend(action.kind) ? now_[worker] + edge_seconds_[action.edge] : 0;
-    now_[worker] = std::max(now_[worker], replay_.Take(worker, sent_at));
+    if (const Replay::Event* needed = replay_.Needed(worker)) now_[worker] = std::max(now_[worker], needed->at);
+    replay_.Take(worker, now_[worker], IsSend(action.kind) ? edge_seconds_[action.edge] : 0);
     memory_.Apply(action);
     if (IsCompute(action.kind)) timeline_.actions.push_back({action, worker, start, now_[worker]});
   }

@@ -1,15 +1,20 @@
 #include "pipeline/transfers.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 namespace gpipe::pipeline {
 namespace {
 
-bool IsAtProducer(ActionKind kind) { return kind == ActionKind::kSendForward || kind == ActionKind::kRecvBackward; }
+constexpr int kLeastUnreceived = 8;
+
+// Whether the stage that makes the edge's value does this SEND or RECV.
+bool IsAtProducer(ActionKind kind) { return IsSend(kind) == (DirectionOf(kind) == Direction::kForward); }
 
 }  // namespace
 
-bool IsForwardTransfer(ActionKind kind) { return kind == ActionKind::kSendForward || kind == ActionKind::kRecvForward; }
+int MaxUnreceived(int from_stage, int to_stage) { return std::max(kLeastUnreceived, to_stage - from_stage + 1); }
 
 int StageOfTransfer(const Edge& edge, ActionKind kind) { return IsAtProducer(kind) ? edge.from_stage : edge.to_stage; }
 
@@ -54,7 +59,7 @@ bool Transfers::HasGradient(const Edge& edge) const {
 }
 
 bool Transfers::Crosses(const Edge& edge, ActionKind kind) const {
-  return !IsLocal(edge) && (IsForwardTransfer(kind) || HasGradient(edge));
+  return !IsLocal(edge) && (DirectionOf(kind) == Direction::kForward || HasGradient(edge));
 }
 
 }  // namespace gpipe::pipeline

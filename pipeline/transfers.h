@@ -8,8 +8,16 @@
 
 namespace gpipe::pipeline {
 
-// Whether a SEND or RECV belongs to the forward pass.
-bool IsForwardTransfer(ActionKind kind);
+// How many messages of a channel, which is an edge in one direction, may be sent and not yet received; the next SEND of
+// the channel waits for the oldest. What the engine keeps to, the validator and the simulator know.
+//
+// Of each channel by itself: a limit over several would make one message wait for another that is needed only later.
+// GPipe makes a value `to_stage - from_stage` clock cycles before it is used and another in each cycle, so that as many
+// are under way when all workers go in step, whatever else a worker does between the two; with one more, a SEND waits
+// only for a RECV of an earlier cycle, and lock-step can go on. Below eight a worker would have to stop for every
+// micro-batch in which another is slower; above, tensors that nobody needs yet would fill the memory where rounds
+// stream.
+int MaxUnreceived(int from_stage, int to_stage);
 
 // The stage that does this SEND or RECV for the edge: a gradient goes from the consumer back to the producer.
 int StageOfTransfer(const Edge& edge, ActionKind kind);

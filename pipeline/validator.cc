@@ -39,11 +39,9 @@ absl::Status CheckPlaces(const Schedule& schedule, const std::vector<Edge>& edge
     const auto bad = [&](const std::string& what) { return Fault(schedule, worker, action, what); };
     if (action.stage < 0 || action.stage >= schedule.stages) return bad("there is no such stage");
     if (schedule.stage_worker[action.stage] != worker) return bad("the stage belongs to another worker");
-    const bool update = action.kind == ActionKind::kOptimizer || action.kind == ActionKind::kReduceGrad;
     const bool known = action.micro_batch >= 0 && action.micro_batch < schedule.micro_batches;
-    if (!update && !known) return bad("there is no such micro-batch");
-    const bool transfer = IsSend(action.kind) || IsReceive(action.kind);
-    if (transfer && (action.edge < 0 || action.edge >= static_cast<int>(edges.size()))) {
+    if (HasMicroBatch(action.kind) && !known) return bad("there is no such micro-batch");
+    if (IsTransfer(action.kind) && (action.edge < 0 || action.edge >= static_cast<int>(edges.size()))) {
       return bad("there is no such edge");
     }
     if (action.cycle < cycle) return bad("clock cycles must ascend");
@@ -182,7 +180,7 @@ class MessageChecker {
 
   absl::Status Check() {
     for (size_t i = 0; i < row_.size(); ++i) {
-      const bool transfer = IsSend(row_[i].kind) || IsReceive(row_[i].kind);
+      const bool transfer = IsTransfer(row_[i].kind);
       auto& positions = transfer ? messages_ : work_;
       const int owner = transfer ? row_[i].edge : row_[i].stage;
       if (!positions.emplace(std::tuple(row_[i].kind, owner, row_[i].micro_batch), i).second) {
@@ -203,7 +201,8 @@ class MessageChecker {
 
   // The work a message belongs to. REQUIRES: the row is complete.
   size_t WorkOf(ActionKind kind, int stage, int micro_batch) const {
-    const ActionKind work = IsForwardTransfer(kind) ? ActionKind::kForward : ActionKind::kBackward;
+    const bool forward = DirectionOf(kind) == Direction::kForward;
+    const ActionKind work = forward ? ActionKind::kForward : ActionKind::kBackward;
     return work_.at({work, stage, micro_batch});
   }
 
@@ -221,10 +220,11 @@ class MessageChecker {
   // That no message is missing.
   absl::Status CheckEdge(int index) const {
     const Edge& edge = transfers_.edges()[index];
-    for (ActionKind kind :
-         {ActionKind::kRecvForward, ActionKind::kSendForward, ActionKind::kRecvBackward, ActionKind::kSendBackward}) {
+    for (const KindTraits& traits : kKindTraits) {
+      const ActionKind kind = traits.kind;
+      if (!IsTransfer(kind) || !transfers_.Crosses(edge, kind)) continue;
       const int stage = StageOfTransfer(edge, kind);
-      if (schedule_.stage_worker[stage] != worker_ || !transfers_.Crosses(edge, kind)) continue;
+      if (schedule_.stage_worker[stage] != worker_) continue;
       for (int i = 0; i < schedule_.micro_batches; ++i) {
         if (messages_.count({kind, index, i}) > 0) continue;
         const int cycle = row_[WorkOf(kind, stage, i)].cycle;
@@ -246,27 +246,28 @@ class MessageChecker {
   std::map<Key, size_t> work_, messages_;  // Position in the row.
 };
 
-// A receive gets the message it names, and one sent in its own cycle or before, so that lock-step can take it too.
-absl::Status CheckReceive(const Schedule& schedule, int worker, const Action& receive, const Action& send) {
-  if (send.micro_batch != receive.micro_batch) {
-    return Fault(schedule, worker, receive, absl::StrCat("the channel brings ", ToString(send)));
+// A receive gets the message it names. What either end needs of the other is done in its own cycle or before, so that
+// lock-step can go on too.
+absl::Status CheckTransfer(const Schedule& schedule, int worker, const Action& action, const Action& needed) {
+  if (IsReceive(action.kind) && needed.micro_batch != action.micro_batch) {
+    return Fault(schedule, worker, action, absl::StrCat("the channel brings ", ToString(needed)));
   }
-  if (send.cycle > receive.cycle) {
-    return Fault(schedule, worker, receive, absl::StrCat(ToString(send), " comes only in cycle ", send.cycle));
+  if (needed.cycle > action.cycle) {
+    return Fault(schedule, worker, action, absl::StrCat(ToString(needed), " comes only in cycle ", needed.cycle));
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckRunsToTheEnd(const Schedule& schedule) {
-  Replay replay(schedule);
+absl::Status CheckRunsToTheEnd(const Schedule& schedule, const std::vector<Edge>& edges) {
+  Replay replay(schedule, edges);
   for (bool progress = true; progress;) {
     progress = false;
     for (int worker = 0; worker < replay.workers(); ++worker) {
       for (; replay.Ready(worker); progress = true) {
-        const Action& action = replay.Next(worker);
-        absl::Status status;
-        if (IsReceive(action.kind)) status = CheckReceive(schedule, worker, action, replay.Arriving(worker));
-        if (!status.ok()) return status;
+        if (const Replay::Event* needed = replay.Needed(worker)) {
+          const absl::Status status = CheckTransfer(schedule, worker, replay.Next(worker), *needed->action);
+          if (!status.ok()) return status;
+        }
         replay.Take(worker);
       }
     }
@@ -292,7 +293,7 @@ absl::Status ValidateSchedule(const Schedule& schedule, const std::vector<Edge>&
     status = WorkChecker(schedule, transfers, worker).Check(trains);
     if (status.ok()) status = MessageChecker(schedule, transfers, worker).Check();
   }
-  return status.ok() ? CheckRunsToTheEnd(schedule) : status;
+  return status.ok() ? CheckRunsToTheEnd(schedule, edges) : status;
 }
 
 }  // namespace gpipe::pipeline

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -9,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "client/api/job_states.h"
 #include "client/cli/format.h"
+#include "common/plan/convert.h"
 
 namespace gpipe::client {
 namespace {
@@ -109,21 +111,9 @@ std::string StateLine(const v1::Job& job, const RenderStyle& style) {
   return line.Take();
 }
 
-const char* KindLetter(v1::ActionKind kind) {
-  switch (kind) {
-    case v1::ACTION_KIND_FORWARD:
-      return "F";
-    case v1::ACTION_KIND_BACKWARD:
-      return "B";
-    case v1::ACTION_KIND_RECOMPUTE:
-      return "R";
-    case v1::ACTION_KIND_REDUCE_GRAD:
-      return "REDUCE_GRAD";
-    case v1::ACTION_KIND_OPTIMIZER:
-      return "OPT";
-    default:
-      return "?";
-  }
+std::string KindLetter(v1::ActionKind kind) {
+  const std::optional<pipeline::ActionKind> known = FromProto(kind);
+  return known ? std::string(pipeline::KindName(*known)) : "?";
 }
 
 std::string RenderFailure(const v1::Job& job) {

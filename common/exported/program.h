@@ -95,6 +95,11 @@ struct Input {
   bool persistent = true;  // Buffers: whether state_dict() has it.
 };
 
+// Whether state_dict() has it.
+inline bool IsInState(const Input& input) {
+  return input.kind == InputKind::kParameter || (input.kind == InputKind::kBuffer && input.persistent);
+}
+
 struct UserInput {
   std::string name;  // As in the model's forward().
   std::string value;

@@ -1,21 +1,17 @@
 #include "common/plan/convert.h"
 
 namespace gpipe {
-namespace {
 
-// The two enumerations list the kinds in the same order; the message's begins with UNSPECIFIED.
-v1::ActionKind ToProto(pipeline::ActionKind kind) { return static_cast<v1::ActionKind>(static_cast<int>(kind) + 1); }
-
-pipeline::ActionKind FromProto(v1::ActionKind kind) {
-  return static_cast<pipeline::ActionKind>(static_cast<int>(kind) - 1);
+v1::ActionKind ToProto(pipeline::ActionKind kind) {
+  return static_cast<v1::ActionKind>(pipeline::TraitsOf(kind).proto);
 }
 
-static_assert(static_cast<int>(pipeline::ActionKind::kForward) + 1 == v1::ACTION_KIND_FORWARD);
-static_assert(static_cast<int>(pipeline::ActionKind::kRecompute) + 1 == v1::ACTION_KIND_RECOMPUTE);
-static_assert(static_cast<int>(pipeline::ActionKind::kRecvBackward) + 1 == v1::ACTION_KIND_RECV_BACKWARD);
-static_assert(static_cast<int>(pipeline::ActionKind::kOptimizer) + 1 == v1::ACTION_KIND_OPTIMIZER);
-
-}  // namespace
+std::optional<pipeline::ActionKind> FromProto(v1::ActionKind kind) {
+  for (const pipeline::KindTraits& traits : pipeline::kKindTraits) {
+    if (traits.proto == kind) return traits.kind;
+  }
+  return std::nullopt;
+}
 
 v1::Row ToProto(const std::vector<pipeline::Action>& row) {
   v1::Row proto;
@@ -36,7 +32,7 @@ std::vector<pipeline::Action> FromProto(const v1::Row& row) {
   actions.reserve(row.actions_size());
   for (const v1::Action& action : row.actions()) {
     actions.push_back({.stage = action.stage(),
-                       .kind = FromProto(action.kind()),
+                       .kind = *FromProto(action.kind()),
                        .micro_batch = action.micro_batch(),
                        .cycle = action.cycle(),
                        .edge = action.edge(),
@@ -44,6 +40,10 @@ std::vector<pipeline::Action> FromProto(const v1::Row& row) {
   }
   return actions;
 }
+
+static_assert(static_cast<int>(pipeline::ScheduleKind::kGPipe) == v1::SCHEDULE_KIND_GPIPE);
+
+pipeline::ScheduleKind FromProto(v1::ScheduleKind kind) { return static_cast<pipeline::ScheduleKind>(kind); }
 
 pipeline::TimelineSpec FromProto(const v1::Timeline& timeline) {
   return {.samples = timeline.samples(),

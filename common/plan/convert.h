@@ -1,8 +1,10 @@
 #ifndef GPIPE_COMMON_PLAN_CONVERT_H_
 #define GPIPE_COMMON_PLAN_CONVERT_H_
 
+#include <optional>
 #include <vector>
 
+#include "gpipe/v1/job_spec.pb.h"
 #include "gpipe/v1/plan.pb.h"
 #include "pipeline/link.h"
 #include "pipeline/schedule.h"
@@ -12,8 +14,16 @@ namespace gpipe {
 
 // Between the pipeline library's structures and the messages of a plan. Fields have the same names and meaning.
 
+v1::ActionKind ToProto(pipeline::ActionKind kind);
+// Nullopt: UNSPECIFIED, or a kind that this program does not know.
+std::optional<pipeline::ActionKind> FromProto(v1::ActionKind kind);
+
 v1::Row ToProto(const std::vector<pipeline::Action>& row);
+// REQUIRES: the kinds are known.
 std::vector<pipeline::Action> FromProto(const v1::Row& row);
+
+// The kind of the same number, whether this program knows it or not: MakeSchedule refuses others.
+pipeline::ScheduleKind FromProto(v1::ScheduleKind kind);
 
 pipeline::TimelineSpec FromProto(const v1::Timeline& timeline);
 v1::Timeline ToProto(const pipeline::TimelineSpec& timeline);

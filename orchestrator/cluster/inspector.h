@@ -1,18 +1,15 @@
 #ifndef GPIPE_ORCHESTRATOR_CLUSTER_INSPECTOR_H_
 #define GPIPE_ORCHESTRATOR_CLUSTER_INSPECTOR_H_
 
-#include <cstdint>
 #include <deque>
-#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
-#include "absl/random/random.h"
-#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "gpipe/v1/worker_session.pb.h"
 #include "orchestrator/cluster/event_loop.h"
+#include "orchestrator/cluster/questions.h"
 #include "orchestrator/cluster/worker_registry.h"
 
 namespace gpipe::orchestrator {
@@ -24,9 +21,10 @@ using LayerInfos = std::vector<v1::LayerInfo>;
 // does. For the loop's thread.
 class Inspector {
  public:
-  using Callback = std::function<void(absl::StatusOr<LayerInfos>)>;
+  using Callback = Questions<LayerInfos>::Callback;
 
-  Inspector(EventLoop* loop, WorkerRegistry* registry) : loop_(loop), registry_(registry) {}
+  // Both must outlive the inspector.
+  Inspector(EventLoop* loop, WorkerRegistry* registry) : registry_(registry), questions_(loop, registry, "the model") {}
 
   // Calls `done` once, now or later. UNAVAILABLE: no suitable worker is connected, or it went away, or too much
   // is asked already. DEADLINE_EXCEEDED: no answer in time, which begins when the worker has had time to fetch the
@@ -38,42 +36,16 @@ class Inspector {
   void Measure(v1::Inspect request, const std::string& kind, absl::Duration timeout, Callback done);
 
   void OnInspected(const WorkerEntry& worker, const v1::Inspected& answer);
-  void OnLost(const WorkerEntry& worker);
+  void OnLost(const WorkerEntry& worker) { questions_.OnLost(worker); }
 
  private:
   static constexpr size_t kMaxKnown = 64;
-  static constexpr size_t kMaxPending = 256;
-  static constexpr size_t kMaxLate = 64;
 
-  struct Pending {
-    std::string worker;
-    std::string key;  // What is remembered under; empty when it is not.
-    int layers = 0;
-    EventLoop::TimerId timer = 0;
-    std::vector<Callback> done;  // Of all who asked the same meanwhile; empty when the answer is late.
-
-    bool late() const { return done.empty(); }
-  };
-
-  bool JoinPending(const std::string& key, Callback& done);
-  // When that worker has been asked the same and is late with its answer, waits for this answer anew.
-  bool JoinLate(const std::string& worker, const std::string& key, absl::Duration timeout, Callback& done);
-  EventLoop::TimerId GiveUpAfter(absl::Duration timeout, int64_t id, const std::string& worker);
-  void GiveUp(int64_t id, const absl::Status& why);
-  void ForgetOldestLate();
-  WorkerEntry* Choose(v1::Device device);
-  // The first of those that have the fewest models to look at; null when there are none.
-  WorkerEntry* LeastAsked(const std::vector<WorkerEntry*>& workers) const;
   void Ask(const WorkerEntry& worker, v1::Inspect request, std::string key, absl::Duration timeout, Callback done);
-  void Finish(int64_t id, const absl::StatusOr<LayerInfos>& result);
-  void FinishAll(const std::string& key, const LayerInfos& layers);
   void Remember(const std::string& key, const LayerInfos& layers);
 
-  EventLoop* const loop_;
   WorkerRegistry* const registry_;
-  // Not from 1: a worker may still answer what an earlier orchestrator asked.
-  int64_t next_id_ = absl::Uniform<int64_t>(absl::BitGen(), 1, int64_t{1} << 62);
-  std::map<int64_t, Pending> pending_;
+  Questions<LayerInfos> questions_;  // The key is what is remembered under; none when it is not.
   std::map<std::string, LayerInfos> known_;
   std::deque<std::string> known_order_;
 };

@@ -1,16 +1,10 @@
 #ifndef GPIPE_ORCHESTRATOR_CLUSTER_SURVEYOR_H_
 #define GPIPE_ORCHESTRATOR_CLUSTER_SURVEYOR_H_
 
-#include <cstdint>
-#include <functional>
-#include <map>
-#include <string>
-
-#include "absl/random/random.h"
-#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "gpipe/v1/worker_session.pb.h"
 #include "orchestrator/cluster/event_loop.h"
+#include "orchestrator/cluster/questions.h"
 #include "orchestrator/cluster/worker_registry.h"
 
 namespace gpipe::orchestrator {
@@ -19,10 +13,10 @@ namespace gpipe::orchestrator {
 // the loop's thread.
 class Surveyor {
  public:
-  using Callback = std::function<void(absl::StatusOr<v1::Surveyed>)>;
+  using Callback = Questions<v1::Surveyed>::Callback;
 
   // Both must outlive the surveyor.
-  Surveyor(EventLoop* loop, WorkerRegistry* registry) : loop_(loop), registry_(registry) {}
+  Surveyor(EventLoop* loop, WorkerRegistry* registry) : questions_(loop, registry, "shared files") {}
 
   // Calls `done` once, now or later. UNAVAILABLE: no suitable worker is connected, or it went away, or too much is
   // asked already. DEADLINE_EXCEEDED: no answer in time. INVALID_ARGUMENT, by field path: files are not there, or not
@@ -30,25 +24,10 @@ class Surveyor {
   void Survey(v1::Survey request, v1::Device device, absl::Duration timeout, Callback done);
 
   void OnSurveyed(const WorkerEntry& worker, const v1::Surveyed& answer);
-  void OnLost(const WorkerEntry& worker);
+  void OnLost(const WorkerEntry& worker) { questions_.OnLost(worker); }
 
  private:
-  static constexpr size_t kMaxPending = 256;
-
-  struct Pending {
-    std::string worker;
-    EventLoop::TimerId timer = 0;
-    Callback done;
-  };
-
-  WorkerEntry* Choose(v1::Device device);
-  void Finish(int64_t id, absl::StatusOr<v1::Surveyed> result);
-
-  EventLoop* const loop_;
-  WorkerRegistry* const registry_;
-  // Not from 1: a worker may still answer what an earlier orchestrator asked.
-  int64_t next_id_ = absl::Uniform<int64_t>(absl::BitGen(), 1, int64_t{1} << 62);
-  std::map<int64_t, Pending> pending_;
+  Questions<v1::Surveyed> questions_;  // Without keys.
 };
 
 }  // namespace gpipe::orchestrator

@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/plan/convert.h"
+#include "common/status_macros.h"
 #include "orchestrator/planning/fixed_cut.h"
 #include "orchestrator/planning/layer_costs.h"
 #include "pipeline/partitioner.h"
@@ -65,10 +69,85 @@ pipeline::PartitionRequest ProblemOf(const PlanRequest& request) {
   return problem;
 }
 
+// The stages of one worker, by their numbers and their layers'.
+struct Run {
+  int first_stage = 0, last_stage = 0;
+  int64_t first_layer = 0, layers = 0;
+};
+
+// One per worker.
+std::vector<Run> RunsOf(const std::vector<int64_t>& balance, int workers) {
+  const int stages = static_cast<int>(balance.size());
+  std::vector<Run> runs(workers);
+  int64_t layer = 0;
+  for (int stage = 0; stage < stages; ++stage) {
+    Run& run = runs[WorkerOf(stage, stages, workers)];
+    if (run.layers == 0) run = {.first_stage = stage, .first_layer = layer};
+    run.last_stage = stage;
+    run.layers += balance[stage];
+    layer += balance[stage];
+  }
+  return runs;
+}
+
+std::string Described(const Run& run) {
+  const bool one = run.first_stage == run.last_stage;
+  return absl::StrCat(
+      one ? absl::StrCat("stage ", run.first_stage) : absl::StrCat("stages ", run.first_stage, " to ", run.last_stage),
+      " (layers ", run.first_layer, " to ", run.first_layer + run.layers - 1, ")", one ? " needs " : " together need ");
+}
+
+// What the owner of a job can do whose own cut does not fit.
+std::string WhatFits(pipeline::PartitionRequest problem) {
+  // Filled as evenly as they can be; of layers that were not measured nobody knows the time.
+  for (auto& seconds : problem.seconds) seconds.assign(problem.memory_bytes.begin(), problem.memory_bytes.end());
+  problem.links.clear();
+  const absl::StatusOr<std::vector<int64_t>> other = pipeline::Partition(problem);
+  if (other.ok()) return absl::StrCat("these workers can hold pipeline.balance: [", absl::StrJoin(*other, ", "), "]");
+  return absl::StrCat("no cut for ", problem.seconds.size(),
+                      " such workers fits: cut it into more stages, on more workers, or use workers with more memory");
+}
+
+// Bytes that each worker needs for its run of layers.
+std::vector<int64_t> BytesOf(const PlanRequest& request, const pipeline::PartitionRequest& problem,
+                             const std::vector<Run>& runs) {
+  std::vector<int64_t> layers;
+  for (const Run& run : runs) layers.push_back(run.layers);
+  std::vector<int64_t> bytes = pipeline::RunBytes(problem, layers);
+  for (size_t i = 0; i < runs.size(); ++i) {
+    bytes[i] -= RepeatedStateBytes(request.spec, std::span(request.layers).subspan(runs[i].first_layer, layers[i]));
+  }
+  return bytes;
+}
+
+// Whether the workers can hold a cut that is given. Of layers that were not measured it is known at least what their
+// parameters take.
+absl::Status CheckMemory(const PlanRequest& request, const std::vector<int64_t>& balance) {
+  if (request.memory_bytes.empty()) return absl::OkStatus();
+  const bool measured = !request.profiles.empty();
+  pipeline::PartitionRequest problem = ProblemOf(request);
+  if (!measured) problem.inputs_held = 0;
+  const std::vector<Run> runs = RunsOf(balance, request.workers);
+  const std::vector<int64_t> bytes = BytesOf(request, problem, runs);
+  for (size_t worker = 0; worker < runs.size(); ++worker) {
+    const int64_t limit = request.memory_bytes[worker];
+    if (limit == 0 || bytes[worker] <= limit) continue;
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "out of memory: ", Described(runs[worker]), bytes[worker], " bytes for weights",
+        request.spec.has_train() ? ", gradients and optimizer state" : "", measured ? " and what is saved" : "",
+        ", and worker ", worker, " can take ", limit, "; ", WhatFits(std::move(problem))));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<int64_t>> Balance(const PlanRequest& request) {
-  if (FixedStages(request.spec) > 0) return FixedCut(request.spec, request.layers);
+  if (FixedStages(request.spec) > 0) {
+    GPIPE_ASSIGN_OR_RETURN(std::vector<int64_t> given, FixedCut(request.spec, request.layers));
+    GPIPE_RETURN_IF_ERROR(CheckMemory(request, given));
+    return given;
+  }
   absl::StatusOr<std::vector<int64_t>> balance = pipeline::Partition(ProblemOf(request));
   if (absl::IsResourceExhausted(balance.status())) {
     return absl::ResourceExhaustedError(absl::StrCat("out of memory: no cut into ", request.workers,

@@ -9,9 +9,10 @@
 
 namespace gpipe::orchestrator {
 
-// The cut for the request's workers, one stage each: the spec's own (FixedCut), or the one whose slowest stage, by the
-// profiles of its worker and with its sends over the links, is fastest within the workers' memory.
-// `request.balance` is not read. RESOURCE_EXHAUSTED ("out of memory") when nothing fits.
+// The cut for the request's workers: the spec's own (FixedCut), or the one, a stage for each, whose slowest stage, by
+// the profiles of its worker and with its sends over the links, is fastest within the workers' memory.
+// `request.balance` is not read. RESOURCE_EXHAUSTED ("out of memory") when nothing fits, or the spec's own cut does
+// not: of that, weights, gradients and optimizer state count, and what else the workers hold where it was measured.
 // INVALID_ARGUMENT: as FixedCut. REQUIRES: where the spec leaves the cut open, at most as many workers as layers.
 absl::StatusOr<std::vector<int64_t>> Balance(const PlanRequest& request);
 

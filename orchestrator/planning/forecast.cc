@@ -76,9 +76,10 @@ class Forecaster {
 
   int64_t SentBytes(const pipeline::Transfers& transfers, int stage) const {
     int64_t bytes = 0;
-    for (const auto kind : {pipeline::ActionKind::kSendForward, pipeline::ActionKind::kSendBackward}) {
-      for (const int edge : transfers.Of(stage, kind)) {
-        if (transfers.Crosses(edges_[edge], kind)) bytes += BytesOf(plan_.edges(edge));
+    for (const pipeline::KindTraits& traits : pipeline::kKindTraits) {
+      if (!pipeline::IsSend(traits.kind)) continue;
+      for (const int edge : transfers.Of(stage, traits.kind)) {
+        if (transfers.Crosses(edges_[edge], traits.kind)) bytes += BytesOf(plan_.edges(edge));
       }
     }
     return bytes;

@@ -1,5 +1,7 @@
 #include "orchestrator/planning/layer_costs.h"
 
+#include <set>
+
 #include "common/plan/shape.h"
 
 namespace gpipe::orchestrator {
@@ -11,13 +13,30 @@ int OptimizerSlots(const v1::Optimizer& optimizer) {
   return 2;
 }
 
+// Gradients, and what the optimizer keeps, by the bytes of a trained parameter.
+int CopiesOfTrained(const v1::JobSpec& spec) {
+  return spec.has_train() ? 1 + OptimizerSlots(spec.train().optimizer()) : 0;
+}
+
 }  // namespace
 
 int64_t StateBytes(const v1::JobSpec& spec, const v1::LayerInfo& layer) {
   if (!spec.has_train() || layer.parameter_count() == 0) return layer.parameter_bytes();
   const double trained = static_cast<double>(layer.trainable_count()) / layer.parameter_count();
-  const int copies = 1 + OptimizerSlots(spec.train().optimizer());  // One is the gradient.
-  return layer.parameter_bytes() + static_cast<int64_t>(trained * copies * layer.parameter_bytes());
+  return layer.parameter_bytes() + static_cast<int64_t>(trained * CopiesOfTrained(spec) * layer.parameter_bytes());
+}
+
+int64_t RepeatedStateBytes(const v1::JobSpec& spec, std::span<const v1::LayerInfo> layers) {
+  int64_t bytes = 0;
+  std::set<std::string> seen;
+  for (const v1::LayerInfo& layer : layers) {
+    for (const v1::ModelTensor& tensor : layer.tensors()) {
+      if (seen.insert(tensor.name()).second) continue;
+      const int64_t once = BytesFor(BatchShape({tensor.shape().begin(), tensor.shape().end()}), tensor.dtype(), 1);
+      bytes += once * (1 + (tensor.trainable() ? CopiesOfTrained(spec) : 0));
+    }
+  }
+  return bytes;
 }
 
 int64_t SavedBytes(const v1::LayerInfo& layer, int64_t samples) {

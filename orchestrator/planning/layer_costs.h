@@ -2,6 +2,7 @@
 #define GPIPE_ORCHESTRATOR_PLANNING_LAYER_COSTS_H_
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "gpipe/v1/job_spec.pb.h"
@@ -11,6 +12,9 @@ namespace gpipe::orchestrator {
 
 // Weights, gradients and optimizer state of a layer.
 int64_t StateBytes(const v1::JobSpec& spec, const v1::LayerInfo& layer);
+
+// What StateBytes counts more than once of these layers: tensors that several of them use, of which a worker has one.
+int64_t RepeatedStateBytes(const v1::JobSpec& spec, std::span<const v1::LayerInfo> layers);
 
 // What a layer keeps of a micro-batch of so many samples for the backward pass, without its inputs.
 int64_t SavedBytes(const v1::LayerInfo& layer, int64_t samples);

@@ -35,12 +35,11 @@ int64_t LossCheckSamples(const v1::JobSpec& spec, const v1::Timeline& timeline) 
   return chunks < 2 ? 0 : samples / chunks;
 }
 
-// Neighbouring stages share a worker, as evenly as can be.
 void AddStages(const PlanRequest& request, v1::Plan& plan) {
   const int stages = static_cast<int>(request.balance.size());
   int first_layer = 0;
   for (int stage = 0; stage < stages; ++stage) {
-    const int worker = static_cast<int>(int64_t{stage} * request.workers / stages);
+    const int worker = WorkerOf(stage, stages, request.workers);
     v1::Stage& added = *plan.add_stages();
     added.set_first_layer(first_layer);
     added.set_layer_count(static_cast<int>(request.balance[stage]));
@@ -64,6 +63,8 @@ void AddShapes(const PlanRequest& request, v1::Plan& plan) {
 const std::vector<v1::LayerInfo>& ProfileOf(const PlanRequest& request, int worker) {
   return request.profiles.empty() ? request.layers : *request.profiles[worker];
 }
+
+int WorkerOf(int stage, int stages, int workers) { return static_cast<int>(int64_t{stage} * workers / stages); }
 
 v1::Timeline TimelineOf(const v1::JobSpec& spec, const InputFacts& facts, int64_t first_step) {
   v1::Timeline timeline;

@@ -33,6 +33,9 @@ struct PlanRequest {
 // The layers as that worker runs them, where that was measured.
 const std::vector<v1::LayerInfo>& ProfileOf(const PlanRequest& request, int worker);
 
+// The worker of a stage: neighbouring stages share one, as evenly as can be.
+int WorkerOf(int stage, int stages, int workers);
+
 // Whether the job can be laid out at all, before its layers are known. INVALID_ARGUMENT, by field path: too many steps,
 // or too many micro-batches.
 absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts);

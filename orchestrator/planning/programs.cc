@@ -33,7 +33,7 @@ pipeline::ScheduleOptions OptionsFor(const v1::JobSpec& spec, const v1::Plan& pl
 void CountEdgesFrom(int first, pipeline::Schedule& schedule) {
   for (std::vector<pipeline::Action>& row : schedule.rows) {
     for (pipeline::Action& action : row) {
-      if (pipeline::IsSend(action.kind) || pipeline::IsReceive(action.kind)) action.edge += first;
+      if (pipeline::IsTransfer(action.kind)) action.edge += first;
     }
   }
 }
@@ -42,7 +42,8 @@ absl::Status AddProgram(const v1::JobSpec& spec, v1::ProgramKind kind, int64_t b
   const int64_t chunks = kind == v1::PROGRAM_KIND_CHECK_LOSS ? 1 : spec.pipeline().chunks();
   pipeline::ScheduleOptions options = OptionsFor(spec, plan, kind == v1::PROGRAM_KIND_TRAIN);
   options.micro_batches = static_cast<int>(std::min(batch_size, chunks));
-  GPIPE_ASSIGN_OR_RETURN(pipeline::Schedule schedule, pipeline::GPipeSchedule(options));
+  GPIPE_ASSIGN_OR_RETURN(pipeline::Schedule schedule,
+                         pipeline::MakeSchedule(FromProto(spec.pipeline().schedule()), options));
   const bool evaluates = kind != v1::PROGRAM_KIND_TRAIN && HasEvaluation(plan);
   const std::vector<pipeline::Edge> edges = evaluates ? EdgesOf(EvaluationPlan(plan)) : EdgesOf(plan);
   GPIPE_RETURN_IF_ERROR(pipeline::AddCommunication(edges, schedule));

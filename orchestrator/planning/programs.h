@@ -22,7 +22,7 @@ BatchSizes TrainingSizes(const v1::Timeline& timeline);
 
 // Fills in one program per kind and size of mini-batch that the plan's timeline meets.
 // REQUIRES: stages, edges, stage_worker and timeline are set.
-// INTERNAL: the schedule is not executable, which is a fault of this program.
+// INVALID_ARGUMENT: no builder makes the schedule that the spec asks for, or it makes one that is not executable.
 absl::Status AddPrograms(const v1::JobSpec& spec, v1::Plan& plan);
 
 }  // namespace gpipe::orchestrator

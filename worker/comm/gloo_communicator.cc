@@ -18,7 +18,7 @@
 namespace gpipe::worker {
 namespace {
 
-// More transfers than an engine has under way; beyond it the engine waits for the starter.
+// More transfers than an engine begins at once; beyond it the engine waits for the starter, which waits for no peer.
 constexpr size_t kMaxNotBegun = 256;
 
 // When every worker has joined, connecting takes milliseconds; one that dies just then is not waited for longer.

@@ -7,19 +7,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/mix64.h"
 #include "common/status_macros.h"
 #include "worker/torch_status.h"
 
 namespace gpipe::worker {
 namespace {
-
-// Steele, Lea and Flood's finaliser: every bit of the input reaches every bit of the output.
-uint64_t SplitMix64(uint64_t x) {
-  x += 0x9e3779b97f4a7c15;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
 
 // Whether whole numbers are in [0, limit), or `ignored`; all are when the limit is 0. What looks a wrong one up on CUDA
 // ends the process, with a message that says nothing.
@@ -36,9 +29,7 @@ absl::Status CheckBelow(int64_t limit, std::optional<int64_t> ignored, const at:
 
 }  // namespace
 
-uint64_t ShuffleSeed(uint64_t seed, int64_t epoch) {
-  return SplitMix64(seed + SplitMix64(static_cast<uint64_t>(epoch)));
-}
+uint64_t ShuffleSeed(uint64_t seed, int64_t epoch) { return Mix64(seed + Mix64(static_cast<uint64_t>(epoch))); }
 
 at::Tensor EpochOrder(int64_t samples, uint64_t seed, int64_t epoch) {
   return at::randperm(samples, at::detail::createCPUGenerator(ShuffleSeed(seed, epoch)), at::kLong);

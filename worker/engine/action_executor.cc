@@ -206,13 +206,13 @@ absl::Status ActionExecutor::KeepInputGradients(const HostedStage& hosted, int m
 }
 
 absl::Status ActionExecutor::Send(const Action& action) {
-  const Direction direction = action.kind == ActionKind::kSendForward ? Direction::kForward : Direction::kBackward;
+  const Direction direction = pipeline::DirectionOf(action.kind);
   GPIPE_ASSIGN_OR_RETURN(at::Tensor value, values_.Take(action.edge, direction, action.micro_batch));
   return parts_.transfers.Send(action, round_.program->micro_batch_sizes[action.micro_batch], std::move(value));
 }
 
 absl::Status ActionExecutor::Receive(const Action& action) {
-  const Direction direction = action.kind == ActionKind::kRecvForward ? Direction::kForward : Direction::kBackward;
+  const Direction direction = pipeline::DirectionOf(action.kind);
   GPIPE_ASSIGN_OR_RETURN(at::Tensor value, parts_.transfers.CompleteReceive(action));
   values_.Put(action.edge, direction, action.micro_batch, std::move(value));
   return absl::OkStatus();

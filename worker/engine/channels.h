@@ -4,11 +4,12 @@
 #include <vector>
 
 #include "gpipe/v1/plan.pb.h"
+#include "pipeline/action.h"
 #include "worker/comm/communicator.h"
 
 namespace gpipe::worker {
 
-enum class Direction { kForward, kBackward };
+using pipeline::Direction;
 
 // Workers that have copies of the same trained parameters: those of the first one and of each other are added up there,
 // and the sum goes back.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/plan/convert.h"
 #include "common/status_macros.h"
 
 namespace gpipe::worker {
@@ -14,21 +15,6 @@ namespace {
 
 // Rounds that CUDA may still be working on when the next one is queued.
 constexpr size_t kMaxPending = 2;
-
-v1::ActionKind KindOf(pipeline::ActionKind kind) {
-  switch (kind) {
-    case pipeline::ActionKind::kForward:
-      return v1::ACTION_KIND_FORWARD;
-    case pipeline::ActionKind::kBackward:
-      return v1::ACTION_KIND_BACKWARD;
-    case pipeline::ActionKind::kRecompute:
-      return v1::ACTION_KIND_RECOMPUTE;
-    case pipeline::ActionKind::kOptimizer:
-      return v1::ACTION_KIND_OPTIMIZER;
-    default:
-      return v1::ACTION_KIND_UNSPECIFIED;
-  }
-}
 
 // From CUDA: queued behind what makes the tensor, into pinned memory.
 at::Tensor ToHost(const at::Tensor& tensor) { return tensor.to(at::kCPU, /*non_blocking=*/true); }
@@ -231,7 +217,7 @@ void RoundLedger::AddActions(RoundRecord& record, v1::Progress& progress) const 
     done.set_round(record.plan.round.index);
     done.set_cycle(action.cycle);
     done.set_stage(action.stage);
-    done.set_kind(KindOf(action.kind));
+    done.set_kind(ToProto(action.kind));
     done.set_micro_batch(action.micro_batch);
     done.set_nanos(record.timer->Nanos(record.reported));
   }

@@ -1,5 +1,6 @@
 #include "worker/engine/round_plan.h"
 
+#include <algorithm>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -30,6 +31,12 @@ absl::StatusOr<WorkerProgram> RowOf(const v1::Program& program, int worker) {
     return absl::InvalidArgumentError(absl::StrCat("the micro-batches of the ", name, " add up to ", offset));
   }
   result.cycles = program.cycles();
+  const auto unknown = std::ranges::find_if(program.rows(worker).actions(),
+                                            [](const v1::Action& action) { return !FromProto(action.kind()); });
+  if (unknown != program.rows(worker).actions().end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the ", name, " has an action of an unknown kind (", unknown->kind(), "), as of a newer version"));
+  }
   result.row = FromProto(program.rows(worker));
   return result;
 }
@@ -37,11 +44,10 @@ absl::StatusOr<WorkerProgram> RowOf(const v1::Program& program, int worker) {
 // Whether an action names a micro-batch, an edge and a stage that are there, so that nothing later looks them up in
 // vain.
 bool Possible(const pipeline::Action& action, const v1::Plan& plan, int micro_batches, int worker) {
-  using pipeline::ActionKind;
-  const bool batchless = action.kind == ActionKind::kReduceGrad || action.kind == ActionKind::kOptimizer;
-  if (!batchless && (action.micro_batch < 0 || action.micro_batch >= micro_batches)) return false;
-  const bool transfers = pipeline::IsSend(action.kind) || pipeline::IsReceive(action.kind);
-  if (transfers && (action.edge < 0 || action.edge >= CountEdges(plan))) return false;
+  const bool in_batch = action.micro_batch >= 0 && action.micro_batch < micro_batches;
+  if (pipeline::HasMicroBatch(action.kind) && !in_batch) return false;
+  const bool on_edge = action.edge >= 0 && action.edge < CountEdges(plan);
+  if (pipeline::IsTransfer(action.kind) && !on_edge) return false;
   return action.stage >= 0 && action.stage < plan.stage_worker_size() && plan.stage_worker(action.stage) == worker;
 }
 

@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -11,20 +10,12 @@
 #include "common/plan/evaluation.h"
 #include "common/plan/shape.h"
 #include "common/status_macros.h"
+#include "pipeline/transfers.h"
 #include "worker/data/tensor_file.h"
 
 namespace gpipe::worker {
-namespace {
 
-constexpr size_t kMinSends = 8;
-
-Direction DirectionOf(pipeline::ActionKind kind) {
-  using pipeline::ActionKind;
-  return kind == ActionKind::kSendForward || kind == ActionKind::kRecvForward ? Direction::kForward
-                                                                              : Direction::kBackward;
-}
-
-}  // namespace
+using pipeline::DirectionOf;
 
 TransferQueue::TransferQueue(Communicator& communicator, const v1::Plan& plan, const ChannelMap& channels,
                              c10::Device device, ActivityTracker& activity)
@@ -33,7 +24,7 @@ TransferQueue::TransferQueue(Communicator& communicator, const v1::Plan& plan, c
       channels_(channels),
       device_(device),
       activity_(activity),
-      max_sends_(std::max(kMinSends, 2 * static_cast<size_t>(CountEdges(plan)))) {}
+      sends_(channels.channels.size()) {}
 
 absl::Status TransferQueue::PostReceive(const pipeline::Action& action, int64_t samples) {
   at::Tensor tensor = Ordered(Allocate(action.edge, samples), OrderOfEdge(action.edge));
@@ -55,22 +46,29 @@ absl::StatusOr<at::Tensor> TransferQueue::CompleteReceive(const pipeline::Action
 
 absl::Status TransferQueue::Send(const pipeline::Action& action, int64_t samples, at::Tensor tensor) {
   if (absl::Status fits = CheckFits(action.edge, samples, tensor); !fits.ok()) return Describe(fits, action);
-  if (sends_.size() >= max_sends_) GPIPE_RETURN_IF_ERROR(FinishOldestSend());
+  const int channel = channels_.Find(action.edge, DirectionOf(action.kind));
+  if (channel < 0) return Describe(absl::InvalidArgumentError("the plan has no channel for it"), action);
+  std::deque<Transfer>& sends = sends_[channel];
+  const v1::Edge& edge = EdgeAt(plan_, action.edge);
+  const auto places = static_cast<size_t>(pipeline::MaxUnreceived(edge.from_stage(), edge.to_stage()));
+  if (sends.size() >= places) GPIPE_RETURN_IF_ERROR(FinishOldest(sends));
   tensor = Ordered(InOrder(tensor, OrderOfEdge(action.edge)), OrderOfEdge(action.edge));
-  auto work = communicator_.Send(channels_.Find(action.edge, DirectionOf(action.kind)), tensor);
+  auto work = communicator_.Send(channel, tensor);
   if (!work.ok()) return Describe(work.status(), action);
-  sends_.push_back({action, std::move(tensor), *std::move(work)});
+  sends.push_back({action, std::move(tensor), *std::move(work)});
   return absl::OkStatus();
 }
 
 absl::Status TransferQueue::FinishSends() {
-  while (!sends_.empty()) GPIPE_RETURN_IF_ERROR(FinishOldestSend());
+  for (std::deque<Transfer>& sends : sends_) {
+    while (!sends.empty()) GPIPE_RETURN_IF_ERROR(FinishOldest(sends));
+  }
   return absl::OkStatus();
 }
 
-absl::Status TransferQueue::FinishOldestSend() {
-  Transfer transfer = std::move(sends_.front());
-  sends_.pop_front();
+absl::Status TransferQueue::FinishOldest(std::deque<Transfer>& sends) {
+  Transfer transfer = std::move(sends.front());
+  sends.pop_front();
   return Await(transfer);
 }
 

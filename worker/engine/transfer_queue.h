@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "gpipe/v1/plan.pb.h"
@@ -29,8 +30,10 @@ class TransferQueue {
   // Whether receives may be posted before the actions that stand before them in the row. On CUDA a posted receive is a
   // kernel that runs until its message comes, and much makes a device wait for all its kernels: the first use of
   // another kernel, pinned memory, a growing allocator. Had the message to wait for an action that waits like that,
-  // neither would ever go on. In the row's order no wait can close such a circle (pipeline/schedule.h,
-  // ValidateSchedule), and nothing is lost: the host is far ahead of the device.
+  // neither would ever go on. In the row's order a receive is waited for in any case before the next action, and
+  // nothing is lost: the host is far ahead of the device. A send is such a kernel too, unless the message fits NCCL's
+  // buffers; it can be caught like that only where the receiver first needs something that this worker does later:
+  // a skip between two workers of which this one has other stages on its way.
   bool may_post_early() const { return device_.is_cpu(); }
 
   // Begins to receive what `action` names, a micro-batch of so many samples. Receives are completed in the order in
@@ -41,7 +44,9 @@ class TransferQueue {
   // values do.
   absl::StatusOr<at::Tensor> CompleteReceive(const pipeline::Action& action);
 
-  // Begins to send a micro-batch of so many samples. Waits for the oldest send when too many are under way.
+  // Begins to send a micro-batch of so many samples. When MaxUnreceived (pipeline/transfers.h) messages of the channel
+  // are under way, first waits for the oldest: on CPU the engine does until its receive is posted, on CUDA the current
+  // stream does until the receiver's has come to its RECV, and the host goes on.
   // INVALID_ARGUMENT: the tensor has not the shape and type of the plan, for which the receiver has made room.
   absl::Status Send(const pipeline::Action& action, int64_t samples, at::Tensor tensor);
 
@@ -55,7 +60,7 @@ class TransferQueue {
     std::unique_ptr<Work> work;
   };
 
-  absl::Status FinishOldestSend();
+  absl::Status FinishOldest(std::deque<Transfer>& sends);
   // The transfer's end, described.
   absl::Status Await(const Transfer& transfer) const;
   // The worker at the other end.
@@ -71,11 +76,8 @@ class TransferQueue {
   const ChannelMap& channels_;
   const c10::Device device_;
   ActivityTracker& activity_;
-  // More than one micro-batch's: then a peer that waits for one of them can always get on (the older ones of all edges
-  // are under way).
-  const size_t max_sends_;
   std::deque<Transfer> receives_;
-  std::deque<Transfer> sends_;
+  std::vector<std::deque<Transfer>> sends_;  // By channel.
 };
 
 }  // namespace gpipe::worker

@@ -31,7 +31,6 @@ class ValueStore {
   }
 
   bool empty() const { return values_.empty(); }
-  void Clear() { values_.clear(); }
 
  private:
   std::map<std::tuple<int, Direction, int>, at::Tensor> values_;

@@ -113,9 +113,7 @@ absl::Status GraphLayer::Bind(const Origin& origin, const std::vector<const Inpu
 
 absl::StatusOr<at::Tensor> GraphLayer::BindOne(const Origin& origin, const Input& input) {
   const std::string& name = origin.archive.CanonicalName(input.name);
-  if (input.kind == InputKind::kParameter || (input.kind == InputKind::kBuffer && input.persistent)) {
-    return BindState(origin, name);
-  }
+  if (IsInState(input)) return BindState(origin, name);
   at::Tensor& tensor = origin.pool[origin.archive.KeyOf(name)];
   if (!tensor.defined()) {
     GPIPE_ASSIGN_OR_RETURN(

@@ -27,9 +27,7 @@ std::map<std::string, Uses> UsesOf(const ProgramCuts& training) {
   std::map<std::string, Uses> uses;
   for (size_t part = 0; part < training.begins.size(); ++part) {
     for (const Input* input : InputsOf(training, part)) {
-      const bool saved =
-          input->kind == InputKind::kParameter || (input->kind == InputKind::kBuffer && input->persistent);
-      if (!saved && !written.contains(input->value)) continue;
+      if (!IsInState(*input) && !written.contains(input->value)) continue;
       Uses& parts = uses[training.archive.KeyOf(training.archive.CanonicalName(input->name))];
       if (parts.empty() || parts.back() != part) parts.push_back(part);
     }

@@ -6,15 +6,9 @@
 
 #include <cstdint>
 
-namespace gpipe::worker {
+#include "common/mix64.h"
 
-// The finaliser of splitmix64 (Steele, Lea, Flood 2014): every bit of the input changes half of the output's.
-constexpr uint64_t Mix64(uint64_t x) {
-  x += 0x9e3779b97f4a7c15;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
+namespace gpipe::worker {
 
 // One seed out of several numbers, in which their order counts: SeedOf(seed, step, micro_batch, layer).
 template <typename... Keys>

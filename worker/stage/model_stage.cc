@@ -107,6 +107,7 @@ absl::Status ModelStage::Begin(MiniBatch mini_batch) {
     if (loss_ != nullptr) loss_->Begin(mini_batch_.target, samples);
     saved_.clear();
     counts_.assign(offsets_.size(), {});
+    weights_.reset();
     saved_bytes_ = peak_bytes_ = 0;
     open_ = true;
     return absl::OkStatus();
@@ -161,7 +162,7 @@ absl::StatusOr<ModelStage::Results> ModelStage::Run(int micro_batch, const Layer
   if (loss_ == nullptr) return results;
   const absl::Status status = CatchTorch([&] {
     results.loss = loss_->Share(results.outputs.front(), TargetOf(micro_batch), SamplesOf(micro_batch));
-    results.count = loss_->Count(TargetOf(micro_batch), results.outputs.back());
+    if (!context.recomputing) results.count = loss_->Count(TargetOf(micro_batch), results.outputs.back());
     return absl::OkStatus();
   });
   if (!status.ok()) return Prefixed("loss", status);
@@ -295,17 +296,19 @@ absl::StatusOr<Values> ModelStage::Backward(int micro_batch, Values gradients) {
   });
 }
 
-absl::StatusOr<at::Tensor> ModelStage::LossGradient(int micro_batch) const {
-  const at::Tensor one = at::ones({}, at::device(device_).dtype(at::kFloat));
-  if (!counts_[micro_batch].defined()) return one;
-  for (const at::Tensor& count : counts_) {
-    if (!count.defined())
+absl::StatusOr<at::Tensor> ModelStage::LossGradient(int micro_batch) {
+  if (!counts_[micro_batch].defined()) return at::ones({}, at::device(device_).dtype(at::kFloat));
+  if (!weights_.defined()) {
+    if (!std::ranges::all_of(counts_, [](const at::Tensor& count) { return count.defined(); })) {
       return absl::FailedPreconditionError("the loss is weighed once all micro-batches are forward");
+    }
+    const at::Tensor counts = at::stack(counts_);
+    weights_ = (counts / counts.sum()).to(at::kFloat);
   }
-  return (counts_[micro_batch] / at::stack(counts_).sum()).to(at::kFloat);
+  return weights_[micro_batch];
 }
 
-absl::Status ModelStage::RunBackward(int micro_batch, const Saved& saved, const Values& gradients) const {
+absl::Status ModelStage::RunBackward(int micro_batch, const Saved& saved, const Values& gradients) {
   torch::autograd::edge_list roots;
   torch::autograd::variable_list root_gradients;
   for (size_t i = 0; i < saved.roots.size(); ++i) {

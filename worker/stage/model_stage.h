@@ -73,7 +73,7 @@ class ModelStage : public Stage {
     std::vector<at::Tensor> outgoing;
     std::vector<at::Tensor> outputs;
     at::Tensor loss;
-    at::Tensor count;  // As Loss::Count.
+    at::Tensor count;  // As Loss::Count; undefined when recomputing.
   };
 
   ModelStage(StageParts parts, Segment segment);
@@ -95,9 +95,9 @@ class ModelStage : public Stage {
   void Keep(int micro_batch, Saved saved);
   Values Leave(int micro_batch, Results results, ForwardMode mode) const;
 
-  absl::Status RunBackward(int micro_batch, const Saved& saved, const Values& gradients) const;
+  absl::Status RunBackward(int micro_batch, const Saved& saved, const Values& gradients);
   // The gradient of a micro-batch's loss: one, or what it weighs.
-  absl::StatusOr<at::Tensor> LossGradient(int micro_batch) const;
+  absl::StatusOr<at::Tensor> LossGradient(int micro_batch);
   Values TakeInputGradients(Saved& saved) const;
 
   const Segment segment_;
@@ -114,6 +114,7 @@ class ModelStage : public Stage {
   std::vector<int64_t> offsets_;  // First sample of each micro-batch.
   std::map<int, Saved> saved_;
   std::vector<at::Tensor> counts_;  // By micro-batch; undefined where it has not been forward, or the loss counts not.
+  at::Tensor weights_;              // Of the micro-batches by these; undefined until the first backward.
   int64_t saved_bytes_ = 0;
   int64_t peak_bytes_ = 0;
 };

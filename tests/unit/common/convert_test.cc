@@ -13,9 +13,9 @@ using pipeline::ActionKind;
 
 TEST(ConvertTest, RowsThereAndBackWithEveryKind) {
   std::vector<Action> row;
-  for (int kind = 0; v1::ActionKind_IsValid(kind + 1); ++kind) {
+  for (int kind = 0; kind < static_cast<int>(pipeline::kKindTraits.size()); ++kind) {
     row.push_back({.stage = kind + 1,
-                   .kind = static_cast<ActionKind>(kind),
+                   .kind = pipeline::kKindTraits[kind].kind,
                    .micro_batch = kind + 2,
                    .cycle = kind + 3,
                    .edge = kind - 1,
@@ -35,6 +35,22 @@ TEST(ConvertTest, RowsThereAndBackWithEveryKind) {
     EXPECT_EQ(back[i].edge, row[i].edge);
     EXPECT_EQ(back[i].checkpointed, row[i].checkpointed);
   }
+}
+
+TEST(ConvertTest, EveryKindOfTheProtocolIsAnActionOfTheSameName) {
+  const google::protobuf::EnumDescriptor& kinds = *v1::ActionKind_descriptor();
+  ASSERT_EQ(kinds.value_count(), static_cast<int>(pipeline::kKindTraits.size()) + 1);
+  for (int i = 1; i < kinds.value_count(); ++i) {
+    const std::optional<ActionKind> kind = FromProto(static_cast<v1::ActionKind>(kinds.value(i)->number()));
+    ASSERT_TRUE(kind.has_value()) << kinds.value(i)->name();
+    EXPECT_EQ(ToProto(*kind), kinds.value(i)->number());
+    EXPECT_THAT(kinds.value(i)->name(), testing::StartsWith("ACTION_KIND_" + std::string(KindName(*kind))));
+  }
+}
+
+TEST(ConvertTest, AnUnknownKindIsNoAction) {
+  EXPECT_EQ(FromProto(v1::ACTION_KIND_UNSPECIFIED), std::nullopt);
+  EXPECT_EQ(FromProto(static_cast<v1::ActionKind>(99)), std::nullopt);
 }
 
 TEST(ConvertTest, TimelinesThereAndBack) {

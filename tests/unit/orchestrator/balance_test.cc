@@ -6,6 +6,7 @@ namespace gpipe::orchestrator {
 namespace {
 
 using testing::ElementsAre;
+using testing::HasSubstr;
 
 v1::JobSpec WithoutBalance(const char* yaml) {
   v1::JobSpec spec = ParseSpec(yaml);
@@ -38,6 +39,84 @@ class BalanceTest : public testing::Test {
 TEST_F(BalanceTest, TheSpecsOwnBalanceIsTaken) {
   const v1::JobSpec spec = ParseSpec(kTrainYaml);
   EXPECT_THAT(*Balance({.spec = spec, .facts = facts_, .layers = layers_, .workers = 1}), ElementsAre(2, 1));
+}
+
+// kTrainYaml's balance of two layers and one: 32 and 24 parameters of four bytes, and as many of gradients.
+class GivenBalanceTest : public BalanceTest {
+ protected:
+  absl::StatusOr<std::vector<int64_t>> Cut(std::vector<int64_t> memory) const {
+    return Balance({.spec = given_,
+                    .facts = facts_,
+                    .layers = layers_,
+                    .workers = static_cast<int>(memory.size()),
+                    .memory_bytes = memory});
+  }
+  std::string Refusal(std::vector<int64_t> memory) const {
+    const absl::Status status = Cut(std::move(memory)).status();
+    EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+    return std::string(status.message());
+  }
+
+  v1::JobSpec given_ = ParseSpec(kTrainYaml);
+};
+
+TEST_F(GivenBalanceTest, WhatFitsIsTaken) {
+  EXPECT_THAT(*Cut({256, 192}), ElementsAre(2, 1));
+  EXPECT_THAT(*Cut({0, 0}), ElementsAre(2, 1)) << "any number";
+  EXPECT_THAT(*Cut({448}), ElementsAre(2, 1)) << "both stages on one worker";
+}
+
+TEST_F(GivenBalanceTest, AStageThatItsWorkerCannotHoldIsNamed) {
+  EXPECT_EQ(Refusal({256, 191}),
+            "out of memory: stage 1 (layers 2 to 2) needs 192 bytes for weights, gradients and optimizer state, and "
+            "worker 1 can take 191; no cut for 2 such workers fits: cut it into more stages, on more workers, or use "
+            "workers with more memory");
+  EXPECT_THAT(Refusal({447}), HasSubstr("stages 0 to 1 (layers 0 to 2) together need 448 bytes"));
+  given_.mutable_train()->mutable_optimizer()->mutable_adam()->set_lr(0.1);
+  EXPECT_THAT(Refusal({256, 1000}), HasSubstr("stage 0 (layers 0 to 1) needs 512 bytes"));
+}
+
+TEST_F(GivenBalanceTest, ABalanceThatFitsIsTold) {
+  given_.mutable_pipeline()->mutable_balance()->Assign({1, 2});
+  layers_[1].set_parameter_count(10);
+  layers_[1].set_parameter_bytes(40);
+  EXPECT_THAT(Refusal({400, 200}), HasSubstr("these workers can hold pipeline.balance: [2, 1]"));
+}
+
+TEST_F(GivenBalanceTest, InferenceNeedsWeightsAlone) {
+  given_.mutable_infer()->set_batch_size(8);
+  EXPECT_TRUE(Cut({128, 96}).ok());
+  EXPECT_THAT(Refusal({127, 96}), HasSubstr("needs 128 bytes for weights, and worker 0 can take 127"));
+}
+
+TEST_F(GivenBalanceTest, AWorkerHasATensorOnceThatSeveralOfItsLayersUse) {
+  for (v1::LayerInfo& layer : layers_) {
+    layer.set_parameter_count(100);
+    layer.set_parameter_bytes(400);
+    layer.set_trainable_count(100);
+    v1::ModelTensor& tensor = *layer.add_tensors();
+    tensor.set_name("tied");
+    tensor.add_shape(100);
+    tensor.set_dtype(v1::DATA_TYPE_FLOAT32);
+    tensor.set_trainable(true);
+  }
+  EXPECT_TRUE(Cut({800, 800}).ok());
+  EXPECT_THAT(Refusal({799, 800}), HasSubstr("needs 800 bytes"));
+}
+
+TEST_F(GivenBalanceTest, WhatIsSavedCountsWhereItWasMeasured) {
+  LayerInfos measured = layers_;
+  for (v1::LayerInfo& layer : measured) layer.set_activation_bytes_per_sample(1000);
+  const PlanRequest given{.spec = given_,
+                          .facts = facts_,
+                          .layers = layers_,
+                          .workers = 2,
+                          .profiles = {&measured, &measured},
+                          .memory_bytes = {4000, 4000}};
+  const absl::Status status = Balance(given).status();
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("gradients and optimizer state and what is saved, and worker 0"));
+  EXPECT_TRUE(Cut({4000, 4000}).ok());
 }
 
 TEST_F(BalanceTest, AnAutomaticCutBalancesMeasuredTimes) {

@@ -153,6 +153,16 @@ TEST(PlannerTest, ThereIsAProgramForEachSizeThatIsMet) {
   EXPECT_THAT(Planned(spec, Facts(5, {4}), 2).Programs(), ElementsAre("TRAIN 5"));
 }
 
+TEST(PlannerTest, ProgramsAreMadeByTheScheduleOfTheSpec) {
+  v1::JobSpec spec = ParseSpec(kTrainYaml);
+  EXPECT_EQ(spec.pipeline().schedule(), v1::SCHEDULE_KIND_GPIPE);
+  spec.mutable_pipeline()->set_schedule(static_cast<v1::ScheduleKind>(9));
+  const InputFacts facts = Facts(20, {4});
+  const LayerInfos layers = LayersFor(spec.model(), {4});
+  const absl::Status status = MakePlan({spec, facts, layers, BalanceOf(spec), 2}).status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("no schedule of kind 9"));
+}
+
 TEST(PlannerTest, InferenceRunsForwardOnly) {
   v1::JobSpec spec = ParseSpec(kTrainYaml);
   spec.mutable_infer()->set_batch_size(8);

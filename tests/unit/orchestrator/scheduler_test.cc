@@ -379,6 +379,16 @@ TEST_F(SchedulerTest, AModelThatIsTooLargeForTheIdleWorkersWaitsForTheBusyOnes) 
   EXPECT_EQ(Get(id_).state(), Job::STATE_STARTING);
 }
 
+TEST_F(SchedulerTest, AGivenCutThatTheWorkersCannotHoldEndsTheJobBeforeItStarts) {
+  worker_memory_ = 220;  // Of which stages may take 198: enough for the second one.
+  Connect("w0");
+  Connect("w1");
+  id_ = Submit(ParseSpec(kTrainYaml))->id();
+  EXPECT_EQ(Get(id_).state(), Job::STATE_FAILED);
+  EXPECT_EQ(Get(id_).failure().code(), "OUT_OF_MEMORY");
+  EXPECT_THAT(Get(id_).failure().message(), HasSubstr("stage 0 (layers 0 to 1) needs 256 bytes"));
+}
+
 TEST_F(SchedulerTest, TheCutIsMeasuredWhenThereIsNoBalance) {
   v1::JobSpec spec = ParseSpec(kTrainYaml);
   spec.mutable_pipeline()->clear_balance();

@@ -49,8 +49,20 @@ TEST(ActionTest, KindsFallIntoComputeSendAndReceive) {
               IsCompute(ActionKind::kRecompute) && IsCompute(ActionKind::kOptimizer));
   EXPECT_TRUE(IsSend(ActionKind::kSendForward) && IsSend(ActionKind::kSendBackward));
   EXPECT_TRUE(IsReceive(ActionKind::kRecvForward) && IsReceive(ActionKind::kRecvBackward));
-  EXPECT_FALSE(IsCompute(ActionKind::kSendForward) || IsSend(ActionKind::kRecvForward) ||
-               IsReceive(ActionKind::kSendBackward));
+  for (const KindTraits& traits : kKindTraits) {
+    const bool meets = traits.kind == ActionKind::kReduceGrad;
+    EXPECT_EQ(IsCompute(traits.kind) + IsSend(traits.kind) + IsReceive(traits.kind), meets ? 0 : 1) << traits.name;
+    EXPECT_EQ(IsTransfer(traits.kind), IsSend(traits.kind) || IsReceive(traits.kind)) << traits.name;
+  }
+}
+
+TEST(ActionTest, ValuesGoForwardAndGradientsBack) {
+  for (const ActionKind kind : {ActionKind::kForward, ActionKind::kSendForward, ActionKind::kRecvForward}) {
+    EXPECT_EQ(DirectionOf(kind), Direction::kForward) << KindName(kind);
+  }
+  for (const ActionKind kind : {ActionKind::kBackward, ActionKind::kSendBackward, ActionKind::kRecvBackward}) {
+    EXPECT_EQ(DirectionOf(kind), Direction::kBackward) << KindName(kind);
+  }
 }
 
 }  // namespace

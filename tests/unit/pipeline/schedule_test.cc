@@ -44,6 +44,14 @@ TEST(ForwardCyclesTest, FourMicroBatchesTwoStages) {
                                                Cycle{{3, 0}, {2, 1}}, Cycle{{3, 1}}));
 }
 
+TEST(MakeScheduleTest, ThereIsGPipesAndUnknownKindsAreRefused) {
+  const Schedule schedule = MakeSchedule(ScheduleKind::kGPipe, Training(3, 4)).value();
+  EXPECT_EQ(ToText(schedule), ToText(GPipeSchedule(Training(3, 4)).value()));
+  const absl::Status unknown = MakeSchedule(static_cast<ScheduleKind>(9), Training(3, 4)).status();
+  EXPECT_EQ(unknown.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(unknown.message()), HasSubstr("no schedule of kind 9"));
+}
+
 TEST(GPipeScheduleTest, BackwardMirrorsForwardAndTheUpdateHasTheLastCycle) {
   const int stages = 3, micro_batches = 5, fill = micro_batches + stages - 1;
   const Schedule schedule = GPipeSchedule(Training(stages, micro_batches)).value();

@@ -53,6 +53,18 @@ TEST(SimulatorTest, AValueArrivesAfterItsEdgesTime) {
   EXPECT_DOUBLE_EQ(SimulateChain(Training(2, 1, CheckpointMode::kNever), Uniform(2), 0.5).seconds, 4 + 2 * 0.5);
 }
 
+TEST(SimulatorTest, AFastStageIsNotFurtherAheadThanMessagesMayWait) {
+  ScheduleOptions options = Training(2, 20);
+  options.training = false;
+  const SimulatedTimeline timeline = SimulateChain(options, {{.forward = 1}, {.forward = 100}});
+  EXPECT_DOUBLE_EQ(timeline.seconds, 1 + 20 * 100);
+  for (const SimulatedAction& entry : timeline.actions) {
+    if (ToString(entry.action) == "0F19") {
+      EXPECT_DOUBLE_EQ(entry.start, 1 + 10 * 100) << "0SEND_F18 goes when message 10 is received";
+    }
+  }
+}
+
 TEST(SimulatorTest, ReduceGradWaitsForTheSlowestWorker) {
   ScheduleOptions options = Training(2, 1, CheckpointMode::kNever);
   options.reduce_gradients = true;

@@ -78,6 +78,44 @@ TEST(ValidatorTest, AcceptsAndRunsEveryShapeToTheEnd) {
   }
 }
 
+TEST(ValidatorTest, AcceptsSkipsOverMoreStagesThanMessagesMayWait) {
+  const int stages = 20;
+  std::vector<Edge> edges = Chain(stages);
+  edges.push_back({.value = "skip.s", .from_stage = 0, .to_stage = stages - 1});
+  for (const int workers : {2, 5, 20}) {
+    ScheduleOptions options = Training(stages, 40);
+    options.stage_worker = SharedOut(stages, workers);
+    EXPECT_EQ(ErrorOf(Lowered(options, edges), edges), "") << workers;
+  }
+}
+
+// Ten micro-batches of two values that go from worker 0 to worker 1, which needs both for each.
+Schedule TwoValues(std::vector<Edge>& edges) {
+  edges = {{.value = "a", .from_stage = 0, .to_stage = 1}, {.value = "b", .from_stage = 0, .to_stage = 1}};
+  ScheduleOptions options = Training(2, 10);
+  options.training = false;
+  return Lowered(options, edges);
+}
+
+TEST(ValidatorTest, RefusesRowsThatNeedMoreMessagesUnderWayThanTheEngineHas) {
+  std::vector<Edge> edges;
+  Schedule schedule = TwoValues(edges);
+  EXPECT_EQ(ErrorOf(schedule, edges), "");
+  Row& row = schedule.rows[0];
+  for (int i = 0; i < 9; ++i) MoveBefore(row, "0SEND_F" + std::to_string(i) + "@1", "0SEND_F9@1");
+  EXPECT_THAT(ErrorOf(schedule, edges),
+              AllOf(HasSubstr("w0 at 0SEND_F9@0 (8 before it are not received) w1 at 1RECV_F0@1"),
+                    HasSubstr("<-- ERROR HERE")));
+}
+
+TEST(ValidatorTest, RefusesASendThatLockStepWouldNeverAllow) {
+  std::vector<Edge> edges;
+  Schedule schedule = TwoValues(edges);
+  schedule.cycles += 20;
+  for (Action& action : schedule.rows[1]) action.cycle += 20;
+  EXPECT_THAT(ErrorOf(schedule, edges), HasSubstr("0SEND_F8@0: 1RECV_F0@0 comes only in cycle 21"));
+}
+
 TEST(ValidatorTest, MarksTheFaultyCell) {
   Schedule schedule = Sound();
   Erase(schedule.rows[1], "1F2");

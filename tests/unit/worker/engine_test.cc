@@ -60,6 +60,29 @@ TEST(Engine, TheThreeCheckpointModesGiveTheSameBits) {
   }
 }
 
+// Nine stages of worker 0 take turns, so that the eight skips of nine micro-batches are sent before worker 1 gets the
+// other value that it needs for the first of them.
+TEST(Engine, ManySkipsPastTheStagesOfAWorkerDoNotHoldUpItsOtherMessages) {
+  v1::JobSpec spec = TrainingSpec(3, v1::CHECKPOINT_ALWAYS);
+  *spec.mutable_model() = ModelWithSkips(/*skips=*/8, /*between=*/8);
+  spec.mutable_pipeline()->set_chunks(10);
+  const TrainingResult whole = Train(spec, {{26}, {0}});
+  const TrainingResult cut = Train(spec, {{9, 1, 1, 1, 1, 1, 1, 1, 1, 9}, {0, 0, 0, 0, 0, 0, 0, 0, 0, 1}});
+  ASSERT_EQ(whole.losses.size(), 3u);
+  EXPECT_THAT(cut.losses, testing::Pointwise(testing::DoubleNear(1e-5), whole.losses));  // Nine gradients are added up.
+}
+
+TEST(Engine, AnActionOfAnUnknownKindIsRefused) {
+  const v1::JobSpec spec = TrainingSpec(1, v1::CHECKPOINT_ALWAYS);
+  v1::Plan plan = MakePlan(spec, kTwo);
+  plan.mutable_programs(0)->mutable_rows(1)->mutable_actions(0)->set_kind(static_cast<v1::ActionKind>(99));
+  TestCluster cluster(2);
+  cluster.Prepare(spec, plan, 2, {});
+  EXPECT_THAT(cluster.WaitForFailure(1).status().message(), HasSubstr("an action of an unknown kind (99)"));
+  cluster.Abort("worker 1 failed");
+  for (int worker = 0; worker < 2; ++worker) cluster.WaitForReleased(worker);
+}
+
 TEST(Engine, ReportsTimesAndMemoryOfEachRound) {
   TestCluster cluster(2);
   cluster.Prepare(TrainingSpec(2, v1::CHECKPOINT_NEVER), kTwo);

@@ -16,7 +16,6 @@ namespace gpipe::worker {
 namespace {
 
 constexpr int kFeatures = 8, kWidth = 16, kClasses = 4;
-constexpr int kStashLayer = 1, kPopLayer = 5, kLayers = 7;
 
 void AddLinear(v1::Model& model, int in, int out) {
   v1::Linear& linear = *model.add_sequential()->mutable_linear();
@@ -40,9 +39,22 @@ void AddEdge(v1::Plan& plan, const std::string& value, int from, int to) {
   edge.set_requires_grad(true);
 }
 
-void AddLayersAndCuts(const Cut& cut, v1::Plan& plan) {
-  for (int i = 0; i < kLayers; ++i) plan.add_layers();
-  v1::ModelValue& output = *plan.mutable_layers(kLayers - 1)->add_outputs();
+void AddSkips(const v1::Model& model, v1::Plan& plan) {
+  std::map<std::string, int> stashed_by;
+  for (int layer = 0; layer < model.sequential_size(); ++layer) {
+    if (model.sequential(layer).has_stash()) {
+      stashed_by[model.sequential(layer).stash().name()] = StageOfLayer(plan, layer);
+    }
+    if (!model.sequential(layer).has_pop_add()) continue;
+    const std::string& name = model.sequential(layer).pop_add().name();
+    const int from = stashed_by.at(name), to = StageOfLayer(plan, layer);
+    if (from != to) AddEdge(plan, "skip." + name, from, to);
+  }
+}
+
+void AddLayersAndCuts(const v1::Model& model, const Cut& cut, v1::Plan& plan) {
+  for (int i = 0; i < model.sequential_size(); ++i) plan.add_layers();
+  v1::ModelValue& output = *plan.mutable_layers(model.sequential_size() - 1)->add_outputs();
   output.set_name("output");
   *output.mutable_shape() = BatchShape({kClasses});
   output.set_dtype(v1::DATA_TYPE_FLOAT32);
@@ -57,8 +69,7 @@ void AddLayersAndCuts(const Cut& cut, v1::Plan& plan) {
     plan.add_stage_worker(cut.stage_worker[i]);
     if (i > 0) AddEdge(plan, "layer." + std::to_string(stage.first_layer() - 1), static_cast<int>(i) - 1, i);
   }
-  const int from = StageOfLayer(plan, kStashLayer), to = StageOfLayer(plan, kPopLayer);
-  if (from != to) AddEdge(plan, "skip.x0", from, to);
+  AddSkips(model, plan);
 }
 
 pipeline::CheckpointMode ModeOf(v1::Checkpoint checkpoint) {
@@ -124,6 +135,17 @@ v1::Model TestModel() {
   return model;
 }
 
+v1::Model ModelWithSkips(int skips, int between) {
+  v1::Model model;
+  AddLinear(model, kFeatures, kWidth);
+  for (int i = 0; i < skips; ++i) model.add_sequential()->mutable_stash()->set_name("x" + std::to_string(i));
+  for (int i = 0; i < between; ++i) model.add_sequential()->mutable_tanh();
+  for (int i = 0; i < skips; ++i) model.add_sequential()->mutable_pop_add()->set_name("x" + std::to_string(i));
+  AddLinear(model, kWidth, kClasses);
+  model.set_init_seed(11);
+  return model;
+}
+
 v1::JobSpec TrainingSpec(int64_t steps, v1::Checkpoint checkpoint) {
   v1::JobSpec spec;
   spec.set_name("test");
@@ -166,7 +188,7 @@ v1::JobSpec InferenceSpec(int64_t samples, int64_t batch_size) {
 
 v1::Plan MakePlan(const v1::JobSpec& spec, const Cut& cut) {
   v1::Plan plan;
-  AddLayersAndCuts(cut, plan);
+  AddLayersAndCuts(spec.model(), cut, plan);
   const pipeline::TimelineSpec timeline = TimelineOf(spec);
   *plan.mutable_timeline() = ToProto(timeline);
   std::set<std::pair<v1::ProgramKind, int64_t>> made;

@@ -12,6 +12,9 @@ namespace gpipe::worker {
 // linear(16, 4).
 v1::Model TestModel();
 
+// A linear layer whose output is stashed so many times, so many layers, the pops, and a linear layer.
+v1::Model ModelWithSkips(int skips, int between);
+
 // Trains it on made-up samples, with everything on that could depend on the cut: clipping, shuffling, uneven batches
 // and micro-batches, evaluation.
 v1::JobSpec TrainingSpec(int64_t steps, v1::Checkpoint checkpoint);
@@ -23,7 +26,7 @@ struct Cut {
   int workers() const { return stage_worker.back() + 1; }
 };
 
-// The plan for a job with TestModel, made of the pipeline library's schedules.
+// The plan for a job with one of these models, made of the pipeline library's schedules.
 v1::Plan MakePlan(const v1::JobSpec& spec, const Cut& cut);
 
 }  // namespace gpipe::worker

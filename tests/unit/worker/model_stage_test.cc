@@ -1,0 +1,95 @@
+#include "worker/stage/model_stage.h"
+
+#include <ATen/ATen.h>
+#include <ATen/record_function.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <cstring>
+#include <utility>
+
+#include "tests/unit/worker/local_pipeline.h"
+
+namespace gpipe::worker {
+namespace {
+
+// The mean over what it was given, weighed by the samples of each micro-batch. Says how often it was asked for them.
+class MeanBySamples : public Loss {
+ public:
+  explicit MeanBySamples(int* asked) : asked_(asked) {}
+  bool has_target() const override { return false; }
+  void Begin(const at::Tensor&, int64_t) override {}
+  at::Tensor Share(const at::Tensor& output, const at::Tensor&, int64_t) const override { return output.mean(); }
+  at::Tensor Count(const at::Tensor&, const at::Tensor& counted) const override {
+    ++*asked_;
+    return at::scalar_tensor(counted.size(0), at::kDouble);
+  }
+
+ private:
+  int* const asked_;
+};
+
+int stacks = 0;
+
+std::unique_ptr<at::ObserverContext> CountStacks(const at::RecordFunction& function) {
+  if (std::strcmp(function.name(), "aten::stack") == 0) ++stacks;
+  return nullptr;
+}
+
+class WeighedLossTest : public testing::Test {
+ protected:
+  WeighedLossTest() {
+    const v1::JobSpec spec = ParseSpec(R"(
+name: test
+model: {sequential: [{linear: {in_features: 5, out_features: 3}}]}
+train: {loss: {mse: {}}, optimizer: {sgd: {lr: 0.1}}}
+)");
+    StageParts parts;
+    parts.layers = BuildSequential(spec, {.layer_count = 1}).value();
+    parts.incoming = {{.name = "input"}};
+    parts.outputs = {{.name = "output", .value = "layer.0"}};
+    parts.loss = std::make_unique<MeanBySamples>(&asked_);
+    parts.training = parts.needs_backward = true;
+    stage_ = ModelStage::Create(std::move(parts)).value();
+  }
+
+  absl::Status Forward(int micro_batch) {
+    const at::Tensor input = input_.slice(0, 2 * micro_batch, 2 * micro_batch + 2);
+    return stage_->Forward(micro_batch, {{"input", input}}, ForwardMode::kCheckpointed).status();
+  }
+  absl::Status Backward(int micro_batch) {
+    const absl::Status recomputed = stage_->Recompute(micro_batch);
+    return recomputed.ok() ? stage_->Backward(micro_batch, {}).status() : recomputed;
+  }
+
+  const at::Tensor input_ = at::sin(at::arange(35, at::kFloat)).reshape({7, 5});
+  int asked_ = 0;
+  std::unique_ptr<ModelStage> stage_;
+};
+
+TEST_F(WeighedLossTest, IsWeighedOncePerMiniBatch) {
+  const at::CallbackHandle counting =
+      at::addThreadLocalCallback(at::RecordFunctionCallback(&CountStacks).scopes({at::RecordScope::FUNCTION}));
+  for (const int mini_batch : {1, 2}) {
+    ASSERT_TRUE(stage_->Begin({0, 0, {2, 2, 2, 1}, true, {}}).ok());
+    asked_ = stacks = 0;
+    for (int i = 0; i < 4; ++i) ASSERT_TRUE(Forward(i).ok());
+    for (int i = 3; i >= 0; --i) ASSERT_TRUE(Backward(i).ok());
+    ASSERT_TRUE(stage_->End().ok());
+    EXPECT_EQ(asked_, 4) << "a recompute does not ask again, mini-batch " << mini_batch;
+    EXPECT_EQ(stacks, 1);
+    // Of the mean over all outputs: each weight of a row gets the mean input, by three outputs.
+    const at::Tensor expected = (input_.mean(0) / 3).expand({3, 5});
+    EXPECT_TRUE(at::allclose(stage_->state()[0].tensor.grad(), expected, 1e-5, 1e-7));
+  }
+  at::removeCallback(counting);
+}
+
+TEST_F(WeighedLossTest, CannotBeWeighedBeforeAllAreForward) {
+  ASSERT_TRUE(stage_->Begin({0, 0, {2, 2, 2, 1}, true, {}}).ok());
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(Forward(i).ok());
+  EXPECT_EQ(Backward(2).code(), absl::StatusCode::kFailedPrecondition);
+}
+
+}  // namespace
+}  // namespace gpipe::worker
