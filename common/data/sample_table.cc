@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/data/in_file.h"
 #include "common/data/npy.h"
 #include "common/safetensors/header.h"
 #include "common/status_macros.h"
@@ -17,10 +18,6 @@ namespace gpipe::data {
 namespace {
 
 using Tensors = std::map<std::string, safetensors::TensorInfo>;
-
-absl::Status InFile(const std::string& name, const absl::Status& status) {
-  return absl::Status(status.code(), absl::StrCat("'", name, "' cannot be used: ", status.message()));
-}
 
 std::string Describe(const SampleTensor& tensor) {
   return absl::StrCat(AbslView(safetensors::DtypeName(tensor.dtype)), " samples of shape [",
