@@ -35,6 +35,17 @@ int64_t LossCheckSamples(const v1::JobSpec& spec, const v1::Timeline& timeline) 
   return chunks < 2 ? 0 : samples / chunks;
 }
 
+// The validator has, where the spec gives the number of steps itself.
+void CheckWarmup(const v1::Train& train, int64_t steps, FieldErrors& errors) {
+  const v1::LrSchedule& schedule = train.lr_schedule();
+  if (train.epochs() == 0 || !(schedule.has_warmup_cosine() || schedule.has_warmup_linear())) return;
+  const bool cosine = schedule.has_warmup_cosine();
+  const v1::WarmupLr& warmup = cosine ? schedule.warmup_cosine() : schedule.warmup_linear();
+  if (warmup.warmup_steps() < steps) return;
+  errors.Add(absl::StrCat("train.lr_schedule.", cosine ? "warmup_cosine" : "warmup_linear", ".warmup_steps"),
+             absl::StrCat("must be fewer than the ", steps, " steps that the ", train.epochs(), " epochs have"));
+}
+
 // Neighbouring stages share a worker, as evenly as can be.
 void AddStages(const PlanRequest& request, v1::Plan& plan) {
   const int stages = static_cast<int>(request.balance.size());
@@ -100,6 +111,7 @@ absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts) {
     errors.Add(spec.train().epochs() > 0 ? "train.epochs" : "train.steps",
                absl::StrCat("makes ", steps, " steps; at most ", kMaxSteps, " are possible"));
   }
+  CheckWarmup(spec.train(), steps, errors);
   if (facts.evaluation_samples > kMaxSteps) {
     errors.Add("train.evaluate.dataset", absl::StrCat("has more than ", kMaxSteps, " samples"));
   }
