@@ -10,6 +10,7 @@
 #include "common/field_error.h"
 #include "common/plan/shape.h"
 #include "common/safetensors/header.h"
+#include "common/spec/target_types.h"
 #include "common/string_view.h"
 #include "orchestrator/artifacts/data_files.h"
 
@@ -120,12 +121,8 @@ class Checker {
   }
 
   void ExpectTargetType(const Samples& target, std::string_view field) {
-    const v1::Loss& loss = spec_.train().loss();
-    v1::DataType expected = loss.has_cross_entropy() ? v1::DATA_TYPE_INT64 : v1::DATA_TYPE_FLOAT32;
-    if (target.dtype == expected) return;
-    absl::string_view name = loss.has_cross_entropy() ? "cross_entropy" : loss.has_mse() ? "mse" : "bce_with_logits";
-    errors_.Add(field, absl::StrCat(name, " needs a target that is ", DtypeText(expected), ", this is ",
-                                    DtypeText(target.dtype)));
+    const std::string problem = spec::ProblemWithTarget(spec_.train().loss(), target.dtype);
+    if (!problem.empty()) errors_.Add(field, problem);
   }
 
   bool HasTarget() const { return !spec_.train().loss().has_model_output(); }

@@ -62,11 +62,11 @@ absl::Status CheckResumedOptimizer(const v1::Optimizer& optimizer, const Checkpo
 // names.
 absl::Status CheckFrozen(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers);
 
-// With cross_entropy: reads all int64 targets that the client sent, of the evaluation data too, in pieces, and some
-// tokens. INVALID_ARGUMENT names the first sample whose class is neither in [0, classes) nor ignore_index, or made-up
-// data with more classes than the output. Targets that are not looked at here are by the workers that read them. OK for
-// other losses and inference. REQUIRES: CheckInputs is OK; `classes` is dimension 1 of the model's output, the batch
-// being 0.
+// With cross_entropy: reads all numbers of classes that the client sent, of the evaluation data too, in pieces, and
+// some tokens. INVALID_ARGUMENT names the first sample whose class is neither in [0, classes) nor ignore_index, or
+// made-up data with more classes than the output. Targets that are not looked at here are by the workers that read
+// them. OK for other losses and inference. REQUIRES: CheckInputs is OK; `classes` is dimension 1 of the model's output,
+// the batch being 0.
 absl::Status CheckTargets(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store, int64_t classes,
                           const SharedTables& shared = {});
 

@@ -25,8 +25,9 @@ uint64_t SplitMix64(uint64_t x) {
 // ends the process, with a message that says nothing.
 absl::Status CheckBelow(int64_t limit, std::optional<int64_t> ignored, const at::Tensor& rows, const char* what,
                         const pipeline::Round& round) {
-  if (limit == 0 || rows.scalar_type() != at::kLong) return absl::OkStatus();
-  const absl::Span<const int64_t> values(rows.const_data_ptr<int64_t>(), static_cast<size_t>(rows.numel()));
+  if (limit == 0 || !at::isIntegralType(rows.scalar_type(), /*includeBool=*/false)) return absl::OkStatus();
+  const at::Tensor wide = rows.to(at::kLong);
+  const absl::Span<const int64_t> values(wide.const_data_ptr<int64_t>(), static_cast<size_t>(wide.numel()));
   const auto bad = std::find_if(values.begin(), values.end(),
                                 [&](int64_t value) { return (value < 0 || value >= limit) && value != ignored; });
   if (bad == values.end()) return absl::OkStatus();

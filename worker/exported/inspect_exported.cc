@@ -363,7 +363,7 @@ class ExportedInspection {
         target = at::empty(shape, at::device(c10::kMeta).dtype(ToScalarType(request_.target_dtype())));
       }
       const at::Tensor output = values_->Meta(ValueOf(outputs_.front()), kBatch);
-      CheckLossFits(request_.loss(), ClassesSecond(request_.loss(), output), target);
+      CheckLossFits(request_.loss(), output, target);
       return absl::OkStatus();
     });
     return fits.ok() ? fits : FieldError(kLoss, std::string(fits.message()));

@@ -89,8 +89,9 @@ TEST_F(ArtifactInputTest, FactsOfMadeUpData) {
 }
 
 TEST_F(ArtifactInputTest, MadeUpClassesNeedCrossEntropy) {
-  Read(R"(train { dataset { random { samples: 7 input_shape: 2 classes: 5 } } batch_size: 4 loss { mse {} } })");
-  ExpectRefused("train.dataset.random", "mse needs a target that is F32, this is I64");
+  Read(R"(train { dataset { random { samples: 7 input_shape: 2 classes: 5 } } batch_size: 4
+                  loss { bce_with_logits {} } })");
+  ExpectRefused("train.dataset.random", "bce_with_logits needs a target that is F32, F64, F16 or BF16; this is I64");
 }
 
 TEST_F(ArtifactInputTest, AFileThatIsNotInTheRequest) {
@@ -141,11 +142,18 @@ TEST_F(ArtifactInputTest, AnEmptyDataSet) {
 }
 
 TEST_F(ArtifactInputTest, TypesThatTheLossCannotUse) {
-  AddFile("train.safetensors", {Floats("x", {10, 2}), Floats("y", {10})});
-  ExpectRefused("train.dataset.target", "cross_entropy needs a target that is I64, this is F32");
+  AddFile("train.safetensors", {Floats("x", {10, 2}), MakeTensor<int32_t>("y", v1::DATA_TYPE_INT32, {10})});
+  ExpectRefused("train.dataset.target", "cross_entropy needs a target of numbers of classes, I64 or U8, or of");
   AddFile("train.safetensors", {Floats("x", {10, 2}), Ints("y", {10})});
   spec_.mutable_train()->mutable_loss()->mutable_bce_with_logits();
-  ExpectRefused("train.dataset.target", "bce_with_logits needs a target that is F32, this is I64");
+  ExpectRefused("train.dataset.target", "bce_with_logits needs a target that is F32, F64, F16 or BF16; this is I64");
+}
+
+TEST_F(ArtifactInputTest, ProbabilitiesOfClassesHaveNoIgnoredOnes) {
+  AddFile("train.safetensors", {Floats("x", {10, 2}), Floats("y", {10, 3})});
+  EXPECT_EQ(Facts().target_dtype, v1::DATA_TYPE_FLOAT32);
+  spec_.mutable_train()->mutable_loss()->mutable_cross_entropy()->set_ignore_index(0);
+  ExpectRefused("train.dataset.target", "has no use for ignore_index");
 }
 
 TEST_F(ArtifactInputTest, AnInputOfATypeThatNoLayerTakes) {
@@ -221,6 +229,18 @@ TEST_F(TargetCheckTest, TheFirstBadSampleIsNamed) {
   ExpectViolation(Check(10), "train.dataset.target", "sample 2 has class 10, which is not in [0, 10)");
   UseTargets({4}, {0, -1, 10, 0});
   ExpectViolation(Check(10), "train.dataset.target", "sample 1 has class -1");
+}
+
+TEST_F(TargetCheckTest, ClassesMayBeBytes) {
+  AddFile("train.safetensors", {Floats("x", {3, 2}), MakeTensor<uint8_t>("y", v1::DATA_TYPE_UINT8, {3}, {0, 255, 7})});
+  ExpectViolation(Check(10), "train.dataset.target", "sample 1 has class 255");
+  spec_.mutable_train()->mutable_loss()->mutable_cross_entropy()->set_ignore_index(255);
+  EXPECT_TRUE(Check(10).ok()) << Check(10);
+}
+
+TEST_F(TargetCheckTest, ProbabilitiesAreAnyNumbers) {
+  AddFile("train.safetensors", {Floats("x", {3, 2}), Floats("y", {3, 10})});
+  EXPECT_TRUE(Check(10).ok()) << Check(10);
 }
 
 TEST_F(TargetCheckTest, WithTargetsPerPositionTheSampleIsNamed) {
