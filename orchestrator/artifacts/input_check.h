@@ -18,7 +18,8 @@ namespace gpipe::orchestrator {
 // What a plan needs to know of a job's data.
 struct InputFacts {
   int64_t samples = 0;
-  // In training in the order of the spec, in inference by name.
+  // In training in the order of the spec, in inference by name. Of one without samples (`unbatched`) all sizes are
+  // fixed.
   std::vector<v1::ModelValue> inputs;
   // Training only, unless the model computes its loss itself.
   std::vector<int64_t> target_shape;
@@ -26,12 +27,15 @@ struct InputFacts {
   // 0 without evaluation.
   int64_t evaluation_samples = 0;
 };
+  std::vector<int64_t> evaluation_target_shape = {};
+};
 
 // Checks the data that a spec names, from the headers of the files alone, or what a worker says of `shared` ones, and
 // that its weights are a good safetensors file, or a good index of some. Blocking; any thread. REQUIRES: `spec` is
 // valid and has its defaults (common/spec/validator.h). INVALID_ARGUMENT lists all that is wrong by field path: a file
 // that was not uploaded, a corrupt file, a tensor that is not in it, tensors of unequal batch size, no samples, a type
-// that the loss cannot use, evaluation data shaped unlike training data, drop_last leaving nothing.
+// that the loss cannot use, an input without samples that is not in one file, evaluation data shaped unlike training
+// data, drop_last leaving nothing.
 absl::StatusOr<InputFacts> CheckInputs(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store,
                                        const SharedTables& shared = {});
 

@@ -26,9 +26,8 @@ data::SampleTable TableOf(const v1::SharedContent& found, bool tokens) {
     data::SampleTensor& tensor = table.tensors[given.name()];
     tensor.dtype = given.dtype();
     tensor.single = given.shape().empty();
-    if (tensor.single) continue;
-    tensor.samples = given.shape(0);
-    tensor.shape.assign(given.shape().begin() + 1, given.shape().end());
+    tensor.samples = tensor.single ? 1 : given.shape(0);
+    if (!tensor.single) tensor.shape.assign(given.shape().begin() + 1, given.shape().end());
   }
   return table;
 }

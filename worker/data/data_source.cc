@@ -67,7 +67,7 @@ absl::StatusOr<std::unique_ptr<DataSource>> DataSource::Create(const v1::JobSpec
 absl::StatusOr<Batch> DataSource::Read(const pipeline::Round& round) {
   return CatchTorch([&]() -> absl::StatusOr<Batch> {
     const SampleSet& set = round.kind == pipeline::RoundKind::kEvaluate ? evaluation_ : samples_;
-    Batch batch;
+    Batch batch{.inputs = {}, .whole = set.whole(), .target = {}};
     for (const auto& [value, samples] : set.inputs()) {
       GPIPE_ASSIGN_OR_RETURN(batch.inputs[value], Rows(*samples, round));
       const int64_t limit = options_.input_limit == 0 && set.tokens() ? options_.classes : options_.input_limit;

@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/field_error.h"
 #include "common/grpc_status.h"
 #include "common/plan/shape.h"
@@ -20,6 +19,7 @@
 #include "worker/exported/batch_statistics.h"
 #include "worker/exported/build.h"
 #include "worker/exported/evaluation.h"
+#include "worker/exported/input_match.h"
 #include "worker/exported/paired_cuts.h"
 #include "worker/exported/part_profiler.h"
 #include "worker/exported/units.h"
@@ -62,31 +62,40 @@ absl::Status CheckSameInputs(const exported::Program& training, const exported::
   return absl::InvalidArgumentError("its inputs have other names in evaluation than in training");
 }
 
-std::string ShapeText(const std::vector<exported::Size>& sizes) {
-  return absl::StrCat("[",
-                      absl::StrJoin(sizes, ", ",
-                                    [](std::string* out, const exported::Size& size) {
-                                      const auto* number = std::get_if<int64_t>(&size);
-                                      absl::StrAppend(out, number != nullptr ? absl::StrCat(*number) : "any");
-                                    }),
-                      "]");
+// The data of a job for one of the model's programs.
+struct InspectedData {
+  ProgramData data;
+  std::vector<int64_t> target_shape;
+};
+
+InspectedData DataOf(const v1::Inspect& request) {
+  const bool training = request.has_loss();
+  return {{{request.inputs().begin(), request.inputs().end()}, training, training ? "train.dataset" : "infer"},
+          {request.target_shape().begin(), request.target_shape().end()}};
 }
 
 class ExportedInspection {
  public:
-  ExportedInspection(const v1::Inspect& request, const Archive& archive, c10::Device device, v1::Inspected& result)
-      : request_(request), archive_(archive), program_(archive.program()), device_(device), result_(result) {}
+  ExportedInspection(const v1::Inspect& request, InspectedData data, const Archive& archive, c10::Device device,
+                     v1::Inspected& result)
+      : request_(request),
+        data_(std::move(data)),
+        archive_(archive),
+        program_(archive.program()),
+        device_(device),
+        result_(result) {}
 
   // Everything but the layers.
   absl::Status Check() {
-    GPIPE_RETURN_IF_ERROR(MatchInputs());
+    GPIPE_ASSIGN_OR_RETURN(const std::vector<v1::ModelValue> inputs, MatchInputs(program_, data_.data));
     GPIPE_RETURN_IF_ERROR(FindOutputs());
     GPIPE_RETURN_IF_ERROR(CheckOperators());
     GPIPE_RETURN_IF_ERROR(CheckState());
     GPIPE_ASSIGN_OR_RETURN(Units units, Units::Find(archive_));
     units_.emplace(std::move(units));
     const std::vector<std::string> frozen(request_.freeze().begin(), request_.freeze().end());
-    GPIPE_ASSIGN_OR_RETURN(ValueTable values, ValueTable::Create(archive_, *units_, inputs_, frozen, DataField()));
+    GPIPE_ASSIGN_OR_RETURN(ValueTable values,
+                           ValueTable::Create(archive_, *units_, inputs, frozen, data_.data.field()));
     values_.emplace(std::move(values));
     GPIPE_RETURN_IF_ERROR(CheckOutputs());
     return CheckLoss();
@@ -101,54 +110,6 @@ class ExportedInspection {
 
  private:
   bool training() const { return request_.has_loss(); }
-  const char* DataField() const { return training() ? "train.dataset.inputs" : "infer.inputs"; }
-
-  // The data's tensor for each of the model's inputs: by order in training, by name in inference.
-  absl::Status MatchInputs() {
-    const auto& given = request_.inputs();
-    if (training() && given.size() != static_cast<int>(program_.user_inputs.size())) {
-      return FieldError(DataField(),
-                        absl::StrCat("names ", given.size(), " tensors, but the model's inputs are ", InputNames()));
-    }
-    for (size_t i = 0; i < program_.user_inputs.size(); ++i) {
-      const exported::UserInput& input = program_.user_inputs[i];
-      const auto found =
-          training() || IsOnlyInput()
-              ? given.begin() + static_cast<int>(i)
-              : std::find_if(given.begin(), given.end(), [&](const auto& value) { return value.name() == input.name; });
-      if (found == given.end()) {
-        return FieldError(DataField(), absl::StrCat("has no tensor for the model's input '", input.name, "'"));
-      }
-      const std::string field = training() ? absl::StrCat(DataField(), "[", i, "]") : DataField();
-      GPIPE_RETURN_IF_ERROR(MatchInput(input, *found, field));
-      inputs_.push_back(*found);
-    }
-    return absl::OkStatus();
-  }
-
-  // Made-up data has no names.
-  bool IsOnlyInput() const { return program_.user_inputs.size() == 1 && request_.inputs_size() == 1; }
-
-  absl::Status MatchInput(const exported::UserInput& input, const v1::ModelValue& data,
-                          const std::string& field) const {
-    const auto type = ToScalarType(input.meta.dtype);
-    const std::vector<int64_t> sample = SampleShape(data.shape());
-    bool fits = type && ToDataType(*type) == data.dtype() && input.meta.sizes.size() == sample.size() + 1;
-    for (size_t i = 0; fits && i < sample.size(); ++i) {
-      const auto* size = std::get_if<int64_t>(&input.meta.sizes[i + 1]);
-      fits = size == nullptr || *size == sample[i];
-    }
-    if (fits) return absl::OkStatus();
-    return FieldError(field, absl::StrCat("the model's input '", input.name, "' is ", type ? c10::toString(*type) : "?",
-                                          " ", ShapeText(input.meta.sizes), ", the data's '", data.name(), "' is ",
-                                          c10::toString(ToScalarType(data.dtype())), " [any",
-                                          sample.empty() ? "" : ", ", absl::StrJoin(sample, ", "), "]"));
-  }
-
-  std::string InputNames() const {
-    return absl::StrJoin(program_.user_inputs, ", ",
-                         [](std::string* out, const exported::UserInput& input) { absl::StrAppend(out, input.name); });
-  }
 
   // In training the one that the loss takes; in inference those that are asked for, or all.
   absl::Status FindOutputs() {
@@ -356,7 +317,7 @@ class ExportedInspection {
     if (!training()) return absl::OkStatus();
     constexpr int64_t kBatch = 2;
     std::vector<int64_t> shape = {kBatch};
-    shape.insert(shape.end(), request_.target_shape().begin(), request_.target_shape().end());
+    shape.insert(shape.end(), data_.target_shape.begin(), data_.target_shape.end());
     const absl::Status fits = CatchTorch([&] {
       at::Tensor target;
       if (request_.target_dtype() != v1::DATA_TYPE_UNSPECIFIED) {
@@ -382,11 +343,11 @@ class ExportedInspection {
   }
 
   const v1::Inspect& request_;
+  const InspectedData data_;
   const Archive& archive_;
   const exported::Program& program_;
   const c10::Device device_;
   v1::Inspected& result_;
-  std::vector<v1::ModelValue> inputs_;  // In the model's order.
   std::vector<exported::UserOutput> outputs_;
   std::optional<Units> units_;
   std::optional<ValueTable> values_;
@@ -399,7 +360,7 @@ absl::Status Inspect(const v1::Inspect& request, Artifacts& artifacts, c10::Devi
   const bool infers = !request.has_loss();
   const auto archive = Archive::Open(artifacts, ref->second, infers ? ModelMode::kEvaluation : ModelMode::kTraining);
   if (!archive.ok()) return AboutModel(archive.status());
-  ExportedInspection inspection(request, **archive, device, result);
+  ExportedInspection inspection(request, DataOf(request), **archive, device, result);
   GPIPE_RETURN_IF_ERROR(AboutModel(inspection.Check()));
   if (infers) GPIPE_RETURN_IF_ERROR(AboutModel(CheckEvaluates(**archive)));
   if (!request.evaluate()) return AboutModel(inspection.Run(nullptr));
@@ -409,7 +370,7 @@ absl::Status Inspect(const v1::Inspect& request, Artifacts& artifacts, c10::Devi
   GPIPE_RETURN_IF_ERROR(AboutEvaluation(CheckEvaluates(**evaluated)));
   if (!(*evaluated)->is_evaluation()) return AboutModel(inspection.Run(nullptr));
   v1::Inspected unused;
-  ExportedInspection evaluation(request, **evaluated, device, unused);
+  ExportedInspection evaluation(request, DataOf(request), **evaluated, device, unused);
   GPIPE_RETURN_IF_ERROR(AboutEvaluation(evaluation.Check()));
   GPIPE_RETURN_IF_ERROR(AboutEvaluation(CheckSameInputs((*archive)->program(), (*evaluated)->program())));
   return AboutModel(inspection.Run(&evaluation));

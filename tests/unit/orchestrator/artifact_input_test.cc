@@ -36,6 +36,15 @@ class ArtifactInputTest : public ArtifactTest {
     return dataset;
   }
 
+  // A first input `a` without samples.
+  void UseUnbatched() {
+    v1::Dataset& dataset = *spec_.mutable_train()->mutable_dataset();
+    dataset.set_inputs(0, "a");
+    dataset.add_inputs("x");
+    dataset.add_unbatched("a");
+    spec_.mutable_model()->mutable_exported()->set_path("m.pt2");
+  }
+
   InputFacts Facts() {
     auto facts = CheckInputs(spec_, files_, *store_);
     EXPECT_TRUE(facts.ok()) << facts.status();
@@ -154,6 +163,38 @@ TEST_F(ArtifactInputTest, ProbabilitiesOfClassesHaveNoIgnoredOnes) {
   EXPECT_EQ(Facts().target_dtype, v1::DATA_TYPE_FLOAT32);
   spec_.mutable_train()->mutable_loss()->mutable_cross_entropy()->set_ignore_index(0);
   ExpectRefused("train.dataset.target", "has no use for ignore_index");
+}
+
+TEST_F(ArtifactInputTest, AnInputWithoutSamplesIsWholeAndNotCounted) {
+  UseUnbatched();
+  AddFile("train.safetensors", {Floats("x", {10, 2}), Floats("a", {3, 4}), Ints("y", {10})});
+  const InputFacts facts = Facts();
+  EXPECT_EQ(facts.samples, 10);
+  EXPECT_FALSE(BeginsWithBatch(facts.inputs.at(0).shape()));
+  EXPECT_THAT(SizesFor(facts.inputs.at(0).shape(), 7), ElementsAre(3, 4));
+  EXPECT_THAT(SizesFor(facts.inputs.at(1).shape(), 7), ElementsAre(7, 2));
+  AddFile("train.safetensors", {Floats("x", {10, 2}), Floats("a", {}), Ints("y", {10})});
+  EXPECT_THAT(SizesFor(Facts().inputs.at(0).shape(), 7), IsEmpty());
+}
+
+TEST_F(ArtifactInputTest, AnInputWithoutSamplesIsInOneFile) {
+  UseUnbatched();
+  spec_.mutable_train()->mutable_dataset()->add_path("more.safetensors");
+  const std::vector<TestTensor> tensors = {Floats("x", {10, 2}), Floats("a", {3, 4}), Ints("y", {10})};
+  AddFile("train.safetensors", tensors);
+  AddFile("more.safetensors", tensors);
+  ExpectRefused("train.dataset.inputs[0]", "tensor 'a' is `unbatched`, and must be in one file");
+}
+
+TEST_F(ArtifactInputTest, InferenceInputsWithoutSamples) {
+  Read(R"(infer { inputs: "in.safetensors" batch_size: 64 unbatched: "a" })");
+  spec_.mutable_model()->mutable_exported()->set_path("m.pt2");
+  AddFile("in.safetensors", {Floats("x", {10, 2}), Floats("a", {3})});
+  const InputFacts facts = Facts();
+  EXPECT_EQ(facts.samples, 10);
+  EXPECT_THAT(SizesFor(facts.inputs.at(0).shape(), 7), ElementsAre(3));
+  AddFile("in.safetensors", {Floats("x", {10, 2})});
+  ExpectRefused("infer.unbatched[0]", "there is no tensor 'a' in the data, which has: x");
 }
 
 TEST_F(ArtifactInputTest, AnInputOfATypeThatNoLayerTakes) {
