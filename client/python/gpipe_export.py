@@ -224,7 +224,10 @@ class _Inputs:
         leaves, spec = pytree.tree_flatten((self.args, self.kwargs))
         if len(values) != len(leaves):
             return self
-        doubled = [torch.cat([leaf, leaf.roll(1, 0)]) if _may_double(program, value) else leaf
+        # A size that is also another dimension's, as a graph's nodes may be, is no batch.
+        within = {str(size) for value in values if isinstance(value, torch.Tensor) for size in value.shape[1:]}
+        doubled = [torch.cat([leaf, leaf.roll(1, 0)])
+                   if _may_double(program, value) and str(value.shape[0]) not in within else leaf
                    for leaf, value in zip(leaves, values)]
         return _Inputs(*pytree.tree_unflatten(doubled, spec))
 

@@ -208,15 +208,50 @@ class Checker {
                                     other, "' has ", others.count, hint));
   }
 
-  void ExpectSame(const Samples& evaluation, const Samples& train, std::string_view field) {
-    if (evaluation.shape != train.shape) {
-      errors_.Add(field, absl::StrCat("samples of shape ", ShapeText(evaluation.shape), " differ from training's ",
-                                      ShapeText(train.shape)));
+  void ExpectSameType(const Samples& evaluation, const Samples& train, std::string_view field) {
+    if (evaluation.dtype == train.dtype) return;
+    errors_.Add(
+        field, absl::StrCat("type ", DtypeText(evaluation.dtype), " differs from training's ", DtypeText(train.dtype)));
+  }
+
+  // Of a layer list. An exported model says itself which sizes it takes.
+  void ExpectSameShape(const Samples& evaluation, const Samples& train, std::string_view field) {
+    if (evaluation.shape == train.shape || spec_.model().has_exported()) return;
+    errors_.Add(field, absl::StrCat("samples of shape ", ShapeText(evaluation.shape), " differ from training's ",
+                                    ShapeText(train.shape), "; an exported model with dynamic sizes may have others"));
+  }
+
+  void ExpectSame(const DatasetFacts& evaluation, const DatasetFacts& train) {
+    const std::string field = "train.evaluate.dataset.";
+    for (size_t i = 0; i < std::min(evaluation.inputs.size(), train.inputs.size()); ++i) {
+      const std::string input = absl::StrCat(field, "inputs[", i, "]");
+      ExpectSameShape(evaluation.inputs[i].samples, train.inputs[i].samples, input);
+      ExpectSameType(evaluation.inputs[i].samples, train.inputs[i].samples, input);
     }
-    if (evaluation.dtype != train.dtype) {
-      errors_.Add(field, absl::StrCat("type ", DtypeText(evaluation.dtype), " differs from training's ",
-                                      DtypeText(train.dtype)));
+    if (evaluation.inputs.size() != train.inputs.size()) {
+      errors_.Add(field + "inputs",
+                  absl::StrCat("names ", evaluation.inputs.size(), " tensors, training has ", train.inputs.size()));
     }
+    if (!train.target) return;
+    ExpectSameShape(*evaluation.target, *train.target, field + "target");
+    ExpectSameType(*evaluation.target, *train.target, field + "target");
+  }
+
+  // What the plan needs to know where some tensor of the evaluation data has other sizes.
+  void AddEvaluation(const DatasetFacts& evaluation, const DatasetFacts& train, InputFacts& facts) {
+    facts.evaluation_samples = evaluation.count();
+    const auto shape_of = [](const NamedSamples& input) { return input.samples.shape; };
+    const bool same = std::ranges::equal(evaluation.inputs, train.inputs, {}, shape_of, shape_of) &&
+                      (!train.target || evaluation.target->shape == train.target->shape);
+    if (same) return;
+    facts.evaluation_inputs = ValuesOf(evaluation.inputs);
+    if (evaluation.target) facts.evaluation_target_shape = evaluation.target->shape;
+    // The job would begin with a look at training samples, by the evaluation program.
+    const v1::Loss& loss = spec_.train().loss();
+    const bool looks = loss.has_model_output() && loss.model_output().mean_of() == v1::LOSS_MEAN_UNSPECIFIED;
+    if (!looks || spec_.pipeline().chunks() < 2) return;
+    errors_.Add("train.loss.model_output.mean_of",
+                "is required where evaluation data has other sizes than training data: samples, targets, count or sum");
   }
 
   InputFacts CheckTrain() {
@@ -225,17 +260,7 @@ class Checker {
     std::optional<DatasetFacts> evaluation;
     if (train.has_evaluate()) evaluation = CheckDataset(train.evaluate().dataset(), "train.evaluate.dataset");
     if (!data.has_value()) return {};
-    if (evaluation.has_value()) {
-      for (size_t i = 0; i < std::min(evaluation->inputs.size(), data->inputs.size()); ++i) {
-        ExpectSame(evaluation->inputs[i].samples, data->inputs[i].samples,
-                   absl::StrCat("train.evaluate.dataset.inputs[", i, "]"));
-      }
-      if (evaluation->inputs.size() != data->inputs.size()) {
-        errors_.Add("train.evaluate.dataset.inputs",
-                    absl::StrCat("names ", evaluation->inputs.size(), " tensors, training has ", data->inputs.size()));
-      }
-      if (data->target) ExpectSame(*evaluation->target, *data->target, "train.evaluate.dataset.target");
-    }
+    if (evaluation.has_value()) ExpectSame(*evaluation, *data);
     const int64_t samples = data->count();
     if (train.drop_last() && samples > 0 && samples < train.batch_size()) {
       errors_.Add("train.drop_last",
@@ -246,7 +271,7 @@ class Checker {
       facts.target_shape = data->target->shape;
       facts.target_dtype = data->target->dtype;
     }
-    if (evaluation.has_value()) facts.evaluation_samples = evaluation->count();
+    if (evaluation.has_value()) AddEvaluation(*evaluation, *data, facts);
     return facts;
   }
 

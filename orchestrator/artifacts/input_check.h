@@ -26,7 +26,9 @@ struct InputFacts {
   v1::DataType target_dtype = v1::DATA_TYPE_UNSPECIFIED;
   // 0 without evaluation.
   int64_t evaluation_samples = 0;
-};
+  // Inputs and target as the evaluation data has them, where one has other sizes than the training data: of an exported
+  // model, which may take them. Else no inputs.
+  std::vector<v1::ModelValue> evaluation_inputs = {};
   std::vector<int64_t> evaluation_target_shape = {};
 };
 
@@ -35,7 +37,7 @@ struct InputFacts {
 // valid and has its defaults (common/spec/validator.h). INVALID_ARGUMENT lists all that is wrong by field path: a file
 // that was not uploaded, a corrupt file, a tensor that is not in it, tensors of unequal batch size, no samples, a type
 // that the loss cannot use, an input without samples that is not in one file, evaluation data shaped unlike training
-// data, drop_last leaving nothing.
+// data where the model is a layer list, drop_last leaving nothing.
 absl::StatusOr<InputFacts> CheckInputs(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store,
                                        const SharedTables& shared = {});
 

@@ -172,6 +172,9 @@ v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, const 
   const std::string& exported = spec.model().exported().path();
   if (const auto file = files.find(exported); file != files.end()) (*inspect.mutable_files())[exported] = file->second;
   inspect.set_evaluate(spec.model().has_exported() && spec.train().has_evaluate());
+  inspect.mutable_evaluation_inputs()->Assign(facts.evaluation_inputs.begin(), facts.evaluation_inputs.end());
+  inspect.mutable_evaluation_target_shape()->Assign(facts.evaluation_target_shape.begin(),
+                                                    facts.evaluation_target_shape.end());
   if (measure) inspect.set_profile_micro_batch(LargestMicroBatch(spec, facts));
   *inspect.mutable_outputs() = spec.infer().outputs();
   if (!spec.has_train()) return inspect;

@@ -126,6 +126,21 @@ def test_infers_as_pytorch_does(cluster, tmp_path, pipeline):
         torch.testing.assert_close(outputs, model(*inputs_of(data)), rtol=RTOL, atol=RTOL)
 
 
+def test_evaluates_on_a_graph_of_another_size(cluster, tmp_path):
+    batch, nodes = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("nodes", min=2, max=64)
+    model = make_model(tmp_path, dynamic_shapes=({0: nodes, 1: nodes}, {0: batch, 1: nodes}, None))
+    data, other = data_of(SAMPLES), data_of(9, nodes=12, seed=1)
+    spec = spec_of("larger", write_data(tmp_path, "train", data), split=["second"])
+    spec["train"]["evaluate"] = {"dataset": dataset_of(write_data(tmp_path, "test", other))}
+    out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
+    train_here(model, data)
+    expect_model(out, model)
+    with torch.no_grad():
+        expected = nn.functional.mse_loss(model(*inputs_of(other)), other["y"])
+    (evaluation,) = read_jsonl(out / "evaluation.jsonl")
+    assert evaluation["loss"] == pytest.approx(expected.item(), rel=10 * RTOL)
+
+
 def two_files(folder, spec):
     write_data(folder, "more", data_of(4))
     spec["train"]["dataset"]["path"] = ["train.safetensors", "more.safetensors"]

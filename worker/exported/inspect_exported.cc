@@ -8,6 +8,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/field_error.h"
 #include "common/grpc_status.h"
@@ -51,7 +52,8 @@ absl::Status AboutModel(const absl::Status& status) {
 // The same of a model's other program, which a job that only trains does without.
 absl::Status AboutEvaluation(const absl::Status& status) {
   const absl::Status about = AboutModel(status);
-  if (about.ok() || FieldViolations(about).empty()) return about;
+  const std::vector<FieldViolation> violations = FieldViolations(about);
+  if (violations.empty() || absl::StartsWith(violations.front().field, "train.evaluate")) return about;
   return FieldError("train.evaluate", absl::StrCat("the model cannot be evaluated: ", status.message()));
 }
 
@@ -72,6 +74,12 @@ InspectedData DataOf(const v1::Inspect& request) {
   const bool training = request.has_loss();
   return {{{request.inputs().begin(), request.inputs().end()}, training, training ? "train.dataset" : "infer"},
           {request.target_shape().begin(), request.target_shape().end()}};
+}
+
+InspectedData EvaluationDataOf(const v1::Inspect& request) {
+  if (request.evaluation_inputs().empty()) return DataOf(request);
+  return {{{request.evaluation_inputs().begin(), request.evaluation_inputs().end()}, true, "train.evaluate.dataset"},
+          {request.evaluation_target_shape().begin(), request.evaluation_target_shape().end()}};
 }
 
 class ExportedInspection {
@@ -368,9 +376,10 @@ absl::Status Inspect(const v1::Inspect& request, Artifacts& artifacts, c10::Devi
   const auto evaluated = Archive::Open(artifacts, ref->second, ModelMode::kEvaluation);
   if (!evaluated.ok()) return AboutEvaluation(evaluated.status());
   GPIPE_RETURN_IF_ERROR(AboutEvaluation(CheckEvaluates(**evaluated)));
-  if (!(*evaluated)->is_evaluation()) return AboutModel(inspection.Run(nullptr));
+  const bool same = !(*evaluated)->is_evaluation() && request.evaluation_inputs().empty();
+  if (same) return AboutModel(inspection.Run(nullptr));
   v1::Inspected unused;
-  ExportedInspection evaluation(request, DataOf(request), **evaluated, device, unused);
+  ExportedInspection evaluation(request, EvaluationDataOf(request), **evaluated, device, unused);
   GPIPE_RETURN_IF_ERROR(AboutEvaluation(evaluation.Check()));
   GPIPE_RETURN_IF_ERROR(AboutEvaluation(CheckSameInputs((*archive)->program(), (*evaluated)->program())));
   return AboutModel(inspection.Run(&evaluation));

@@ -197,6 +197,32 @@ TEST_F(ArtifactInputTest, InferenceInputsWithoutSamples) {
   ExpectRefused("infer.unbatched[0]", "there is no tensor 'a' in the data, which has: x");
 }
 
+TEST_F(ArtifactInputTest, AnExportedModelMayBeEvaluatedOnOtherSizes) {
+  AddFile("train.safetensors", {Ints("x", {10, 16}), Ints("y", {10, 16})});
+  AddFile("test.safetensors", {Ints("x", {3, 24}), Ints("y", {3, 24})});
+  UseEvaluation();
+  spec_.mutable_model()->mutable_exported()->set_path("m.pt2");
+  const InputFacts facts = Facts();
+  EXPECT_THAT(SampleShape(facts.inputs.at(0).shape()), ElementsAre(16));
+  EXPECT_THAT(SampleShape(facts.evaluation_inputs.at(0).shape()), ElementsAre(24));
+  EXPECT_THAT(facts.evaluation_target_shape, ElementsAre(24));
+  AddFile("test.safetensors", {Ints("x", {3, 16}), Ints("y", {3, 16})});
+  EXPECT_THAT(Facts().evaluation_inputs, IsEmpty());
+}
+
+TEST_F(ArtifactInputTest, OtherSizesInEvaluationNeedToKnowWhatTheLossIsAMeanOf) {
+  AddFile("train.safetensors", {Ints("x", {10, 16})});
+  AddFile("test.safetensors", {Ints("x", {3, 24})});
+  spec_.mutable_train()->mutable_dataset()->clear_target();
+  UseEvaluation();
+  spec_.mutable_train()->mutable_loss()->mutable_model_output();
+  spec_.mutable_model()->mutable_exported()->set_path("m.pt2");
+  spec_.mutable_pipeline()->set_chunks(2);
+  ExpectRefused("train.loss.model_output.mean_of", "is required where evaluation data has other sizes");
+  spec_.mutable_train()->mutable_loss()->mutable_model_output()->set_mean_of(v1::LOSS_MEAN_SAMPLES);
+  EXPECT_EQ(Facts().evaluation_inputs.size(), 1);
+}
+
 TEST_F(ArtifactInputTest, AnInputOfATypeThatNoLayerTakes) {
   AddFile("train.safetensors", {MakeTensor<double>("x", v1::DATA_TYPE_FLOAT64, {10, 2}), Ints("y", {10})});
   ExpectRefused("train.dataset.inputs[0]", "must be F32 or I64, is F64");
