@@ -33,7 +33,7 @@ absl::Status ExpandPatterns(spec::SpecFile& file) {
 void AddTokenIndices(const spec::SpecFile& file, std::vector<spec::NamedFile>& files) {
   v1::JobSpec copy = file.spec;
   for (const spec::FileList& list : spec::DataFilesOf(copy)) {
-    if (!list.tokens) continue;
+    if (list.tokens == nullptr) continue;
     for (const std::string& path : *list.paths) {
       const std::string index = data::IndexBeside(path);
       std::error_code error;

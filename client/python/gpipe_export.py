@@ -25,7 +25,7 @@ import sys
 import traceback
 import types
 import unittest.mock
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ Frame = tuple[types.FrameType, int]  # And its line.
 
 def gpipe_export(model: nn.Module, example_inputs: tuple | list | Mapping[str, Any], path: str | os.PathLike, *,
                  example_kwargs: Mapping[str, Any] | None = None, dynamic_shapes: Any = None,
-                 weights: bool | str | os.PathLike = True, weights_prefix: str = "",
+                 unbatched: Collection[str] = (), weights: bool | str | os.PathLike = True, weights_prefix: str = "",
                  check: tuple[nn.Module, Any] | None = None) -> torch.export.ExportedProgram:
     """Exports `model` in training mode, checks its outputs and gradients against the model, and saves it. What is in
     eval() in a model that is in training stays so: a frozen batch norm, a dropout that is off. Where the model does
@@ -58,7 +58,8 @@ def gpipe_export(model: nn.Module, example_inputs: tuple | list | Mapping[str, A
     `evaluate` run.
 
     `example_inputs` are the arguments of forward(): a tuple, or a dict by name. Dimension 0 of every tensor is the
-    batch, of any size; `dynamic_shapes`, as torch.export.export takes it, says otherwise. Raises ExportError.
+    batch, of any size, but of those named in `unbatched`, which have no samples (an adjacency matrix, a table; a job
+    names them, too); `dynamic_shapes`, as torch.export.export takes it, says otherwise. Raises ExportError.
 
     Parameters and buffers on the meta device have their values elsewhere (`model.weights` of a job). With `weights`
     False that holds for all; with a file or folder of safetensors, too, and it must have them, under the model's names
@@ -71,10 +72,12 @@ def gpipe_export(model: nn.Module, example_inputs: tuple | list | Mapping[str, A
         gpipe_weights.check_files(model, weights, weights_prefix)
     with _left_as_it_is(model, args, kwargs, compared=check is None):
         with gpipe_weights.as_fakes(model) as mode:
-            export = _Export(model, args, kwargs, dynamic_shapes, compared=check is None, mode=mode)
+            export = _Export(model, args, kwargs, dynamic_shapes, unbatched, compared=check is None, mode=mode)
             program = export.training()
             evaluation = export.evaluation(program)
-        said = _compare_copy(model, program, check, dynamic_shapes) if check else NOT_COMPARED if mode else COMPARED
+        said = NOT_COMPARED if mode else COMPARED
+        if check:
+            said = _compare_copy(model, program, check, dynamic_shapes, unbatched)
     _save(model, program, evaluation, pathlib.Path(path), elsewhere)
     if evaluation.missing:
         print(f"{path}: for training only, without `infer` and `evaluate`, as there is no program for evaluation: "
@@ -92,6 +95,7 @@ class _Export:
     args: tuple
     kwargs: dict[str, Any]
     dynamic_shapes: Any
+    unbatched: Collection[str] = ()
     compared: bool = True
     mode: Any = None
 
@@ -118,7 +122,7 @@ class _Export:
     def _exported(self) -> torch.export.ExportedProgram:
         shapes = self.dynamic_shapes
         if shapes is None:
-            shapes = _batch_shapes(self.model, self.args, self.kwargs)
+            shapes = _batch_shapes(self.model, self.args, self.kwargs, self.unbatched)
         program = _export(self.model, self.args, self.kwargs, shapes)
         _refuse_foreign_operators(self.model, program)
         return program
@@ -132,7 +136,7 @@ class _Export:
 
 
 def _compare_copy(model: nn.Module, program: torch.export.ExportedProgram, check: tuple[nn.Module, Any],
-                  dynamic_shapes: Any) -> str:
+                  dynamic_shapes: Any, unbatched: Collection[str]) -> str:
     """What was found out about the model by exporting a small one of its kind."""
     copy, inputs = check
     if type(copy) is not type(model):
@@ -141,7 +145,7 @@ def _compare_copy(model: nn.Module, program: torch.export.ExportedProgram, check
         raise ExportError("the copy to check has parameters on the meta device, and so nothing to compare")
     args, kwargs = _arguments(copy, inputs, None)
     with _left_as_it_is(copy, args, kwargs):
-        export = _Export(copy, args, kwargs, dynamic_shapes)
+        export = _Export(copy, args, kwargs, dynamic_shapes, unbatched)
         exported = export.training()
         export.evaluation(exported)
     more = sorted(_operators(program) - _operators(exported))
@@ -171,28 +175,38 @@ def _arguments(model: nn.Module, inputs: Any, named: Mapping[str, Any] | None) -
 
 # --- The batch ---
 
-def _batch_shapes(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Dimension 0 of each tensor is one and the same dynamic number."""
+def _batch_shapes(model: nn.Module, args: tuple, kwargs: dict[str, Any],
+                  unbatched: Collection[str]) -> dict[str, Any]:
+    """Dimension 0 of each tensor is one and the same dynamic number, but of those without samples."""
     arguments = dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
-    _check_batch(arguments)
+    _check_batch(arguments, unbatched)
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
-    return pytree.tree_map(lambda leaf: {0: batch} if isinstance(leaf, torch.Tensor) else None, arguments)
+    return pytree.tree_map_with_path(
+        lambda path, leaf: {0: batch} if isinstance(leaf, torch.Tensor) and path_name(path) not in unbatched else None,
+        arguments)
 
 
-def _check_batch(arguments: dict[str, Any]) -> None:
+def _check_batch(arguments: dict[str, Any], unbatched: Collection[str]) -> None:
     sizes = {}
+    names = [path_name(path) for path, leaf in pytree.tree_flatten_with_path(arguments)[0]
+             if isinstance(leaf, torch.Tensor)]
+    if unknown := set(unbatched) - set(names):
+        raise ExportError(f"unbatched names {some(sorted(unknown))}, and the model's inputs are {', '.join(names)}")
     for path, leaf in pytree.tree_flatten_with_path(arguments)[0]:
         if not isinstance(leaf, torch.Tensor):
             continue
         name = path_name(path)
+        if name in unbatched:
+            continue
         if leaf.dim() == 0:
-            raise ExportError(f"input '{name}' is a single number, and has no samples; make it a constant of the model")
+            raise ExportError(f"input '{name}' is a single number, and has no samples; name it in `unbatched`, or make "
+                              "it a constant of the model")
         sizes[name] = leaf.shape[0]
     if not sizes:
-        raise ExportError("no example input is a tensor")
+        raise ExportError("no example input is a tensor" + (" that has samples" if unbatched else ""))
     if len(set(sizes.values())) > 1:
-        raise ExportError(f"dimension 0 of the example inputs is not one batch: {sizes}; if it is not meant to be, say "
-                          "which dimensions are with dynamic_shapes")
+        raise ExportError(f"dimension 0 of the example inputs is not one batch: {sizes}; if it is not meant to be, name "
+                          "inputs without samples in `unbatched`, or say which dimensions are with dynamic_shapes")
     if min(sizes.values()) < 2:
         raise ExportError("the example batch must have at least 2 samples: torch.export takes a size of 1 for a "
                           "constant, and the batch size would be baked in")
@@ -210,7 +224,10 @@ class _Inputs:
         leaves, spec = pytree.tree_flatten((self.args, self.kwargs))
         if len(values) != len(leaves):
             return self
-        doubled = [torch.cat([leaf, leaf.roll(1, 0)]) if _may_double(program, value) else leaf
+        # A size that is also another dimension's, as a graph's nodes may be, is no batch.
+        within = {str(size) for value in values if isinstance(value, torch.Tensor) for size in value.shape[1:]}
+        doubled = [torch.cat([leaf, leaf.roll(1, 0)])
+                   if _may_double(program, value) and str(value.shape[0]) not in within else leaf
                    for leaf, value in zip(leaves, values)]
         return _Inputs(*pytree.tree_unflatten(doubled, spec))
 

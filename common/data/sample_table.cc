@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/data/in_file.h"
 #include "common/data/npy.h"
 #include "common/safetensors/header.h"
 #include "common/status_macros.h"
@@ -18,10 +19,6 @@ namespace {
 
 using Tensors = std::map<std::string, safetensors::TensorInfo>;
 
-absl::Status InFile(const std::string& name, const absl::Status& status) {
-  return absl::Status(status.code(), absl::StrCat("'", name, "' cannot be used: ", status.message()));
-}
-
 std::string Describe(const SampleTensor& tensor) {
   return absl::StrCat(AbslView(safetensors::DtypeName(tensor.dtype)), " samples of shape [",
                       absl::StrJoin(tensor.shape, ", "), "]");
@@ -29,10 +26,12 @@ std::string Describe(const SampleTensor& tensor) {
 
 bool IsNpy(const std::string& name) { return absl::EndsWith(name, ".npy"); }
 
+std::string StemOf(const DataPath& file) { return std::filesystem::path(file.name).stem().string(); }
+
 absl::StatusOr<Tensors> TensorsOf(const DataPath& file) {
   if (IsNpy(file.name)) {
     GPIPE_ASSIGN_OR_RETURN(const safetensors::TensorInfo info, ReadNpyHeader(file.path));
-    return Tensors{{std::filesystem::path(file.name).stem().string(), info}};
+    return Tensors{{StemOf(file), info}};
   }
   GPIPE_ASSIGN_OR_RETURN(safetensors::Header header, safetensors::ReadHeader(file.path));
   return std::move(header.tensors);
@@ -42,9 +41,8 @@ SampleTensor ToSamples(int file, const safetensors::TensorInfo& info) {
   SampleTensor tensor;
   tensor.dtype = info.dtype;
   tensor.single = info.shape.empty();
-  if (tensor.single) return tensor;
-  tensor.shape.assign(info.shape.begin() + 1, info.shape.end());
-  tensor.samples = info.shape[0];
+  if (!tensor.single) tensor.shape.assign(info.shape.begin() + 1, info.shape.end());
+  tensor.samples = tensor.single ? 1 : info.shape[0];
   tensor.stride = static_cast<uint64_t>(tensor.stored_bytes());
   tensor.parts.push_back({.file = file, .samples = tensor.samples, .begin = info.begin});
   return tensor;
@@ -102,11 +100,27 @@ int64_t SampleTensor::elements() const {
   return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
 }
 
+std::vector<int64_t> SampleTensor::whole_shape() const {
+  if (single) return {};
+  std::vector<int64_t> whole = {samples};
+  whole.insert(whole.end(), shape.begin(), shape.end());
+  return whole;
+}
+
 int64_t SampleTensor::stored_bytes() const { return elements() * StoredSize(storage, dtype); }
 
 uint64_t SampleTensor::EndOf(const Part& part) const {
   if (part.samples == 0) return part.begin;
   return part.begin + static_cast<uint64_t>(part.samples - 1) * stride + static_cast<uint64_t>(stored_bytes());
+}
+
+bool IsInOneFile(const SampleTable& table, const std::string& name) {
+  if (const auto& parts = table.tensors.at(name).parts; !parts.empty()) return parts.size() == 1;
+  const auto is_own = [&](const DataPath& file) { return IsNpy(file.name) && StemOf(file) == name; };
+  const auto own = std::count_if(table.files.begin(), table.files.end(), is_own);
+  const auto of_many =
+      std::count_if(table.files.begin(), table.files.end(), [](const DataPath& file) { return !IsNpy(file.name); });
+  return own == 0 ? of_many == 1 : own == 1;
 }
 
 absl::StatusOr<SampleTable> OpenTensors(std::vector<DataPath> files) {

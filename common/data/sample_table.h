@@ -40,13 +40,15 @@ struct SampleTensor {
   v1::DataType dtype = v1::DATA_TYPE_UNSPECIFIED;
   std::vector<int64_t> shape;  // Of one sample.
   int64_t samples = 0;         // Of all parts.
-  bool single = false;         // A single number, which has no samples.
+  bool single = false;         // A single number, which has no samples; it is read as if it were one.
   Storage storage = Storage::kAsTyped;
   uint64_t stride = 0;  // Bytes from one sample to the next in a file.
   std::vector<Part> parts;
 
   int64_t elements() const;      // Of one sample.
   int64_t stored_bytes() const;  // Of one sample.
+  // Of all samples together: the tensor's in a file that has all of it.
+  std::vector<int64_t> whole_shape() const;
   // Where the last sample of a part ends, in bytes from the start of its file.
   uint64_t EndOf(const Part& part) const;
 };
@@ -59,6 +61,10 @@ struct SampleTable {
   // What LargestTokenSeen says, where it was asked on another machine.
   std::optional<int64_t> largest_token = std::nullopt;
 };
+
+// Whether a tensor is not in parts in several files, which are one only when they are cut into samples. Of files on
+// another machine their names say so. REQUIRES: the table has it.
+bool IsInOneFile(const SampleTable& table, const std::string& name);
 
 // Bytes of a stored element.
 int64_t StoredSize(Storage storage, v1::DataType dtype);

@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "common/data/in_file.h"
 #include "common/data/sample_table.h"
 #include "common/file.h"
 #include "common/status_macros.h"
@@ -191,9 +192,7 @@ absl::StatusOr<SampleTable> OpenTokens(std::vector<DataPath> files, const v1::To
   table.tokens = true;
   for (size_t i = 0; i < table.files.size(); ++i) {
     const absl::Status added = AddFile(static_cast<int>(i), tokens, table);
-    if (!added.ok()) {
-      return absl::Status(added.code(), absl::StrCat("'", table.files[i].name, "' cannot be used: ", added.message()));
-    }
+    if (!added.ok()) return InFile(table.files[i].name, added);
   }
   return table;
 }

@@ -82,16 +82,7 @@ absl::StatusOr<Input> ParseInput(const json& value) {
 absl::StatusOr<UserInput> DescribeUserInput(const Input& input, const Program& program) {
   const auto found = program.graph.values.find(input.value);
   if (found == program.graph.values.end()) return Malformed(absl::StrCat("nothing is said of the input ", input.name));
-  UserInput user{input.name, input.value, found->second};
-  if (user.meta.sizes.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("input '", input.name, "' is a single number, and has no samples; make it a constant"));
-  }
-  if (const auto* batch = std::get_if<int64_t>(&user.meta.sizes.front())) {
-    return absl::InvalidArgumentError(absl::StrCat("the batch size is baked in: dimension 0 of input '", input.name,
-                                                   "' is always ", *batch, "; export with a dynamic one"));
-  }
-  return user;
+  return UserInput{input.name, input.value, found->second};
 }
 
 // Names of the leaves of what the model returns, from torch's description of the structure: keys of dicts, positions of

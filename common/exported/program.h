@@ -119,8 +119,8 @@ struct Program {
 };
 
 // INVALID_ARGUMENT says what is wrong and where: not JSON, a schema version that is not known, a program that was
-// decomposed (its gradients would be wrong), an input that is no tensor, no output that is one, a batch size that is
-// baked in, a value that is used before it is made.
+// decomposed (its gradients would be wrong), an input that is no tensor, no output that is one, a value that is used
+// before it is made.
 absl::StatusOr<Program> ParseProgram(std::string_view json);
 
 }  // namespace gpipe::exported

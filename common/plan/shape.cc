@@ -12,10 +12,16 @@ constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
 
 }  // namespace
 
+Shape FixedShape(const std::vector<int64_t>& sizes) {
+  Shape shape;
+  for (const int64_t size : sizes) shape.Add()->set_fixed(size);
+  return shape;
+}
+
 Shape BatchShape(const std::vector<int64_t>& sample) {
   Shape shape;
   shape.Add()->set_per_sample(1);
-  for (const int64_t size : sample) shape.Add()->set_fixed(size);
+  shape.MergeFrom(FixedShape(sample));
   return shape;
 }
 

@@ -14,7 +14,11 @@ using Shape = google::protobuf::RepeatedPtrField<v1::Dimension>;
 // The batch, and behind it one sample's sizes, which do not depend on it.
 Shape BatchShape(const std::vector<int64_t>& sample);
 
-// Whether it is BatchShape of something: of most values, of all data, and of outputs that can be cut into samples.
+// That of a value that does not depend on the number of samples.
+Shape FixedShape(const std::vector<int64_t>& sizes);
+
+// Whether it is BatchShape of something: of most values, of all data that has samples, and of outputs that can be cut
+// into samples.
 bool BeginsWithBatch(const Shape& shape);
 
 // What it is BatchShape of. REQUIRES: BeginsWithBatch.

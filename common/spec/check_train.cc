@@ -50,6 +50,7 @@ void CheckDataset(const v1::Dataset& dataset, const v1::JobSpec& spec, const std
   if (dataset.inputs_size() > 1 && !spec.model().has_exported()) {
     errors.Add(path + ".inputs", "must name one tensor: a layer list has one input");
   }
+  CheckUnbatched(dataset, spec, path, errors);
   if (!dataset.has_random()) return;
   CheckRandomDataset(dataset.random(), path + ".random", errors);
   if (loss.has_mse() || loss.has_bce_with_logits()) {
@@ -222,6 +223,7 @@ void CheckTrain(const v1::JobSpec& spec, FieldErrors& errors) {
   CheckNotNegative(train.evaluate().every_steps(), "train.evaluate.every_steps", errors);
   if (train.evaluate().has_dataset()) {
     CheckDataset(train.evaluate().dataset(), spec, "train.evaluate.dataset", errors);
+    CheckSameUnbatched(train, errors);
   } else {
     errors.Add("train.evaluate.dataset", "is required");
   }
@@ -237,6 +239,7 @@ void CheckInfer(const v1::JobSpec& spec, FieldErrors& errors) {
   if (!infer.outputs().empty() && !spec.model().has_exported()) {
     errors.Add("infer.outputs", "is for exported models: a layer list has one output, `output`");
   }
+  CheckUnbatched(infer, spec, errors);
   if (!infer.has_random_inputs()) return;
   if (infer.random_inputs().shape().empty()) errors.Add("infer.random_inputs.shape", "is required");
   for (int i = 0; i < infer.random_inputs().shape_size(); ++i) {

@@ -20,6 +20,11 @@ void CheckSkips(const v1::Model& model, FieldErrors& errors);
 void CheckPipeline(const v1::JobSpec& spec, FieldErrors& errors);
 void CheckTrain(const v1::JobSpec& spec, FieldErrors& errors);
 void CheckInfer(const v1::JobSpec& spec, FieldErrors& errors);
+// The inputs without samples of the data set at `path`, and of `infer`.
+void CheckUnbatched(const v1::Dataset& dataset, const v1::JobSpec& spec, const std::string& path, FieldErrors& errors);
+void CheckUnbatched(const v1::Infer& infer, const v1::JobSpec& spec, FieldErrors& errors);
+// That evaluation has no samples of the same inputs as training. REQUIRES: both have a data set.
+void CheckSameUnbatched(const v1::Train& train, FieldErrors& errors);
 
 // Single values. Each returns whether the value is good.
 

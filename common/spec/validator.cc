@@ -141,7 +141,7 @@ std::vector<FileList> DataFilesOf(v1::JobSpec& spec) {
   const auto add = [&](const std::string& field, v1::Dataset& dataset) {
     if (!dataset.path().empty()) lists.push_back({field + ".path", dataset.mutable_path()});
     if (!dataset.has_tokens()) return;
-    lists.push_back({field + ".tokens.path", dataset.mutable_tokens()->mutable_path(), /*tokens=*/true});
+    lists.push_back({field + ".tokens.path", dataset.mutable_tokens()->mutable_path(), &dataset.tokens()});
   };
   if (spec.has_train()) {
     v1::Train& train = *spec.mutable_train();

@@ -32,7 +32,7 @@ std::vector<NamedFile> FilesOf(const v1::JobSpec& spec);
 struct FileList {
   std::string field;
   google::protobuf::RepeatedPtrField<std::string>* paths;
-  bool tokens = false;
+  const v1::Tokens* tokens = nullptr;  // How they are read, if they are tokens.
 };
 std::vector<FileList> DataFilesOf(v1::JobSpec& spec);
 

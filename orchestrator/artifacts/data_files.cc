@@ -1,5 +1,7 @@
 #include "orchestrator/artifacts/data_files.h"
 
+#include <filesystem>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -28,15 +30,25 @@ absl::Status Unusable(std::string_view field, const std::string& path, const abs
   return FieldError(field, absl::StrCat("'", path, "' cannot be used: ", why.message()));
 }
 
+// The header of a safetensors file of weights, found by its content. INVALID_ARGUMENT: no content was given for `path`,
+// it was not uploaded, or it is not a good file.
+absl::StatusOr<safetensors::Header> ReadWeights(const std::string& path, const FileMap& files,
+                                                const ArtifactStore& store) {
+  GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path content, Find(kWeights, path, files, store));
+  absl::StatusOr<safetensors::Header> header = safetensors::ReadHeader(content);
+  if (!header.ok()) return Unusable(kWeights, path, header.status());
+  return header;
+}
+
 // Those of the index, each as its shard has it.
 absl::StatusOr<Tensors> TensorsOf(const safetensors::WeightMap& index, const FileMap& files,
                                   const ArtifactStore& store) {
   FieldErrors errors;
   std::map<std::string, safetensors::Header> shards;
   for (const std::string& path : safetensors::ShardsOf(index)) {
-    absl::StatusOr<DataFile> shard = OpenDataFile(kWeights, path, files, store);
+    absl::StatusOr<safetensors::Header> shard = ReadWeights(path, files, store);
     if (shard.ok()) {
-      shards[path] = std::move(shard->header);
+      shards[path] = *std::move(shard);
     } else {
       errors.Add(shard.status());
     }
@@ -72,14 +84,6 @@ Tensors TensorsOf(const data::SampleTable& table) {
 
 }  // namespace
 
-absl::StatusOr<DataFile> OpenDataFile(std::string_view field, const std::string& path, const FileMap& files,
-                                      const ArtifactStore& store) {
-  GPIPE_ASSIGN_OR_RETURN(std::filesystem::path content, Find(field, path, files, store));
-  absl::StatusOr<safetensors::Header> header = safetensors::ReadHeader(content);
-  if (!header.ok()) return Unusable(field, path, header.status());
-  return DataFile{.path = std::move(content), .header = *std::move(header)};
-}
-
 absl::StatusOr<data::SampleTable> OpenSamples(const std::string& field,
                                               const google::protobuf::RepeatedPtrField<std::string>& paths,
                                               const v1::Tokens* tokens, const SpecFiles& where) {
@@ -110,8 +114,8 @@ absl::StatusOr<Tensors> OpenWeights(const v1::JobSpec& spec, const SpecFiles& wh
   const auto& [files, store, shared] = where;
   const std::string& path = spec.model().weights();
   if (!safetensors::IsIndex(path)) {
-    GPIPE_ASSIGN_OR_RETURN(DataFile file, OpenDataFile(kWeights, path, files, store));
-    return std::move(file.header.tensors);
+    GPIPE_ASSIGN_OR_RETURN(safetensors::Header header, ReadWeights(path, files, store));
+    return std::move(header.tensors);
   }
   GPIPE_ASSIGN_OR_RETURN(const std::filesystem::path content, Find(kWeights, path, files, store));
   const absl::StatusOr<safetensors::WeightMap> index = safetensors::ReadIndex(content, path);

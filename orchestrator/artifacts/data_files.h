@@ -1,10 +1,8 @@
 #ifndef GPIPE_ORCHESTRATOR_ARTIFACTS_DATA_FILES_H_
 #define GPIPE_ORCHESTRATOR_ARTIFACTS_DATA_FILES_H_
 
-#include <filesystem>
 #include <map>
 #include <string>
-#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "common/data/sample_table.h"
@@ -15,16 +13,6 @@
 #include "orchestrator/jobs/stored_job.h"
 
 namespace gpipe::orchestrator {
-
-// A safetensors file that a spec names, found by its content.
-struct DataFile {
-  std::filesystem::path path;
-  safetensors::Header header;
-};
-
-// INVALID_ARGUMENT for `field`: no content was given for `path`, it was not uploaded, or it is not a good file.
-absl::StatusOr<DataFile> OpenDataFile(std::string_view field, const std::string& path, const FileMap& files,
-                                      const ArtifactStore& store);
 
 // Where the files of a spec are looked for: what its client sent, and what a worker has found under shared paths.
 struct SpecFiles {

@@ -18,20 +18,26 @@ namespace gpipe::orchestrator {
 // What a plan needs to know of a job's data.
 struct InputFacts {
   int64_t samples = 0;
-  // In training in the order of the spec, in inference by name.
+  // In training in the order of the spec, in inference by name. Of one without samples (`unbatched`) all sizes are
+  // fixed.
   std::vector<v1::ModelValue> inputs;
   // Training only, unless the model computes its loss itself.
   std::vector<int64_t> target_shape;
   v1::DataType target_dtype = v1::DATA_TYPE_UNSPECIFIED;
   // 0 without evaluation.
   int64_t evaluation_samples = 0;
+  // Inputs and target as the evaluation data has them, where one has other sizes than the training data: of an exported
+  // model, which may take them. Else no inputs.
+  std::vector<v1::ModelValue> evaluation_inputs = {};
+  std::vector<int64_t> evaluation_target_shape = {};
 };
 
 // Checks the data that a spec names, from the headers of the files alone, or what a worker says of `shared` ones, and
 // that its weights are a good safetensors file, or a good index of some. Blocking; any thread. REQUIRES: `spec` is
 // valid and has its defaults (common/spec/validator.h). INVALID_ARGUMENT lists all that is wrong by field path: a file
 // that was not uploaded, a corrupt file, a tensor that is not in it, tensors of unequal batch size, no samples, a type
-// that the loss cannot use, evaluation data shaped unlike training data, drop_last leaving nothing.
+// that the loss cannot use, an input without samples that is not in one file, evaluation data shaped unlike training
+// data where the model is a layer list, drop_last leaving nothing.
 absl::StatusOr<InputFacts> CheckInputs(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store,
                                        const SharedTables& shared = {});
 
@@ -62,11 +68,11 @@ absl::Status CheckResumedOptimizer(const v1::Optimizer& optimizer, const Checkpo
 // names.
 absl::Status CheckFrozen(const v1::JobSpec& spec, const std::vector<v1::LayerInfo>& layers);
 
-// With cross_entropy: reads all int64 targets that the client sent, of the evaluation data too, in pieces, and some
-// tokens. INVALID_ARGUMENT names the first sample whose class is neither in [0, classes) nor ignore_index, or made-up
-// data with more classes than the output. Targets that are not looked at here are by the workers that read them. OK for
-// other losses and inference. REQUIRES: CheckInputs is OK; `classes` is dimension 1 of the model's output, the batch
-// being 0.
+// With cross_entropy: reads all numbers of classes that the client sent, of the evaluation data too, in pieces, and
+// some tokens. INVALID_ARGUMENT names the first sample whose class is neither in [0, classes) nor ignore_index, or
+// made-up data with more classes than the output. Targets that are not looked at here are by the workers that read
+// them. OK for other losses and inference. REQUIRES: CheckInputs is OK; `classes` is dimension 1 of the model's output,
+// the batch being 0.
 absl::Status CheckTargets(const v1::JobSpec& spec, const FileMap& files, const ArtifactStore& store, int64_t classes,
                           const SharedTables& shared = {});
 

@@ -17,11 +17,6 @@ void Ask(const std::string& field, const std::string& path, v1::SharedPaths::Con
   asked.set_content(content);
 }
 
-const v1::Tokens& TokensOf(const v1::JobSpec& spec, const std::string& field) {
-  const v1::Train& train = spec.train();
-  return field == "train.dataset.tokens.path" ? train.dataset().tokens() : train.evaluate().dataset().tokens();
-}
-
 data::SampleTable TableOf(const v1::SharedContent& found, bool tokens) {
   data::SampleTable table;
   table.tokens = tokens;
@@ -31,9 +26,8 @@ data::SampleTable TableOf(const v1::SharedContent& found, bool tokens) {
     data::SampleTensor& tensor = table.tensors[given.name()];
     tensor.dtype = given.dtype();
     tensor.single = given.shape().empty();
-    if (tensor.single) continue;
-    tensor.samples = given.shape(0);
-    tensor.shape.assign(given.shape().begin() + 1, given.shape().end());
+    tensor.samples = tensor.single ? 1 : given.shape(0);
+    if (!tensor.single) tensor.shape.assign(given.shape().begin() + 1, given.shape().end());
   }
   return table;
 }
@@ -50,8 +44,8 @@ v1::Survey MakeSurvey(const v1::JobSpec& spec) {
     v1::SharedPaths& asked = *survey.add_asked();
     asked.set_field(list.field);
     *asked.mutable_paths() = *list.paths;
-    asked.set_content(list.tokens ? v1::SharedPaths::CONTENT_TOKENS : v1::SharedPaths::CONTENT_SAMPLES);
-    if (list.tokens) *asked.mutable_tokens() = TokensOf(spec, list.field);
+    asked.set_content(list.tokens != nullptr ? v1::SharedPaths::CONTENT_TOKENS : v1::SharedPaths::CONTENT_SAMPLES);
+    if (list.tokens != nullptr) *asked.mutable_tokens() = *list.tokens;
   }
   return survey;
 }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/field_error.h"
 #include "common/file.h"
+#include "common/spec/target_types.h"
 #include "common/status_macros.h"
 #include "orchestrator/artifacts/data_files.h"
 #include "orchestrator/artifacts/input_check.h"
@@ -15,7 +16,7 @@
 namespace gpipe::orchestrator {
 namespace {
 
-constexpr uint64_t kPieceValues = (1 << 20) / sizeof(int64_t);
+constexpr uint64_t kPieceBytes = 1 << 20;
 
 struct Classes {
   int64_t count;
@@ -31,18 +32,19 @@ absl::Status BadClass(std::string_view field, int64_t sample, int64_t value, con
 
 // Of one file; `first` is the number of its first sample in the data set. Files are little-endian, as are the machines
 // this runs on.
+template <typename Number>
 absl::Status CheckPart(std::string_view field, const data::SampleTable& table, const data::SampleTensor& target,
                        const data::Part& part, int64_t first, const Classes& classes) {
   const data::DataPath& file = table.files[part.file];
   std::ifstream input(file.path, std::ios::binary);
   input.seekg(static_cast<std::streamoff>(part.begin));
   const uint64_t total = static_cast<uint64_t>(part.samples * target.elements());
-  std::vector<int64_t> piece(std::min(total, kPieceValues));
+  std::vector<Number> piece(std::min<uint64_t>(total, kPieceBytes / sizeof(Number)));
   for (uint64_t done = 0; done < total; done += piece.size()) {
-    piece.resize(std::min(total - done, kPieceValues));
-    input.read(reinterpret_cast<char*>(piece.data()), static_cast<std::streamsize>(piece.size() * sizeof(int64_t)));
+    piece.resize(std::min<uint64_t>(total - done, piece.size()));
+    input.read(reinterpret_cast<char*>(piece.data()), static_cast<std::streamsize>(piece.size() * sizeof(Number)));
     if (!input) return ErrnoStatus(EIO, "cannot read", file.path);
-    auto bad = std::find_if(piece.begin(), piece.end(), [&](int64_t value) { return !classes.Allows(value); });
+    auto bad = std::find_if(piece.begin(), piece.end(), [&](Number value) { return !classes.Allows(value); });
     if (bad == piece.end()) continue;
     int64_t index = static_cast<int64_t>(done) + (bad - piece.begin());
     return BadClass(field, first + index / target.elements(), *bad, classes);
@@ -52,9 +54,10 @@ absl::Status CheckPart(std::string_view field, const data::SampleTable& table, c
 
 absl::Status CheckValues(std::string_view field, const data::SampleTable& table, const data::SampleTensor& target,
                          const Classes& classes) {
+  const auto check = target.dtype == v1::DATA_TYPE_UINT8 ? CheckPart<uint8_t> : CheckPart<int64_t>;
   int64_t first = 0;
   for (const data::Part& part : target.parts) {
-    GPIPE_RETURN_IF_ERROR(CheckPart(field, table, target, part, first, classes));
+    GPIPE_RETURN_IF_ERROR(check(field, table, target, part, first, classes));
     first += part.samples;
   }
   return absl::OkStatus();
@@ -78,9 +81,8 @@ absl::Status CheckDataset(const v1::Dataset& dataset, const std::string& field, 
   GPIPE_ASSIGN_OR_RETURN(const data::SampleTable table, OpenSamples(field, dataset, where));
   if (table.tokens) return CheckTokens(field, table, classes);
   auto target = table.tensors.find(dataset.target());
-  if (target == table.tensors.end() || target->second.dtype != v1::DATA_TYPE_INT64) {
-    return FieldError(field + ".target", "is not an I64 tensor of the file");
-  }
+  if (target == table.tensors.end()) return FieldError(field + ".target", "is no tensor of the file");
+  if (spec::IsFloating(target->second.dtype)) return absl::OkStatus();  // Probabilities.
   return CheckValues(field + ".target", table, target->second, classes);
 }
 

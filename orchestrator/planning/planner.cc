@@ -35,6 +35,17 @@ int64_t LossCheckSamples(const v1::JobSpec& spec, const v1::Timeline& timeline) 
   return chunks < 2 ? 0 : samples / chunks;
 }
 
+// The validator has, where the spec gives the number of steps itself.
+void CheckWarmup(const v1::Train& train, int64_t steps, FieldErrors& errors) {
+  const v1::LrSchedule& schedule = train.lr_schedule();
+  if (train.epochs() == 0 || !(schedule.has_warmup_cosine() || schedule.has_warmup_linear())) return;
+  const bool cosine = schedule.has_warmup_cosine();
+  const v1::WarmupLr& warmup = cosine ? schedule.warmup_cosine() : schedule.warmup_linear();
+  if (warmup.warmup_steps() < steps) return;
+  errors.Add(absl::StrCat("train.lr_schedule.", cosine ? "warmup_cosine" : "warmup_linear", ".warmup_steps"),
+             absl::StrCat("must be fewer than the ", steps, " steps that the ", train.epochs(), " epochs have"));
+}
+
 void AddStages(const PlanRequest& request, v1::Plan& plan) {
   const int stages = static_cast<int>(request.balance.size());
   int first_layer = 0;
@@ -101,6 +112,7 @@ absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts) {
     errors.Add(spec.train().epochs() > 0 ? "train.epochs" : "train.steps",
                absl::StrCat("makes ", steps, " steps; at most ", kMaxSteps, " are possible"));
   }
+  CheckWarmup(spec.train(), steps, errors);
   if (facts.evaluation_samples > kMaxSteps) {
     errors.Add("train.evaluate.dataset", absl::StrCat("has more than ", kMaxSteps, " samples"));
   }
@@ -161,6 +173,9 @@ v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, const 
   const std::string& exported = spec.model().exported().path();
   if (const auto file = files.find(exported); file != files.end()) (*inspect.mutable_files())[exported] = file->second;
   inspect.set_evaluate(spec.model().has_exported() && spec.train().has_evaluate());
+  inspect.mutable_evaluation_inputs()->Assign(facts.evaluation_inputs.begin(), facts.evaluation_inputs.end());
+  inspect.mutable_evaluation_target_shape()->Assign(facts.evaluation_target_shape.begin(),
+                                                    facts.evaluation_target_shape.end());
   if (measure) inspect.set_profile_micro_batch(LargestMicroBatch(spec, facts));
   *inspect.mutable_outputs() = spec.infer().outputs();
   if (!spec.has_train()) return inspect;

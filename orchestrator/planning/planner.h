@@ -37,7 +37,7 @@ const std::vector<v1::LayerInfo>& ProfileOf(const PlanRequest& request, int work
 int WorkerOf(int stage, int stages, int workers);
 
 // Whether the job can be laid out at all, before its layers are known. INVALID_ARGUMENT, by field path: too many steps,
-// or too many micro-batches.
+// too many micro-batches, or epochs that are over before the learning rate is warm.
 absl::Status CheckSize(const v1::JobSpec& spec, const InputFacts& facts);
 
 // Each layer of the plan is described as on the worker that gets it.

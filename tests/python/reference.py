@@ -70,6 +70,9 @@ def loss_of(spec: dict, output: torch.Tensor, target: torch.Tensor) -> torch.Ten
     ((kind, arguments),) = spec["train"]["loss"].items()
     if kind == "cross_entropy":
         return functional.cross_entropy(output, target, **(arguments or {}))
+    # PyTorch's mse_loss goes back through one type only, and bce rounds its sum to a narrow target's type.
+    wide = torch.promote_types(output.dtype, target.dtype)
+    output, target = output.to(wide), target.to(wide)
     if kind == "mse":
         return functional.mse_loss(output, target)
     return functional.binary_cross_entropy_with_logits(output, target)

@@ -101,6 +101,72 @@ def test_losses_and_optimizers(cluster, tmp_path, loss, optimizer):
     check_against_pytorch(cluster, tmp_path, spec, torch.randn(30, 12), targets(30))
 
 
+def likely_classes(n, dtype):
+    return torch.randn(n, 5).softmax(-1).to(dtype)
+
+
+TARGETS = {
+    "mse_float64": ({"mse": {}}, lambda n: torch.randn(n, 5, dtype=torch.float64)),
+    "mse_float16": ({"mse": {}}, lambda n: torch.randn(n, 5).half()),
+    "mse_bfloat16": ({"mse": {}}, lambda n: torch.randn(n, 5).bfloat16()),
+    "mse_int64": ({"mse": {}}, lambda n: torch.randint(-3, 3, (n, 5))),
+    "mse_uint8": ({"mse": {}}, lambda n: torch.randint(0, 9, (n, 5), dtype=torch.uint8)),
+    "mse_bool": ({"mse": {}}, lambda n: torch.randn(n, 5) > 0),
+    "bce_float64": ({"bce_with_logits": {}}, lambda n: torch.rand(n, 5, dtype=torch.float64)),
+    "bce_bfloat16": ({"bce_with_logits": {}}, lambda n: torch.rand(n, 5).bfloat16()),
+    "classes_uint8": ({"cross_entropy": {}}, lambda n: torch.randint(0, 5, (n,), dtype=torch.uint8)),
+    "ignored_uint8": ({"cross_entropy": {"ignore_index": 3}}, lambda n: torch.randint(0, 5, (n,), dtype=torch.uint8)),
+    "probabilities": ({"cross_entropy": {}}, lambda n: likely_classes(n, torch.float32)),
+    "probabilities_float64": ({"cross_entropy": {}}, lambda n: likely_classes(n, torch.float64)),
+    "probabilities_smoothed": ({"cross_entropy": {"label_smoothing": 0.1}}, lambda n: likely_classes(n, torch.float16)),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("balance", [[6], [2, 3, 1]], ids=str)
+def test_targets_of_the_types_that_pytorch_takes(cluster, tmp_path, target, balance):
+    loss, targets = TARGETS[target]
+    spec = spec_of("targets", MLP, loss, {"sgd": {"lr": 0.5}}, balance=balance, chunks=5, checkpoint="always")
+    check_against_pytorch(cluster, tmp_path, spec, torch.randn(30, 12), targets(30))
+
+
+def test_evaluation_counts_the_likeliest_class_of_probabilities(cluster, tmp_path):
+    files = {"path": "data.safetensors", "inputs": ["x"], "target": "y"}
+    spec = spec_of("likeliest", MLP, {"cross_entropy": {}}, {"sgd": {"lr": 1e-9}}, balance=[2, 4], chunks=4,
+                   checkpoint="always", steps=1, dataset=files, evaluate={"dataset": files})
+    torch.manual_seed(1)
+    layers, inputs, targets = reference.build(spec), torch.randn(30, 12), likely_classes(30, torch.float32)
+    save_file(layers.state_dict(), tmp_path / "init.safetensors")
+    save_file({"x": inputs, "y": targets}, tmp_path / "data.safetensors")
+    spec["model"]["weights"] = "init.safetensors"
+    out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
+    with torch.no_grad():
+        outputs = reference.forward(layers, inputs)
+        loss = torch.nn.functional.cross_entropy(outputs, targets)
+    (found,) = read_jsonl(out / "evaluation.jsonl")
+    assert found["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert found["accuracy"] == pytest.approx((outputs.argmax(1) == targets.argmax(1)).float().mean().item())
+
+
+TARGET_REFUSALS = {
+    "int32 classes": ({"cross_entropy": {}}, torch.zeros(8, dtype=torch.int32), "numbers of classes, I64 or U8"),
+    "probabilities and ignore_index": ({"cross_entropy": {"ignore_index": 1}}, likely_classes(8, torch.float32),
+                                       "has no use for ignore_index"),
+    "bce with whole numbers": ({"bce_with_logits": {}}, torch.ones(8, 5, dtype=torch.int64), "F32, F64, F16 or BF16"),
+    "a class beyond the output": ({"cross_entropy": {}}, torch.full((8,), 7, dtype=torch.uint8), "sample 0 has class 7"),
+}
+
+
+@pytest.mark.parametrize("case", TARGET_REFUSALS)
+def test_targets_that_a_loss_cannot_use_are_refused(cluster, tmp_path, case):
+    loss, targets, words = TARGET_REFUSALS[case]
+    spec = spec_of("refused", MLP, loss, {"sgd": {"lr": 0.5}}, balance=[6], chunks=2, checkpoint="always",
+                   dataset={"path": "data.safetensors", "inputs": ["x"], "target": "y"})
+    save_file({"x": torch.randn(8, 12), "y": targets}, tmp_path / "data.safetensors")
+    done = gpipe("job", "submit", write_spec(tmp_path, spec), address=cluster.address, check=False)
+    assert done.returncode == 2 and "train.dataset.target: " in done.stderr and words in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("schedule", [
     {"step": {"step_size": 2, "gamma": 0.5}},
     {"warmup_cosine": {"warmup_steps": 2, "final_lr": 0.01}},

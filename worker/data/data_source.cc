@@ -18,8 +18,9 @@ namespace {
 // ends the process, with a message that says nothing.
 absl::Status CheckBelow(int64_t limit, std::optional<int64_t> ignored, const at::Tensor& rows, const char* what,
                         const pipeline::Round& round) {
-  if (limit == 0 || rows.scalar_type() != at::kLong) return absl::OkStatus();
-  const absl::Span<const int64_t> values(rows.const_data_ptr<int64_t>(), static_cast<size_t>(rows.numel()));
+  if (limit == 0 || !at::isIntegralType(rows.scalar_type(), /*includeBool=*/false)) return absl::OkStatus();
+  const at::Tensor wide = rows.to(at::kLong);
+  const absl::Span<const int64_t> values(wide.const_data_ptr<int64_t>(), static_cast<size_t>(wide.numel()));
   const auto bad = std::find_if(values.begin(), values.end(),
                                 [&](int64_t value) { return (value < 0 || value >= limit) && value != ignored; });
   if (bad == values.end()) return absl::OkStatus();
@@ -57,7 +58,7 @@ absl::StatusOr<std::unique_ptr<DataSource>> DataSource::Create(const v1::JobSpec
 absl::StatusOr<Batch> DataSource::Read(const pipeline::Round& round) {
   return CatchTorch([&]() -> absl::StatusOr<Batch> {
     const SampleSet& set = round.kind == pipeline::RoundKind::kEvaluate ? evaluation_ : samples_;
-    Batch batch;
+    Batch batch{.inputs = {}, .whole = set.whole(), .target = {}};
     for (const auto& [value, samples] : set.inputs()) {
       GPIPE_ASSIGN_OR_RETURN(batch.inputs[value], Rows(*samples, round));
       const int64_t limit = options_.input_limit == 0 && set.tokens() ? options_.classes : options_.input_limit;

@@ -27,6 +27,7 @@ uint64_t ShuffleSeed(uint64_t seed, int64_t epoch);
 // One mini-batch, as far as this worker reads it.
 struct Batch {
   std::map<std::string, at::Tensor> inputs;  // By ModelInput::value.
+  std::map<std::string, at::Tensor> whole;   // Those without samples; the same tensors in all batches of a data set.
   at::Tensor target;
 };
 
@@ -45,7 +46,7 @@ class DataSource {
                                                             const DataRole& role, const Options& options);
 
   // Whether this worker reads anything at all.
-  bool empty() const { return samples_.inputs().empty() && samples_.targets() == nullptr; }
+  bool empty() const { return samples_.inputs().empty() && samples_.whole().empty() && samples_.targets() == nullptr; }
 
   // The samples of a kTrain, kEvaluate, kInfer or kCheckLoss round, on the CPU. OUT_OF_RANGE: the data set has fewer
   // samples than the plan says, or a target, or a token, that is none of the classes.

@@ -58,6 +58,7 @@ absl::StatusOr<ReadAhead::Taken> ReadAhead::Take(const pipeline::Round& round) {
   GPIPE_RETURN_IF_ERROR(ready->batch.status());
   return CatchTorch([&]() -> absl::StatusOr<Taken> {
     for (const auto& [value, rows] : ready->batch->inputs) taken.batch.inputs[value] = ToDevice(rows);
+    for (const auto& [value, whole] : ready->batch->whole) taken.batch.whole[value] = KeptOnDevice(whole);
     taken.batch.target = ToDevice(ready->batch->target);
     return std::move(taken);
   });
@@ -66,6 +67,12 @@ absl::StatusOr<ReadAhead::Taken> ReadAhead::Take(const pipeline::Round& round) {
 at::Tensor ReadAhead::ToDevice(const at::Tensor& rows) const {
   if (!rows.defined() || device_.is_cpu()) return rows;
   return rows.to(device_, /*non_blocking=*/true);
+}
+
+at::Tensor ReadAhead::KeptOnDevice(const at::Tensor& whole) {
+  at::Tensor& kept = kept_[whole.unsafeGetTensorImpl()];
+  if (!kept.defined()) kept = ToDevice(whole);
+  return kept;
 }
 
 }  // namespace gpipe::worker

@@ -4,6 +4,7 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <thread>
 
@@ -49,10 +50,14 @@ class ReadAhead {
 
   void Loop(pipeline::RoundCursor cursor);
   at::Tensor ToDevice(const at::Tensor& rows) const;
+  // Of a tensor that comes with every batch: copied once.
+  at::Tensor KeptOnDevice(const at::Tensor& whole);
 
   const std::unique_ptr<DataSource> source_;  // The reader's thread only.
   const c10::Device device_;
   BoundedQueue<Ready> ready_{kAhead};
+  // Tensors on the device by those of the source, which lives as long: of the thread that calls Take.
+  std::map<const c10::TensorImpl*, at::Tensor> kept_;
   absl::Status first_;  // Of the first batch; set before first_read_ is.
   absl::Notification first_read_;
   std::thread thread_;

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -50,6 +51,54 @@ absl::StatusOr<data::SampleTable> OpenTable(const v1::Dataset& dataset, const Fi
   return data::OpenTensors(std::move(located));
 }
 
+// A table and its files in memory. The table must outlive it.
+class MappedTable {
+ public:
+  static absl::StatusOr<MappedTable> Open(const data::SampleTable& table) {
+    MappedTable mapped(table);
+    for (const data::DataPath& file : table.files) {
+      GPIPE_ASSIGN_OR_RETURN(mapped.files_.emplace_back(), MappedFile::Open(file.path, file.name));
+    }
+    return mapped;
+  }
+
+  absl::StatusOr<std::unique_ptr<Samples>> SamplesOf(const std::string& name) const {
+    const auto found = table_->tensors.find(name);
+    if (found == table_->tensors.end() || found->second.single) {
+      return absl::NotFoundError(absl::StrCat("'", table_->files[0].name, "': no samples '", name, "'"));
+    }
+    return Map(found->second);
+  }
+
+  absl::StatusOr<at::Tensor> ReadWhole(const std::string& name) const {
+    const auto found = table_->tensors.find(name);
+    if (found == table_->tensors.end() || !data::IsInOneFile(*table_, name)) {
+      return absl::NotFoundError(absl::StrCat("'", table_->files[0].name, "': no whole tensor '", name, "'"));
+    }
+    GPIPE_ASSIGN_OR_RETURN(const std::unique_ptr<Samples> rows, Map(found->second));
+    std::vector<int64_t> numbers(static_cast<size_t>(rows->size()));
+    std::iota(numbers.begin(), numbers.end(), int64_t{0});
+    GPIPE_ASSIGN_OR_RETURN(const at::Tensor read, rows->Gather(numbers, /*pinned=*/false));
+    return read.reshape(found->second.whole_shape());
+  }
+
+ private:
+  explicit MappedTable(const data::SampleTable& table) : table_(&table) {}
+
+  absl::StatusOr<std::unique_ptr<Samples>> Map(const data::SampleTensor& tensor) const {
+    for (const data::Part& part : tensor.parts) {
+      if (tensor.EndOf(part) > files_[part.file]->size()) {
+        return absl::FailedPreconditionError(
+            absl::StrCat("'", table_->files[part.file].name, "' was changed while it was opened"));
+      }
+    }
+    return SamplesIn(files_, tensor);
+  }
+
+  const data::SampleTable* table_;
+  std::vector<std::shared_ptr<const MappedFile>> files_;
+};
+
 }  // namespace
 
 absl::StatusOr<SampleSet> SampleSet::Open(const v1::Dataset& dataset, const FileResolver& files, const DataRole& role) {
@@ -60,17 +109,17 @@ absl::StatusOr<SampleSet> SampleSet::Open(const v1::Dataset& dataset, const File
       if (role.targets) set.targets_ = RowsOf(RandomTargets(dataset.random()));
       return set;
     }
-    std::map<std::string, std::string> tensors;
+    std::vector<Wanted> wanted;
     for (const ModelInput& input : role.inputs) {
       if (input.index >= dataset.inputs_size()) {
         return absl::InvalidArgumentError(absl::StrCat("the data set names no tensor for the input ", input.value));
       }
-      tensors[input.value] = dataset.inputs(input.index);
+      wanted.push_back({input.value, dataset.inputs(input.index), input.whole});
     }
     const std::string target = role.targets ? dataset.target() : "";
-    if (tensors.empty() && target.empty()) return set;
+    if (wanted.empty() && target.empty()) return set;
     GPIPE_ASSIGN_OR_RETURN(const data::SampleTable table, OpenTable(dataset, files));
-    GPIPE_RETURN_IF_ERROR(set.Map(table, tensors, target));
+    GPIPE_RETURN_IF_ERROR(set.Map(table, wanted, target));
     return set;
   });
 }
@@ -78,45 +127,33 @@ absl::StatusOr<SampleSet> SampleSet::Open(const v1::Dataset& dataset, const File
 absl::StatusOr<SampleSet> SampleSet::Open(const v1::Infer& infer, const FileResolver& files, const DataRole& role) {
   return CatchTorch([&]() -> absl::StatusOr<SampleSet> {
     SampleSet set;
-    std::map<std::string, std::string> tensors;
+    std::vector<Wanted> wanted;
     for (const ModelInput& input : role.inputs) {
-      tensors[input.value] = input.value;
+      wanted.push_back({input.value, input.value, input.whole});
       if (!infer.has_random_inputs()) continue;
       set.inputs_[input.value] = RowsOf(RandomNormal(infer.random_inputs().shape(), infer.random_inputs().seed()));
     }
-    if (infer.has_random_inputs() || tensors.empty()) return set;
+    if (infer.has_random_inputs() || wanted.empty()) return set;
     GPIPE_ASSIGN_OR_RETURN(std::vector<data::DataPath> located, Locate(infer.inputs(), /*tokens=*/false, files));
     GPIPE_ASSIGN_OR_RETURN(const data::SampleTable table, data::OpenTensors(std::move(located)));
-    GPIPE_RETURN_IF_ERROR(set.Map(table, tensors, ""));
+    GPIPE_RETURN_IF_ERROR(set.Map(table, wanted, ""));
     return set;
   });
 }
 
-absl::Status SampleSet::Map(const data::SampleTable& table, const std::map<std::string, std::string>& tensors,
+absl::Status SampleSet::Map(const data::SampleTable& table, const std::vector<Wanted>& inputs,
                             const std::string& target) {
   tokens_ = table.tokens;
-  std::vector<std::shared_ptr<const MappedFile>> mapped;
-  for (const data::DataPath& file : table.files) {
-    GPIPE_ASSIGN_OR_RETURN(mapped.emplace_back(), MappedFile::Open(file.path, file.name));
-  }
-  const auto open = [&](const std::string& name) -> absl::StatusOr<std::unique_ptr<Samples>> {
-    const auto found = table.tensors.find(name);
-    if (found == table.tensors.end() || found->second.single) {
-      return absl::NotFoundError(absl::StrCat("'", table.files[0].name, "': no samples '", name, "'"));
+  GPIPE_ASSIGN_OR_RETURN(const MappedTable mapped, MappedTable::Open(table));
+  for (const auto& [value, tensor, whole] : inputs) {
+    if (whole) {
+      GPIPE_ASSIGN_OR_RETURN(whole_[value], mapped.ReadWhole(tensor));
+    } else {
+      GPIPE_ASSIGN_OR_RETURN(inputs_[value], mapped.SamplesOf(tensor));
     }
-    for (const data::Part& part : found->second.parts) {
-      if (found->second.EndOf(part) > mapped[part.file]->size()) {
-        return absl::FailedPreconditionError(
-            absl::StrCat("'", table.files[part.file].name, "' was changed while it was opened"));
-      }
-    }
-    return SamplesIn(mapped, found->second);
-  };
-  for (const auto& [value, tensor] : tensors) {
-    GPIPE_ASSIGN_OR_RETURN(inputs_[value], open(tensor));
   }
   if (!target.empty()) {
-    GPIPE_ASSIGN_OR_RETURN(targets_, open(target));
+    GPIPE_ASSIGN_OR_RETURN(targets_, mapped.SamplesOf(target));
   }
   return absl::OkStatus();
 }

@@ -20,8 +20,9 @@ using FileResolver = std::function<absl::StatusOr<std::filesystem::path>(const s
 
 // An input of the model.
 struct ModelInput {
-  int index = 0;      // In the model's order, which is that of Dataset.inputs.
-  std::string value;  // Its name in the plan; in a file for inference its tensor's.
+  int index = 0;       // In the model's order, which is that of Dataset.inputs.
+  std::string value;   // Its name in the plan; in a file for inference its tensor's.
+  bool whole = false;  // It has no samples: every micro-batch gets the whole tensor.
 };
 
 // What a worker reads: the inputs that its stages use, and on the last stage's the targets.
@@ -40,16 +41,23 @@ class SampleSet {
 
   // By ModelInput::value.
   const std::map<std::string, std::unique_ptr<Samples>>& inputs() const { return inputs_; }
+  // Those without samples, in memory, which is the set's: to be read only.
+  const std::map<std::string, at::Tensor>& whole() const { return whole_; }
   // Null: none are read.
   const Samples* targets() const { return targets_.get(); }
   bool tokens() const { return tokens_; }
 
  private:
-  // `tensors` are named in the table, by ModelInput::value.
-  absl::Status Map(const data::SampleTable& table, const std::map<std::string, std::string>& tensors,
-                   const std::string& target);
+  // What to read of a table.
+  struct Wanted {
+    std::string value;   // ModelInput::value.
+    std::string tensor;  // Its name in the table.
+    bool whole = false;
+  };
+  absl::Status Map(const data::SampleTable& table, const std::vector<Wanted>& inputs, const std::string& target);
 
   std::map<std::string, std::unique_ptr<Samples>> inputs_;
+  std::map<std::string, at::Tensor> whole_;
   std::unique_ptr<Samples> targets_;
   bool tokens_ = false;  // They are windows of tokens.
 };

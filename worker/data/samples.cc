@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "common/status_macros.h"
@@ -82,9 +83,9 @@ class FileSamples : public Samples {
   }
 
   absl::Status Announce(const std::vector<Run>& runs) const {
-    const MappedFile* checked = nullptr;
+    std::set<const MappedFile*> checked;  // Each once, however often a shuffled batch comes back to it.
     for (const Run& run : runs) {
-      if (run.file != std::exchange(checked, run.file)) GPIPE_RETURN_IF_ERROR(run.file->CheckUnchanged());
+      if (checked.insert(run.file).second) GPIPE_RETURN_IF_ERROR(run.file->CheckUnchanged());
       if (bytes_ > 0) run.file->WillNeed(run.begin, static_cast<uint64_t>(run.samples) * bytes_);
     }
     return absl::OkStatus();

@@ -1,17 +1,15 @@
 #include "worker/data/shared_files.h"
 
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <system_error>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "common/file.h"
 #include "common/status_macros.h"
+#include "worker/data/file_range.h"
 
 namespace gpipe::worker {
 namespace {
@@ -77,18 +75,7 @@ absl::Status SharedArtifacts::Download(const v1::ArtifactRef& ref, const std::fi
 
 absl::Status SharedArtifacts::Read(const v1::ArtifactRef& ref, int64_t offset, absl::Span<char> data) {
   if (ref.shared_path().empty()) return artifacts_.Read(ref, offset, data);
-  const std::filesystem::path path = shared_.Locate(ref.shared_path());
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return ErrnoStatus(errno, "cannot open", path);
-  const auto closer = absl::MakeCleanup([fd] { ::close(fd); });
-  while (!data.empty()) {
-    const ssize_t got = ::pread(fd, data.data(), data.size(), offset);
-    if (got < 0) return ErrnoStatus(errno, "cannot read", path);
-    if (got == 0) return absl::DataLossError(absl::StrCat(path.string(), " ends at ", offset));
-    data.remove_prefix(static_cast<size_t>(got));
-    offset += got;
-  }
-  return absl::OkStatus();
+  return ReadFileRange(shared_.Locate(ref.shared_path()), offset, data);
 }
 
 }  // namespace gpipe::worker

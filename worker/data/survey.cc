@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/data/in_file.h"
 #include "common/data/pattern.h"
 #include "common/data/sample_table.h"
 #include "common/field_error.h"
@@ -106,10 +107,7 @@ class FieldSurvey {
   // Of a shard, those that the index says are there.
   absl::Status AddTensorsOf(const std::string& path, const safetensors::WeightMap* index) {
     const auto header = safetensors::ReadHeader(shared_.Locate(data::SharedPath(path)));
-    if (!header.ok()) {
-      return absl::Status(header.status().code(),
-                          absl::StrCat("'", path, "' cannot be used: ", header.status().message()));
-    }
+    if (!header.ok()) return data::InFile(path, header.status());
     for (const auto& [name, info] : header->tensors) {
       if (index != nullptr && (!index->contains(name) || index->at(name) != path)) continue;
       v1::ModelTensor& tensor = *found_.add_tensors();

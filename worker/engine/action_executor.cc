@@ -141,8 +141,10 @@ absl::StatusOr<Values> ActionExecutor::ForwardInputs(const HostedStage& hosted, 
   Values inputs;
   const WorkerProgram& program = *round_.program;
   for (const std::string& name : hosted.inputs) {
-    inputs[name] =
-        batch_.inputs.at(name).narrow(0, program.offsets[micro_batch], program.micro_batch_sizes[micro_batch]);
+    const auto whole = batch_.whole.find(name);
+    inputs[name] = whole != batch_.whole.end() ? whole->second
+                                               : batch_.inputs.at(name).narrow(0, program.offsets[micro_batch],
+                                                                               program.micro_batch_sizes[micro_batch]);
   }
   for (int edge : hosted.incoming) {
     GPIPE_ASSIGN_OR_RETURN(inputs[EdgeAt(parts_.plan, edge).value()],

@@ -7,19 +7,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/plan/evaluation.h"
+#include "common/spec/unbatched.h"
 #include "common/status_macros.h"
 
 namespace gpipe::worker {
 
 namespace {
-
-// In the model's order.
-std::vector<std::string> InputNames(const Archive* archive) {
-  if (archive == nullptr) return {"input"};
-  std::vector<std::string> names;
-  for (const exported::UserInput& input : archive->program().user_inputs) names.push_back(input.value);
-  return names;
-}
 
 std::string CountedInput(const v1::Train& train, const std::vector<std::string>& inputs) {
   const v1::ModelOutput& loss = train.loss().model_output();
@@ -36,11 +29,13 @@ bool Reads(const std::vector<HostedStage>& stages, const std::string& input) {
 
 // Only the last stage of the model reads targets, and what the loss counts.
 DataRole RoleOf(const std::vector<HostedStage>& stages, const std::vector<HostedStage>& evaluation,
-                const std::vector<std::string>& inputs, const std::string& counted) {
+                const std::vector<std::string>& inputs, const std::set<std::string>& unbatched,
+                const std::string& counted) {
   DataRole role{{}, stages.back().last};
   for (size_t i = 0; i < inputs.size(); ++i) {
     const bool read = Reads(stages, inputs[i]) || Reads(evaluation, inputs[i]);
-    if (read || inputs[i] == counted) role.inputs.push_back({static_cast<int>(i), inputs[i]});
+    if (!read && inputs[i] != counted) continue;
+    role.inputs.push_back({static_cast<int>(i), inputs[i], unbatched.contains(inputs[i])});
   }
   return role;
 }
@@ -92,7 +87,8 @@ absl::StatusOr<HostedStages> HostedStages::Create(const v1::JobSpec& spec, const
   }
   const std::vector<std::string> inputs = InputNames(model.archive);
   if (hosted.has_last()) hosted.counted_input_ = CountedInput(spec.train(), inputs);
-  hosted.role_ = RoleOf(hosted.stages_, hosted.evaluation_, inputs, hosted.counted_input_);
+  hosted.role_ =
+      RoleOf(hosted.stages_, hosted.evaluation_, inputs, spec::UnbatchedInputs(spec, inputs), hosted.counted_input_);
   return hosted;
 }
 

@@ -11,6 +11,14 @@
 #include "worker/exported/units.h"
 
 namespace gpipe::worker {
+
+std::vector<std::string> InputNames(const Archive* archive) {
+  if (archive == nullptr) return {"input"};
+  std::vector<std::string> names;
+  for (const exported::UserInput& input : archive->program().user_inputs) names.push_back(input.value);
+  return names;
+}
+
 absl::StatusOr<exported::UserOutput> FindOutput(const exported::Program& program, const std::string& name,
                                                 std::string_view field) {
   std::vector<std::string> names;

@@ -23,6 +23,9 @@ struct ExportedModel {
   InitialValues values = InitialValues::kArchive;
 };
 
+// The values that are the model's inputs, in its order; of a layer list, which has no archive, `input`.
+std::vector<std::string> InputNames(const Archive* archive);
+
 // The value that is the model's output of that name; its first output, if there is no name.
 // INVALID_ARGUMENT for `field`: no such output, with the names there are.
 absl::StatusOr<exported::UserOutput> FindOutput(const exported::Program& program, const std::string& name,

@@ -8,6 +8,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/field_error.h"
 #include "common/grpc_status.h"
@@ -19,7 +20,7 @@
 #include "worker/exported/batch_statistics.h"
 #include "worker/exported/build.h"
 #include "worker/exported/evaluation.h"
-#include "worker/exported/match_inputs.h"
+#include "worker/exported/input_match.h"
 #include "worker/exported/paired_cuts.h"
 #include "worker/exported/part_profiler.h"
 #include "worker/exported/units.h"
@@ -51,7 +52,8 @@ absl::Status AboutModel(const absl::Status& status) {
 // The same of a model's other program, which a job that only trains does without.
 absl::Status AboutEvaluation(const absl::Status& status) {
   const absl::Status about = AboutModel(status);
-  if (about.ok() || FieldViolations(about).empty()) return about;
+  const std::vector<FieldViolation> violations = FieldViolations(about);
+  if (violations.empty() || absl::StartsWith(violations.front().field, "train.evaluate")) return about;
   return FieldError("train.evaluate", absl::StrCat("the model cannot be evaluated: ", status.message()));
 }
 
@@ -62,14 +64,38 @@ absl::Status CheckSameInputs(const exported::Program& training, const exported::
   return absl::InvalidArgumentError("its inputs have other names in evaluation than in training");
 }
 
+// The data of a job for one of the model's programs.
+struct InspectedData {
+  ProgramData data;
+  std::vector<int64_t> target_shape;
+};
+
+InspectedData DataOf(const v1::Inspect& request) {
+  const bool training = request.has_loss();
+  return {{{request.inputs().begin(), request.inputs().end()}, training, training ? "train.dataset" : "infer"},
+          {request.target_shape().begin(), request.target_shape().end()}};
+}
+
+InspectedData EvaluationDataOf(const v1::Inspect& request) {
+  if (request.evaluation_inputs().empty()) return DataOf(request);
+  return {{{request.evaluation_inputs().begin(), request.evaluation_inputs().end()}, true, "train.evaluate.dataset"},
+          {request.evaluation_target_shape().begin(), request.evaluation_target_shape().end()}};
+}
+
 class ExportedInspection {
  public:
-  ExportedInspection(const v1::Inspect& request, const Archive& archive, c10::Device device, v1::Inspected& result)
-      : request_(request), archive_(archive), program_(archive.program()), device_(device), result_(result) {}
+  ExportedInspection(const v1::Inspect& request, InspectedData data, const Archive& archive, c10::Device device,
+                     v1::Inspected& result)
+      : request_(request),
+        data_(std::move(data)),
+        archive_(archive),
+        program_(archive.program()),
+        device_(device),
+        result_(result) {}
 
   // Everything but the layers.
   absl::Status Check() {
-    GPIPE_ASSIGN_OR_RETURN(inputs_, MatchInputs(request_, program_));
+    GPIPE_ASSIGN_OR_RETURN(const std::vector<v1::ModelValue> inputs, MatchInputs(program_, data_.data));
     GPIPE_RETURN_IF_ERROR(FindOutputs());
     GPIPE_RETURN_IF_ERROR(CheckOperators());
     GPIPE_RETURN_IF_ERROR(CheckState());
@@ -77,7 +103,7 @@ class ExportedInspection {
     units_.emplace(std::move(units));
     const std::vector<std::string> frozen(request_.freeze().begin(), request_.freeze().end());
     GPIPE_ASSIGN_OR_RETURN(ValueTable values,
-                           ValueTable::Create(archive_, *units_, inputs_, frozen, DataField(request_)));
+                           ValueTable::Create(archive_, *units_, inputs, frozen, data_.data.field()));
     values_.emplace(std::move(values));
     GPIPE_RETURN_IF_ERROR(CheckOutputs());
     return CheckLoss();
@@ -92,6 +118,7 @@ class ExportedInspection {
 
  private:
   bool training() const { return request_.has_loss(); }
+
   // In training the one that the loss takes; in inference those that are asked for, or all.
   absl::Status FindOutputs() {
     std::vector<std::string> names(request_.outputs().begin(), request_.outputs().end());
@@ -296,14 +323,14 @@ class ExportedInspection {
     if (!training()) return absl::OkStatus();
     constexpr int64_t kBatch = 2;
     std::vector<int64_t> shape = {kBatch};
-    shape.insert(shape.end(), request_.target_shape().begin(), request_.target_shape().end());
+    shape.insert(shape.end(), data_.target_shape.begin(), data_.target_shape.end());
     const absl::Status fits = CatchTorch([&] {
       at::Tensor target;
       if (request_.target_dtype() != v1::DATA_TYPE_UNSPECIFIED) {
         target = at::empty(shape, at::device(c10::kMeta).dtype(ToScalarType(request_.target_dtype())));
       }
       const at::Tensor output = values_->Meta(ValueOf(outputs_.front()), kBatch);
-      CheckLossFits(request_.loss(), ClassesSecond(request_.loss(), output), target);
+      CheckLossFits(request_.loss(), output, target);
       return absl::OkStatus();
     });
     return fits.ok() ? fits : FieldError(kLoss, std::string(fits.message()));
@@ -322,11 +349,11 @@ class ExportedInspection {
   }
 
   const v1::Inspect& request_;
+  const InspectedData data_;
   const Archive& archive_;
   const exported::Program& program_;
   const c10::Device device_;
   v1::Inspected& result_;
-  std::vector<v1::ModelValue> inputs_;  // In the model's order.
   std::vector<exported::UserOutput> outputs_;
   std::optional<Units> units_;
   std::optional<ValueTable> values_;
@@ -339,7 +366,7 @@ absl::Status Inspect(const v1::Inspect& request, Artifacts& artifacts, c10::Devi
   const bool infers = !request.has_loss();
   const auto archive = Archive::Open(artifacts, ref->second, infers ? ModelMode::kEvaluation : ModelMode::kTraining);
   if (!archive.ok()) return AboutModel(archive.status());
-  ExportedInspection inspection(request, **archive, device, result);
+  ExportedInspection inspection(request, DataOf(request), **archive, device, result);
   GPIPE_RETURN_IF_ERROR(AboutModel(inspection.Check()));
   if (infers) GPIPE_RETURN_IF_ERROR(AboutModel(CheckEvaluates(**archive)));
   if (!request.evaluate()) return AboutModel(inspection.Run(nullptr));
@@ -347,9 +374,10 @@ absl::Status Inspect(const v1::Inspect& request, Artifacts& artifacts, c10::Devi
   const auto evaluated = Archive::Open(artifacts, ref->second, ModelMode::kEvaluation);
   if (!evaluated.ok()) return AboutEvaluation(evaluated.status());
   GPIPE_RETURN_IF_ERROR(AboutEvaluation(CheckEvaluates(**evaluated)));
-  if (!(*evaluated)->is_evaluation()) return AboutModel(inspection.Run(nullptr));
+  const bool same = !(*evaluated)->is_evaluation() && request.evaluation_inputs().empty();
+  if (same) return AboutModel(inspection.Run(nullptr));
   v1::Inspected unused;
-  ExportedInspection evaluation(request, **evaluated, device, unused);
+  ExportedInspection evaluation(request, EvaluationDataOf(request), **evaluated, device, unused);
   GPIPE_RETURN_IF_ERROR(AboutEvaluation(evaluation.Check()));
   GPIPE_RETURN_IF_ERROR(AboutEvaluation(CheckSameInputs((*archive)->program(), (*evaluated)->program())));
   return AboutModel(inspection.Run(&evaluation));

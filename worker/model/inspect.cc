@@ -140,7 +140,7 @@ class Inspection {
                                       request_.target_dtype(), kBatch));
     const at::Tensor& output = values_.at(layers_.empty() ? "input" : layers_.back().outputs.front());
     const absl::Status fits = CatchTorch([&] {
-      CheckLossFits(request_.loss(), ClassesSecond(request_.loss(), output), target);
+      CheckLossFits(request_.loss(), output, target);
       return absl::OkStatus();
     });
     return fits.ok() ? fits : FieldError("train.loss", std::string(fits.message()));

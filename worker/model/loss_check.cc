@@ -3,26 +3,38 @@
 #include <ATen/ATen.h>
 #include <c10/util/Exception.h>
 
+#include "common/spec/target_types.h"
+#include "worker/data/tensor_file.h"
 #include "worker/model/checks.h"
 
 namespace gpipe::worker {
 namespace {
 
-void CheckClasses(const at::Tensor& output, const at::Tensor& target) {
-  TORCH_CHECK_VALUE(target.scalar_type() == at::kLong, "cross_entropy expects an int64 target, gets ",
-                    target.scalar_type(), ' ', ShapeText(target));
+// `output` has its classes second, `target` as the data has it.
+void CheckClasses(const v1::Loss& loss, const at::Tensor& output, const at::Tensor& target) {
   std::vector<int64_t> expected = output.sizes().vec();
   TORCH_CHECK_VALUE(expected.size() >= 2, "cross_entropy expects an output [N, classes, ...], gets ",
                     ShapeText(output));
+  if (target.is_floating_point()) {
+    const bool fits = target.dim() == output.dim() && ClassesSecond(loss, target).sizes() == output.sizes();
+    TORCH_CHECK_VALUE(fits, "cross_entropy expects targets that are probabilities of classes to have the output's ",
+                      "shape, gets ", ShapeText(output), " and ", ShapeText(target),
+                      "; numbers of classes, [N, ...], would be int64 or uint8");
+    return;
+  }
   expected.erase(expected.begin() + 1);
   TORCH_CHECK_VALUE(target.sizes() == at::IntArrayRef(expected), "cross_entropy expects an output [N, classes, ...] ",
                     "and a target [N, ...], gets ", ShapeText(output), " and ", ShapeText(target));
 }
 
 void CheckSame(const char* loss, const at::Tensor& output, const at::Tensor& target) {
-  TORCH_CHECK_VALUE(target.sizes() == output.sizes() && target.scalar_type() == output.scalar_type(), loss,
-                    " expects an output and a target of one shape and type, gets ", output.scalar_type(), ' ',
-                    ShapeText(output), " and ", target.scalar_type(), ' ', ShapeText(target));
+  TORCH_CHECK_VALUE(target.sizes() == output.sizes(), loss, " expects an output and a target of one shape, gets ",
+                    ShapeText(output), " and ", ShapeText(target));
+}
+
+void CheckTargetType(const v1::Loss& loss, const at::Tensor& target) {
+  const std::string problem = spec::ProblemWithTarget(loss, ToDataType(target.scalar_type()));
+  TORCH_CHECK_VALUE(problem.empty(), problem);
 }
 
 void CheckScalar(const at::Tensor& output) {
@@ -39,9 +51,10 @@ at::Tensor ClassesSecond(const v1::Loss& loss, const at::Tensor& output) {
 
 void CheckLossFits(const v1::Loss& loss, const at::Tensor& output, const at::Tensor& target) {
   CheckFloating(output);
+  if (!loss.has_model_output()) CheckTargetType(loss, target);
   switch (loss.kind_case()) {
     case v1::Loss::kCrossEntropy:
-      return CheckClasses(output, target);
+      return CheckClasses(loss, ClassesSecond(loss, output), target);
     case v1::Loss::kMse:
       return CheckSame("mse", output, target);
     case v1::Loss::kBceWithLogits:

@@ -7,11 +7,12 @@
 
 namespace gpipe::worker {
 
-// The output with its classes where torch has them, in dimension 1; for another loss as it is.
+// An output, or a target of probabilities, with its classes where torch has them, in dimension 1; for another loss as
+// it is.
 at::Tensor ClassesSecond(const v1::Loss& loss, const at::Tensor& output);
 
-// Throws c10::ValueError when an output, with its classes second, and a target (which model_output has not) do not go
-// together in this loss. Shapes and types are looked at, not values; meta tensors will do.
+// Throws c10::ValueError when an output and a target (which model_output has not) do not go together in this loss.
+// Shapes and types are looked at, not values; meta tensors will do.
 void CheckLossFits(const v1::Loss& loss, const at::Tensor& output, const at::Tensor& target);
 
 }  // namespace gpipe::worker

@@ -1,37 +1,15 @@
 #include "worker/session/grpc_artifacts.h"
 
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cerrno>
-
-#include "absl/cleanup/cleanup.h"
-#include "absl/strings/str_cat.h"
 #include "common/artifacts/layout.h"
 #include "common/artifacts/local_store.h"
-#include "common/file.h"
 #include "common/link_or_copy.h"
 #include "common/status_macros.h"
+#include "worker/data/file_range.h"
 
 namespace gpipe::worker {
-namespace {
-
-absl::Status ReadPart(const std::filesystem::path& path, int64_t offset, absl::Span<char> data) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return ErrnoStatus(errno, "cannot open", path);
-  const auto closer = absl::MakeCleanup([fd] { close(fd); });
-  while (!data.empty()) {
-    const ssize_t got = pread(fd, data.data(), data.size(), offset);
-    if (got < 0) return ErrnoStatus(errno, "cannot read", path);
-    if (got == 0) return absl::DataLossError(absl::StrCat(path.string(), " ends at ", offset));
-    data.remove_prefix(static_cast<size_t>(got));
-    offset += got;
-  }
-  return absl::OkStatus();
-}
-
-}  // namespace
 
 void GrpcArtifacts::Attend(std::stop_token stop, std::function<void(int64_t bytes)> on_bytes) {
   stop_ = std::move(stop);
@@ -78,7 +56,7 @@ absl::Status GrpcArtifacts::Download(const v1::ArtifactRef& ref, const std::file
 absl::Status GrpcArtifacts::Read(const v1::ArtifactRef& ref, int64_t offset, absl::Span<char> data) {
   GPIPE_ASSIGN_OR_RETURN(const auto file, Find(ref));
   if (!file) return ReadRange(connections_, ref, offset, data, Options());
-  GPIPE_RETURN_IF_ERROR(ReadPart(*file, offset, data));
+  GPIPE_RETURN_IF_ERROR(ReadFileRange(*file, offset, data));
   if (on_bytes_) on_bytes_(static_cast<int64_t>(data.size()));
   return absl::OkStatus();
 }

@@ -3,11 +3,16 @@
 #include <ATen/ATen.h>
 #include <ATen/OpMathType.h>
 
+#include <algorithm>
+
 #include "worker/model/loss_check.h"
 #include "worker/stage/cross_entropy.h"
 
 namespace gpipe::worker {
 namespace {
+
+// A sum of many numbers needs more digits than half a float has.
+at::Tensor Wide(const at::Tensor& tensor) { return tensor.to(at::toOpMathType(tensor.scalar_type())); }
 
 class CrossEntropyLoss : public Loss {
  public:
@@ -17,16 +22,30 @@ class CrossEntropyLoss : public Loss {
                  .ignored = spec.cross_entropy().ignore_index(),
                  .smoothing = spec.cross_entropy().label_smoothing()} {}
 
-  // torch divides by the targets that count, with label smoothing too; 0/0 is NaN there as here.
-  void Begin(const at::Tensor& target, int64_t) override { count_ = target.ne(options_.ignored).sum(); }
+  // torch divides by the targets that count, with label smoothing too; 0/0 is NaN there as here. Of probabilities all
+  // count.
+  void Begin(const at::Tensor& target, int64_t) override {
+    if (!target.is_floating_point()) {
+      count_ = target.to(at::kLong).ne(options_.ignored).sum();
+      return;
+    }
+    const int64_t classes = std::max<int64_t>(target.size(options_.class_dim), 1);
+    count_ = at::full({}, target.numel() / classes, target.options().dtype(at::kLong));
+  }
 
   at::Tensor Share(const at::Tensor& output, const at::Tensor& target, int64_t) const override {
-    CheckLossFits(spec_, ClassesSecond(spec_, output), target);
-    return CrossEntropy(output, target, count_, options_);
+    CheckLossFits(spec_, output, target);
+    if (!target.is_floating_point()) return CrossEntropy(output, target.to(at::kLong), count_, options_);
+    // Where the data has as many numbers as the output, torch's own needs no more memory than is there.
+    const at::Tensor logits = Wide(ClassesSecond(spec_, output)), wanted = Wide(ClassesSecond(spec_, target));
+    return at::cross_entropy_loss(logits, wanted, /*weight=*/{}, at::Reduction::Sum, /*ignore_index=*/-100,
+                                  options_.smoothing) /
+           count_;
   }
 
   at::Tensor Hits(const at::Tensor& output, const at::Tensor& target) const override {
-    return ClassHits(output, target, options_);
+    const bool probabilities = target.is_floating_point();
+    return ClassHits(output, probabilities ? target.argmax(options_.class_dim) : target.to(at::kLong), options_);
   }
 
  private:
@@ -34,9 +53,6 @@ class CrossEntropyLoss : public Loss {
   const CrossEntropyOptions options_;
   at::Tensor count_;  // On the device.
 };
-
-// A sum of many numbers needs more digits than half a float has.
-at::Tensor Wide(const at::Tensor& tensor) { return tensor.to(at::toOpMathType(tensor.scalar_type())); }
 
 // A loss that is a mean over all elements.
 class ElementwiseLoss : public Loss {
@@ -47,7 +63,9 @@ class ElementwiseLoss : public Loss {
 
   at::Tensor Share(const at::Tensor& output, const at::Tensor& target, int64_t) const override {
     CheckLossFits(spec_, output, target);
-    return Sum(Wide(output), Wide(target)) / count_;
+    // In the type that torch promotes both to; its mse_loss has no backward pass for two types.
+    const auto type = at::toOpMathType(at::promote_types(output.scalar_type(), target.scalar_type()));
+    return Sum(output.to(type), target.to(type)) / count_;
   }
 
  private:

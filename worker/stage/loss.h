@@ -34,8 +34,8 @@ class Loss {
   // undefined.
   virtual at::Tensor Count(const at::Tensor& target, const at::Tensor& counted) const { return {}; }
 
-  // Two int64: how many targets the output's largest value hits, and of how many; undefined where that means nothing.
-  // The second is also what this loss divides by.
+  // Two int64: how many targets the output's largest value hits (of probabilities, the likeliest class), and of how
+  // many; undefined where that means nothing. The second is also what this loss divides by.
   virtual at::Tensor Hits(const at::Tensor& output, const at::Tensor& target) const { return {}; }
 };
 

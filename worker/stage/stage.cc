@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/plan/shape.h"
 #include "common/plan/shared_tensors.h"
+#include "common/spec/unbatched.h"
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
 #include "worker/exported/build.h"
@@ -26,9 +27,10 @@ CrossingValue CrossingOver(const v1::Edge& edge) {
   return {edge.value(), edge.requires_grad(), BeginsWithBatch(edge.shape()), FromField(edge.dimension_order())};
 }
 
-std::vector<CrossingValue> IncomingOf(const v1::Plan& plan, int stage) {
+std::vector<CrossingValue> IncomingOf(const v1::Plan& plan, int stage, const std::set<std::string>& unbatched) {
   std::vector<CrossingValue> values;
-  for (const std::string& name : plan.stages(stage).inputs()) values.push_back({name, false, true});
+  for (const std::string& name : plan.stages(stage).inputs())
+    values.push_back({name, false, !unbatched.contains(name)});
   for (const v1::Edge& edge : plan.edges()) {
     if (edge.to_stage() == stage) values.push_back(CrossingOver(edge));
   }
@@ -118,7 +120,7 @@ absl::StatusOr<std::unique_ptr<Stage>> Stage::Create(const v1::JobSpec& job, con
   parts.device = device;
   GPIPE_RETURN_IF_ERROR(model.archive == nullptr ? AddSequential(spec, plan, stage, parts)
                                                  : AddExported(spec, plan, stage, model, parts));
-  parts.incoming = IncomingOf(plan, stage);
+  parts.incoming = IncomingOf(plan, stage, spec::UnbatchedInputs(spec, InputNames(model.archive)));
   parts.outgoing = OutgoingOf(plan, stage);
   parts.frozen.assign(spec.train().freeze().begin(), spec.train().freeze().end());
   parts.training = spec.has_train();

@@ -101,10 +101,13 @@ TEST(ExportedProgramTest, ADecomposedProgramIsRefused) {
   ExpectRefused(program, "was decomposed");
 }
 
-TEST(ExportedProgramTest, ABakedInBatchSizeIsRefused) {
+TEST(ExportedProgramTest, AnInputNeedHaveNoBatch) {
   json program = Relu();
-  program["graph_module"]["graph"]["tensor_values"]["x"]["sizes"][0] = {{"as_int", 4}};
-  ExpectRefused(program, "dimension 0 of input 'x' is always 4");
+  json& sizes = program["graph_module"]["graph"]["tensor_values"]["x"]["sizes"];
+  sizes[0] = {{"as_int", 4}};
+  EXPECT_EQ(ParseProgram(program.dump())->user_inputs.at(0).meta.sizes.at(0), Size(int64_t{4}));
+  sizes = json::array();
+  EXPECT_TRUE(ParseProgram(program.dump())->user_inputs.at(0).meta.sizes.empty());
 }
 
 TEST(ExportedProgramTest, AValueThatNothingMakesIsRefused) {

@@ -113,6 +113,33 @@ TEST_F(SampleTableTest, NumpyFilesAreTensorsWithTheirNames) {
   EXPECT_EQ(table->tensors.at("y").samples, 2);
 }
 
+TEST_F(SampleTableTest, ATensorIsWholeWhereOneFileHasAllOfIt) {
+  const safetensors::TensorInfo number{.dtype = v1::DATA_TYPE_FLOAT32, .shape = {}};
+  auto table = OpenTensors({WriteTensors("a", {{"t", number}, {"x", {.dtype = number.dtype, .shape = {4, 3}}}})});
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_TRUE(IsInOneFile(*table, "x"));
+  EXPECT_THAT(table->tensors.at("x").whole_shape(), ElementsAre(4, 3));
+  EXPECT_TRUE(IsInOneFile(*table, "t"));
+  EXPECT_THAT(table->tensors.at("t").whole_shape(), ElementsAre());
+  EXPECT_EQ(table->tensors.at("t").EndOf(table->tensors.at("t").parts.at(0)),
+            table->tensors.at("t").parts[0].begin + 4);
+  EXPECT_FALSE(IsInOneFile(*OpenTensors({WritePart("b", 4), WritePart("c", 2)}), "x"));
+}
+
+TEST_F(SampleTableTest, OfFilesElsewhereTheirNamesSayWhetherATensorIsWhole) {
+  SampleTable table;
+  table.tensors["x"] = {};
+  table.tensors["t"] = {};
+  table.files = {{.name = "a.safetensors", .path = {}}, {.name = "t.npy", .path = {}}};
+  EXPECT_TRUE(IsInOneFile(table, "x"));
+  EXPECT_TRUE(IsInOneFile(table, "t"));
+  table.files.push_back({.name = "b.safetensors", .path = {}});
+  EXPECT_FALSE(IsInOneFile(table, "x"));
+  EXPECT_TRUE(IsInOneFile(table, "t"));
+  table.files.push_back({.name = "b/t.npy", .path = {}});
+  EXPECT_FALSE(IsInOneFile(table, "t"));
+}
+
 TEST(Npy, RefusesWhatCannotBeUsed) {
   const auto message = [](const std::string& bytes) {
     const auto info = ParseNpyHeader(bytes, bytes.size());

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/spec/validator.h"
 #include "gtest/gtest.h"
 #include "tests/unit/common/spec_testing.h"
@@ -269,6 +270,42 @@ TEST(SpecValidatorTest, RefusesBadTraining) {
           {"'15.weight'", "'01.weight'", "train.freeze[1]", "0.weight"},
           {"'15.weight'", "''", "train.freeze[1]", "0.weight"},
       });
+}
+
+constexpr char kUnbatched[] = R"(name: base
+model: {exported: {path: m.pt2}}
+train:
+  dataset: {path: d.safetensors, inputs: [a, x], unbatched: [a]}
+  batch_size: 4
+  steps: 2
+  loss: {mse: {}}
+  optimizer: {adam: {}}
+)";
+
+TEST(SpecValidatorTest, RefusesBadInputsWithoutSamples) {
+  EXPECT_THAT(ProblemsOf(kUnbatched), testing::IsEmpty());
+  ExpectEach(kUnbatched,
+             {
+                 {"unbatched: [a]", "unbatched: [a, c]", "train.dataset.unbatched[1]", "none of train.dataset.inputs"},
+                 {"unbatched: [a]", "unbatched: [a, x]", "train.dataset.unbatched", "no input that has samples"},
+                 {"{mse: {}}", "{model_output: {mean_of: targets, targets: a}}", "train.dataset.unbatched[0]",
+                  "'a' has samples", "unbatched: [a]"},
+             });
+  EXPECT_THAT(ProblemsOf(std::string(kInfer) + "  unbatched: [a]\n"),
+              testing::ElementsAre(IsProblem(8, "infer.unbatched", "exported models"),
+                                   IsProblem(8, "infer.unbatched", "files of tensors")));
+}
+
+TEST(SpecValidatorTest, EvaluationHasNoSamplesOfTheSameInputs) {
+  const auto with = [](const std::string& unbatched) {
+    return absl::StrCat(kUnbatched, "  evaluate: {dataset: {path: e.safetensors, inputs: [b, y], ", unbatched, "}}\n");
+  };
+  EXPECT_THAT(ProblemsOf(with("unbatched: [b]")), testing::IsEmpty());
+  EXPECT_THAT(ProblemsOf(with("target: z")),
+              testing::ElementsAre(IsProblem(9, "train.evaluate.dataset.unbatched", "'b' has none there")));
+  EXPECT_THAT(ProblemsOf(with("unbatched: [y]")),
+              testing::ElementsAre(IsProblem(9, "train.evaluate.dataset.unbatched", "'b' has none there"),
+                                   IsProblem(9, "train.evaluate.dataset.unbatched", "'y' has samples there")));
 }
 
 TEST(SpecValidatorTest, RefusesBadAdamAndStepLr) {

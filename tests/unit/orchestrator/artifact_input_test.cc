@@ -36,6 +36,15 @@ class ArtifactInputTest : public ArtifactTest {
     return dataset;
   }
 
+  // A first input `a` without samples.
+  void UseUnbatched() {
+    v1::Dataset& dataset = *spec_.mutable_train()->mutable_dataset();
+    dataset.set_inputs(0, "a");
+    dataset.add_inputs("x");
+    dataset.add_unbatched("a");
+    spec_.mutable_model()->mutable_exported()->set_path("m.pt2");
+  }
+
   InputFacts Facts() {
     auto facts = CheckInputs(spec_, files_, *store_);
     EXPECT_TRUE(facts.ok()) << facts.status();
@@ -89,8 +98,9 @@ TEST_F(ArtifactInputTest, FactsOfMadeUpData) {
 }
 
 TEST_F(ArtifactInputTest, MadeUpClassesNeedCrossEntropy) {
-  Read(R"(train { dataset { random { samples: 7 input_shape: 2 classes: 5 } } batch_size: 4 loss { mse {} } })");
-  ExpectRefused("train.dataset.random", "mse needs a target that is F32, this is I64");
+  Read(R"(train { dataset { random { samples: 7 input_shape: 2 classes: 5 } } batch_size: 4
+                  loss { bce_with_logits {} } })");
+  ExpectRefused("train.dataset.random", "bce_with_logits needs a target that is F32, F64, F16 or BF16; this is I64");
 }
 
 TEST_F(ArtifactInputTest, AFileThatIsNotInTheRequest) {
@@ -141,11 +151,76 @@ TEST_F(ArtifactInputTest, AnEmptyDataSet) {
 }
 
 TEST_F(ArtifactInputTest, TypesThatTheLossCannotUse) {
-  AddFile("train.safetensors", {Floats("x", {10, 2}), Floats("y", {10})});
-  ExpectRefused("train.dataset.target", "cross_entropy needs a target that is I64, this is F32");
+  AddFile("train.safetensors", {Floats("x", {10, 2}), MakeTensor<int32_t>("y", v1::DATA_TYPE_INT32, {10})});
+  ExpectRefused("train.dataset.target", "cross_entropy needs a target of numbers of classes, I64 or U8, or of");
   AddFile("train.safetensors", {Floats("x", {10, 2}), Ints("y", {10})});
   spec_.mutable_train()->mutable_loss()->mutable_bce_with_logits();
-  ExpectRefused("train.dataset.target", "bce_with_logits needs a target that is F32, this is I64");
+  ExpectRefused("train.dataset.target", "bce_with_logits needs a target that is F32, F64, F16 or BF16; this is I64");
+}
+
+TEST_F(ArtifactInputTest, ProbabilitiesOfClassesHaveNoIgnoredOnes) {
+  AddFile("train.safetensors", {Floats("x", {10, 2}), Floats("y", {10, 3})});
+  EXPECT_EQ(Facts().target_dtype, v1::DATA_TYPE_FLOAT32);
+  spec_.mutable_train()->mutable_loss()->mutable_cross_entropy()->set_ignore_index(0);
+  ExpectRefused("train.dataset.target", "has no use for ignore_index");
+}
+
+TEST_F(ArtifactInputTest, AnInputWithoutSamplesIsWholeAndNotCounted) {
+  UseUnbatched();
+  AddFile("train.safetensors", {Floats("x", {10, 2}), Floats("a", {3, 4}), Ints("y", {10})});
+  const InputFacts facts = Facts();
+  EXPECT_EQ(facts.samples, 10);
+  EXPECT_FALSE(BeginsWithBatch(facts.inputs.at(0).shape()));
+  EXPECT_THAT(SizesFor(facts.inputs.at(0).shape(), 7), ElementsAre(3, 4));
+  EXPECT_THAT(SizesFor(facts.inputs.at(1).shape(), 7), ElementsAre(7, 2));
+  AddFile("train.safetensors", {Floats("x", {10, 2}), Floats("a", {}), Ints("y", {10})});
+  EXPECT_THAT(SizesFor(Facts().inputs.at(0).shape(), 7), IsEmpty());
+}
+
+TEST_F(ArtifactInputTest, AnInputWithoutSamplesIsInOneFile) {
+  UseUnbatched();
+  spec_.mutable_train()->mutable_dataset()->add_path("more.safetensors");
+  const std::vector<TestTensor> tensors = {Floats("x", {10, 2}), Floats("a", {3, 4}), Ints("y", {10})};
+  AddFile("train.safetensors", tensors);
+  AddFile("more.safetensors", tensors);
+  ExpectRefused("train.dataset.inputs[0]", "tensor 'a' is `unbatched`, and must be in one file");
+}
+
+TEST_F(ArtifactInputTest, InferenceInputsWithoutSamples) {
+  Read(R"(infer { inputs: "in.safetensors" batch_size: 64 unbatched: "a" })");
+  spec_.mutable_model()->mutable_exported()->set_path("m.pt2");
+  AddFile("in.safetensors", {Floats("x", {10, 2}), Floats("a", {3})});
+  const InputFacts facts = Facts();
+  EXPECT_EQ(facts.samples, 10);
+  EXPECT_THAT(SizesFor(facts.inputs.at(0).shape(), 7), ElementsAre(3));
+  AddFile("in.safetensors", {Floats("x", {10, 2})});
+  ExpectRefused("infer.unbatched[0]", "there is no tensor 'a' in the data, which has: x");
+}
+
+TEST_F(ArtifactInputTest, AnExportedModelMayBeEvaluatedOnOtherSizes) {
+  AddFile("train.safetensors", {Ints("x", {10, 16}), Ints("y", {10, 16})});
+  AddFile("test.safetensors", {Ints("x", {3, 24}), Ints("y", {3, 24})});
+  UseEvaluation();
+  spec_.mutable_model()->mutable_exported()->set_path("m.pt2");
+  const InputFacts facts = Facts();
+  EXPECT_THAT(SampleShape(facts.inputs.at(0).shape()), ElementsAre(16));
+  EXPECT_THAT(SampleShape(facts.evaluation_inputs.at(0).shape()), ElementsAre(24));
+  EXPECT_THAT(facts.evaluation_target_shape, ElementsAre(24));
+  AddFile("test.safetensors", {Ints("x", {3, 16}), Ints("y", {3, 16})});
+  EXPECT_THAT(Facts().evaluation_inputs, IsEmpty());
+}
+
+TEST_F(ArtifactInputTest, OtherSizesInEvaluationNeedToKnowWhatTheLossIsAMeanOf) {
+  AddFile("train.safetensors", {Ints("x", {10, 16})});
+  AddFile("test.safetensors", {Ints("x", {3, 24})});
+  spec_.mutable_train()->mutable_dataset()->clear_target();
+  UseEvaluation();
+  spec_.mutable_train()->mutable_loss()->mutable_model_output();
+  spec_.mutable_model()->mutable_exported()->set_path("m.pt2");
+  spec_.mutable_pipeline()->set_chunks(2);
+  ExpectRefused("train.loss.model_output.mean_of", "is required where evaluation data has other sizes");
+  spec_.mutable_train()->mutable_loss()->mutable_model_output()->set_mean_of(v1::LOSS_MEAN_SAMPLES);
+  EXPECT_EQ(Facts().evaluation_inputs.size(), 1);
 }
 
 TEST_F(ArtifactInputTest, AnInputOfATypeThatNoLayerTakes) {
@@ -221,6 +296,18 @@ TEST_F(TargetCheckTest, TheFirstBadSampleIsNamed) {
   ExpectViolation(Check(10), "train.dataset.target", "sample 2 has class 10, which is not in [0, 10)");
   UseTargets({4}, {0, -1, 10, 0});
   ExpectViolation(Check(10), "train.dataset.target", "sample 1 has class -1");
+}
+
+TEST_F(TargetCheckTest, ClassesMayBeBytes) {
+  AddFile("train.safetensors", {Floats("x", {3, 2}), MakeTensor<uint8_t>("y", v1::DATA_TYPE_UINT8, {3}, {0, 255, 7})});
+  ExpectViolation(Check(10), "train.dataset.target", "sample 1 has class 255");
+  spec_.mutable_train()->mutable_loss()->mutable_cross_entropy()->set_ignore_index(255);
+  EXPECT_TRUE(Check(10).ok()) << Check(10);
+}
+
+TEST_F(TargetCheckTest, ProbabilitiesAreAnyNumbers) {
+  AddFile("train.safetensors", {Floats("x", {3, 2}), Floats("y", {3, 10})});
+  EXPECT_TRUE(Check(10).ok()) << Check(10);
 }
 
 TEST_F(TargetCheckTest, WithTargetsPerPositionTheSampleIsNamed) {

@@ -217,6 +217,20 @@ TEST(PlannerTest, WhatCannotBeLaidOutIsRefusedByField) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("train.epochs"));
 }
 
+TEST(PlannerTest, EpochsAreLongerThanTheWarmUp) {
+  v1::JobSpec spec = ParseSpec(kTrainYaml);
+  spec.mutable_train()->clear_steps();
+  spec.mutable_train()->set_epochs(3);
+  spec.mutable_train()->set_batch_size(8);
+  spec.mutable_train()->mutable_lr_schedule()->mutable_warmup_linear()->set_warmup_steps(8);
+  EXPECT_TRUE(CheckSize(spec, Facts(20, {4})).ok());  // 9 steps.
+  spec.mutable_train()->mutable_lr_schedule()->mutable_warmup_linear()->set_warmup_steps(9);
+  const absl::Status status = CheckSize(spec, Facts(20, {4}));
+  EXPECT_THAT(
+      std::string(status.message()),
+      HasSubstr("train.lr_schedule.warmup_linear.warmup_steps: must be fewer than the 9 steps that the 3 epochs"));
+}
+
 TEST(PlannerTest, CountsWorkers) {
   v1::JobSpec spec = ParseSpec(kTrainYaml);
   EXPECT_EQ(WorkersFor(spec, 1), 0);

@@ -124,6 +124,34 @@ TEST(DataSource, ReadsNamedTensorsOfAFile) {
   EXPECT_THAT(std::string(missing.message()), testing::HasSubstr("nothing"));
 }
 
+TEST(DataSource, AnInputWithoutSamplesIsTheSameWholeTensorInEveryBatch) {
+  const TemporaryFolder folder = *TemporaryFolder::Create("data-source-test");
+  const at::Tensor x = at::arange(12, at::kFloat).reshape({6, 2}), a = at::arange(6).reshape({2, 3}), t = at::ones({});
+  ASSERT_TRUE(WriteTensorFile(folder.path() / "d", {{"a", 0, a, false}, {"t", 0, t, false}, {"x", 0, x, false}}).ok());
+  v1::JobSpec spec;
+  v1::Dataset& dataset = *spec.mutable_train()->mutable_dataset();
+  dataset.add_path("d");
+  for (const char* name : {"x", "a", "t"}) dataset.add_inputs(name);
+  auto files = [&](const std::string& name) -> absl::StatusOr<std::filesystem::path> { return folder.path() / name; };
+  const DataRole role = {{{0, "x"}, {1, "graph", true}, {2, "temperature", true}}, false};
+  std::unique_ptr<DataSource> source = *DataSource::Create(spec, files, role, {});
+  pipeline::TimelineSpec timeline;
+  timeline.samples = 6;
+  timeline.batch_size = 4;
+  timeline.steps = 2;
+  ReadAhead ahead(std::move(source), timeline, at::kCPU);
+  pipeline::RoundCursor cursor(timeline);
+  const Batch first = ahead.Take(*cursor.Next())->batch, second = ahead.Take(*cursor.Next())->batch;
+  EXPECT_TRUE(at::equal(first.whole.at("graph"), a));
+  EXPECT_TRUE(at::equal(first.whole.at("temperature"), t));
+  EXPECT_TRUE(at::equal(second.inputs.at("x"), x.narrow(0, 4, 2)));
+  EXPECT_FALSE(second.inputs.contains("graph"));
+  EXPECT_TRUE(second.whole.at("graph").is_same(first.whole.at("graph"))) << "it is read, and copied, once";
+
+  const DataRole only = {{{1, "graph", true}}, false};
+  EXPECT_FALSE((*DataSource::Create(spec, files, only, {}))->empty());
+}
+
 TEST(DataSource, SamplesOfSeveralFilesComeOneAfterTheOther) {
   const TemporaryFolder folder = *TemporaryFolder::Create("data-source-test");
   const at::Tensor x = at::arange(24, at::kFloat).reshape({12, 2});

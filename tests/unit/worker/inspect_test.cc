@@ -126,7 +126,14 @@ TEST(InspectTest, ChecksTheLossAgainstTheOutput) {
                               {"cross_entropy: {}", {4}, v1::DATA_TYPE_INT64, false},
                               {"mse: {}", {4}, v1::DATA_TYPE_FLOAT32, true},
                               {"mse: {}", {}, v1::DATA_TYPE_FLOAT32, false},
-                              {"mse: {}", {4}, v1::DATA_TYPE_FLOAT64, false},
+                              {"mse: {}", {4}, v1::DATA_TYPE_FLOAT64, true},
+                              {"mse: {}", {4}, v1::DATA_TYPE_INT32, true},
+                              {"mse: {}", {4}, v1::DATA_TYPE_COMPLEX64, false},
+                              {"cross_entropy: {}", {4}, v1::DATA_TYPE_FLOAT16, true},
+                              {"cross_entropy: {}", {3}, v1::DATA_TYPE_FLOAT32, false},
+                              {"cross_entropy: {}", {}, v1::DATA_TYPE_UINT8, true},
+                              {"cross_entropy: {}", {}, v1::DATA_TYPE_INT32, false},
+                              {"bce_with_logits: {}", {4}, v1::DATA_TYPE_INT64, false},
                               {"bce_with_logits: {}", {4}, v1::DATA_TYPE_FLOAT32, true},
                               {"bce_with_logits: {}", {1}, v1::DATA_TYPE_FLOAT32, false}}) {
     v1::Inspect request = Request("{linear: {in_features: 3, out_features: 4}}", {3});

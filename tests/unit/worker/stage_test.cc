@@ -60,6 +60,21 @@ std::vector<LossCase> LossCases() {
        [](const at::Tensor& o, const at::Tensor& t) { return at::mse_loss(o, t); }},
       {"bce_with_logits", "bce_with_logits: {}", 2, at::linspace(0, 1, 14).reshape({7, 2}),
        [](const at::Tensor& o, const at::Tensor& t) { return at::binary_cross_entropy_with_logits(o, t); }},
+      {"mse_to_doubles", "mse: {}", 3, at::linspace(-1, 1, 21, at::kDouble).reshape({7, 3}),
+       [](const at::Tensor& o, const at::Tensor& t) { return at::mse_loss(o.to(at::kDouble), t); }},
+      {"mse_to_whole_numbers", "mse: {}", 3, at::arange(21, at::kInt).reshape({7, 3}),
+       [](const at::Tensor& o, const at::Tensor& t) { return at::mse_loss(o, t.to(at::kFloat)); }},
+      {"bce_to_halves", "bce_with_logits: {}", 2, at::linspace(0, 1, 14).reshape({7, 2}).to(at::kHalf),
+       [](const at::Tensor& o, const at::Tensor& t) {
+         return at::binary_cross_entropy_with_logits(o, t.to(at::kFloat));
+       }},
+      {"cross_entropy_of_bytes", "cross_entropy: {}", 4, classes.to(at::kByte),
+       [](const at::Tensor& o, const at::Tensor& t) { return at::cross_entropy_loss(o, t.to(at::kLong)); }},
+      {"cross_entropy_of_probabilities", "cross_entropy: {label_smoothing: 0.1}", 4,
+       at::sin(at::arange(28, at::kFloat)).reshape({7, 4}).softmax(1),
+       [](const at::Tensor& o, const at::Tensor& t) {
+         return at::cross_entropy_loss(o, t, {}, at::Reduction::Mean, -100, 0.1);
+       }},
   };
 }
 
@@ -117,7 +132,7 @@ TEST_P(LossTest, EvaluatesTheSameMean) {
   if (!values.contains("hits")) return;
   int64_t hits = 0, counted = 0;
   for (int64_t i = 0; i < kSamples; ++i) {
-    const auto target = c.target[i].item<int64_t>();
+    const auto target = (c.target.dim() == 2 ? c.target[i].argmax() : c.target[i]).item<int64_t>();
     const bool counts = c.name != "ignore_and_smooth" || target != 1;
     counted += counts ? 1 : 0;
     hits += counts && output[i].argmax().item<int64_t>() == target ? 1 : 0;
