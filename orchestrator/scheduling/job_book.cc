@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/error_reason.h"
+#include "common/printable.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "google/protobuf/util/time_util.h"
@@ -260,7 +262,9 @@ absl::Status JobBook::Watch(std::string_view id, std::shared_ptr<WatchQueue> que
   GPIPE_ASSIGN_OR_RETURN(v1::Job now, Get(id));
   LiveJob* live = Find(id);
   if (live != nullptr && live->watchers.size() >= kMaxWatchers) {
-    return absl::ResourceExhaustedError(absl::StrCat("job ", AbslView(id), " has ", kMaxWatchers, " watchers already"));
+    return WithReason(
+        absl::ResourceExhaustedError(absl::StrCat("job ", AbslView(id), " has ", kMaxWatchers, " watchers already")),
+        reason::kTooManyWatchers);
   }
   v1::WatchJobResponse update;
   *update.mutable_job() = std::move(now);
