@@ -33,6 +33,18 @@ absl::StatusOr<ExitCode> Change(absl::StatusOr<v1::Job> (ClusterClient::*change)
 }
 
 FollowOptions Following(const JobOptions& options) {
+void PrintDeleted(const std::string& id, const GlobalOptions& global) {
+  v1::DeleteJobRequest deleted;
+  deleted.set_id(id);
+  Print(global.json() ? ToJson(deleted, JsonStyle::kLine) + "\n" : absl::StrCat("job ", id, " deleted\n"));
+}
+
+// All that went wrong, with the code of what did so first.
+absl::Status Joined(const absl::Status& first, const absl::Status& next) {
+  if (first.ok()) return next;
+  return absl::Status(first.code(), absl::StrCat(first.message(), "\n", next.message()));
+}
+
   FollowOptions follow;
   follow.cycles = options.cycles;
   if (options.timeout_seconds > 0) follow.timeout = absl::Seconds(options.timeout_seconds);
@@ -186,6 +198,22 @@ absl::StatusOr<ExitCode> JobPull(const GlobalOptions& global, const JobOptions& 
 
 absl::StatusOr<ExitCode> JobLogs(const GlobalOptions& global, const JobOptions& options) {
   ClusterClient client(global.client());
+absl::StatusOr<ExitCode> JobDelete(const GlobalOptions& global, const JobOptions& options) {
+  ClusterClient client(global.client());
+  absl::Status failed;
+  for (const std::string& id : options.ids) {
+    const absl::Status deleted = client.DeleteJob(id);
+    if (deleted.ok()) {
+      PrintDeleted(id, global);
+    } else {
+      failed = Joined(failed, absl::Status(deleted.code(), absl::StrCat("job ", id, ": ", deleted.message())));
+    }
+    if (absl::IsUnavailable(deleted)) break;  // Nor would the next one be reached.
+  }
+  GPIPE_RETURN_IF_ERROR(failed);
+  return ExitCode::kSucceeded;
+}
+
   if (options.follow) return FollowLogs(client, global, options);
   GPIPE_ASSIGN_OR_RETURN(const v1::ListJobEventsResponse events, client.ListJobEvents(options.id));
   if (global.json()) {
