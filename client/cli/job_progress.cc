@@ -19,7 +19,7 @@ void JobProgress::Apply(const v1::WatchJobResponse& update, absl::Time now) {
       break;
     case v1::WatchJobResponse::kStep:
       step_ = update.step();
-      done_ = std::max(done_, update.step().step() + 1);  // Steps are numbered from 0.
+      done_ = std::max(done_, update.step().step());
       if (std::exchange(joined_late_, false)) SetPace(now);
       break;
     case v1::WatchJobResponse::kEvaluation:

@@ -133,6 +133,18 @@ ALTER TABLE resumes DROP COLUMN optimizer_sha256;
 ALTER TABLE resumes DROP COLUMN optimizer_size;
 )sql",
     "ALTER TABLE job_events ADD COLUMN warning INTEGER NOT NULL DEFAULT 0",
+    // Steps are counted from 1; what a message says of its own number is not looked at.
+    R"sql(
+CREATE TABLE counted_metrics (
+  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  step INTEGER NOT NULL,
+  message BLOB NOT NULL,
+  PRIMARY KEY (job, step)
+) WITHOUT ROWID;
+INSERT INTO counted_metrics SELECT job, step + 1, message FROM step_metrics;
+DROP TABLE step_metrics;
+ALTER TABLE counted_metrics RENAME TO step_metrics;
+)sql",
 };
 
 }  // namespace

@@ -119,7 +119,7 @@ void Scheduler::OnStep(Attempt& attempt, const v1::StepMetrics& step) {
   LiveJob* job = JobOf(attempt.id());
   if (job == nullptr) return;
   job->job().set_rounds_done(attempt.rounds_done());
-  if (step.has_loss()) job->job().set_steps_done(step.step() + 1);
+  if (step.has_loss()) job->job().set_steps_done(step.step());
   book_->AddStep(*job, step);
 }
 

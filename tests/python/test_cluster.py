@@ -74,7 +74,7 @@ def test_a_run_that_resumes_into_its_own_folder_keeps_what_was_measured_before(t
     spec["train"]["steps"] = 24
     gpipe("run", write_spec(tmp_path, spec), "--output", out, "--resume", out)
     steps = read_jsonl(out / "metrics.jsonl")
-    assert [s["step"] for s in steps] == list(range(24)) and steps[:16] == before
+    assert [s["step"] for s in steps] == list(range(1, 25)) and steps[:16] == before
     assert [e["step"] for e in read_jsonl(out / "evaluation.jsonl")] == [8, 16, 24]
 
 
@@ -140,7 +140,7 @@ def test_results_are_whole_and_load_into_pytorch(cluster, tmp_path):
                                 torch.nn.Linear(16, 16))
     model.load_state_dict(load_file(out / "model.safetensors"), strict=True)
     steps = read_jsonl(out / "metrics.jsonl")
-    assert [step["step"] for step in steps] == list(range(20))
+    assert [step["step"] for step in steps] == list(range(1, 21))
     wanted = {"step", "epoch", "loss", "lr", "grad_norm", "step_seconds", "samples_per_second", "bubble_share"}
     assert wanted <= set(steps[0])
     assert all(0 <= step["bubble_share"] <= 1 for step in steps)

@@ -9,6 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 
+#include "pipeline/step_number.h"
+#include "spdlog/spdlog.h"
 namespace gpipe::worker {
 namespace {
 
@@ -166,7 +168,7 @@ absl::Status RoundLedger::CheckLoss(const RoundRecord& record, double loss) cons
                                             std::isnan(loss) ? "nan"
                                             : loss > 0       ? "inf"
                                                              : "-inf",
-                                            ") in ", where, record.plan.round.step));
+                                            ") in ", pipeline::NameOf(record.plan.round)));
 }
 
 absl::Status RoundLedger::AddEvaluation(const RoundRecord& record, double loss) {
