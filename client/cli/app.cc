@@ -186,7 +186,7 @@ void AddJobCommands(CLI::App& app, CommandLine& line) {
   remove.add_option("JOB", options.ids, "The jobs' ids")->required()->type_name("...");
   CLI::App& pull = AddJobVerb(job, line, "pull", "Fetch what a job made", JobPull);
   pull.add_option("--output", options.output, "Folder for the results. Default: the job's name")->type_name("DIR");
-  CLI::App& logs = AddJobVerb(job, line, "logs", "Show what happened to a job", JobLogs);
+  CLI::App& logs = AddJobVerb(job, line, "logs", "Show what happened to a job, and what its workers say", JobLogs);
   logs.add_flag("-f,--follow", options.follow, "Go on until the job's end");
 }
 

@@ -38,6 +38,8 @@ const v1::AttemptId* AttemptOf(const v1::WorkerMessage& message) {
       return &message.loss_checked().attempt();
     case v1::WorkerMessage::kLinksMeasured:
       return &message.links_measured().attempt();
+    case v1::WorkerMessage::kLog:
+      return &message.log().attempt();
     default:
       return nullptr;
   }

@@ -28,6 +28,13 @@ std::string NewId(std::string_view name) {
   return id;
 }
 
+// When the worker logged it, by its own clock, as far as that can be: a little ago.
+absl::Time TimeOf(const v1::LogLine& line, absl::Time now) {
+  constexpr absl::Duration kLongestWay = absl::Seconds(10);
+  const absl::Time logged = absl::FromUnixSeconds(line.time().seconds()) + absl::Nanoseconds(line.time().nanos());
+  return logged <= now && now - logged <= kLongestWay ? logged : now;
+}
+
 // A store that fails here does not fail silently: the commit of the batch fails, too.
 void LogIfError(const absl::Status& status) {
   if (!status.ok()) spdlog::error("storing a job: {}", StdView(status.message()));
@@ -130,14 +137,35 @@ void JobBook::Warn(LiveJob& job, std::string_view message) {
   AnnounceJob(job);
 }
 
+void JobBook::AddLines(LiveJob& job, std::string_view worker, const v1::Log& log) {
+  LineCount& count = job.lines;
+  for (const v1::LogLine& line : log.lines()) {
+    if (count.full) return;
+    count.full = count.lines == kMaxLines || count.bytes + line.text().size() > kMaxLineBytes;
+    if (count.full) return Record(job, "orchestrator", "there is more in the workers' own logs");
+    ++count.lines;
+    count.bytes += line.text().size();
+    v1::JobEvent event;
+    *event.mutable_time() = ToProto(TimeOf(line, loop_->Now()));
+    event.set_actor(std::string(worker));
+    event.set_message(Printable(line.text()));
+    event.set_warning(line.warning());
+    Record(job, std::move(event));
+  }
+}
+
 void JobBook::Record(LiveJob& job, std::string_view actor, std::string_view message, bool warning) {
   v1::JobEvent event;
   *event.mutable_time() = ToProto(loop_->Now());
-  event.set_attempt(job.job().attempt());
-  event.set_state(job.job().state());
   event.set_actor(std::string(actor));
   event.set_message(std::string(message));
   event.set_warning(warning);
+  Record(job, std::move(event));
+}
+
+void JobBook::Record(LiveJob& job, v1::JobEvent event) {
+  event.set_attempt(job.job().attempt());
+  event.set_state(job.job().state());
   absl::StatusOr<v1::JobEvent> stored = store_->AppendEvent(job.id(), event);
   if (!stored.ok()) return LogIfError(stored.status());
   v1::WatchJobResponse update;

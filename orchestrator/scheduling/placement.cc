@@ -296,6 +296,7 @@ void Scheduler::FillJob(LiveJob& job, const AttemptSetup& setup) {
   *filled.mutable_stage_worker() = setup.plan.stage_worker();
   filled.clear_balance();
   for (const v1::Stage& stage : setup.plan.stages()) filled.add_balance(stage.layer_count());
+  job.lines = {};
   filled.clear_forecast();
   if (setup.forecast.has_value()) *filled.mutable_forecast() = *setup.forecast;
   filled.set_rounds_done(0);

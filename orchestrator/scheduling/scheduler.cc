@@ -82,7 +82,10 @@ LiveJob* Scheduler::JobOf(const v1::AttemptId& attempt) {
 
 void Scheduler::OnAttemptMessage(WorkerEntry& worker, const v1::WorkerMessage& message) {
   if (links_.Has(worker.attempt)) return links_.OnMessage(worker, message);
-  if (LiveJob* job = JobOf(worker.attempt); job != nullptr) job->attempt->OnMessage(worker, message);
+  LiveJob* job = JobOf(worker.attempt);
+  if (job == nullptr) return;
+  if (message.has_log()) return book_->AddLines(*job, worker.name(), message.log());
+  job->attempt->OnMessage(worker, message);
 }
 
 // Of what a worker computes its steps tell.

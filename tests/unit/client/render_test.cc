@@ -235,6 +235,30 @@ TEST(PlainLines, SayHowFastAWorkerGetsItsFiles) {
   EXPECT_THAT(lines.Take(update, kStart + absl::Seconds(3)), ElementsAre("? preparing 1.5 GiB, 800.0 MiB/s"));
 }
 
+TEST(JobProgress, OnlyTheOrchestratorsWarningsAreShownBesideIt) {
+  v1::WatchJobResponse update;
+  update.mutable_event()->set_actor("w0");
+  update.mutable_event()->set_message("NCCL is slow");
+  update.mutable_event()->set_warning(true);
+  JobProgress progress;
+  PlainLines lines;
+  progress.Apply(update, kStart);
+  EXPECT_THAT(lines.Take(update, kStart), IsEmpty());
+  EXPECT_THAT(progress.warnings(), IsEmpty());
+  update.mutable_event()->set_actor("orchestrator");
+  progress.Apply(update, kStart);
+  EXPECT_THAT(lines.Take(update, kStart), ElementsAre("warning: NCCL is slow"));
+  EXPECT_THAT(progress.warnings(), ElementsAre("NCCL is slow"));
+}
+
+TEST(RenderEvent, FurtherLinesOfAMessageAreSetOff) {
+  v1::JobEvent event;
+  event.set_state(v1::Job::STATE_RUNNING);
+  event.set_actor("w0");
+  event.set_message("one\ntwo");
+  EXPECT_EQ(RenderEvent(event), "  RUNNING    w0            one\n  | two");
+}
+
 TEST(RenderLive, ShowsHowFastAWorkerGetsItsFiles) {
   JobProgress progress;
   progress.Apply(JobUpdate(v1::Job::STATE_STARTING), kStart);
