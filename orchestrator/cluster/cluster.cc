@@ -257,7 +257,8 @@ void Cluster::Sweep() {
 
 void Cluster::CheckLease(WorkerEntry& worker) {
   const absl::Time now = loop_->Now();
-  const bool releasing = worker.state == v1::Worker::STATE_RELEASING;
+  const bool releasing = worker.state == v1::Worker::STATE_RELEASING ||
+                         (worker.state == v1::Worker::STATE_UNREACHABLE && !worker.attempt.job().empty());
   std::string why;
   if (now - worker.last_heard > options_.lease) {
     why = absl::StrCat("silent for ", absl::FormatDuration(options_.lease));

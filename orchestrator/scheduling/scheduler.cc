@@ -9,6 +9,7 @@
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "orchestrator/artifacts/checkpoint_assembler.h"
+#include "orchestrator/planning/balance.h"
 #include "orchestrator/scheduling/failure.h"
 #include "orchestrator/scheduling/loss_judgement.h"
 #include "spdlog/spdlog.h"
@@ -243,7 +244,22 @@ void Scheduler::OnFailed(Attempt& attempt, const v1::Failure& failure) {
 
 void Scheduler::OnInterrupted(Attempt& attempt) {
   LiveJob* job = JobOf(attempt.id());
-  if (job != nullptr) AfterModel(*job, attempt, [this](LiveJob& interrupted) { Requeue(interrupted); });
+  if (job == nullptr) return;
+  AfterModel(*job, attempt,
+             [this](LiveJob& interrupted) { Requeue(interrupted, "the orchestrator was stopped for a while"); });
+}
+
+// Each time there are fewer workers to try, so that this comes to an end.
+void Scheduler::OnUnreachable(Attempt& attempt, const v1::Failure& failure,
+                              const std::vector<UnreachableWorker>& workers) {
+  for (const UnreachableWorker& worker : workers) {
+    WorkerEntry* entry = cluster_->registry().Find(attempt.workers()[worker.index]);
+    if (entry != nullptr) cluster_->registry().SetUnreachable(*entry, worker.why);
+  }
+  LiveJob* job = JobOf(attempt.id());
+  if (job == nullptr) return;
+  if (LeastWorkers(job->job().spec()) > CountConnected(job->job().spec())) return Fail(*job, failure);
+  Requeue(*job, failure.message());
 }
 
 // What ends a job waits until the model that it has trained is stored.
@@ -255,13 +271,13 @@ void Scheduler::AfterModel(LiveJob& job, const Attempt& attempt, std::function<v
 }
 
 // It queues again, as after a restart: the workers have let go, and their next attempt goes on from the checkpoint.
-void Scheduler::Requeue(LiveJob& job) {
+void Scheduler::Requeue(LiveJob& job, std::string_view why) {
   LetLeave(job);
   DropParts(job);
   job.model_stored = false;
   job.model_error = absl::OkStatus();
   book_->Flush();
-  if (const absl::Status queued = book_->Requeue(job, "the orchestrator was stopped for a while"); !queued.ok()) {
+  if (const absl::Status queued = book_->Requeue(job, why); !queued.ok()) {
     return Fail(job, PlainFailure(queued));
   }
   ScheduleSoon();

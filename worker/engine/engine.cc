@@ -9,6 +9,7 @@
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "spdlog/spdlog.h"
+#include "worker/comm/reach.h"
 #include "worker/engine/own_failure.h"
 #include "worker/engine/scratch_folder.h"
 #include "worker/engine/torch_setup.h"
@@ -17,14 +18,13 @@
 namespace gpipe::worker {
 namespace {
 
-std::string Describe(const v1::AttemptId& id) { return absl::StrCat("job ", id.job(), " attempt ", id.attempt()); }
-
 v1::WorkerMessage FailedMessage(const v1::AttemptId& attempt, const absl::Status& status, v1::Activity activity,
                                 bool consequence) {
   v1::WorkerMessage message;
   v1::Failed& failed = *message.mutable_failed();
   *failed.mutable_attempt() = attempt;
-  *failed.mutable_status() = ToProto(status);
+  *failed.mutable_status() = ToProto(WithoutUnreachablePeer(status));
+  if (const std::optional<int> peer = UnreachablePeer(status)) failed.set_unreachable_peer(*peer);
   *failed.mutable_activity() = std::move(activity);
   failed.set_consequence(consequence);
   return message;
