@@ -94,15 +94,24 @@ void LinkMeter::OnMessage(const WorkerEntry& worker, const v1::WorkerMessage& me
 }
 
 // Workers that do not reach each other all fail at about the same time: who of them is at fault shows when the last one
-// has said what it has to say.
+// has said what it has to say. One that says nothing is waited for no longer than for a cause elsewhere.
 void LinkMeter::OnFailed(Measurement& measurement, int index, const v1::Failed& failed) {
   const absl::Status status = FromProto(failed.status());
   const absl::Status why(status.code(), absl::StrCat("worker ", measurement.workers[index], ": ", status.message()));
   UnreachableReports& reports = measurement.reach_reports;
   reports.Add(index, failed, static_cast<int>(measurement.workers.size()));
   measurement.failed.emplace(index, why);
-  const bool waits = failed.consequence() && measurement.failed.size() < measurement.held.size();
-  if (waits && !reports.certain()) return;
+  if (!failed.consequence() || reports.certain() || measurement.failed.size() >= measurement.held.size()) {
+    return Conclude(measurement, why);
+  }
+  loop_->CancelTimer(measurement.deadline);
+  measurement.deadline =
+      loop_->PostAfter(cluster_->options().lease + absl::Seconds(1),
+                       [this, number = measurement.id.attempt(), why] { Conclude(running_.at(number), why); });
+}
+
+void LinkMeter::Conclude(Measurement& measurement, const absl::Status& why) {
+  const UnreachableReports& reports = measurement.reach_reports;
   if (reports.empty()) return End(measurement, why);
   for (const UnreachableWorker& worker :
        reports.Judge(UnreachableReports::FromRegistry(cluster_->registry(), measurement.workers))) {

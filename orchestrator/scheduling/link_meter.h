@@ -74,6 +74,8 @@ class LinkMeter {
   void SendTo(const std::string& worker, v1::OrchestratorMessage message);
   void OnMeasured(Measurement& measurement, int index, const v1::LinksMeasured& measured);
   void OnFailed(Measurement& measurement, int index, const v1::Failed& failed);
+  // Ends it for that failure, or for what the workers say of each other.
+  void Conclude(Measurement& measurement, const absl::Status& why);
   void OnLate(int number);
   void OnGone(Measurement& measurement, int index, const absl::Status& why);
   void End(Measurement& measurement, const absl::Status& result);

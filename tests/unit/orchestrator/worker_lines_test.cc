@@ -123,7 +123,9 @@ TEST_F(WorkerLinesTest, AnAttemptBringsSoManyWhateverItsWorkersSend) {
 TEST_F(WorkerLinesTest, ALineThatNoWorkerWouldSendLosesItsSender) {
   SayLines(*w0_, {std::string(100'000, 'x')});
   EXPECT_EQ(StateOf("w0"), Worker::STATE_LOST);
-  EXPECT_THAT(EventsBy("w0").at(0).message(), HasSubstr("was lost"));
+  SayReleased(*w1_);
+  EXPECT_EQ(Get(id_).failure().worker(), "w0");
+  EXPECT_THAT(Get(id_).failure().message(), HasSubstr("log.lines.text"));
 }
 
 }  // namespace
