@@ -67,12 +67,12 @@ def main():
             plain = stamps(cluster, folder, spec("plain", options, 0))
         finally:
             cluster.stop()
-    seconds = {step: saved[step] - saved[step - 1] for step in saved if step > 1 and step - 1 in saved}
-    # A checkpoint after k steps is begun before step k, which counts from 0, and written beside it and those after it.
-    at = statistics.median(t for step, t in seconds.items() if step % options.every == 0)
-    others = statistics.median(t for step, t in seconds.items() if step % options.every != 0)
-    last = options.steps - 1
-    whole = (saved[last] - saved[1]) / (plain[last] - plain[1]) - 1
+    seconds = {step: saved[step] - saved[step - 1] for step in saved if step > 2 and step - 1 in saved}
+    # A checkpoint of step k is begun before step k + 1, and written beside it and those after it.
+    at = statistics.median(t for step, t in seconds.items() if step % options.every == 1)
+    others = statistics.median(t for step, t in seconds.items() if step % options.every != 1)
+    last = options.steps
+    whole = (saved[last] - saved[2]) / (plain[last] - plain[2]) - 1
     print(f"step {others:.3f} s; the one after a checkpoint {at:.3f} s: {100 * (at / others - 1):+.1f}%, medians; all "
           f"steps {100 * whole:+.1f}% against a job without checkpoints")
 

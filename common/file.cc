@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/error_reason.h"
 #include "common/status_macros.h"
 
 namespace gpipe {
@@ -42,7 +43,8 @@ std::filesystem::path FolderOf(const std::filesystem::path& path) {
 absl::Status ErrnoStatus(int error, std::string_view doing, const std::filesystem::path& path) {
   const absl::StatusCode code = CodeOf(error);
   const char* what = code == absl::StatusCode::kResourceExhausted ? "disk full" : std::strerror(error);
-  return absl::Status(code, absl::StrCat(std::string(doing), " ", path.string(), ": ", what));
+  const absl::Status status(code, absl::StrCat(std::string(doing), " ", path.string(), ": ", what));
+  return absl::IsResourceExhausted(status) ? WithReason(status, reason::kDiskFull) : status;
 }
 
 absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path, size_t most) {

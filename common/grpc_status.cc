@@ -1,8 +1,10 @@
 #include "common/grpc_status.h"
 
 #include <string>
+#include <utility>
 
 #include "absl/strings/cord.h"
+#include "common/error_reason.h"
 #include "common/printable.h"
 #include "common/utf8.h"
 #include "google/rpc/error_details.pb.h"
@@ -34,10 +36,20 @@ void ShortenBadRequest(google::rpc::Status& status, google::protobuf::Any& detai
   detail.set_value(bad_request.SerializeAsString());
 }
 
+// The shortest of the details, and the one that programs go by.
+void KeepReasonOnly(google::rpc::Status& status) {
+  google::protobuf::RepeatedPtrField<google::protobuf::Any> details;
+  details.Swap(status.mutable_details());
+  for (google::protobuf::Any& detail : details) {
+    if (detail.Is<google::rpc::ErrorInfo>()) *status.add_details() = std::move(detail);
+  }
+  if (status.ByteSizeLong() > kMaxDetailsBytes) status.clear_details();
+}
+
 void Shorten(google::rpc::Status& status) {
   ShortenMessage(status);
   for (google::protobuf::Any& detail : *status.mutable_details()) ShortenBadRequest(status, detail);
-  if (status.ByteSizeLong() > kMaxDetailsBytes) status.clear_details();
+  if (status.ByteSizeLong() > kMaxDetailsBytes) KeepReasonOnly(status);
 }
 
 }  // namespace
@@ -62,11 +74,10 @@ absl::Status FromProto(const google::rpc::Status& proto) {
 
 grpc::Status ToGrpc(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
-  google::rpc::Status proto = ToProto(status);
+  google::rpc::Status proto = ToProto(WithSomeReason(status));
   proto.set_message(Printable(proto.message()));
   Shorten(proto);
-  const std::string details = proto.details().empty() ? "" : proto.SerializeAsString();
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), proto.message(), details);
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), proto.message(), proto.SerializeAsString());
 }
 
 absl::Status FromGrpc(const grpc::Status& status) {

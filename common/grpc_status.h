@@ -8,8 +8,9 @@
 namespace gpipe {
 
 // The one place where statuses change their type. Codes are the same numbers; payloads (google.rpc.BadRequest,
-// google.rpc.ErrorInfo) travel as google.rpc.Status in the error details. ToGrpc shortens what would not fit a call's
-// trailers: of the message the beginning stays, of a BadRequest the first violations.
+// google.rpc.ErrorInfo) travel as google.rpc.Status in the error details. ToGrpc gives every error a
+// reason (common/error_reason.h), and shortens what would not fit a call's trailers: of the message the beginning
+// stays, of a BadRequest the first violations.
 grpc::Status ToGrpc(const absl::Status& status);
 absl::Status FromGrpc(const grpc::Status& status);
 

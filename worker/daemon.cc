@@ -8,6 +8,7 @@
 #include <memory>
 #include <thread>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "common/random_id.h"
 #include "common/status_macros.h"
@@ -20,6 +21,7 @@
 #include "worker/engine/torch_setup.h"
 #include "worker/exported/inspect_exported.h"
 #include "worker/model/inspect.h"
+#include "worker/session/attempt_log.h"
 #include "worker/session/grpc_artifacts.h"
 #include "worker/session/session.h"
 #include "worker/work_folder.h"
@@ -141,7 +143,10 @@ absl::Status RunWorker(const Options& options) {
   GrpcArtifacts sent(connections, options.artifacts_dir);
   SharedArtifacts artifacts(sent, shared);
   Outbox outbox;
+  const std::shared_ptr<AttemptLog> log = AttemptLog::Install(outbox);
   GPIPE_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Create(engine_options, artifacts, outbox));
+  log->Follow([&engine] { return engine->activity().attempt(); });
+  const auto unfollow = absl::MakeCleanup([&log] { log->Follow(nullptr); });
   GrpcArtifacts sent_to_inspector(connections, options.artifacts_dir);  // It works beside the engine.
   SharedArtifacts inspected(sent_to_inspector, shared);
   Inspector inspector([&] { return SetUpTorchThread(engine_options.device, options.threads); },

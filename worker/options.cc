@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iostream>
 #include <thread>
 
 #include "CLI/CLI.hpp"
@@ -11,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/address.h"
 #include "common/version.h"
+#include "worker/comm/reach.h"
 
 namespace gpipe::worker {
 namespace {
@@ -92,6 +94,16 @@ void FillDefaults(Options& options) {
   if (options.data_address.empty()) options.data_address = DefaultDataAddress(options.orchestrator);
 }
 
+// A worker whose peers cannot reach it would fail every job; what this machine itself can tell, it tells at once. On a
+// GPU NCCL may listen elsewhere.
+std::string WrongAddress(const Options& options) {
+  if (options.device != "cpu") return "";
+  const std::string problem = DataAddressProblem(options.data_address);
+  if (problem.empty()) return "";
+  return absl::StrCat("--data-address: ", problem,
+                      ". Give an address of this machine (ip address lists them), or a name that resolves to one");
+}
+
 }  // namespace
 
 std::string DefaultDataAddress(const std::string& orchestrator) {
@@ -110,6 +122,10 @@ ParsedOptions ParseOptions(int argc, char** argv) {
     return parsed;
   }
   FillDefaults(parsed.options);
+  if (const std::string problem = WrongAddress(parsed.options); !problem.empty()) {
+    std::cerr << problem << '\n';
+    parsed.exit_code = kUsage;
+  }
   return parsed;
 }
 

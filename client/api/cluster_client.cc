@@ -100,6 +100,12 @@ absl::StatusOr<v1::Job> ClusterClient::ResumeJob(const std::string& id) {
   return Call(*jobs_, &v1::JobService::StubInterface::ResumeJob, request, kQuickCall);
 }
 
+absl::Status ClusterClient::DeleteJob(const std::string& id) {
+  v1::DeleteJobRequest request;
+  request.set_id(id);
+  return Call(*jobs_, &v1::JobService::StubInterface::DeleteJob, request, kQuickCall).status();
+}
+
 absl::StatusOr<v1::PlanJobResponse> ClusterClient::PlanJob(const v1::PlanJobRequest& request) {
   return Call(*jobs_, &v1::JobService::StubInterface::PlanJob, request, kSlowCall);
 }

@@ -128,8 +128,7 @@ absl::Status WriteMetrics(const v1::ListJobMetricsResponse& metrics, const fs::p
   if (continues && !metrics.steps().empty()) {
     const int64_t first = metrics.steps(0).step();
     GPIPE_ASSIGN_OR_RETURN(steps, LinesBefore(first, folder / "metrics.jsonl"));
-    // Their step is the number of steps before them.
-    GPIPE_ASSIGN_OR_RETURN(evaluations, LinesBefore(first + 1, folder / "evaluation.jsonl"));
+    GPIPE_ASSIGN_OR_RETURN(evaluations, LinesBefore(first, folder / "evaluation.jsonl"));
   }
   GPIPE_RETURN_IF_ERROR(WriteLines(folder / "metrics.jsonl", steps, metrics.steps(), MetricsLine));
   if (evaluations.empty() && metrics.evaluations().empty()) {

@@ -182,9 +182,11 @@ void AddJobCommands(CLI::App& app, CommandLine& line) {
   AddJobVerb(job, line, "pause", "Stop a job at a clock cycle", JobPause);
   AddJobVerb(job, line, "resume", "Go on with a paused job", JobResume);
   AddJobVerb(job, line, "cancel", "End a job", JobCancel);
+  CLI::App& remove = AddJobCommand(job, line, "delete", "Forget jobs that have ended, and their files", JobDelete);
+  remove.add_option("JOB", options.ids, "The jobs' ids")->required()->type_name("");
   CLI::App& pull = AddJobVerb(job, line, "pull", "Fetch what a job made", JobPull);
   pull.add_option("--output", options.output, "Folder for the results. Default: the job's name")->type_name("DIR");
-  CLI::App& logs = AddJobVerb(job, line, "logs", "Show what happened to a job", JobLogs);
+  CLI::App& logs = AddJobVerb(job, line, "logs", "Show what happened to a job, and what its workers say", JobLogs);
   logs.add_flag("-f,--follow", options.follow, "Go on until the job's end");
 }
 

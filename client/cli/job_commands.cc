@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -32,6 +33,18 @@ absl::StatusOr<ExitCode> Change(absl::StatusOr<v1::Job> (ClusterClient::*change)
   return PrintJob(job, global);
 }
 
+void PrintDeleted(const std::string& id, const GlobalOptions& global) {
+  v1::DeleteJobRequest deleted;
+  deleted.set_id(id);
+  Print(global.json() ? ToJson(deleted, JsonStyle::kLine) + "\n" : absl::StrCat("job ", id, " deleted\n"));
+}
+
+// All that went wrong, with the code of what did so first.
+absl::Status Joined(const absl::Status& first, const absl::Status& next) {
+  if (first.ok()) return next;
+  return absl::Status(first.code(), absl::StrCat(first.message(), "\n", next.message()));
+}
+
 FollowOptions Following(const JobOptions& options) {
   FollowOptions follow;
   follow.cycles = options.cycles;
@@ -51,17 +64,23 @@ absl::StatusOr<std::vector<v1::Job::State>> ParseStates(const std::vector<std::s
   return states;
 }
 
-// Prints the events that are newer than `last`, and moves it on.
+// Prints a job's events in their order, each once.
 class EventPrinter {
  public:
   EventPrinter(ClusterClient& client, const std::string& id, bool json) : client_(client), id_(id), json_(json) {}
 
-  void PrintNew(const v1::JobEvent& event) {
-    if (event.sequence() <= last_) return;
-    last_ = event.sequence();
-    Print(absl::StrCat(json_ ? ToJson(event, JsonStyle::kLine) : RenderEvent(event), "\n"));
+  // There may be thousands of events: they are listed only where the stream has not brought all.
+  absl::Status Apply(const v1::WatchJobResponse& update) {
+    if (update.has_event()) {
+      heard_ = true;
+      if (update.event().sequence() > last_ + 1) return CatchUp();
+      PrintNew(update.event());
+    } else if (update.has_job()) {
+      // Without an event since the last one, this is the first word of a stream, which may have been broken before.
+      if (!std::exchange(heard_, false) || IsTerminal(update.job().state())) return CatchUp();
+    }
+    return absl::OkStatus();
   }
-  // Those that a stream which was not open yet did not bring.
   absl::Status CatchUp() {
     GPIPE_ASSIGN_OR_RETURN(const v1::ListJobEventsResponse events, client_.ListJobEvents(id_));
     for (const v1::JobEvent& event : events.events()) PrintNew(event);
@@ -69,22 +88,26 @@ class EventPrinter {
   }
 
  private:
+  void PrintNew(const v1::JobEvent& event) {
+    if (event.sequence() <= last_) return;
+    last_ = event.sequence();
+    Print(absl::StrCat(json_ ? ToJson(event, JsonStyle::kLine) : RenderEvent(event), "\n"));
+  }
+
   ClusterClient& client_;
   const std::string& id_;
   const bool json_;
   int64_t last_ = 0;
+  bool heard_ = false;  // An event since the stream's last word of the job.
 };
 
 absl::StatusOr<ExitCode> FollowLogs(ClusterClient& client, const GlobalOptions& global, const JobOptions& options) {
   EventPrinter printer(client, options.id, global.json());
   GPIPE_RETURN_IF_ERROR(printer.CatchUp());
-  absl::Status caught_up;
-  const auto on_update = [&](const v1::WatchJobResponse& update) {
-    if (update.has_job()) caught_up = printer.CatchUp();
-    if (update.has_event()) printer.PrintNew(update.event());
-  };
+  absl::Status printed;
+  const auto on_update = [&](const v1::WatchJobResponse& update) { printed.Update(printer.Apply(update)); };
   GPIPE_RETURN_IF_ERROR(FollowJob(client, options.id, Following(options), on_update).status());
-  GPIPE_RETURN_IF_ERROR(caught_up);
+  GPIPE_RETURN_IF_ERROR(printed);
   return ExitCode::kSucceeded;
 }
 
@@ -173,6 +196,22 @@ absl::StatusOr<ExitCode> JobResume(const GlobalOptions& global, const JobOptions
 
 absl::StatusOr<ExitCode> JobCancel(const GlobalOptions& global, const JobOptions& options) {
   return Change(&ClusterClient::CancelJob, global, options);
+}
+
+absl::StatusOr<ExitCode> JobDelete(const GlobalOptions& global, const JobOptions& options) {
+  ClusterClient client(global.client());
+  absl::Status failed;
+  for (const std::string& id : options.ids) {
+    const absl::Status deleted = client.DeleteJob(id);
+    if (deleted.ok()) {
+      PrintDeleted(id, global);
+    } else {
+      failed = Joined(failed, absl::Status(deleted.code(), absl::StrCat("job ", id, ": ", deleted.message())));
+    }
+    if (absl::IsUnavailable(deleted)) break;  // Nor would the next one be reached.
+  }
+  GPIPE_RETURN_IF_ERROR(failed);
+  return ExitCode::kSucceeded;
 }
 
 absl::StatusOr<ExitCode> JobPull(const GlobalOptions& global, const JobOptions& options) {

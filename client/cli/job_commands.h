@@ -15,7 +15,8 @@ namespace gpipe::client {
 struct JobOptions {
   std::string spec;
   std::string id;
-  std::string output;  // Empty: the job's name.
+  std::vector<std::string> ids;  // Of verbs that take several jobs.
+  std::string output;            // Empty: the job's name.
   std::string resume;
   std::string request_id;
   std::vector<std::string> states;
@@ -34,6 +35,8 @@ absl::StatusOr<ExitCode> JobWait(const GlobalOptions& global, const JobOptions& 
 absl::StatusOr<ExitCode> JobPause(const GlobalOptions& global, const JobOptions& options);
 absl::StatusOr<ExitCode> JobResume(const GlobalOptions& global, const JobOptions& options);
 absl::StatusOr<ExitCode> JobCancel(const GlobalOptions& global, const JobOptions& options);
+// Each of the jobs, whatever becomes of the others; not OK as the first of them that could not be deleted.
+absl::StatusOr<ExitCode> JobDelete(const GlobalOptions& global, const JobOptions& options);
 absl::StatusOr<ExitCode> JobPull(const GlobalOptions& global, const JobOptions& options);
 absl::StatusOr<ExitCode> JobLogs(const GlobalOptions& global, const JobOptions& options);
 

@@ -65,6 +65,11 @@ std::string StateOf(const v1::Worker& worker) {
   return name.empty() ? absl::StrCat(worker.state()) : name.substr(sizeof("STATE_") - 1);
 }
 
+std::string DoingOf(const v1::Worker& worker) {
+  if (!worker.reason().empty()) return FirstLine(worker.reason());
+  return worker.attempt().job().empty() ? "" : FormatActivity(worker.activity());
+}
+
 // REQUIRES: there are steps.
 template <typename ValueOf>
 auto Median(const std::vector<v1::StepMetrics>& steps, const ValueOf& value_of) {
@@ -145,8 +150,7 @@ std::string RenderWorkers(const v1::ListWorkersResponse& workers) {
     const std::string device =
         absl::StrCat(hello.device(), hello.device_name().empty() ? "" : " ", hello.device_name());
     table.Add({worker.name(), StateOf(worker), device, absl::StrCat(hello.threads()), FormatBytes(hello.memory_bytes()),
-               hello.data_address(), worker.attempt().job(),
-               worker.attempt().job().empty() ? "" : FormatActivity(worker.activity()),
+               hello.data_address(), worker.attempt().job(), DoingOf(worker),
                absl::StrFormat("%.1f s ago", worker.heartbeat_age_seconds())});
   }
   return table.Render();

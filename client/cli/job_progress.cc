@@ -12,6 +12,8 @@ std::optional<absl::Duration> Eta(int64_t done_at_start, int64_t done, int64_t t
   return elapsed * (static_cast<double>(left) / static_cast<double>(made));
 }
 
+bool IsNews(const v1::JobEvent& event) { return event.warning() && event.actor() == "orchestrator"; }
+
 void JobProgress::Apply(const v1::WatchJobResponse& update, absl::Time now) {
   switch (update.update_case()) {
     case v1::WatchJobResponse::kJob:
@@ -19,14 +21,14 @@ void JobProgress::Apply(const v1::WatchJobResponse& update, absl::Time now) {
       break;
     case v1::WatchJobResponse::kStep:
       step_ = update.step();
-      done_ = std::max(done_, update.step().step() + 1);  // Steps are numbered from 0.
+      done_ = std::max(done_, update.step().step());
       if (std::exchange(joined_late_, false)) SetPace(now);
       break;
     case v1::WatchJobResponse::kEvaluation:
       evaluation_ = update.evaluation();
       break;
     case v1::WatchJobResponse::kEvent:
-      if (update.event().warning() && warnings_.size() < kMaxWarnings) warnings_.push_back(update.event().message());
+      if (IsNews(update.event()) && warnings_.size() < kMaxWarnings) warnings_.push_back(update.event().message());
       break;
     case v1::WatchJobResponse::kActivity:
       if (const int worker = update.activity().worker(); worker >= 0 && worker < job_.activities_size()) {

@@ -13,6 +13,9 @@ namespace gpipe::client {
 // Time left at the pace so far; nullopt while there is no pace to go by. Never negative.
 std::optional<absl::Duration> Eta(int64_t done_at_start, int64_t done, int64_t total, absl::Duration elapsed);
 
+// A warning for who watches the job's progress. What workers log is for `gpipe job logs`.
+bool IsNews(const v1::JobEvent& event);
+
 // What a viewer knows of a job, fed by its watch stream. Not for use by two threads at once.
 class JobProgress {
  public:

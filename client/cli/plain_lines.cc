@@ -27,7 +27,7 @@ std::vector<std::string> PlainLines::Take(const v1::WatchJobResponse& update, ab
     case v1::WatchJobResponse::kEvaluation:
       return {RenderEvaluation(update.evaluation())};
     case v1::WatchJobResponse::kEvent:
-      if (!update.event().warning()) return {};
+      if (!IsNews(update.event())) return {};
       return {RenderWarning(update.event().message())};
     case v1::WatchJobResponse::kCycle:
       return {RenderCycle(update.cycle())};

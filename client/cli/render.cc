@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "client/api/job_states.h"
 #include "client/cli/format.h"
 #include "common/plan/convert.h"
@@ -194,9 +195,10 @@ std::string RenderCycle(const v1::CycleDone& cycle) {
 std::string RenderWarning(const std::string& message) { return absl::StrCat("warning: ", message); }
 
 std::string RenderEvent(const v1::JobEvent& event) {
-  return absl::StrCat(FormatTime(event.time()), "  ", absl::StrFormat("%-9s", StateName(event.state())), "  ",
-                      absl::StrFormat("%-12s", event.actor()), "  ",
-                      event.warning() ? RenderWarning(event.message()) : event.message());
+  return absl::StrCat(
+      FormatTime(event.time()), "  ", absl::StrFormat("%-9s", StateName(event.state())), "  ",
+      absl::StrFormat("%-12s", event.actor()), "  ",
+      absl::StrReplaceAll(event.warning() ? RenderWarning(event.message()) : event.message(), {{"\n", "\n  | "}}));
 }
 
 std::string RenderEnd(const JobProgress& progress) {

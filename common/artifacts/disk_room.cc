@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "common/error_reason.h"
 #include "common/file.h"
 
 namespace gpipe {
@@ -22,9 +23,10 @@ absl::Status CheckRoom(const std::filesystem::path& folder, int64_t bytes) {
   const auto free = static_cast<int64_t>(space.available);
   const int64_t kept = DatabaseRoom(static_cast<int64_t>(space.capacity));
   if (bytes <= free - kept) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat("disk full: ", folder.string(), " has ", Mebibytes(free),
-                                                   " MiB free, of which ", Mebibytes(kept),
-                                                   " stay for the database; a file needs ", Mebibytes(bytes), " MiB"));
+  const std::string why =
+      absl::StrCat("disk full: ", folder.string(), " has ", Mebibytes(free), " MiB free, of which ", Mebibytes(kept),
+                   " stay for the database; a file needs ", Mebibytes(bytes), " MiB");
+  return WithReason(absl::ResourceExhaustedError(why), reason::kDiskFull);
 }
 
 absl::Status TakeRoom(int fd, const std::filesystem::path& path, int64_t bytes) {

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/artifacts/layout.h"
+#include "common/error_reason.h"
 #include "common/file.h"
 #include "common/sha256.h"
 #include "common/status_macros.h"
@@ -63,7 +64,8 @@ absl::StatusOr<fs::path> FindArtifact(const fs::path& folder, const v1::Artifact
   if (!error && static_cast<int64_t>(size) == ref.size()) return path;
   absl::StatusOr<fs::path> elsewhere = Follow(ReferencePath(folder, ref.sha256()));
   if (!absl::IsNotFound(elsewhere.status())) return elsewhere;
-  return absl::NotFoundError(absl::StrCat("no artifact ", ref.sha256(), " of ", ref.size(), " bytes"));
+  return WithReason(absl::NotFoundError(absl::StrCat("no artifact ", ref.sha256(), " of ", ref.size(), " bytes")),
+                    reason::kArtifactNotFound);
 }
 
 absl::Status CheckReferences(const fs::path& folder) {

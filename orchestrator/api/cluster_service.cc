@@ -13,6 +13,7 @@ v1::Worker ToProto(const WorkerEntry& entry, absl::Time now) {
   *worker.mutable_hello() = entry.hello;
   if (!entry.attempt.job().empty()) *worker.mutable_attempt() = entry.attempt;
   *worker.mutable_activity() = entry.activity;
+  if (entry.state == v1::Worker::STATE_UNREACHABLE) worker.set_reason(entry.unreachable);
   worker.set_heartbeat_age_seconds(absl::ToDoubleSeconds(now - entry.last_heard));
   return worker;
 }

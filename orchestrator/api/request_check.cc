@@ -1,6 +1,7 @@
 #include "orchestrator/api/request_check.h"
 
 #include "absl/strings/str_cat.h"
+#include "common/error_reason.h"
 #include "common/field_error.h"
 #include "common/sha256.h"
 #include "common/spec/reader.h"
@@ -38,7 +39,7 @@ absl::Status CheckSpec(const v1::JobSpec& spec) {
   if (spec.ByteSizeLong() > spec::kMaxSpecBytes) {
     return FieldError("spec", absl::StrCat("is larger than ", spec::kMaxSpecBytes, " bytes"));
   }
-  return spec::Validate(spec);
+  return WithReason(spec::Validate(spec), reason::kInvalidSpec);
 }
 
 absl::Status CheckResume(const v1::SubmitJobRequest& request) {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "common/error_reason.h"
 #include "common/grpc_status.h"
 #include "grpcpp/support/server_callback.h"
 #include "orchestrator/cluster/event_loop.h"
@@ -19,7 +20,8 @@ void Finish(grpc::ServerUnaryReactor* reactor, Response* response, absl::StatusO
 }
 
 inline absl::Status Overloaded() {
-  return absl::ResourceExhaustedError("the orchestrator has too many requests waiting; try again later");
+  return WithReason(absl::ResourceExhaustedError("the orchestrator has too many requests waiting; try again later"),
+                    reason::kOverloaded);
 }
 
 // Runs `body` on the loop and answers with its result when the batch is stored.

@@ -1,6 +1,7 @@
 #include "orchestrator/artifacts/artifact_service.h"
 
 #include "absl/strings/str_cat.h"
+#include "common/error_reason.h"
 #include "common/field_error.h"
 #include "common/grpc_status.h"
 #include "common/string_view.h"
@@ -33,7 +34,8 @@ grpc::ServerUnaryReactor* ArtifactService::FindMissingArtifacts(grpc::CallbackSe
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const auto answer = [=, this] { reactor->Finish(ToGrpc(FindMissing(*store_, *request, *response))); };
   if (!pieces_.Run(answer))
-    reactor->Finish(ToGrpc(absl::ResourceExhaustedError("too many files are asked for at once")));
+    reactor->Finish(
+        ToGrpc(WithReason(absl::ResourceExhaustedError("too many files are asked for at once"), reason::kOverloaded)));
   return reactor;
 }
 

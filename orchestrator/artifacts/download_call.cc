@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/artifacts/piece_message.h"
+#include "common/error_reason.h"
 #include "common/field_error.h"
 #include "common/file.h"
 #include "common/grpc_status.h"
@@ -80,7 +81,7 @@ void DownloadCall::Advance() {
   // What is begun here keeps the object; behind the last of it the object may be gone.
   const bool refused = read && !threads_.Run([this] { ReadNext(); });
   if (write) StartWrite(&sending_);
-  if (refused) EndRead(absl::ResourceExhaustedError("too many downloads at once"));
+  if (refused) EndRead(WithReason(absl::ResourceExhaustedError("too many downloads at once"), reason::kOverloaded));
   if (finish) Finish(ToGrpc(status));
 }
 

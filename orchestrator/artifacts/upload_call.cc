@@ -5,6 +5,7 @@
 
 #include "common/artifacts/piece_message.h"
 #include "common/artifacts/raw_call.h"
+#include "common/error_reason.h"
 #include "common/field_error.h"
 #include "common/grpc_status.h"
 #include "common/status_macros.h"
@@ -50,7 +51,8 @@ void UploadCall::Advance() {
 }
 
 void UploadCall::Work(FileThreads& threads, std::function<void()> work) {
-  if (!threads.Run(std::move(work))) EndWork(absl::ResourceExhaustedError("too many uploads at once"), true);
+  if (!threads.Run(std::move(work)))
+    EndWork(WithReason(absl::ResourceExhaustedError("too many uploads at once"), reason::kOverloaded), true);
 }
 
 void UploadCall::EndWork(const absl::Status& status, bool last) {

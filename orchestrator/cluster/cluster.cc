@@ -38,6 +38,8 @@ const v1::AttemptId* AttemptOf(const v1::WorkerMessage& message) {
       return &message.loss_checked().attempt();
     case v1::WorkerMessage::kLinksMeasured:
       return &message.links_measured().attempt();
+    case v1::WorkerMessage::kLog:
+      return &message.log().attempt();
     default:
       return nullptr;
   }
@@ -255,7 +257,8 @@ void Cluster::Sweep() {
 
 void Cluster::CheckLease(WorkerEntry& worker) {
   const absl::Time now = loop_->Now();
-  const bool releasing = worker.state == v1::Worker::STATE_RELEASING;
+  const bool releasing = worker.state == v1::Worker::STATE_RELEASING ||
+                         (worker.state == v1::Worker::STATE_UNREACHABLE && !worker.attempt.job().empty());
   std::string why;
   if (now - worker.last_heard > options_.lease) {
     why = absl::StrCat("silent for ", absl::FormatDuration(options_.lease));

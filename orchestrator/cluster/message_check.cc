@@ -12,6 +12,9 @@ namespace {
 
 // Of one message; a round of a large job has a hundred thousand actions.
 constexpr int kMaxParts = 4'000'000;
+// Of a worker's log in one message; a worker cuts its lines itself, and sends fewer of a whole attempt.
+constexpr int kMaxLogLines = 1000;
+constexpr size_t kMaxLogLineBytes = 8192;
 // -1 is `does not apply`.
 constexpr int64_t kNone = -1;
 
@@ -83,6 +86,13 @@ void Check(const v1::CheckpointShard& shard, FieldErrors& errors) {
   CheckRefs("checkpoint_shard.optimizer", shard.optimizer(), errors);
 }
 
+void Check(const v1::Log& log, FieldErrors& errors) {
+  if (log.lines_size() > kMaxLogLines) errors.Add("log.lines", "has too many parts");
+  for (const v1::LogLine& line : log.lines()) {
+    if (line.text().size() > kMaxLogLineBytes) return errors.Add("log.lines.text", "is too long");
+  }
+}
+
 }  // namespace
 
 absl::Status CheckMessage(const v1::WorkerMessage& message) {
@@ -92,6 +102,7 @@ absl::Status CheckMessage(const v1::WorkerMessage& message) {
   if (message.has_progress()) Check(message.progress(), errors);
   if (message.has_evaluation()) Check(message.evaluation(), errors);
   if (message.has_checkpoint_shard()) Check(message.checkpoint_shard(), errors);
+  if (message.has_log()) Check(message.log(), errors);
   if (message.has_finished()) CheckRefs("finished.model", message.finished().model(), errors);
   return errors.ToStatus();
 }

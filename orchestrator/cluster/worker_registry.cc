@@ -88,8 +88,11 @@ absl::StatusOr<WorkerEntry*> WorkerRegistry::Join(const v1::Hello& hello, std::s
   }
   WorkerEntry& worker = workers_[hello.name()];
   const v1::Worker::State before = worker.state;
+  const bool came_back = worker.hello.incarnation() == hello.incarnation();
+  const std::string unreachable = came_back ? worker.unreachable : "";
   worker = WorkerEntry{.hello = hello, .state = before, .channel = std::move(channel), .last_heard = now};
   GPIPE_RETURN_IF_ERROR(Apply(worker, WorkerEvent::kHello, absl::StrCat(hello.device(), ", ", hello.device_name())));
+  if (!unreachable.empty()) SetUnreachable(worker, unreachable);
   return &worker;
 }
 
@@ -99,6 +102,10 @@ absl::Status WorkerRegistry::Apply(WorkerEntry& worker, WorkerEvent event, std::
   worker.state = next;
   if (next == v1::Worker::STATE_LOST) worker.channel.reset();
   return absl::OkStatus();
+}
+
+void WorkerRegistry::SetUnreachable(WorkerEntry& worker, std::string_view why) {
+  if (Apply(worker, WorkerEvent::kUnreachable, why).ok()) worker.unreachable = std::string(why);
 }
 
 WorkerEntry* WorkerRegistry::Find(std::string_view name) {

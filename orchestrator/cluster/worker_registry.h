@@ -31,6 +31,10 @@ struct WorkerEntry {
   absl::Time releasing_since = {};
   // It may go, as it asked: nobody will miss it.
   bool may_leave = false;
+  // The peers of an attempt have connected with this process.
+  bool was_reached = false;
+  // Why nobody can connect with this process; empty when that is not known. It outlives a session.
+  std::string unreachable = {};
 
   const std::string& name() const { return hello.name(); }
   bool connected() const { return channel != nullptr; }
@@ -56,12 +60,16 @@ class WorkerRegistry {
   static constexpr size_t kMaxLost = 100;
   static constexpr size_t kMaxLive = 10000;
 
-  // A session began. INVALID_ARGUMENT names the bad field of hello; FAILED_PRECONDITION: the worker is of another
-  // version; ALREADY_EXISTS when the name's session is open; RESOURCE_EXHAUSTED when there are too many.
+  // A session began; a process that was UNREACHABLE is so again. INVALID_ARGUMENT names the bad field of hello;
+  // FAILED_PRECONDITION: the worker is of another version; ALREADY_EXISTS when the name's session is open;
+  // RESOURCE_EXHAUSTED when there are too many.
   absl::StatusOr<WorkerEntry*> Join(const v1::Hello& hello, std::shared_ptr<WorkerChannel> channel, absl::Time now);
 
   // Applies the event by the transition table and logs the change. FAILED_PRECONDITION leaves it as it was.
   absl::Status Apply(WorkerEntry& worker, WorkerEvent event, std::string_view why);
+
+  // Makes it UNREACHABLE, unless it is lost or leaves anyway.
+  void SetUnreachable(WorkerEntry& worker, std::string_view why);
 
   // Null when the name is not known.
   WorkerEntry* Find(std::string_view name);

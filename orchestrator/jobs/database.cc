@@ -4,6 +4,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "common/error_reason.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "orchestrator/jobs/schema.h"
@@ -32,7 +33,8 @@ absl::StatusCode CodeOf(int sqlite_error) {
 }
 
 absl::Status ToStatus(std::string_view doing, const SQLite::Exception& error) {
-  return absl::Status(CodeOf(error.getErrorCode()), absl::StrCat(AbslView(doing), ": ", error.what()));
+  const absl::Status status(CodeOf(error.getErrorCode()), absl::StrCat(AbslView(doing), ": ", error.what()));
+  return absl::IsResourceExhausted(status) ? WithReason(status, reason::kDiskFull) : status;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "orchestrator/jobs/job_state.h"
 
 #include "absl/strings/str_cat.h"
+#include "common/error_reason.h"
 #include "common/string_view.h"
 
 namespace gpipe::orchestrator {
@@ -55,8 +56,9 @@ absl::StatusOr<Job::State> Transition(Job::State from, JobEvent event) {
   for (const Edge& edge : kEdges) {
     if (edge.from == from && edge.event == event) return edge.to;
   }
-  return absl::FailedPreconditionError(
-      absl::StrCat("a job that is ", AbslView(StateName(from)), " cannot ", AbslView(EventName(event))));
+  return WithReason(absl::FailedPreconditionError(absl::StrCat("a job that is ", AbslView(StateName(from)), " cannot ",
+                                                               AbslView(EventName(event)))),
+                    reason::kWrongJobState);
 }
 
 bool IsTerminal(Job::State state) {

@@ -4,6 +4,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/error_reason.h"
 #include "common/field_error.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
@@ -51,10 +52,14 @@ absl::StatusOr<StoredJob> RowAt(Database::Query& query) {
 
 }  // namespace
 
+absl::Status NoJob(std::string_view job_id) {
+  return WithReason(absl::NotFoundError(absl::StrCat("no job '", AbslView(job_id), "'")), reason::kJobNotFound);
+}
+
 absl::StatusOr<int64_t> SequenceOf(Database& database, std::string_view job_id) {
   auto query = database.Prepare("SELECT sequence FROM jobs WHERE id = ?1");
   query.Bind(job_id);
-  if (!query->executeStep()) return absl::NotFoundError(absl::StrCat("no job '", AbslView(job_id), "'"));
+  if (!query->executeStep()) return NoJob(job_id);
   return query->getColumn(0).getInt64();
 }
 

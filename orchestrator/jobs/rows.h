@@ -15,6 +15,9 @@ namespace gpipe::orchestrator {
 
 // Between rows and messages, for the Store's units. All may throw SQLite::Exception: for use inside Database::Run.
 
+// NOT_FOUND, with its reason.
+absl::Status NoJob(std::string_view job_id);
+
 // The row of a job. NOT_FOUND names it.
 absl::StatusOr<int64_t> SequenceOf(Database& database, std::string_view job_id);
 

@@ -145,6 +145,18 @@ CREATE INDEX checkpoints_by_content ON checkpoints (manifest_sha256);
 CREATE INDEX resume_files_by_content ON resume_files (sha256);
 CREATE INDEX resumes_by_content ON resumes (manifest_sha256);
 )sql",
+    // Steps are counted from 1; what a message says of its own number is not looked at.
+    R"sql(
+CREATE TABLE counted_metrics (
+  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  step INTEGER NOT NULL,
+  message BLOB NOT NULL,
+  PRIMARY KEY (job, step)
+) WITHOUT ROWID;
+INSERT INTO counted_metrics SELECT job, step + 1, message FROM step_metrics;
+DROP TABLE step_metrics;
+ALTER TABLE counted_metrics RENAME TO step_metrics;
+)sql",
 };
 
 }  // namespace

@@ -70,7 +70,7 @@ void InsertResume(Database& database, const StoredJob& stored) {
 absl::StatusOr<v1::Job::State> StateOf(Database& database, std::string_view id) {
   auto query = database.Prepare("SELECT state FROM jobs WHERE id = ?1");
   query.Bind(id);
-  if (!query->executeStep()) return absl::NotFoundError(absl::StrCat("no job '", AbslView(id), "'"));
+  if (!query->executeStep()) return NoJob(id);
   return static_cast<v1::Job::State>(query->getColumn(0).getInt());
 }
 
@@ -180,7 +180,7 @@ absl::StatusOr<StoredJob> Store::GetJob(std::string_view id) {
   GPIPE_RETURN_IF_ERROR(database_->Run("reading a job", [&]() -> absl::Status {
     auto query = database_->Prepare("SELECT " GPIPE_JOB_COLUMNS " FROM jobs WHERE id = ?1");
     query.Bind(id);
-    if (!query->executeStep()) return absl::NotFoundError(absl::StrCat("no job '", AbslView(id), "'"));
+    if (!query->executeStep()) return NoJob(id);
     GPIPE_ASSIGN_OR_RETURN(stored, JobAt(*database_, query));
     return absl::OkStatus();
   }));

@@ -131,8 +131,8 @@ class Store {
   absl::Status AppendEvaluation(std::string_view job_id, const v1::EvaluationMetrics& evaluation);
   // All, in order of step.
   absl::StatusOr<std::vector<v1::EvaluationMetrics>> ListEvaluations(std::string_view job_id);
-  // Forgets what an attempt that starts after `step` steps is going to measure again: metrics of this step (steps count
-  // from 0) and later ones, and evaluations made after more steps.
+  // Forgets what an attempt that starts after `step` steps is going to measure again: metrics of later steps and
+  // evaluations made after more steps.
   absl::Status DropMetricsAfter(std::string_view job_id, int64_t step);
 
   // Records a complete checkpoint, after its files were stored; they become results (`checkpoints/STEP/manifest.json`,

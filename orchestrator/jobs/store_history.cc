@@ -120,12 +120,12 @@ absl::Status Store::AppendSteps(std::string_view job_id, absl::Span<const v1::St
 absl::StatusOr<Page<v1::StepMetrics>> Store::ListSteps(std::string_view job_id, int page_size,
                                                        std::string_view page_token) {
   GPIPE_ASSIGN_OR_RETURN(int64_t limit, PageSize(page_size, 1000, 10000));
-  GPIPE_ASSIGN_OR_RETURN(int64_t after, PagePosition(page_token, -1));
+  GPIPE_ASSIGN_OR_RETURN(int64_t after, PagePosition(page_token, 0));
   Page<v1::StepMetrics> page;
   GPIPE_RETURN_IF_ERROR(database_->Run("listing step metrics", [&]() -> absl::Status {
     GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
-    auto query =
-        database_->Prepare("SELECT message FROM step_metrics WHERE job = ?1 AND step > ?2 ORDER BY step LIMIT ?3");
+    auto query = database_->Prepare(
+        "SELECT message, step FROM step_metrics WHERE job = ?1 AND step > ?2 ORDER BY step LIMIT ?3");
     query.Bind(job, after, limit + 1);
     while (query->executeStep()) {
       if (static_cast<int64_t>(page.items.size()) == limit) {
@@ -133,6 +133,7 @@ absl::StatusOr<Page<v1::StepMetrics>> Store::ListSteps(std::string_view job_id, 
         break;
       }
       GPIPE_RETURN_IF_ERROR(ParseBlob(query, 0, page.items.emplace_back()));
+      page.items.back().set_step(query->getColumn(1).getInt64());
     }
     return absl::OkStatus();
   }));
@@ -165,7 +166,7 @@ absl::StatusOr<std::vector<v1::EvaluationMetrics>> Store::ListEvaluations(std::s
 absl::Status Store::DropMetricsAfter(std::string_view job_id, int64_t step) {
   return database_->RunAtomically("forgetting metrics", [&]() -> absl::Status {
     GPIPE_ASSIGN_OR_RETURN(int64_t job, SequenceOf(*database_, job_id));
-    auto steps = database_->Prepare("DELETE FROM step_metrics WHERE job = ?1 AND step >= ?2");
+    auto steps = database_->Prepare("DELETE FROM step_metrics WHERE job = ?1 AND step > ?2");
     steps.Bind(job, step)->exec();
     auto evaluations = database_->Prepare("DELETE FROM evaluations WHERE job = ?1 AND step > ?2");
     evaluations.Bind(job, step)->exec();

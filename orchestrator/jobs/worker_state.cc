@@ -45,6 +45,18 @@ constexpr Edge kEdges[] = {
     {Worker::STATE_LEAVING, WorkerEvent::kLeave, Worker::STATE_LEAVING},
     {Worker::STATE_LEAVING, WorkerEvent::kLost, Worker::STATE_LOST},
 
+    // Until it is started again: nothing else can make its address another one.
+    {Worker::STATE_IDLE, WorkerEvent::kUnreachable, Worker::STATE_UNREACHABLE},
+    {Worker::STATE_ASSIGNED, WorkerEvent::kUnreachable, Worker::STATE_UNREACHABLE},
+    {Worker::STATE_RELEASING, WorkerEvent::kUnreachable, Worker::STATE_UNREACHABLE},
+    {Worker::STATE_LEAVING, WorkerEvent::kUnreachable, Worker::STATE_LEAVING},
+    {Worker::STATE_UNREACHABLE, WorkerEvent::kUnreachable, Worker::STATE_UNREACHABLE},
+    {Worker::STATE_UNREACHABLE, WorkerEvent::kAbort, Worker::STATE_UNREACHABLE},
+    {Worker::STATE_UNREACHABLE, WorkerEvent::kRelease, Worker::STATE_UNREACHABLE},
+    {Worker::STATE_UNREACHABLE, WorkerEvent::kReleased, Worker::STATE_UNREACHABLE},
+    {Worker::STATE_UNREACHABLE, WorkerEvent::kLeave, Worker::STATE_LEAVING},
+    {Worker::STATE_UNREACHABLE, WorkerEvent::kLost, Worker::STATE_LOST},
+
     // The stream of a worker whose lease ran out ends later.
     {Worker::STATE_LOST, WorkerEvent::kLost, Worker::STATE_LOST},
 };
@@ -81,6 +93,8 @@ std::string_view EventName(WorkerEvent event) {
       return "leave";
     case WorkerEvent::kLost:
       return "be lost";
+    case WorkerEvent::kUnreachable:
+      return "be unreachable";
   }
   return "change";
 }

@@ -10,18 +10,19 @@ namespace gpipe::orchestrator {
 
 // What can happen to a worker, as the orchestrator sees it.
 enum class WorkerEvent {
-  kHello,     // A session began: of a name not known (STATE_UNSPECIFIED), or of one that was lost.
-  kAssign,    // It was given an attempt.
-  kAbort,     // Its attempt ended early and it was told so.
-  kRelease,   // Its attempt finished and it was told so.
-  kReleased,  // It let go of its attempt.
-  kLeave,     // It wants to leave.
-  kLost,      // Its session ended, or was silent for a lease.
+  kHello,        // A session began: of a name not known (STATE_UNSPECIFIED), or of one that was lost.
+  kAssign,       // It was given an attempt.
+  kAbort,        // Its attempt ended early and it was told so.
+  kRelease,      // Its attempt finished and it was told so.
+  kReleased,     // It let go of its attempt.
+  kLeave,        // It wants to leave.
+  kLost,         // Its session ended, or was silent for a lease.
+  kUnreachable,  // Its peers cannot connect with it.
 };
 
-inline constexpr WorkerEvent kAllWorkerEvents[] = {WorkerEvent::kHello,   WorkerEvent::kAssign,   WorkerEvent::kAbort,
-                                                   WorkerEvent::kRelease, WorkerEvent::kReleased, WorkerEvent::kLeave,
-                                                   WorkerEvent::kLost};
+inline constexpr WorkerEvent kAllWorkerEvents[] = {WorkerEvent::kHello,   WorkerEvent::kAssign,     WorkerEvent::kAbort,
+                                                   WorkerEvent::kRelease, WorkerEvent::kReleased,   WorkerEvent::kLeave,
+                                                   WorkerEvent::kLost,    WorkerEvent::kUnreachable};
 
 // The only way a worker changes its state. FAILED_PRECONDITION when the event is not allowed in that state. A name
 // whose session is still open must become LOST before another process may say hello under it.

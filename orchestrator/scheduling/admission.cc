@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/error_reason.h"
 #include "common/field_error.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
@@ -21,7 +22,9 @@ void Admission::Submit(const v1::SubmitJobRequest& request, const v1::JobSpec& s
   if (AnsweredBefore(stored, done)) return;
   if (parts_.disk->full()) return done(absl::ResourceExhaustedError(parts_.disk->why()));
   if (parts_.book->unfinished() + submissions_.size() >= JobBook::kMaxUnfinished) {
-    return done(absl::ResourceExhaustedError(absl::StrCat(JobBook::kMaxUnfinished, " jobs are waiting already")));
+    return done(
+        WithReason(absl::ResourceExhaustedError(absl::StrCat(JobBook::kMaxUnfinished, " jobs are waiting already")),
+                   reason::kTooManyJobs));
   }
   absl::StatusOr<std::optional<CheckpointFiles>> resume = ResumeJob(request.resume_job());
   if (!resume.ok()) return done(resume.status());
@@ -41,6 +44,10 @@ void Admission::Submit(const v1::SubmitJobRequest& request, const v1::JobSpec& s
       });
 }
 
+absl::Status Admission::OfSpec(const absl::Status& why) {
+  return absl::IsInvalidArgument(why) ? WithReason(why, reason::kInvalidSpec) : why;
+}
+
 // A repeated request is answered without checking its spec again: its files may be gone, and its job over.
 bool Admission::AnsweredBefore(const StoredJob& stored, const SubmitCallback& done) {
   absl::StatusOr<std::optional<StoredJob>> known = parts_.book->store().FindRequest(stored.request_id);
@@ -50,8 +57,9 @@ bool Admission::AnsweredBefore(const StoredJob& stored, const SubmitCallback& do
   }
   if (!known->has_value()) return false;
   if ((*known)->fingerprint != stored.fingerprint) {
-    done(absl::AlreadyExistsError(
-        absl::StrCat("request_id '", stored.request_id, "' was used for another request, job ", (*known)->job.id())));
+    done(WithReason(absl::AlreadyExistsError(absl::StrCat("request_id '", stored.request_id,
+                                                          "' was used for another request, job ", (*known)->job.id())),
+                    reason::kRequestIdReused));
   } else {
     Answer(done, parts_.book->Get((*known)->job.id()));
   }
@@ -62,8 +70,10 @@ absl::StatusOr<std::optional<CheckpointFiles>> Admission::ResumeJob(std::string_
   if (id.empty()) return std::nullopt;
   GPIPE_ASSIGN_OR_RETURN(std::optional<CheckpointFiles> checkpoint, parts_.book->store().LatestCheckpoint(id));
   if (!checkpoint.has_value()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("job ", AbslView(id), " has no checkpoint to resume from; its spec needs train.checkpoint_every"));
+    return WithReason(
+        absl::FailedPreconditionError(absl::StrCat(
+            "job ", AbslView(id), " has no checkpoint to resume from; its spec needs train.checkpoint_every")),
+        reason::kNoCheckpoint);
   }
   return checkpoint;
 }
@@ -76,15 +86,16 @@ void Admission::CheckSpec(uint64_t id) {
 
 void Admission::OnChecked(uint64_t id, absl::StatusOr<CheckedSpec> checked) {
   if (!submissions_.contains(id)) return;  // Refused meanwhile.
-  if (!checked.ok()) return Refuse(id, checked.status());
-  if (!checked->weights.ok()) return Refuse(id, checked->weights);
+  if (!checked.ok()) return Refuse(id, OfSpec(checked.status()));
+  if (!checked->weights.ok()) return Refuse(id, OfSpec(checked->weights));
   const StoredJob& stored = submissions_.at(id).stored;
   if (stored.resume.has_value() && checked->facts.samples > 0) {  // Else its data is not known yet.
     const int64_t steps = TotalSteps(stored.job.spec(), checked->facts);
     if (steps <= stored.resume->step) {
-      return Refuse(id, FieldError(stored.job.spec().train().epochs() > 0 ? "train.epochs" : "train.steps",
-                                   absl::StrCat("makes ", steps, " steps, and the checkpoint to resume from has done ",
-                                                stored.resume->step)));
+      return Refuse(
+          id, OfSpec(FieldError(stored.job.spec().train().epochs() > 0 ? "train.epochs" : "train.steps",
+                                absl::StrCat("makes ", steps, " steps, and the checkpoint to resume from has done ",
+                                             stored.resume->step))));
     }
   }
   auto node = submissions_.extract(id);

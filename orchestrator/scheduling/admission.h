@@ -68,6 +68,8 @@ class Admission {
     PlanCallback done;
   };
 
+  // With the reason INVALID_SPEC where a field is bad: what checking and planning have found is of the spec.
+  static absl::Status OfSpec(const absl::Status& why);
   bool AnsweredBefore(const StoredJob& stored, const SubmitCallback& done);
   absl::StatusOr<std::optional<CheckpointFiles>> ResumeJob(std::string_view id);
   void CheckSpec(uint64_t id);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/error_reason.h"
 #include "common/plan/convert.h"
 #include "common/status_macros.h"
 #include "orchestrator/planning/balance.h"
@@ -16,9 +17,10 @@ namespace gpipe::orchestrator {
 namespace {
 
 absl::Status NoWorker() {
-  return absl::FailedPreconditionError(
-      "planning needs a worker that looks at the model, and none is connected; start one with gpipe-worker "
-      "--orchestrator HOST:PORT");
+  return WithReason(
+      absl::FailedPreconditionError("planning needs a worker that looks at the model, and none is connected; start one "
+                                    "with gpipe-worker --orchestrator HOST:PORT"),
+      reason::kNoWorker);
 }
 
 // What the checks have found that the job's owner may want to know, whichever way the plan is made.
@@ -156,7 +158,9 @@ void Admission::Respond(uint64_t id) {
 
 void Admission::FinishPlan(uint64_t id, absl::StatusOr<v1::PlanJobResponse> response) {
   auto node = plannings_.extract(id);
-  if (!node.empty()) node.mapped().done(std::move(response));
+  if (node.empty()) return;
+  if (!response.ok()) response = OfSpec(response.status());
+  node.mapped().done(std::move(response));
 }
 
 }  // namespace gpipe::orchestrator

@@ -129,6 +129,7 @@ void Attempt::OnPrepared(int index) {
   if (!std::exchange(members_[index].prepared, true)) ++prepared_;
   if (phase_ != Phase::kPreparing || prepared_ < members_.size()) return;
   phase_ = Phase::kRunning;
+  SetReached();
   // A consequence that came before is being judged: its timer stays.
   if (!suspect_.has_value()) loop_->CancelTimer(deadline_timer_);
   WatchForStall();

@@ -19,6 +19,7 @@
 #include "orchestrator/scheduling/cycle_collector.h"
 #include "orchestrator/scheduling/rendezvous_relay.h"
 #include "orchestrator/scheduling/step_collector.h"
+#include "orchestrator/scheduling/unreachable.h"
 
 namespace gpipe::orchestrator {
 
@@ -45,6 +46,9 @@ class AttemptHost {
   virtual void OnFailed(Attempt& attempt, const v1::Failure& failure) = 0;
   // As OnFailed, but nothing has failed: workers ended it because this process had been stopped.
   virtual void OnInterrupted(Attempt& attempt) = 0;
+  // As OnFailed, before it ran: peers could not connect with these workers. Others may do better.
+  virtual void OnUnreachable(Attempt& attempt, const v1::Failure& failure,
+                             const std::vector<UnreachableWorker>& workers) = 0;
 };
 
 struct AttemptSetup {
@@ -113,6 +117,7 @@ class Attempt {
     bool gone = false;                         // Lost, or left when it was done.
     bool leaving = false;                      // Wants to, and is needed until all rounds are done.
     bool released = false;
+    bool failed = false;  // Has said so.
   };
 
   // attempt.cc
@@ -138,6 +143,10 @@ class Attempt {
   void OnFailed(int index, const v1::Failed& failed);
   void OnReleased(int index);
   void Suspect(const v1::Failure& consequence);
+  // Decides who is unreachable, as soon as all have said what they have to say.
+  void JudgeReachIfAllSaid();
+  void JudgeReach();
+  void SetReached();
   void Conclude();
   void ConcludeIfSettled();
   void AbortAll(std::string_view reason);
@@ -172,6 +181,8 @@ class Attempt {
   // The first consequence, while no cause is known; then the cause, with its consequences.
   std::optional<v1::Failure> suspect_;
   v1::Failure cause_;
+  UnreachableReports reach_reports_;
+  std::vector<UnreachableWorker> unreachable_;  // Those that end it.
 
   int64_t stall_ticks_ = -1;  // Progress of all workers at the last look.
   bool stall_logged_ = false;

@@ -40,8 +40,34 @@ v1::Failure Attempt::FailureOf(int index, std::string_view code, std::string_vie
 void Attempt::OnFailed(int index, const v1::Failed& failed) {
   const absl::Status status = FromProto(failed.status());
   const v1::Failure failure = FailureOf(index, FailureCode(status), "failed", Printable(StdView(status.message())));
-  if (failed.consequence()) return Suspect(failure);
-  Fail(failure);
+  members_[index].failed = true;
+  if (phase_ == Phase::kPreparing) reach_reports_.Add(index, failed, static_cast<int>(members_.size()));
+  if (!failed.consequence() && !reach_reports_.certain()) return Fail(failure);
+  Suspect(failure);
+  JudgeReachIfAllSaid();
+}
+
+void Attempt::JudgeReachIfAllSaid() {
+  if (reach_reports_.empty() || phase_ != Phase::kPreparing) return;
+  const auto has_said = [](const Member& member) { return member.failed || member.gone || member.released; };
+  if (reach_reports_.certain() || std::ranges::all_of(members_, has_said)) JudgeReach();
+}
+
+void Attempt::JudgeReach() {
+  unreachable_ = reach_reports_.Judge(UnreachableReports::FromRegistry(cluster_->registry(), setup_.workers));
+  std::vector<v1::Failure> failures;
+  for (const UnreachableWorker& worker : unreachable_) {
+    failures.push_back(FailureOf(worker.index, "WORKER_UNREACHABLE", "is unreachable", worker.why));
+  }
+  for (size_t i = 1; i < failures.size(); ++i) failures[0].add_consequences(failures[i].message());
+  Fail(failures[0]);
+}
+
+void Attempt::SetReached() {
+  for (const Member& member : members_) {
+    WorkerEntry* worker = cluster_->registry().Find(member.name);
+    if (worker != nullptr && members_.size() > 1) worker->was_reached = true;
+  }
 }
 
 // A broken connection is somebody else's failure: that one is waited for, until its lease must have run out.
@@ -58,6 +84,7 @@ void Attempt::Suspect(const v1::Failure& consequence) {
   suspect_ = consequence;
   loop_->CancelTimer(deadline_timer_);
   deadline_timer_ = loop_->PostAfter(cluster_->options().lease + absl::Seconds(1), [this] {
+    if (!reach_reports_.empty() && phase_ == Phase::kPreparing) return JudgeReach();
     const v1::Failure cause = *suspect_;
     suspect_.reset();
     Fail(cause);
@@ -133,7 +160,9 @@ void Attempt::ConcludeIfSettled() {
 void Attempt::Conclude() {
   phase_ = Phase::kOver;
   CancelTimers();
-  interrupted_ ? host_->OnInterrupted(*this) : host_->OnFailed(*this, cause_);
+  if (interrupted_) return host_->OnInterrupted(*this);
+  if (!unreachable_.empty()) return host_->OnUnreachable(*this, cause_, unreachable_);
+  host_->OnFailed(*this, cause_);
 }
 
 void Attempt::Abort(std::string_view reason) {

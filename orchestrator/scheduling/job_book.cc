@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/error_reason.h"
+#include "common/printable.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "google/protobuf/util/time_util.h"
@@ -24,6 +26,13 @@ std::string NewId(std::string_view name) {
   std::string id = absl::StrCat(AbslView(name), "-");
   for (int i = 0; i < 6; ++i) id.push_back(kDigits[digit(random)]);
   return id;
+}
+
+// When the worker logged it, by its own clock, as far as that can be: a little ago.
+absl::Time TimeOf(const v1::LogLine& line, absl::Time now) {
+  constexpr absl::Duration kLongestWay = absl::Seconds(10);
+  const absl::Time logged = absl::FromUnixSeconds(line.time().seconds()) + absl::Nanoseconds(line.time().nanos());
+  return logged <= now && now - logged <= kLongestWay ? logged : now;
 }
 
 // A store that fails here does not fail silently: the commit of the batch fails, too.
@@ -131,14 +140,35 @@ void JobBook::Warn(LiveJob& job, std::string_view message) {
   AnnounceJob(job);
 }
 
+void JobBook::AddLines(LiveJob& job, std::string_view worker, const v1::Log& log) {
+  LineCount& count = job.lines;
+  for (const v1::LogLine& line : log.lines()) {
+    if (count.full) return;
+    count.full = count.lines == kMaxLines || count.bytes + line.text().size() > kMaxLineBytes;
+    if (count.full) return Record(job, "orchestrator", "there is more in the workers' own logs");
+    ++count.lines;
+    count.bytes += line.text().size();
+    v1::JobEvent event;
+    *event.mutable_time() = ToProto(TimeOf(line, loop_->Now()));
+    event.set_actor(std::string(worker));
+    event.set_message(Printable(line.text()));
+    event.set_warning(line.warning());
+    Record(job, std::move(event));
+  }
+}
+
 void JobBook::Record(LiveJob& job, std::string_view actor, std::string_view message, bool warning) {
   v1::JobEvent event;
   *event.mutable_time() = ToProto(loop_->Now());
-  event.set_attempt(job.job().attempt());
-  event.set_state(job.job().state());
   event.set_actor(std::string(actor));
   event.set_message(std::string(message));
   event.set_warning(warning);
+  Record(job, std::move(event));
+}
+
+void JobBook::Record(LiveJob& job, v1::JobEvent event) {
+  event.set_attempt(job.job().attempt());
+  event.set_state(job.job().state());
   absl::StatusOr<v1::JobEvent> stored = store_->AppendEvent(job.id(), event);
   if (!stored.ok()) return LogIfError(stored.status());
   v1::WatchJobResponse update;
@@ -263,7 +293,9 @@ absl::Status JobBook::Watch(std::string_view id, std::shared_ptr<WatchQueue> que
   GPIPE_ASSIGN_OR_RETURN(v1::Job now, Get(id));
   LiveJob* live = Find(id);
   if (live != nullptr && live->watchers.size() >= kMaxWatchers) {
-    return absl::ResourceExhaustedError(absl::StrCat("job ", AbslView(id), " has ", kMaxWatchers, " watchers already"));
+    return WithReason(
+        absl::ResourceExhaustedError(absl::StrCat("job ", AbslView(id), " has ", kMaxWatchers, " watchers already")),
+        reason::kTooManyWatchers);
   }
   v1::WatchJobResponse update;
   *update.mutable_job() = std::move(now);

@@ -20,6 +20,13 @@
 
 namespace gpipe::orchestrator {
 
+// Lines of the workers' logs that one attempt has brought so far.
+struct LineCount {
+  int lines = 0;
+  size_t bytes = 0;
+  bool full = false;  // And the job's events say so.
+};
+
 // A job in no terminal state, as memory has it; the store has the same, metrics a moment later.
 struct LiveJob {
   StoredJob stored;
@@ -33,6 +40,7 @@ struct LiveJob {
   bool storing_model = false;                  // It is about to be; the job's end waits for that.
   absl::Status model_error;                    // It could not be.
   std::function<void()> end;                   // What waits for it.
+  LineCount lines;                             // Of the attempt, in the job's events.
   std::vector<std::shared_ptr<WatchQueue>> watchers;
   std::vector<v1::StepMetrics> unsaved;  // Steps that are not stored yet.
   bool dirty = false;                    // The job's progress is not stored yet.
@@ -48,6 +56,9 @@ class JobBook {
  public:
   static constexpr size_t kMaxUnfinished = 10000;
   static constexpr size_t kMaxWatchers = 1000;  // Of one job.
+  // Of the workers' logs, in the events of one attempt: of all its workers together, whatever they send.
+  static constexpr int kMaxLines = 5000;
+  static constexpr size_t kMaxLineBytes = 2 << 20;
 
   // Both must outlive the book.
   JobBook(EventLoop* loop, Store* store) : loop_(loop), store_(store) {}
@@ -79,6 +90,8 @@ class JobBook {
   void Warn(LiveJob& job, std::string_view message);
   // The same, where it is also why the job is in its state; once as long as that is so.
   void Explain(LiveJob& job, std::string_view actor, std::string_view reason);
+  // What a worker of its attempt has logged, until the attempt has brought too much.
+  void AddLines(LiveJob& job, std::string_view worker, const v1::Log& log);
   void AddStep(LiveJob& job, const v1::StepMetrics& step);
   void AddEvaluation(LiveJob& job, const v1::EvaluationMetrics& evaluation);
   void AnnounceCycle(LiveJob& job, const v1::CycleDone& cycle);
@@ -112,6 +125,8 @@ class JobBook {
 
   void Save(LiveJob& job);
   void Record(LiveJob& job, std::string_view actor, std::string_view message, bool warning = false);
+  // An event of its attempt and its state.
+  void Record(LiveJob& job, v1::JobEvent event);
   void Announce(const LiveJob& job, v1::WatchJobResponse update);
   void AnnounceJob(LiveJob& job);
   void Forget(LiveJob& job);

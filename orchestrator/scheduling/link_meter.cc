@@ -86,14 +86,39 @@ void LinkMeter::OnMessage(const WorkerEntry& worker, const v1::WorkerMessage& me
       return measurement.rendezvous.OnGet(index, message.rendezvous_get());
     case v1::WorkerMessage::kLinksMeasured:
       return OnMeasured(measurement, index, message.links_measured());
-    case v1::WorkerMessage::kFailed: {
-      const absl::Status failed = FromProto(message.failed().status());
-      return End(measurement,
-                 absl::Status(failed.code(), absl::StrCat("worker ", worker.name(), ": ", failed.message())));
-    }
+    case v1::WorkerMessage::kFailed:
+      return OnFailed(measurement, index, message.failed());
     default:
       return;
   }
+}
+
+// Workers that do not reach each other all fail at about the same time: who of them is at fault shows when the last one
+// has said what it has to say. One that says nothing is waited for no longer than for a cause elsewhere.
+void LinkMeter::OnFailed(Measurement& measurement, int index, const v1::Failed& failed) {
+  const absl::Status status = FromProto(failed.status());
+  const absl::Status why(status.code(), absl::StrCat("worker ", measurement.workers[index], ": ", status.message()));
+  UnreachableReports& reports = measurement.reach_reports;
+  reports.Add(index, failed, static_cast<int>(measurement.workers.size()));
+  measurement.failed.emplace(index, why);
+  if (!failed.consequence() || reports.certain() || measurement.failed.size() >= measurement.held.size()) {
+    return Conclude(measurement, why);
+  }
+  loop_->CancelTimer(measurement.deadline);
+  measurement.deadline =
+      loop_->PostAfter(cluster_->options().lease + absl::Seconds(1),
+                       [this, number = measurement.id.attempt(), why] { Conclude(running_.at(number), why); });
+}
+
+void LinkMeter::Conclude(Measurement& measurement, const absl::Status& why) {
+  const UnreachableReports& reports = measurement.reach_reports;
+  if (reports.empty()) return End(measurement, why);
+  for (const UnreachableWorker& worker :
+       reports.Judge(UnreachableReports::FromRegistry(cluster_->registry(), measurement.workers))) {
+    WorkerEntry* entry = cluster_->registry().Find(measurement.workers[worker.index]);
+    if (entry != nullptr) cluster_->registry().SetUnreachable(*entry, worker.why);
+  }
+  End(measurement, absl::UnavailableError(why.message()));
 }
 
 void LinkMeter::OnMeasured(Measurement& measurement, int index, const v1::LinksMeasured& measured) {
@@ -150,6 +175,9 @@ void LinkMeter::End(Measurement& measurement, const absl::Status& result) {
 
 absl::Status LinkMeter::Remember(const Measurement& measurement) {
   ForgetGone();
+  for (const std::string& name : measurement.workers) {
+    if (WorkerEntry* worker = cluster_->registry().Find(name); worker != nullptr) worker->was_reached = true;
+  }
   for (size_t i = 0; i + 1 < measurement.workers.size(); ++i) {
     const v1::LinkSpeed& link = measurement.measured.at(static_cast<int>(i)).next();
     const std::string& from = measurement.workers[i];

@@ -18,6 +18,7 @@
 #include "orchestrator/cluster/cluster.h"
 #include "orchestrator/cluster/event_loop.h"
 #include "orchestrator/scheduling/rendezvous_relay.h"
+#include "orchestrator/scheduling/unreachable.h"
 
 namespace gpipe::orchestrator {
 
@@ -60,7 +61,9 @@ class LinkMeter {
     std::vector<std::string> incarnations;
     RendezvousRelay rendezvous;
     Callback done;
-    std::set<int> held;                         // Workers that have not let go yet.
+    std::set<int> held;                       // Workers that have not let go yet.
+    std::map<int, absl::Status> failed = {};  // By worker: failures that are consequences, or name a peer.
+    UnreachableReports reach_reports = {};
     std::map<int, v1::LinksMeasured> measured;  // By worker.
     std::optional<absl::Status> result;         // Set when it ended, and the workers were told to let go.
     EventLoop::TimerId deadline = 0;
@@ -70,6 +73,9 @@ class LinkMeter {
   static int IndexOf(const Measurement& measurement, const WorkerEntry& worker);
   void SendTo(const std::string& worker, v1::OrchestratorMessage message);
   void OnMeasured(Measurement& measurement, int index, const v1::LinksMeasured& measured);
+  void OnFailed(Measurement& measurement, int index, const v1::Failed& failed);
+  // Ends it for that failure, or for what the workers say of each other.
+  void Conclude(Measurement& measurement, const absl::Status& why);
   void OnLate(int number);
   void OnGone(Measurement& measurement, int index, const absl::Status& why);
   void End(Measurement& measurement, const absl::Status& result);

@@ -28,6 +28,8 @@ std::optional<std::string> UnmeasuredKind(const LiveJob& job, const std::vector<
   return std::nullopt;
 }
 
+bool IsUnreachable(const WorkerEntry* worker) { return worker->state == v1::Worker::STATE_UNREACHABLE; }
+
 }  // namespace
 
 void Scheduler::ScheduleSoon() {
@@ -97,9 +99,22 @@ Scheduler::Slots Scheduler::FindSlots(const v1::JobSpec& spec, const std::set<v1
 int Scheduler::CountConnected(const v1::JobSpec& spec) {
   size_t most = 0;
   for (v1::Device device : DevicesFor(spec.pipeline().device())) {
-    most = std::max(most, cluster_->registry().Connected(device).size());
+    std::vector<WorkerEntry*> connected = cluster_->registry().Connected(device);
+    std::erase_if(connected, IsUnreachable);
+    most = std::max(most, connected.size());
   }
   return static_cast<int>(most);
+}
+
+std::string Scheduler::DescribeUnreachable(const v1::JobSpec& spec) {
+  std::set<std::string> names;
+  for (v1::Device device : DevicesFor(spec.pipeline().device())) {
+    for (const WorkerEntry* worker : cluster_->registry().Connected(device)) {
+      if (IsUnreachable(worker)) names.insert(worker->name());
+    }
+  }
+  if (names.empty()) return "";
+  return absl::StrCat("; ", absl::StrJoin(names, ", "), names.size() == 1 ? " is" : " are", " unreachable");
 }
 
 // Whether it needs more workers than are connected: then it says so, because somebody will ask why.
@@ -113,7 +128,7 @@ bool Scheduler::LacksWorkers(LiveJob& job) {
                                                                   : "";
   book_->Explain(job, "orchestrator",
                  absl::StrCat("needs ", least, least == 1 ? " worker" : " workers", kind, "; ", connected,
-                              connected == 1 ? " is" : " are", " connected"));
+                              connected == 1 ? " is" : " are", " connected", DescribeUnreachable(spec)));
   return true;
 }
 
@@ -281,6 +296,7 @@ bool Scheduler::AreIdle(const std::vector<v1::Hello>& hosts) const {
 
 void Scheduler::Start(LiveJob& job, AttemptSetup setup) {
   FillJob(job, setup);
+  job.lines = {};
   std::string message = absl::StrCat("attempt ", setup.id.attempt(), " on ", absl::StrJoin(setup.workers, ", "));
   if (setup.resume.has_value()) absl::StrAppend(&message, ", from the checkpoint of step ", setup.resume->step);
   if (!Apply(job, JobEvent::kPlaced, "orchestrator", message).ok()) return;

@@ -9,6 +9,7 @@
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "orchestrator/artifacts/checkpoint_assembler.h"
+#include "orchestrator/planning/balance.h"
 #include "orchestrator/scheduling/failure.h"
 #include "orchestrator/scheduling/loss_judgement.h"
 #include "spdlog/spdlog.h"
@@ -85,7 +86,10 @@ LiveJob* Scheduler::JobOf(const v1::AttemptId& attempt) {
 
 void Scheduler::OnAttemptMessage(WorkerEntry& worker, const v1::WorkerMessage& message) {
   if (links_.Has(worker.attempt)) return links_.OnMessage(worker, message);
-  if (LiveJob* job = JobOf(worker.attempt); job != nullptr) job->attempt->OnMessage(worker, message);
+  LiveJob* job = JobOf(worker.attempt);
+  if (job == nullptr) return;
+  if (message.has_log()) return book_->AddLines(*job, worker.name(), message.log());
+  job->attempt->OnMessage(worker, message);
 }
 
 // Of what a worker computes its steps tell.
@@ -126,7 +130,7 @@ void Scheduler::OnStep(Attempt& attempt, const v1::StepMetrics& step) {
   LiveJob* job = JobOf(attempt.id());
   if (job == nullptr) return;
   job->job().set_rounds_done(attempt.rounds_done());
-  if (step.has_loss()) job->job().set_steps_done(step.step() + 1);
+  if (step.has_loss()) job->job().set_steps_done(step.step());
   book_->AddStep(*job, step);
 }
 
@@ -254,7 +258,22 @@ void Scheduler::OnFailed(Attempt& attempt, const v1::Failure& failure) {
 
 void Scheduler::OnInterrupted(Attempt& attempt) {
   LiveJob* job = JobOf(attempt.id());
-  if (job != nullptr) AfterModel(*job, attempt, [this](LiveJob& interrupted) { Requeue(interrupted); });
+  if (job == nullptr) return;
+  AfterModel(*job, attempt,
+             [this](LiveJob& interrupted) { Requeue(interrupted, "the orchestrator was stopped for a while"); });
+}
+
+// Each time there are fewer workers to try, so that this comes to an end.
+void Scheduler::OnUnreachable(Attempt& attempt, const v1::Failure& failure,
+                              const std::vector<UnreachableWorker>& workers) {
+  for (const UnreachableWorker& worker : workers) {
+    WorkerEntry* entry = cluster_->registry().Find(attempt.workers()[worker.index]);
+    if (entry != nullptr) cluster_->registry().SetUnreachable(*entry, worker.why);
+  }
+  LiveJob* job = JobOf(attempt.id());
+  if (job == nullptr) return;
+  if (LeastWorkers(job->job().spec()) > CountConnected(job->job().spec())) return Fail(*job, failure);
+  Requeue(*job, failure.message());
 }
 
 // What ends a job waits until the model that it has trained is stored.
@@ -266,13 +285,13 @@ void Scheduler::AfterModel(LiveJob& job, const Attempt& attempt, std::function<v
 }
 
 // It queues again, as after a restart: the workers have let go, and their next attempt goes on from the checkpoint.
-void Scheduler::Requeue(LiveJob& job) {
+void Scheduler::Requeue(LiveJob& job, std::string_view why) {
   LetLeave(job);
   DropParts(job);
   job.model_stored = false;
   job.model_error = absl::OkStatus();
   book_->Flush();
-  if (const absl::Status queued = book_->Requeue(job, "the orchestrator was stopped for a while"); !queued.ok()) {
+  if (const absl::Status queued = book_->Requeue(job, why); !queued.ok()) {
     return Fail(job, PlainFailure(queued));
   }
   ScheduleSoon();

@@ -86,6 +86,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void OnFinished(Attempt& attempt, const std::vector<v1::Finished>& results) override;
   void OnFailed(Attempt& attempt, const v1::Failure& failure) override;
   void OnInterrupted(Attempt& attempt) override;
+  void OnUnreachable(Attempt& attempt, const v1::Failure& failure,
+                     const std::vector<UnreachableWorker>& workers) override;
 
  private:
   struct Slots {
@@ -97,8 +99,10 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   bool TryQueue();
   bool TryPlace(LiveJob& job, Slots& slots);
   Slots FindSlots(const v1::JobSpec& spec, const std::set<v1::Device>& reserved);
-  // Suitable workers, busy or not, on the kind of device that has most of them.
+  // Suitable workers that can be reached, busy or not, on the kind of device that has most of them.
   int CountConnected(const v1::JobSpec& spec);
+  // `; w1 is unreachable`, of those that the job could have otherwise.
+  std::string DescribeUnreachable(const v1::JobSpec& spec);
   bool LacksWorkers(LiveJob& job);
   void ExplainWait(LiveJob& job, const LiveJob* ahead);
   void BeginCheck(LiveJob& job);
@@ -124,7 +128,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   absl::StatusOr<LiveJob*> FindForClient(std::string_view id, JobEvent event);
   absl::Status Apply(LiveJob& job, JobEvent event, std::string_view actor, std::string_view message);
   void Fail(LiveJob& job, const v1::Failure& failure);
-  void Requeue(LiveJob& job);
+  void Requeue(LiveJob& job, std::string_view why);
   void AfterModel(LiveJob& job, const Attempt& attempt, std::function<void(LiveJob&)> end);
   void LetLeave(const LiveJob& job);
   void DropParts(const LiveJob& job);

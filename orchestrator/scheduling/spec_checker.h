@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/error_reason.h"
 #include "orchestrator/artifacts/artifact_store.h"
 #include "orchestrator/artifacts/input_check.h"
 #include "orchestrator/cluster/background.h"
@@ -61,7 +62,8 @@ class SpecChecker {
   template <typename T>
   void InBackground(std::function<T()> work, std::function<void(T)> then) {
     auto run = [loop = loop_, work = std::move(work), then] { loop->Post([then, result = work()] { then(result); }); };
-    if (!background_->Run(std::move(run))) then(absl::ResourceExhaustedError("too many checks are waiting; try later"));
+    if (background_->Run(std::move(run))) return;
+    then(WithReason(absl::ResourceExhaustedError("too many checks are waiting; try later"), reason::kOverloaded));
   }
 
  private:

@@ -23,7 +23,7 @@ absl::StatusOr<std::optional<v1::StepMetrics>> StepCollector::Add(int worker, co
   // Checkpoint and evaluation rounds are no steps; they have neither a loss nor, in training, samples of their own.
   const bool training = plan_.timeline().steps() > 0;
   if (training && !metrics.has_loss()) return std::nullopt;
-  if (!training) metrics.set_step(round.round());
+  if (!training) metrics.set_step(round.round() + 1);
   return metrics;
 }
 
@@ -63,7 +63,7 @@ StepCollector::Partial& StepCollector::PartialOf(int64_t round) {
 
 void StepCollector::Merge(const v1::RoundDone& round, Partial& partial) {
   v1::StepMetrics& metrics = partial.metrics;
-  metrics.set_step(round.step());
+  metrics.set_step(round.step() + 1);
   metrics.set_epoch(round.epoch());
   partial.samples = std::max(partial.samples, round.samples());
   partial.wall_nanos = std::max(partial.wall_nanos, round.wall_nanos());

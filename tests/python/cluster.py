@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -39,6 +40,15 @@ def wait_until(condition, seconds=30.0, what="condition"):
             return value
         time.sleep(0.02)
     raise AssertionError(f"{what} did not come true within {seconds} s")
+
+
+def preloaded(name: str, folder: pathlib.Path) -> pathlib.Path:
+    """Builds the library of `name`.c beside this file, for LD_PRELOAD."""
+    library = folder / f"{name}.so"
+    compiler = next(found for found in ("cc", "gcc", "clang") if shutil.which(found))
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, pathlib.Path(__file__).parent / f"{name}.c", "-ldl"],
+                   check=True)
+    return library
 
 
 def write_spec(folder: pathlib.Path, spec: dict) -> pathlib.Path:

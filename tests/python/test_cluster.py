@@ -74,7 +74,7 @@ def test_a_run_that_resumes_into_its_own_folder_keeps_what_was_measured_before(t
     spec["train"]["steps"] = 24
     gpipe("run", write_spec(tmp_path, spec), "--output", out, "--resume", out)
     steps = read_jsonl(out / "metrics.jsonl")
-    assert [s["step"] for s in steps] == list(range(24)) and steps[:16] == before
+    assert [s["step"] for s in steps] == list(range(1, 25)) and steps[:16] == before
     assert [e["step"] for e in read_jsonl(out / "evaluation.jsonl")] == [8, 16, 24]
 
 
@@ -140,7 +140,7 @@ def test_results_are_whole_and_load_into_pytorch(cluster, tmp_path):
                                 torch.nn.Linear(16, 16))
     model.load_state_dict(load_file(out / "model.safetensors"), strict=True)
     steps = read_jsonl(out / "metrics.jsonl")
-    assert [step["step"] for step in steps] == list(range(20))
+    assert [step["step"] for step in steps] == list(range(1, 21))
     wanted = {"step", "epoch", "loss", "lr", "grad_norm", "step_seconds", "samples_per_second", "bubble_share"}
     assert wanted <= set(steps[0])
     assert all(0 <= step["bubble_share"] <= 1 for step in steps)
@@ -189,3 +189,28 @@ def test_a_trace_shows_the_schedule_and_the_operators_of_every_worker(tmp_path):
     for stage, path in enumerate(traces):
         names = {event["name"] for event in json.loads(path.read_text())["traceEvents"] if event.get("ph") == "X"}
         assert {f"{stage}F0", f"{stage}B3", "aten::addmm"} <= names, sorted(names)
+
+
+def test_the_log_of_a_job_has_its_workers_lines(fresh_cluster, tmp_path):
+    fresh_cluster.start_worker("w0", arguments=["--log-level", "error"])
+    fresh_cluster.start_worker("w1")
+    fresh_cluster.wait_idle(2)
+    job = fresh_cluster.submit(write_spec(tmp_path, training_spec("lines", workers=2)))
+    followed = gpipe("job", "logs", "-f", job, address=fresh_cluster.address).stdout
+    assert followed == gpipe("job", "logs", job, address=fresh_cluster.address).stdout
+    events = json.loads(gpipe("job", "logs", job, "-o", "json", address=fresh_cluster.address).stdout)["events"]
+    for worker, stage in ("w0", "stage 0 of 2 (layers 0 to 1)"), ("w1", "stage 1 of 2 (layers 2 to 4)"):
+        said = "\n".join(event["message"] for event in events if event["actor"] == worker)
+        wanted = ["preparing", f"built {stage}", "connected with w", "wrote its part of the checkpoint of step 8:",
+                  "wrote its part of the checkpoint of step 16:", "wrote its part of the model:", "finished"]
+        assert re.search(".*".join(map(re.escape, wanted)), said, re.DOTALL), said
+        assert "step 1" not in said.replace("step 16", ""), "nothing per step"
+    assert "the evaluation after step 16 is done: loss" in "\n".join(
+        event["message"] for event in events if event["actor"] == "w1")
+    assert events[-1]["state"] == "STATE_SUCCEEDED" and events[-1]["actor"] == "orchestrator"
+    assert "built" not in (fresh_cluster.folder / "w0.log").read_text(), "its own log has the level it was asked for"
+
+
+def test_the_progress_of_a_run_has_no_lines_of_workers(tmp_path):
+    done = gpipe("run", write_spec(tmp_path, training_spec("quiet", workers=2)), "--output", tmp_path / "out")
+    assert "built" not in done.stdout + done.stderr and "warning" not in done.stdout + done.stderr

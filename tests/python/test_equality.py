@@ -331,7 +331,7 @@ def test_checkpoints_resume_on_another_number_of_workers(cluster, tmp_path):
     spec["pipeline"]["balance"] = [1, 2, 3]
     rest = cluster.run(write_spec(folder, spec), folder / "rest", "--resume", half["id"])
     steps = read_jsonl(rest / "metrics.jsonl")
-    assert [s["step"] for s in steps] == [8, 9]
+    assert [s["step"] for s in steps] == [9, 10]
     assert [s["loss"] for s in steps] == expected[8:]
     for name, tensor in load_file(whole / "model.safetensors").items():
         assert torch.equal(load_file(rest / "model.safetensors")[name], tensor), name

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cluster import BIN, Cluster, gpipe, read_jsonl, wait_until, write_spec
+from cluster import BIN, DEVICE, Cluster, gpipe, preloaded, read_jsonl, wait_until, write_spec
 from failure_table import (PHASES, failpoint, lose_finished, lose_sender, lose_worker, training_spec,
                            where_it_stopped)
 
@@ -376,3 +376,41 @@ def test_a_job_goes_on_after_the_orchestrator_was_stopped(fresh_cluster, tmp_pat
     assert stopped.keys() == through.keys()
     for name, tensor in through.items():
         torch.testing.assert_close(stopped[name], tensor, rtol=1e-5, atol=1e-7)
+
+
+def states(cluster) -> dict[str, str]:
+    return {worker["name"]: worker["state"] for worker in cluster.worker_list()}
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="NCCL listens at the interface of an address, not at the address")
+def test_a_worker_that_its_peers_cannot_reach_gets_no_work_and_the_job_goes_to_others(fresh_cluster, tmp_path):
+    blocked = {"LD_PRELOAD": str(preloaded("unreachable", tmp_path)), "UNREACHABLE_ADDRESS": "127.0.0.2"}
+    fresh_cluster.start_worker("w0", environment=blocked)
+    fresh_cluster.start_worker("w1", arguments=["--data-address", "127.0.0.2"])
+    fresh_cluster.wait_idle(2)
+    alone = fresh_cluster.wait(fresh_cluster.submit(write_spec(tmp_path, training_spec("alone", workers=2))),
+                               BOUND_SECONDS)
+    assert alone["state"] == "STATE_FAILED" and alone["failure"]["code"] == "WORKER_UNREACHABLE", alone
+    assert alone["failure"]["worker"] == "w1" and "127.0.0.2" in alone["failure"]["message"], alone["failure"]
+    assert states(fresh_cluster)["w1"] == "STATE_UNREACHABLE"
+    table = gpipe("worker", "list", address=fresh_cluster.address).stdout
+    assert "w1    UNREACHABLE" in table and "peers cannot connect to its data address 127.0.0.2" in table, table
+
+    # Started again it is tried again, and the job that finds it out goes on without it.
+    fresh_cluster.workers["w1"].kill()
+    wait_until(lambda: states(fresh_cluster)["w1"] == "STATE_LOST", what="w1 is lost")
+    fresh_cluster.start_worker("w1", arguments=["--data-address", "127.0.0.2"])
+    fresh_cluster.start_worker("w2", environment=blocked)
+    fresh_cluster.wait_idle(3)
+    done = fresh_cluster.wait(fresh_cluster.submit(write_spec(tmp_path, training_spec("moves", workers=2))))
+    assert done["state"] == "STATE_SUCCEEDED" and done["attempt"] == 2 and done["workers"] == ["w0", "w2"], done
+    assert states(fresh_cluster)["w1"] == "STATE_UNREACHABLE"
+    log = gpipe("job", "logs", done["id"], address=fresh_cluster.address).stdout
+    assert "worker w1 (stage 1) is unreachable" in log and "goes on from the beginning" in log, log
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "no.such.name.invalid"])
+def test_a_data_address_that_is_not_this_machines_is_refused_at_the_start(fresh_cluster, address):
+    worker = fresh_cluster.start_worker("w0", device="cpu", arguments=["--data-address", address])
+    assert worker.wait(BOUND_SECONDS) == 2
+    assert f"cannot use data address '{address}'" in (fresh_cluster.folder / "w0.log").read_text()

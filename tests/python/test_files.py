@@ -5,24 +5,18 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import pathlib
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from cluster import Cluster, gpipe, wait_until, write_spec
+from cluster import Cluster, gpipe, preloaded, wait_until, write_spec
 
 
 @pytest.fixture(scope="session")
 def slow_disk(tmp_path_factory) -> pathlib.Path:
     """A library that makes the disk of the program that preloads it slow."""
-    library = tmp_path_factory.mktemp("slow_disk") / "slow_disk.so"
-    compiler = next(name for name in ("cc", "gcc", "clang") if shutil.which(name))
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, pathlib.Path(__file__).parent / "slow_disk.c", "-ldl"],
-                   check=True)
-    return library
+    return preloaded("slow_disk", tmp_path_factory.mktemp("slow_disk"))
 
 
 def inference_spec(folder: pathlib.Path, name: str, mebibytes: int) -> pathlib.Path:

@@ -1,15 +1,18 @@
 #include "worker/comm/connect.h"
 
 #include <algorithm>
+#include <map>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "common/status_macros.h"
 #include "worker/comm/gloo_communicator.h"
 #include "worker/comm/nccl_communicator.h"
 #include "worker/comm/nccl_environment.h"
+#include "worker/comm/reach.h"
 #include "worker/comm/solo_communicator.h"
 #include "worker/comm/transfer_check.h"
 
@@ -43,21 +46,43 @@ absl::StatusOr<std::string> GetFromWorker(Rendezvous& rendezvous, const std::str
   return absl::DeadlineExceededError(absl::StrCat("worker ", rank, " did not join in time"));
 }
 
-// Waits until all workers have joined, so that a missing one is named. True: another one uses this worker's GPU.
-absl::StatusOr<bool> Join(const CommOptions& options, Rendezvous& rendezvous, absl::Time deadline) {
+// Where peers try whether they reach this worker. NCCL may use another address than the one that was given: then
+// nothing is tried.
+absl::StatusOr<ReachListener> Listen(const CommOptions& options) {
+  if (options.data_address.empty() || (options.device.is_cuda() && !NcclUsesAddress(options.data_address))) {
+    return ReachListener();
+  }
+  absl::StatusOr<ReachListener> listener = ReachListener::Create(options.data_address, options.size);
+  if (listener.ok()) return listener;
+  const std::string why =
+      absl::StrCat("cannot use data address '", options.data_address, "': ", listener.status().message());
+  return WithUnreachablePeer(absl::FailedPreconditionError(why), options.rank);
+}
+
+struct Joined {
+  bool shares_gpu = false;               // Another worker uses this worker's GPU.
+  std::map<int, std::string> endpoints;  // Of the others, by rank.
+};
+
+// Waits until all workers have joined, so that a missing one is named.
+absl::StatusOr<Joined> Join(const CommOptions& options, const std::string& endpoint, Rendezvous& rendezvous,
+                            absl::Time deadline) {
   GPIPE_ASSIGN_OR_RETURN(const std::string mine, DeviceIdentity(options.device));
-  GPIPE_RETURN_IF_ERROR(rendezvous.Put(JoinKey(options.rank), mine));
-  bool shares = false;
+  GPIPE_RETURN_IF_ERROR(rendezvous.Put(JoinKey(options.rank), absl::StrCat(mine, "\n", endpoint)));
+  Joined joined;
   for (int rank = 0; rank < options.size; ++rank) {
     if (rank == options.rank) continue;
-    GPIPE_ASSIGN_OR_RETURN(const std::string theirs, GetFromWorker(rendezvous, JoinKey(rank), rank, deadline));
+    GPIPE_ASSIGN_OR_RETURN(const std::string told, GetFromWorker(rendezvous, JoinKey(rank), rank, deadline));
+    const std::pair<std::string, std::string> parts = absl::StrSplit(told, absl::MaxSplits('\n', 1));
+    const std::string& theirs = parts.first;
+    joined.endpoints[rank] = parts.second;
     if ((theirs == kCpu) != (mine == kCpu)) {
       return absl::FailedPreconditionError(absl::StrCat(
           "workers ", options.rank, " and ", rank, " cannot exchange tensors: one computes on a CPU, one on a GPU"));
     }
-    shares = shares || (theirs != kCpu && theirs == mine);
+    joined.shares_gpu |= theirs != kCpu && theirs == mine;
   }
-  return shares;
+  return joined;
 }
 
 absl::StatusOr<std::unique_ptr<Communicator>> ConnectJoined(const CommOptions& options, Rendezvous& rendezvous,
@@ -83,9 +108,12 @@ absl::StatusOr<std::unique_ptr<Communicator>> Connect(const CommOptions& options
   GPIPE_RETURN_IF_ERROR(CheckOptions(options));
   if (options.size == 1) return std::make_unique<SoloCommunicator>();
   const absl::Time deadline = absl::Now() + options.timeout;
-  GPIPE_ASSIGN_OR_RETURN(const bool shares_gpu, Join(options, rendezvous, deadline));
+  GPIPE_ASSIGN_OR_RETURN(ReachListener listener, Listen(options));
+  GPIPE_ASSIGN_OR_RETURN(const Joined joined, Join(options, listener.endpoint(), rendezvous, deadline));
+  GPIPE_RETURN_IF_ERROR(CheckReach(options.rank, options.size, joined.endpoints, rendezvous, deadline));
+  listener = ReachListener();
   GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Communicator> communicator,
-                         ConnectJoined(options, rendezvous, shares_gpu, deadline));
+                         ConnectJoined(options, rendezvous, joined.shares_gpu, deadline));
   GPIPE_RETURN_IF_ERROR(AwaitAllConnected(options, rendezvous, deadline));
   return communicator;
 }

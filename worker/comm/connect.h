@@ -25,7 +25,8 @@ struct CommOptions {
 };
 
 // Connects this worker with its peers: NCCL when the device is CUDA, Gloo on CPU, and nothing at all when size is 1.
-// Blocks until all have joined. `rendezvous` must outlive the result. Aborting `rendezvous` wakes it.
+// Blocks until all have joined. `rendezvous` must outlive the result. Aborting `rendezvous` wakes it. A status with
+// UnreachablePeer (worker/comm/reach.h) names the worker that could not be connected to.
 absl::StatusOr<std::unique_ptr<Communicator>> Connect(const CommOptions& options, Rendezvous& rendezvous);
 
 // How a worker finds its peers: Connect, or another one in tests.

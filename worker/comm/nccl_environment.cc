@@ -69,6 +69,12 @@ absl::StatusOr<std::string> GpuIdentity(int device) {
   return absl::BytesToHexString(std::string(properties.uuid.bytes, sizeof(properties.uuid.bytes)));
 }
 
+bool NcclUsesAddress(const std::string& data_address) {
+  const char* set = getenv("NCCL_SOCKET_IFNAME");
+  const std::optional<std::string> interface = InterfaceOfHost(data_address);
+  return interface.has_value() && (set == nullptr || absl::StrCat("=", *interface) == set);
+}
+
 void PrepareNcclEnvironment(bool shares_gpu, const std::string& data_address) {
   if (shares_gpu) {
     spdlog::warn("another worker uses the same GPU: tensors between workers go over sockets, which is for tests only");

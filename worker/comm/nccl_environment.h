@@ -10,6 +10,9 @@ namespace gpipe::worker {
 // The UUID of a GPU: equal for two processes that use the same one.
 absl::StatusOr<std::string> GpuIdentity(int device);
 
+// Whether NCCL is going to listen at `data_address`: an interface of this machine has it, and nothing else is set.
+bool NcclUsesAddress(const std::string& data_address);
+
 // Sets the variables that NCCL reads when this process first uses it; those that are set already stay.
 // NCCL_HOSTID, when this worker shares its GPU: NCCL refuses two ranks on one GPU of one host, so each process claims
 // to be a host of its own, and traffic goes over sockets. NCCL_SOCKET_IFNAME: the interface of `data_address`. Call

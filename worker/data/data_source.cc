@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/mix64.h"
 #include "common/status_macros.h"
+#include "pipeline/step_number.h"
 #include "worker/torch_status.h"
 
 namespace gpipe::worker {
@@ -24,7 +25,7 @@ absl::Status CheckBelow(int64_t limit, std::optional<int64_t> ignored, const at:
   const auto bad = std::find_if(values.begin(), values.end(),
                                 [&](int64_t value) { return (value < 0 || value >= limit) && value != ignored; });
   if (bad == values.end()) return absl::OkStatus();
-  return absl::OutOfRangeError(absl::StrCat("the ", what, " ", *bad, " in the mini-batch of step ", round.step,
+  return absl::OutOfRangeError(absl::StrCat("the ", what, " ", *bad, " in the mini-batch of ", pipeline::NameOf(round),
                                             " is not in [0, ", limit, "), which the model has a place for"));
 }
 

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/plan/evaluation.h"
 #include "common/status_macros.h"
+#include "pipeline/step_number.h"
 #include "worker/engine/round_trace.h"
 #include "worker/stage/lr_schedule.h"
 #include "worker/torch_status.h"
@@ -31,7 +32,7 @@ absl::Status Annotate(const absl::Status& status, const Action& action, const pi
     return status;
   }
   absl::Status result(status.code(), absl::StrCat(status.message(), " (", pipeline::ToString(action), ", stage ",
-                                                  action.stage, ", step ", round.step, ")"));
+                                                  action.stage, ", ", pipeline::NameOf(round), ")"));
   return result;
 }
 
@@ -114,8 +115,8 @@ absl::Status ActionExecutor::EnterForward(const Action& action) const {
   const pipeline::Round& round = round_.round;
   const bool evaluates = round.kind == pipeline::RoundKind::kEvaluate || round.kind == pipeline::RoundKind::kCheckLoss;
   return parts_.beacon.Enter(evaluates ? v1::PHASE_EVALUATION : v1::PHASE_FORWARD,
-                             evaluates ? failpoint::kEvaluation : failpoint::kForward, action.stage, round.step,
-                             action.micro_batch);
+                             evaluates ? failpoint::kEvaluation : failpoint::kForward, action.stage,
+                             pipeline::StepNumber(round), action.micro_batch);
 }
 
 ForwardMode ActionExecutor::ModeOf(const Action& action) const {
@@ -172,14 +173,14 @@ void ActionExecutor::KeepResults(Values& outputs) {
 }
 
 absl::Status ActionExecutor::Recompute(const Action& action) {
-  parts_.beacon.activity.Set(v1::PHASE_BACKWARD, action.stage, round_.round.step, action.micro_batch);
+  parts_.beacon.activity.Set(v1::PHASE_BACKWARD, action.stage, pipeline::StepNumber(round_.round), action.micro_batch);
   return Timed(
       action, [&] { return parts_.stages.Find(action.stage, round_.round.kind).stage->Recompute(action.micro_batch); });
 }
 
 absl::Status ActionExecutor::Backward(const Action& action) {
-  GPIPE_RETURN_IF_ERROR(parts_.beacon.Enter(v1::PHASE_BACKWARD, failpoint::kBackward, action.stage, round_.round.step,
-                                            action.micro_batch));
+  GPIPE_RETURN_IF_ERROR(parts_.beacon.Enter(v1::PHASE_BACKWARD, failpoint::kBackward, action.stage,
+                                            pipeline::StepNumber(round_.round), action.micro_batch));
   const HostedStage& hosted = parts_.stages.Find(action.stage, round_.round.kind);
   GPIPE_ASSIGN_OR_RETURN(Values gradients, OutputGradients(hosted, action.micro_batch));
   GPIPE_ASSIGN_OR_RETURN(
@@ -221,7 +222,7 @@ absl::Status ActionExecutor::Receive(const Action& action) {
 }
 
 absl::Status ActionExecutor::ReduceGradients(const Action& action) {
-  parts_.beacon.activity.Set(v1::PHASE_OPTIMIZER, action.stage, round_.round.step);
+  parts_.beacon.activity.Set(v1::PHASE_OPTIMIZER, action.stage, pipeline::StepNumber(round_.round));
   const ActivityTracker::Wait waiting(parts_.beacon.activity, ActivityTracker::Wait::kAll);
   GPIPE_RETURN_IF_ERROR(parts_.shared_gradients.Reduce(parts_.communicator));
   if (parts_.spec.train().grad_clip_norm() <= 0) return absl::OkStatus();
@@ -232,8 +233,8 @@ absl::Status ActionExecutor::ReduceGradients(const Action& action) {
 }
 
 absl::Status ActionExecutor::Update(const Action& action) {
-  GPIPE_RETURN_IF_ERROR(
-      parts_.beacon.Enter(v1::PHASE_OPTIMIZER, failpoint::kOptimizer, action.stage, round_.round.step));
+  GPIPE_RETURN_IF_ERROR(parts_.beacon.Enter(v1::PHASE_OPTIMIZER, failpoint::kOptimizer, action.stage,
+                                            pipeline::StepNumber(round_.round)));
   if (parts_.checkpoints != nullptr) GPIPE_RETURN_IF_ERROR(parts_.checkpoints->WaitForCopy());
   const v1::Train& train = parts_.spec.train();
   record_->lr = LearningRate(train, train.lr_schedule(), round_.round.step, parts_.plan.timeline().steps());

@@ -4,14 +4,18 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/artifacts/parts.h"
+#include "common/attempt_id.h"
 #include "common/plan/convert.h"
 #include "common/plan/evaluation.h"
 #include "common/plan/shape.h"
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
+#include "spdlog/spdlog.h"
 #include "worker/checkpoint/weight_files.h"
 #include "worker/engine/action_executor.h"
+#include "worker/engine/attempt_words.h"
 #include "worker/engine/own_failure.h"
 #include "worker/engine/round_ledger.h"
 #include "worker/engine/round_runner.h"
@@ -51,7 +55,16 @@ Attempt::Attempt(const Environment& environment, v1::Assignment assignment, cons
 
 Attempt::~Attempt() { beacon_.control.SetCommunicator(nullptr); }
 
+void Attempt::Say(std::string_view words) const { spdlog::info("{}: {}", AttemptName(assignment_.attempt()), words); }
+
 absl::Status Attempt::Prepare() {
+  const absl::Time begun = absl::Now();
+  GPIPE_RETURN_IF_ERROR(Build());
+  Say(absl::StrCat("built ", HostedStagesOf(assignment_), " on ", environment_.device.str(), " ", InSeconds(begun)));
+  return absl::OkStatus();
+}
+
+absl::Status Attempt::Build() {
   GPIPE_RETURN_IF_ERROR(beacon_.Enter(v1::PHASE_PREPARING, failpoint::kPreparing, first_stage_));
   GPIPE_RETURN_IF_ERROR(beacon_.control.status());
   GPIPE_RETURN_IF_ERROR(CheckShared());
@@ -150,8 +163,10 @@ absl::Status Attempt::Join() {
   options.device = environment_.device;
   options.data_address = environment_.data_address;
   options.channels = channels_.channels;
+  const absl::Time begun = absl::Now();
   GPIPE_ASSIGN_OR_RETURN(communicator_, environment_.connect(options, beacon_.control.rendezvous()));
   beacon_.control.SetCommunicator(communicator_.get());
+  if (options.size > 1) Say(absl::StrCat("connected with ", PeersOf(assignment_), " ", InSeconds(begun)));
   return absl::OkStatus();
 }
 
@@ -195,6 +210,7 @@ absl::Status Attempt::BeginCheckpoint(int64_t step) {
 }
 
 absl::Status Attempt::SaveCheckpoint(const TrainingState& copy, const std::stop_token& stop) {
+  const absl::Time begun = absl::Now();
   const auto save = [&]() -> absl::Status {
     v1::WorkerMessage message;
     v1::CheckpointShard& shard = *message.mutable_checkpoint_shard();
@@ -205,6 +221,8 @@ absl::Status Attempt::SaveCheckpoint(const TrainingState& copy, const std::stop_
     GPIPE_RETURN_IF_ERROR(beacon_.Pass(failpoint::kCheckpointWrite, copy.step));
     if (stop.stop_requested()) return absl::CancelledError("the attempt was aborted");
     GPIPE_ASSIGN_OR_RETURN(*shard.mutable_optimizer(), WriteShards(copy.optimizer, options, environment_.artifacts));
+    Say(absl::StrCat("wrote its part of the checkpoint of step ", copy.step, ": ", SizeOf(shard.model()),
+                     " and optimizer ", SizeOf(shard.optimizer()), " ", InSeconds(begun)));
     environment_.sink.Send(std::move(message));
     return absl::OkStatus();
   };
@@ -224,8 +242,10 @@ absl::Status Attempt::StoreModel() {
 }
 
 absl::Status Attempt::WriteModel() {
+  const absl::Time begun = absl::Now();
   GPIPE_ASSIGN_OR_RETURN(model_, WriteShards(FinalState(), OptionsFor(std::nullopt, beacon_.control.stop_token()),
                                              environment_.artifacts));
+  Say(absl::StrCat("wrote its part of the model: ", SizeOf(model_), " ", InSeconds(begun)));
   return absl::OkStatus();
 }
 
@@ -238,11 +258,13 @@ absl::StatusOr<v1::Finished> Attempt::Finish() {
     GPIPE_RETURN_IF_ERROR(output_->Commit());
     GPIPE_ASSIGN_OR_RETURN(*finished.mutable_outputs(),
                            environment_.artifacts.Upload(environment_.folder / "outputs.safetensors"));
+    Say(absl::StrCat("wrote the outputs: ", SizeOf(finished.outputs().size())));
   }
   if (assignment_.spec().has_train()) {
     if (model_.empty()) GPIPE_RETURN_IF_ERROR(WriteModel());
     *finished.mutable_model() = model_;
   }
+  Say("finished");
   return finished;
 }
 

@@ -8,6 +8,7 @@
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "gpipe/v1/worker_session.pb.h"
@@ -73,6 +74,9 @@ class Attempt {
   void Abandon(const absl::Status& reason);
 
  private:
+  // A line of the worker's log about this attempt.
+  void Say(std::string_view words) const;
+  absl::Status Build();
   absl::Status CheckShared() const;
   absl::Status OpenArchive();
   // Whether those of the archive, or others that LoadState brings.

@@ -3,12 +3,13 @@
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
-#include "absl/strings/str_cat.h"
 #include "common/attempt_id.h"
 #include "common/grpc_status.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
+#include "common/string_view.h"
 #include "spdlog/spdlog.h"
+#include "worker/comm/reach.h"
 #include "worker/engine/own_failure.h"
 #include "worker/engine/scratch_folder.h"
 #include "worker/engine/torch_setup.h"
@@ -17,14 +18,13 @@
 namespace gpipe::worker {
 namespace {
 
-std::string Describe(const v1::AttemptId& id) { return absl::StrCat("job ", id.job(), " attempt ", id.attempt()); }
-
 v1::WorkerMessage FailedMessage(const v1::AttemptId& attempt, const absl::Status& status, v1::Activity activity,
                                 bool consequence) {
   v1::WorkerMessage message;
   v1::Failed& failed = *message.mutable_failed();
   *failed.mutable_attempt() = attempt;
-  *failed.mutable_status() = ToProto(status);
+  *failed.mutable_status() = ToProto(WithoutUnreachablePeer(status));
+  if (const std::optional<int> peer = UnreachablePeer(status)) failed.set_unreachable_peer(*peer);
   *failed.mutable_activity() = std::move(activity);
   failed.set_consequence(consequence);
   return message;
@@ -88,7 +88,7 @@ void Engine::Begin(const v1::AttemptId& id, AttemptEvent event, Task task) {
     }
     refused = next.status();
   }
-  spdlog::warn("refused {}: {}", Describe(id), refused.ToString());
+  spdlog::warn("refused {}: {}", AttemptName(id), refused.ToString());
   sink_.Send(FailedMessage(id, refused, activity(), /*consequence=*/false));
 }
 
@@ -173,7 +173,7 @@ void Engine::Loop() {
 }
 
 void Engine::Run(v1::Assignment assignment, AttemptControl& control) {
-  spdlog::info("{}: preparing", Describe(control.id()));
+  spdlog::info("{}: preparing", AttemptName(control.id()));
   absl::StatusOr<ScratchFolder> folder = ScratchFolder::Create(options_.work_dir / "attempt");
   if (!folder.ok()) return Fail(folder.status(), control);
   const Attempt::Environment environment = {options_.device,
@@ -200,7 +200,7 @@ void Engine::Run(v1::Assignment assignment, AttemptControl& control) {
 }
 
 void Engine::Run(const v1::MeasureLinks& request, AttemptControl& control) {
-  spdlog::info("{}: measuring links", Describe(control.id()));
+  spdlog::info("{}: measuring links", AttemptName(control.id()));
   CommOptions options;
   options.rank = request.worker_index();
   options.size = request.workers();
@@ -262,7 +262,7 @@ void Engine::Fail(const absl::Status& status, const AttemptControl& control) {
     state_ = *next;
   }
   const bool consequence = absl::IsUnavailable(status);
-  spdlog::warn("{}: {}{}", Describe(control.id()), consequence ? "(consequence) " : "", status.ToString());
+  spdlog::warn("{}: {}{}", AttemptName(control.id()), consequence ? "(consequence) " : "", StdView(status.message()));
   sink_.Send(FailedMessage(control.id(), status, activity(), consequence));
 }
 
@@ -270,10 +270,10 @@ void Engine::LetGo(AttemptControl& control) {
   cache_.ReleaseAll();
   // Fails when the CUDA context is broken, as the next attempt will, and say so.
   const absl::Status released = ReleaseDeviceMemory(options_.device);
-  if (!released.ok()) spdlog::warn("{}: {}", Describe(control.id()), released.ToString());
+  if (!released.ok()) spdlog::warn("{}: {}", AttemptName(control.id()), released.ToString());
   const bool announced = control.WaitForEnd();
   activity_.Idle();
-  spdlog::info("{}: let go", Describe(control.id()));
+  spdlog::info("{}: let go", AttemptName(control.id()));
   absl::MutexLock lock(&mutex_);
   const bool finished = state_ == AttemptState::kFinished;
   absl::StatusOr<AttemptState> next = Transition(state_, finished ? AttemptEvent::kRelease : AttemptEvent::kAborted);

@@ -7,14 +7,24 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/attempt_id.h"
 #include "common/plan/convert.h"
 #include "common/status_macros.h"
+#include "pipeline/step_number.h"
+#include "spdlog/spdlog.h"
 
 namespace gpipe::worker {
 namespace {
 
 // Rounds that CUDA may still be working on when the next one is queued.
 constexpr size_t kMaxPending = 2;
+
+void LogEvaluation(const v1::Evaluation& evaluation) {
+  const std::string accuracy =
+      evaluation.has_accuracy() ? absl::StrCat(", accuracy ", 100 * evaluation.accuracy(), "%") : "";
+  spdlog::info("{}: the evaluation after step {} is done: loss {:.4g}{}, {} samples", AttemptName(evaluation.attempt()),
+               evaluation.step(), evaluation.loss(), accuracy, evaluation.samples());
+}
 
 // From CUDA: queued behind what makes the tensor, into pinned memory.
 at::Tensor ToHost(const at::Tensor& tensor) { return tensor.to(at::kCPU, /*non_blocking=*/true); }
@@ -147,12 +157,11 @@ void RoundLedger::AddLossCheck(const RoundRecord& record, double loss) {
 
 absl::Status RoundLedger::CheckLoss(const RoundRecord& record, double loss) const {
   if (std::isfinite(loss)) return absl::OkStatus();
-  const char* where = record.plan.training() ? "step " : "the evaluation after step ";
   return absl::OutOfRangeError(absl::StrCat("loss is not finite (",
                                             std::isnan(loss) ? "nan"
                                             : loss > 0       ? "inf"
                                                              : "-inf",
-                                            ") in ", where, record.plan.round.step));
+                                            ") in ", pipeline::NameOf(record.plan.round)));
 }
 
 absl::Status RoundLedger::AddEvaluation(const RoundRecord& record, double loss) {
@@ -175,6 +184,7 @@ absl::Status RoundLedger::AddEvaluation(const RoundRecord& record, double loss) 
   evaluation.set_loss(mean);
   if (!record.hits.empty()) evaluation.set_accuracy(evaluation_.hits / evaluation_.counted);
   evaluation.set_samples(evaluation_.samples);
+  LogEvaluation(evaluation);
   sink_.Send(std::move(message));
   evaluation_ = {};
   return absl::OkStatus();

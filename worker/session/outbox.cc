@@ -14,7 +14,19 @@ void Outbox::Send(v1::WorkerMessage message) {
   changed_.Notify();
 }
 
+void Outbox::Post(v1::WorkerMessage message) {
+  absl::MutexLock lock(&mutex_);
+  if (!open_) return;
+  if (!JoinLocked(message)) queue_.push_back(std::move(message));
+  changed_.Notify();
+}
+
 bool Outbox::JoinLocked(v1::WorkerMessage& message) {
+  if (message.has_log() && !queue_.empty() && queue_.back().has_log() &&
+      SameAttempt(queue_.back().log().attempt(), message.log().attempt())) {
+    queue_.back().mutable_log()->mutable_lines()->MergeFrom(message.log().lines());
+    return true;
+  }
   if (!message.has_progress() || queue_.empty() || !queue_.back().has_progress()) return false;
   v1::Progress& unsent = *queue_.back().mutable_progress();
   const v1::Progress& later = message.progress();

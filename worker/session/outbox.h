@@ -23,6 +23,9 @@ class Outbox : public MessageSink {
   // Waits while full. A Progress that follows an unsent one of the same attempt is joined to it.
   void Send(v1::WorkerMessage message) override;
   void ActivityChanged() override;
+  // As Send, but never waits, and has room in any case: for what its sender bounds. A Log that follows an unsent one of
+  // the same attempt is joined to it. Any thread.
+  void Post(v1::WorkerMessage message);
 
   // A session begins, with nothing to send; it ends, and every waiter wakes.
   void Open();

@@ -61,7 +61,8 @@ TEST_F(CliTest, HelpNamesEveryCommandAndExitCode) {
   }
   EXPECT_THAT(help.output, HasSubstr("EXIT CODES"));
   const ProgramResult job = RunGpipe("job --help");
-  for (const char* verb : {"submit", "list", "get", "watch", "wait", "pause", "resume", "cancel", "pull", "logs"}) {
+  for (const char* verb :
+       {"submit", "list", "get", "watch", "wait", "pause", "resume", "cancel", "delete", "pull", "logs"}) {
     EXPECT_THAT(job.output, HasSubstr(absl::StrCat("\n  ", verb, " ")));
   }
 }
@@ -72,7 +73,7 @@ TEST_F(CliTest, CompletionScriptsNameEveryCommandAndParse) {
     EXPECT_EQ(script.exit_code, 0);
     for (const char* command : {"run", "plan", "validate", "health", "version", "completion", "job submit", "job list",
                                 "job get", "data convert", "job watch", "job wait", "job pause", "job resume",
-                                "job cancel", "job pull", "job logs", "worker list"}) {
+                                "job cancel", "job delete", "job pull", "job logs", "worker list"}) {
       EXPECT_THAT(script.output, HasSubstr(absl::StrCat("\"", command, "\")"))) << shell;
     }
   }
@@ -166,6 +167,20 @@ TEST_F(CliTest, ErrorsOfTheApiHaveExitCodes) {
   EXPECT_EQ(OnFake("job cancel done").exit_code, 2);
   EXPECT_EQ(OnFake("job cancel denied").exit_code, 7);
   EXPECT_EQ(OnFake("job get unknown").exit_code, 1);  // The fake does not implement it.
+}
+
+TEST_F(CliTest, DeletesEachJobAndExitsByTheFirstThatItCannot) {
+  const ProgramResult both = OnFake("job delete old-1 old-2");
+  EXPECT_EQ(both.exit_code, 0);
+  EXPECT_EQ(both.output, "job old-1 deleted\njob old-2 deleted\n");
+  const ProgramResult some = OnFake("job delete unknown old-1 running");
+  EXPECT_EQ(some.exit_code, 4);
+  EXPECT_THAT(some.output, HasSubstr("job old-1 deleted"));
+  EXPECT_THAT(some.output, HasSubstr("job unknown: there is no job unknown\njob running: the job has not ended"));
+  EXPECT_EQ(OnFake("job delete running").exit_code, 2);
+  EXPECT_EQ(OnFake("-o json job delete old-1").output, "{\"id\":\"old-1\"}\n");
+  EXPECT_EQ(OnFake("job delete").exit_code, 2);
+  EXPECT_EQ(RunGpipe("job delete a b", "GPIPE_ORCHESTRATOR=127.0.0.1:1").exit_code, 3);
 }
 
 TEST_F(CliTest, TheEndOfAJobShowsWhatWasMeasuredBesideItsForecast) {

@@ -107,6 +107,12 @@ class FakeOrchestrator final : public v1::JobService::Service,
     return grpc::Status(grpc::NOT_FOUND, "there is no job " + request->id());
   }
 
+  grpc::Status DeleteJob(grpc::ServerContext*, const v1::DeleteJobRequest* request, v1::DeleteJobResponse*) override {
+    if (request->id() == "running") return grpc::Status(grpc::FAILED_PRECONDITION, "the job has not ended");
+    if (request->id() == "unknown") return grpc::Status(grpc::NOT_FOUND, "there is no job unknown");
+    return grpc::Status::OK;
+  }
+
   // Two pages of two.
   grpc::Status ListJobs(grpc::ServerContext*, const v1::ListJobsRequest* request,
                         v1::ListJobsResponse* response) override {

@@ -62,7 +62,7 @@ v1::WatchJobResponse EvaluationUpdate() {
 JobProgress HalfDone() {
   JobProgress progress;
   progress.Apply(JobUpdate(v1::Job::STATE_RUNNING), kStart);
-  progress.Apply(StepUpdate(49), kStart + absl::Seconds(10));
+  progress.Apply(StepUpdate(50), kStart + absl::Seconds(10));
   progress.Apply(EvaluationUpdate(), kStart + absl::Seconds(10));
   return progress;
 }
@@ -86,9 +86,9 @@ TEST(JobProgress, AStaleCountNeverTakesProgressBack) {
 TEST(JobProgress, ThePaceOfAJobThatRanAlreadyBeginsWithItsNextStep) {
   JobProgress progress;
   progress.Apply(JobUpdate(v1::Job::STATE_RUNNING, 10), kStart);
-  progress.Apply(StepUpdate(49), kStart + absl::Milliseconds(10));
+  progress.Apply(StepUpdate(50), kStart + absl::Milliseconds(10));
   EXPECT_EQ(progress.eta(kStart + absl::Seconds(1)), std::nullopt);
-  progress.Apply(StepUpdate(59), kStart + absl::Milliseconds(10) + absl::Seconds(10));
+  progress.Apply(StepUpdate(60), kStart + absl::Milliseconds(10) + absl::Seconds(10));
   EXPECT_EQ(progress.eta(kStart + absl::Milliseconds(10) + absl::Seconds(10)), absl::Seconds(40));
 }
 
@@ -151,7 +151,7 @@ TEST(LiveDisplay, TheLastStateIsOnTheScreenAtTheEnd) {
   {
     const auto display = MakeDisplay(DisplayKind::kLive, out);
     display->Show(JobUpdate(v1::Job::STATE_RUNNING));
-    for (int step = 0; step < 100; ++step) display->Show(StepUpdate(step));
+    for (int step = 1; step <= 100; ++step) display->Show(StepUpdate(step));
     display->Show(JobUpdate(v1::Job::STATE_SUCCEEDED, 100));
     display->Finish();
   }
@@ -212,10 +212,10 @@ TEST(PlainLines, SayEachStateOnceAndProgressOnceASecond) {
   PlainLines lines;
   EXPECT_THAT(lines.Take(JobUpdate(v1::Job::STATE_RUNNING), kStart), ElementsAre("digits-a1b2c3 RUNNING on w0, w1"));
   EXPECT_THAT(lines.Take(JobUpdate(v1::Job::STATE_RUNNING, 1), kStart), IsEmpty());
-  EXPECT_THAT(lines.Take(StepUpdate(1), kStart + absl::Seconds(1)),
+  EXPECT_THAT(lines.Take(StepUpdate(2), kStart + absl::Seconds(1)),
               ElementsAre("step 2/100  2%  loss 0.4312  lr 0.002  1234 samples/s  eta 0:49"));
-  EXPECT_THAT(lines.Take(StepUpdate(2), kStart + absl::Milliseconds(1900)), IsEmpty());
-  EXPECT_EQ(lines.Take(StepUpdate(3), kStart + absl::Seconds(2)).size(), 1u);
+  EXPECT_THAT(lines.Take(StepUpdate(3), kStart + absl::Milliseconds(1900)), IsEmpty());
+  EXPECT_EQ(lines.Take(StepUpdate(4), kStart + absl::Seconds(2)).size(), 1u);
   EXPECT_EQ(lines.Take(EvaluationUpdate(), kStart + absl::Seconds(2)).size(), 1u);
   EXPECT_THAT(lines.Take(JobUpdate(v1::Job::STATE_SUCCEEDED), kStart), IsEmpty());
 }
@@ -233,6 +233,30 @@ TEST(PlainLines, SayHowFastAWorkerGetsItsFiles) {
   EXPECT_THAT(lines.Take(update, kStart + absl::Milliseconds(1500)), IsEmpty());
   update.mutable_activity()->set_worker(7);
   EXPECT_THAT(lines.Take(update, kStart + absl::Seconds(3)), ElementsAre("? preparing 1.5 GiB, 800.0 MiB/s"));
+}
+
+TEST(JobProgress, OnlyTheOrchestratorsWarningsAreShownBesideIt) {
+  v1::WatchJobResponse update;
+  update.mutable_event()->set_actor("w0");
+  update.mutable_event()->set_message("NCCL is slow");
+  update.mutable_event()->set_warning(true);
+  JobProgress progress;
+  PlainLines lines;
+  progress.Apply(update, kStart);
+  EXPECT_THAT(lines.Take(update, kStart), IsEmpty());
+  EXPECT_THAT(progress.warnings(), IsEmpty());
+  update.mutable_event()->set_actor("orchestrator");
+  progress.Apply(update, kStart);
+  EXPECT_THAT(lines.Take(update, kStart), ElementsAre("warning: NCCL is slow"));
+  EXPECT_THAT(progress.warnings(), ElementsAre("NCCL is slow"));
+}
+
+TEST(RenderEvent, FurtherLinesOfAMessageAreSetOff) {
+  v1::JobEvent event;
+  event.set_state(v1::Job::STATE_RUNNING);
+  event.set_actor("w0");
+  event.set_message("one\ntwo");
+  EXPECT_EQ(RenderEvent(event), "  RUNNING    w0            one\n  | two");
 }
 
 TEST(RenderLive, ShowsHowFastAWorkerGetsItsFiles) {

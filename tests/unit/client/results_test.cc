@@ -73,14 +73,14 @@ class PullTest : public testing::Test {
 
 TEST_F(PullTest, WritesMetricsJobAndFilesInTheirFolders) {
   v1::ListJobMetricsResponse metrics;
-  metrics.add_steps()->set_step(0);
   metrics.add_steps()->set_step(1);
+  metrics.add_steps()->set_step(2);
   metrics.add_evaluations()->set_step(2);
   fake_.SetMetrics(metrics);
   AddResult("model.safetensors", "model");
   AddResult("checkpoints/20/manifest.json", "manifest");
   ASSERT_TRUE(Pull().ok());
-  EXPECT_THAT(Read("metrics.jsonl"), testing::MatchesRegex("\\{\"step\":0.*\n\\{\"step\":1.*\n"));
+  EXPECT_THAT(Read("metrics.jsonl"), testing::MatchesRegex("\\{\"step\":1.*\n\\{\"step\":2.*\n"));
   EXPECT_THAT(Read("evaluation.jsonl"), HasSubstr("\"step\":2"));
   EXPECT_EQ(Read("model.safetensors"), "model");
   EXPECT_EQ(Read("checkpoints/20/manifest.json"), "manifest");

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "common/error_reason.h"
 #include "common/field_error.h"
 #include "common/grpc_status.h"
 #include "common/string_view.h"
@@ -53,9 +54,27 @@ TEST(GrpcStatusTest, EveryCodeThereAndBack) {
   for (int code = 1; code <= 16; ++code) {
     const absl::Status status(static_cast<absl::StatusCode>(code), "why");
     EXPECT_EQ(static_cast<int>(ToGrpc(status).error_code()), code);
-    EXPECT_EQ(FromGrpc(ToGrpc(status)), status);
+    EXPECT_EQ(FromGrpc(ToGrpc(status)), WithSomeReason(status));
     EXPECT_EQ(FromProto(ToProto(status)), status);
   }
+}
+
+TEST(GrpcStatusTest, EveryErrorArrivesWithAReason) {
+  const absl::Status known = WithReason(absl::NotFoundError("no job 'x'"), reason::kJobNotFound);
+  EXPECT_EQ(ReasonOf(FromGrpc(ToGrpc(known))), "JOB_NOT_FOUND");
+  EXPECT_EQ(ReasonOf(FromGrpc(ToGrpc(WithReason(known, "LATER")))), "JOB_NOT_FOUND") << "the first one stays";
+  EXPECT_EQ(ReasonOf(FromGrpc(ToGrpc(FieldError("id", "is missing")))), "INVALID_REQUEST");
+  EXPECT_EQ(ReasonOf(FromGrpc(ToGrpc(absl::ResourceExhaustedError("")))), "RESOURCE_EXHAUSTED");
+  EXPECT_EQ(ReasonOf(absl::NotFoundError("")), "");
+  EXPECT_TRUE(WithReason(absl::OkStatus(), "NONE").ok());
+}
+
+TEST(GrpcStatusTest, AReasonIsKeptWhereDetailsAreTooLong) {
+  absl::Status status = WithReason(absl::InternalError("why"), reason::kDiskFull);
+  status.SetPayload("type.googleapis.com/google.rpc.DebugInfo", absl::Cord(std::string(10'000, 'x')));
+  const grpc::Status sent = ToGrpc(status);
+  EXPECT_LE(sent.error_details().size(), 3072u);
+  EXPECT_EQ(ReasonOf(FromGrpc(sent)), "DISK_FULL");
 }
 
 TEST(GrpcStatusTest, PayloadsTravel) {

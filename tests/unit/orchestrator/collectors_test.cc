@@ -50,7 +50,7 @@ TEST(StepCollectorTest, AStepIsCompleteWhenEveryWorkerReportedIt) {
   last.mutable_stages(0)->add_layer_grad_squares(16);
   auto step = *collector.Add(1, last);
   ASSERT_TRUE(step.has_value());
-  EXPECT_EQ(step->step(), 0);
+  EXPECT_EQ(step->step(), 1);
   EXPECT_EQ(step->loss(), 2.5);
   EXPECT_DOUBLE_EQ(step->grad_norm(), 5);
   EXPECT_DOUBLE_EQ(step->step_seconds(), 2);
@@ -86,7 +86,7 @@ TEST(StepCollectorTest, InferenceCountsMiniBatches) {
   ASSERT_TRUE(collector.Add(0, Report(7, 0, 1, 2)).ok());
   auto step = *collector.Add(1, Report(7, 1, 1, 2));
   ASSERT_TRUE(step.has_value());
-  EXPECT_EQ(step->step(), 7);
+  EXPECT_EQ(step->step(), 8);
   EXPECT_EQ(step->bubble_share(), 0);
 }
 

@@ -215,9 +215,18 @@ TEST_F(LinkMeterTest, LinksThatAlwaysBreakAreGivenUp) {
       for (FakeWorker* worker : {w0_, w1_}) TakeRequest(*worker);
     }
     SayFailed(*w0_, absl::UnavailableError("the connection with worker 1 is lost"), true);
+    SayFailed(*w1_, absl::UnavailableError("the connection with worker 0 is lost"), true);
     for (FakeWorker* worker : {w0_, w1_}) SayReleased(*worker);
   }
   EXPECT_EQ(Get(id_).state(), Job::STATE_STARTING);
+}
+
+TEST_F(LinkMeterTest, ABrokenLinkOfWhichOneEndSaysNothingIsNotWaitedForForLong) {
+  BeginMeasuring();
+  SayFailed(*w0_, absl::UnavailableError("the connection with worker 1 is lost"), true);
+  EXPECT_FALSE(w1_->Has(OrchestratorMessage::kAbort));
+  Pass(absl::Seconds(7), {w0_, w1_});
+  EXPECT_TRUE(w1_->Has(OrchestratorMessage::kAbort));
 }
 
 TEST_F(LinkMeterTest, ALeavingWorkerMayGoAtOnce) {

@@ -449,7 +449,7 @@ TEST_F(RestartTest, ARunningJobGoesOnFromItsCheckpointAndNoStepAppearsTwice) {
   auto metrics = Do([&] { return parts_->book.ListMetrics(id_, 0, ""); });
   std::vector<int64_t> steps;
   for (const auto& step : metrics->steps()) steps.push_back(step.step());
-  EXPECT_THAT(steps, ElementsAre(0, 1, 2));
+  EXPECT_THAT(steps, ElementsAre(1, 2, 3));
 }
 
 TEST_F(RestartTest, AShutdownLeavesTheJobToTheNextStart) {

@@ -117,7 +117,7 @@ TEST_F(SchedulerTest, FromSubmissionToSuccess) {
   EXPECT_EQ(Get(id_).rounds_done(), 2);
   auto metrics = Do([&] { return parts_->book.ListMetrics(id_, 0, ""); });
   ASSERT_EQ(metrics->steps_size(), 2);
-  EXPECT_EQ(metrics->steps(1).step(), 1);
+  EXPECT_EQ(metrics->steps(1).step(), 2);
   EXPECT_EQ(metrics->steps(1).loss(), 2.5);
 
   SayFinished(*w0_);

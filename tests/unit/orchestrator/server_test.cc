@@ -5,6 +5,8 @@
 #include <set>
 #include <thread>
 
+#include "common/error_reason.h"
+#include "common/field_error.h"
 #include "gpipe/v1/pipeline_service.grpc.pb.h"
 #include "gpipe/v1/worker_session.grpc.pb.h"
 #include "grpcpp/grpcpp.h"
@@ -93,6 +95,56 @@ TEST_F(ServerTest, BadSubmissionsAreRefusedByField) {
   request.mutable_spec()->set_name(std::string(20 << 20, 'x'));
   EXPECT_EQ(Submit(request).error_code(), StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_TRUE(Submit(GoodRequest()).ok());
+}
+
+std::string Reason(const grpc::Status& status) { return ReasonOf(FromGrpc(status)); }
+
+TEST_F(ServerTest, EveryErrorCarriesAReason) {
+  using Stub = v1::JobService::Stub;
+  v1::SubmitJobRequest request = GoodRequest();
+  request.mutable_spec()->mutable_pipeline()->set_chunks(-1);
+  EXPECT_EQ(Reason(Submit(request)), "INVALID_SPEC");
+  EXPECT_FALSE(FieldViolations(FromGrpc(Submit(request))).empty());
+  request = GoodRequest();
+  request.set_request_id(std::string(1000, 'x'));
+  EXPECT_EQ(Reason(Submit(request)), "INVALID_REQUEST");
+  request = GoodRequest();
+  request.set_resume_job("nobody");
+  EXPECT_EQ(Reason(Submit(request)), "JOB_NOT_FOUND");
+
+  v1::Job job;
+  request = GoodRequest();
+  request.set_request_id("once");
+  ASSERT_TRUE(Submit(request, &job).ok());
+  request.mutable_spec()->set_name("another");
+  EXPECT_EQ(Reason(Submit(request)), "REQUEST_ID_REUSED");
+  request = GoodRequest();
+  request.set_resume_job(job.id());
+  EXPECT_EQ(Reason(Submit(request)), "NO_CHECKPOINT");
+
+  v1::PauseJobRequest pause;
+  pause.set_id(job.id());
+  EXPECT_EQ(Reason(Call(&Stub::PauseJob, pause)), "WRONG_JOB_STATE");
+  EXPECT_EQ(Reason(Watch("nobody")), "JOB_NOT_FOUND");
+  v1::ListJobsRequest list;
+  list.set_page_token("no token");
+  EXPECT_EQ(Reason(Call(&Stub::ListJobs, list)), "INVALID_REQUEST");
+  v1::PlanJobRequest plan;
+  *plan.mutable_spec() = ParseSpec(kTrainYaml);
+  EXPECT_EQ(Reason(Call(&Stub::PlanJob, plan)), "NO_WORKER");
+}
+
+TEST_F(ServerTest, AFileThatIsNotThereHasItsReason) {
+  const auto artifacts = v1::ArtifactService::NewStub(channel_);
+  grpc::ClientContext context;
+  v1::DownloadArtifactRequest request;
+  request.mutable_ref()->set_sha256(std::string(64, 'a'));
+  auto reader = artifacts->DownloadArtifact(&context, request);
+  v1::DownloadArtifactResponse piece;
+  EXPECT_FALSE(reader->Read(&piece));
+  const grpc::Status end = reader->Finish();
+  EXPECT_EQ(end.error_code(), StatusCode::NOT_FOUND);
+  EXPECT_EQ(Reason(end), "ARTIFACT_NOT_FOUND");
 }
 
 TEST_F(ServerTest, BadRequestsOfTheOtherCallsGiveCleanErrors) {

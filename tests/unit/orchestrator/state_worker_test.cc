@@ -11,7 +11,8 @@ namespace {
 using v1::Worker;
 
 constexpr Worker::State kAllStates[] = {Worker::STATE_UNSPECIFIED, Worker::STATE_IDLE,    Worker::STATE_ASSIGNED,
-                                        Worker::STATE_RELEASING,   Worker::STATE_LEAVING, Worker::STATE_LOST};
+                                        Worker::STATE_RELEASING,   Worker::STATE_LEAVING, Worker::STATE_LOST,
+                                        Worker::STATE_UNREACHABLE};
 
 // Written apart from the table under test.
 const std::map<std::pair<Worker::State, WorkerEvent>, Worker::State> kExpected = {
@@ -34,6 +35,16 @@ const std::map<std::pair<Worker::State, WorkerEvent>, Worker::State> kExpected =
     {{Worker::STATE_LEAVING, WorkerEvent::kReleased}, Worker::STATE_LEAVING},
     {{Worker::STATE_LEAVING, WorkerEvent::kLeave}, Worker::STATE_LEAVING},
     {{Worker::STATE_LEAVING, WorkerEvent::kLost}, Worker::STATE_LOST},
+    {{Worker::STATE_IDLE, WorkerEvent::kUnreachable}, Worker::STATE_UNREACHABLE},
+    {{Worker::STATE_ASSIGNED, WorkerEvent::kUnreachable}, Worker::STATE_UNREACHABLE},
+    {{Worker::STATE_RELEASING, WorkerEvent::kUnreachable}, Worker::STATE_UNREACHABLE},
+    {{Worker::STATE_LEAVING, WorkerEvent::kUnreachable}, Worker::STATE_LEAVING},
+    {{Worker::STATE_UNREACHABLE, WorkerEvent::kUnreachable}, Worker::STATE_UNREACHABLE},
+    {{Worker::STATE_UNREACHABLE, WorkerEvent::kAbort}, Worker::STATE_UNREACHABLE},
+    {{Worker::STATE_UNREACHABLE, WorkerEvent::kRelease}, Worker::STATE_UNREACHABLE},
+    {{Worker::STATE_UNREACHABLE, WorkerEvent::kReleased}, Worker::STATE_UNREACHABLE},
+    {{Worker::STATE_UNREACHABLE, WorkerEvent::kLeave}, Worker::STATE_LEAVING},
+    {{Worker::STATE_UNREACHABLE, WorkerEvent::kLost}, Worker::STATE_LOST},
 };
 
 TEST(WorkerStateTest, EveryPairOfStateAndEvent) {

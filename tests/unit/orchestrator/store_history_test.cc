@@ -79,14 +79,14 @@ TEST_F(StoreHistoryTest, EventsComeInPages) {
   EXPECT_THAT(seen, ElementsAre(1, 2, 3, 4, 5));
 }
 
-TEST_F(StoreHistoryTest, StepsComeInPagesFromZero) {
-  for (int step = 0; step < 5; ++step) AddStep(step, step);
+TEST_F(StoreHistoryTest, StepsComeInPagesFromOne) {
+  for (int step = 1; step <= 5; ++step) AddStep(step, step);
   auto page = store_->ListSteps("a", 3, "");
   ASSERT_EQ(page->items.size(), 3u);
-  EXPECT_EQ(page->items[0].step(), 0);
+  EXPECT_EQ(page->items[0].step(), 1);
   auto rest = store_->ListSteps("a", 3, page->next_page_token);
   ASSERT_EQ(rest->items.size(), 2u);
-  EXPECT_EQ(rest->items[1].step(), 4);
+  EXPECT_EQ(rest->items[1].step(), 5);
   EXPECT_EQ(rest->next_page_token, "");
 }
 
@@ -99,11 +99,11 @@ TEST_F(StoreHistoryTest, AStepDoneAgainReplacesItsEntry) {
 }
 
 TEST_F(StoreHistoryTest, ARestartForgetsWhatItWillMeasureAgain) {
-  for (int step = 0; step < 4; ++step) AddStep(step, 0);  // A step's number is the steps done before it.
+  for (int step = 1; step <= 4; ++step) AddStep(step, 0);
   AddEvaluation(2);
   AddEvaluation(4);
   ASSERT_TRUE(store_->DropMetricsAfter("a", 2).ok());
-  EXPECT_THAT(Steps(), ElementsAre(0, 1));
+  EXPECT_THAT(Steps(), ElementsAre(1, 2));
   EXPECT_THAT(Evaluations(), ElementsAre(2));
 }
 
@@ -165,6 +165,23 @@ TEST_F(StoreHistoryTest, CheckpointsOfADatabaseFromBeforeTheyHadSeveralFilesAreK
   EXPECT_EQ(job->resume->files.at("model.safetensors").sha256(), "ee");
   EXPECT_EQ(job->resume->files.at("optimizer.safetensors").size(), 6);
   ASSERT_TRUE(store_->AddCheckpoint("old", MakeCheckpoint(20)).ok());
+}
+
+TEST_F(StoreHistoryTest, StepsOfADatabaseThatCountedThemFromZeroAreCountedFromOne) {
+  store_.reset();
+  std::filesystem::remove(folder_.path() / "gpipe.db");
+  {
+    SQLite::Database old((folder_.path() / "gpipe.db").string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+    ASSERT_TRUE(Migrate(old, 4).ok());
+    old.exec(
+        "INSERT INTO jobs (sequence, id, fingerprint, create_time_nanos, state, spec, message)"
+        " VALUES (1, 'a', 'f', 0, 1, x'', x'');"
+        "INSERT INTO step_metrics VALUES (1, 0, x''), (1, 1, x''), (1, 2, x'')");
+  }
+  Reopen();
+  EXPECT_THAT(Steps(), ElementsAre(1, 2, 3));
+  AddStep(3, 0.5);
+  EXPECT_THAT(Steps(), ElementsAre(1, 2, 3));
 }
 
 TEST_F(StoreHistoryTest, ResultsAreThoseAddedAndTheFilesOfCheckpoints) {

@@ -12,6 +12,7 @@
 #include "common/string_view.h"
 #include "gtest/gtest.h"
 #include "worker/comm/in_process_rendezvous.h"
+#include "worker/comm/reach.h"
 
 namespace gpipe::worker {
 namespace {
@@ -115,6 +116,7 @@ TEST(ConnectTest, SaysWhichAddressIsWrong) {
   options.data_address = "192.0.2.1";  // Of a network for documentation: nobody's.
   const absl::Status status = Connect(options, rendezvous).status();
   EXPECT_TRUE(absl::StrContains(status.message(), "192.0.2.1")) << status;
+  EXPECT_EQ(UnreachablePeer(status), 0) << "itself";
   peer.join();
 }
 

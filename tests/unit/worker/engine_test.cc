@@ -324,12 +324,12 @@ TEST(Engine, APeersFailureIsAConsequence) {
 }
 
 TEST(Engine, ALossThatIsNotFiniteFailsTheStep) {
-  TestCluster cluster(2, {{0, "worker.forward=nan@8"}});  // The second micro-batch of step 2.
+  TestCluster cluster(2, {{0, "worker.forward=nan@8"}});  // The second micro-batch of step 3.
   cluster.Prepare(TrainingSpec(5, v1::CHECKPOINT_NEVER), kTwo);
   cluster.GrantAll();
   const v1::Failed failed = cluster.WaitForFailure(1);
   EXPECT_EQ(failed.status().code(), static_cast<int>(absl::StatusCode::kOutOfRange));
-  EXPECT_EQ(failed.status().message(), "loss is not finite (nan) in step 2");
+  EXPECT_EQ(failed.status().message(), "loss is not finite (nan) in step 3");
   EXPECT_FALSE(failed.consequence());
   cluster.Abort("nan");
   cluster.WaitForReleased(0);

@@ -1,0 +1,36 @@
+#include "pipeline/step_number.h"
+
+namespace gpipe::pipeline {
+
+int64_t StepNumber(const Round& round) {
+  switch (round.kind) {
+    case RoundKind::kTrain:
+      return round.step + 1;
+    case RoundKind::kInfer:
+      return round.index + 1;
+    case RoundKind::kEvaluate:
+    case RoundKind::kCheckLoss:
+    case RoundKind::kCheckpoint:
+      return round.step;
+  }
+  return round.step;
+}
+
+std::string NameOf(const Round& round) {
+  const std::string number = std::to_string(StepNumber(round));
+  switch (round.kind) {
+    case RoundKind::kTrain:
+      return "step " + number;
+    case RoundKind::kInfer:
+      return "batch " + number;
+    case RoundKind::kEvaluate:
+      return "the evaluation after step " + number;
+    case RoundKind::kCheckpoint:
+      return "the checkpoint of step " + number;
+    case RoundKind::kCheckLoss:
+      return "the look at the loss";
+  }
+  return "step " + number;
+}
+
+}  // namespace gpipe::pipeline
