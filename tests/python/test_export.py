@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pathlib
-import sys
 import zipfile
 
 import pytest
@@ -12,8 +11,7 @@ import torch
 from torch import nn
 from torch.export.pt2_archive._package import load_pt2
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "client" / "python"))
-from gpipe_export import ExportError, empty_weights, gpipe_export  # noqa: E402
+from gpipe_export import ExportError, empty_weights, gpipe_export
 
 
 class Two(nn.Module):
