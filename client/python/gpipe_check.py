@@ -11,6 +11,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import nn
 
+from gpipe_signature import path_name
 from gpipe_weights import ExportError
 
 # Largest difference allowed in fp32: of the tensor's maximum, and of the largest of all tensors of its kind. The second
@@ -138,10 +139,6 @@ def _custom_functions(outputs: Any) -> set[str]:
             names.add(type(node).__name__.removesuffix("Backward"))
         waiting.extend(following for following, _ in node.next_functions if following and following not in seen)
     return names
-
-
-def path_name(path: tuple) -> str:
-    return ".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
 
 
 def describe(name: str, module: nn.Module) -> str:

@@ -8,12 +8,11 @@ A model whose weights are in files of their own needs no memory for them:
         model = AutoModelForCausalLM.from_config(config)
     gpipe_export(model, inputs, "model.pt2", weights="folder/of/safetensors")
 
-Needs nothing but torch, and the two files beside it. The model is not changed.
+Needs nothing but torch, and the files beside it. The model is not changed.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import inspect
@@ -35,11 +34,13 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import gpipe_modes
 import gpipe_weights
-from gpipe_check import compare, describe, path_name, some, values_kept
+from gpipe_check import compare, describe, some, values_kept
+from gpipe_signature import in_plain_terms, inputs_of, path_name, refuse_unused
 from gpipe_weights import ExportError, empty_weights  # noqa: F401
 
 MAX_BATCH = 1 << 16
 TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
+OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 COMPARED = "outputs and gradients were compared before"
 NOT_COMPARED = ("its outputs have the model's shapes and types, but no values were compared; give a small copy of the "
@@ -57,9 +58,11 @@ def gpipe_export(model: nn.Module, example_inputs: tuple | list | Mapping[str, A
     something else in eval() than workers make of that, its evaluation program is saved with it, and is what `infer` and
     `evaluate` run.
 
-    `example_inputs` are the arguments of forward(): a tuple, or a dict by name. Dimension 0 of every tensor is the
-    batch, of any size, but of those named in `unbatched`, which have no samples (an adjacency matrix, a table; a job
-    names them, too); `dynamic_shapes`, as torch.export.export takes it, says otherwise. Raises ExportError.
+    `example_inputs` are the arguments of forward(): a tuple, or a dict by name, also of what forward() has from its
+    **kwargs, as wrappers do. Dimension 0 of every tensor is the batch, of any size, but of those named in `unbatched`,
+    which have no samples (an adjacency matrix, a table; a job names them, too); `dynamic_shapes`, as torch.export.export
+    takes it, says otherwise; what is given by name has its name there. The program's outputs are in dicts by their keys
+    and fields (gpipe_signature.py). Raises ExportError.
 
     Parameters and buffers on the meta device have their values elsewhere (`model.weights` of a job). With `weights`
     False that holds for all; with a file or folder of safetensors, too, and it must have them, under the model's names
@@ -78,6 +81,7 @@ def gpipe_export(model: nn.Module, example_inputs: tuple | list | Mapping[str, A
         said = NOT_COMPARED if mode else COMPARED
         if check:
             said = _compare_copy(model, program, check, dynamic_shapes, unbatched)
+    refuse_unused(model, args, kwargs, [p for p in (program, evaluation.program) if p is not None])
     _save(model, program, evaluation, pathlib.Path(path), elsewhere)
     if evaluation.missing:
         print(f"{path}: for training only, without `infer` and `evaluate`, as there is no program for evaluation: "
@@ -170,7 +174,20 @@ def _arguments(model: nn.Module, inputs: Any, named: Mapping[str, Any] | None) -
         signature.bind(*args, **given)
     except TypeError as error:
         raise ExportError(f"the example inputs do not fit {type(model).__name__}.forward(): {error}") from None
-    return args, {name: given[name] for name in signature.parameters if name in given} | given
+    return _apart(args, {name: given[name] for name in signature.parameters if name in given} | given)
+
+
+def _apart(args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """What is given twice (`labels=input_ids`) would be one input to torch.export, whatever its other name says."""
+    seen: set[int] = set()
+
+    def apart(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) in seen:
+            return tensor.clone()
+        seen.add(id(tensor))
+        return tensor
+
+    return pytree.tree_map_only(torch.Tensor, apart, (args, kwargs))
 
 
 # --- The batch ---
@@ -219,16 +236,13 @@ class _Inputs:
 
     def doubled(self, program: torch.export.ExportedProgram) -> _Inputs:
         """Another batch size: twice the samples, where dimension 0 may have as many."""
-        users = set(program.graph_signature.user_inputs)
-        values = [n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder" and n.name in users]
         leaves, spec = pytree.tree_flatten((self.args, self.kwargs))
-        if len(values) != len(leaves):
-            return self
+        values = [node.meta.get("val") for node in inputs_of(program)]
         # A size that is also another dimension's, as a graph's nodes may be, is no batch.
         within = {str(size) for value in values if isinstance(value, torch.Tensor) for size in value.shape[1:]}
         doubled = [torch.cat([leaf, leaf.roll(1, 0)])
                    if _may_double(program, value) and str(value.shape[0]) not in within else leaf
-                   for leaf, value in zip(leaves, values)]
+                   for leaf, value in zip(leaves, values, strict=True)]
         return _Inputs(*pytree.tree_unflatten(doubled, spec))
 
 
@@ -244,6 +258,8 @@ def _may_double(program: torch.export.ExportedProgram, value: Any) -> bool:
 def _export(model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any) -> torch.export.ExportedProgram:
     try:
         return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+    except ExportError:
+        raise
     except Exception as error:  # torch.export raises nearly every kind.
         where = _where(model, _frames(error))
         if str(error).startswith("Constraints violated"):
@@ -267,7 +283,7 @@ def _where(model: nn.Module, frames: Iterable[Frame]) -> str:
         owner = frame.f_locals.get("self")
         if id(owner) in names:
             module = owner
-        if module is not None and not frame.f_code.co_filename.startswith((TORCH_FOLDER, "<")):
+        if module is not None and not frame.f_code.co_filename.startswith((TORCH_FOLDER, OWN_FOLDER, "<")):
             line = _source_line(frame.f_code.co_filename, number)
     if module is None:
         return type(model).__name__
@@ -341,10 +357,8 @@ def _save(model: nn.Module, program: torch.export.ExportedProgram, evaluation: g
           path: pathlib.Path, elsewhere: set[str] = frozenset()) -> None:
     partial, alone = path.with_name(f"{path.stem}.part.pt2"), path.with_name(f"{path.stem}.part-evaluation.pt2")
     try:
-        _name_namedtuples(program.call_spec.out_spec)
         gpipe_weights.save(model, program, partial, elsewhere)
         if evaluation.program is not None:
-            _name_namedtuples(evaluation.program.call_spec.out_spec)
             gpipe_weights.save(model, evaluation.program, alone, set(evaluation.program.state_dict))
         gpipe_modes.add(partial, evaluation, alone)
         os.replace(partial, path)
@@ -357,26 +371,16 @@ def _save(model: nn.Module, program: torch.export.ExportedProgram, evaluation: g
         alone.unlink(missing_ok=True)
 
 
-def _name_namedtuples(spec: pytree.TreeSpec) -> None:
-    """torch.export.save wants a name for each kind that the model returns. Workers do not read it."""
-    if spec.type is collections.namedtuple:
-        with contextlib.suppress(ValueError):  # It has one already.
-            name = f"{spec.context.__module__}.{spec.context.__qualname__}"
-            pytree._register_namedtuple(spec.context, serialized_type_name=name)
-    for child in spec.children():
-        _name_namedtuples(child)
-
-
 # --- Leaving the model alone ---
 
 @contextlib.contextmanager
 def _left_as_it_is(model: nn.Module, args: tuple, kwargs: dict[str, Any], compared: bool = True) -> Iterator[None]:
-    """Modes, values of parameters and buffers, and random numbers are afterwards what they were. Values change only
-    where the model runs to be compared."""
+    """Modes, values of parameters and buffers, random numbers, what the model takes and returns are afterwards what
+    they were. Values change only where the model runs to be compared."""
     modes = {module: module.training for module in model.modules()}
     try:
         with (torch.random.fork_rng(_cuda_devices(model, args, kwargs)), values_kept(model, compared),
-              torch.enable_grad()):
+              in_plain_terms(model, kwargs), torch.enable_grad()):
             yield
     finally:
         for module, mode in modes.items():

@@ -179,12 +179,12 @@ def add(path: pathlib.Path, evaluation: Evaluation, alone: pathlib.Path) -> None
     """Puts into the archive at `path` what its model is in evaluation. A program of its own is in an archive `alone`,
     without weights."""
     with zipfile.ZipFile(path, "a") as archive:
-        root = archive.namelist()[0].partition("/")[0]
+        records = _Records(archive)
         if evaluation.program is None:
-            archive.writestr(f"{root}/{NOTE}", evaluation.missing or SAME)
+            records.write(NOTE, evaluation.missing or SAME)
             return
         with zipfile.ZipFile(alone) as source:
-            _copy_program(_Records(source), _Records(archive))
+            _copy_program(_Records(source), records)
 
 
 class _Records:

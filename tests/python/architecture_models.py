@@ -257,6 +257,8 @@ def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every leaf with its place: keys of dicts and fields, positions in tuples and lists."""
     if dataclasses.is_dataclass(values) and not isinstance(values, dict):
         values = {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
+    elif isinstance(values, tuple) and type(values) is not tuple:  # Named, as those of torch.return_types are.
+        values = dict(zip(type(values).__match_args__, values))
     if not isinstance(values, (dict, list, tuple)):
         yield path, values
         return

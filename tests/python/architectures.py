@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from architecture_models import CASES, RANDOM, make, mixtral, named_inputs, named_outputs
-from corners import Result, applied, nested_regions, returned, sequence
+from corners import applied, nested_regions, sequence
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHECK = pathlib.Path(os.environ.get("GPIPE_BIN_DIR", ROOT / "build" / "bin")).parent / "tests" / "exported_check"
@@ -131,7 +131,6 @@ REFUSED = {
     "a loop as long as data says: range(int(x.sum()))": applied(lambda x, _: sum(x for _ in range(int(x.sum())))),
     "the batch size as a constant: x.reshape(4, -1)": applied(lambda x, _: x.reshape(4, -1)),
     "no_grad() within autocast()": applied(nested_regions),
-    "a dataclass as output": returned(lambda x, y: Result(y, y * 2)),
 }
 
 

@@ -112,6 +112,14 @@ class Cluster:
     def submit(self, spec_path, *arguments):
         return json.loads(gpipe("job", "submit", spec_path, "-o", "json", *arguments, address=self.address).stdout)["id"]
 
+    def refusal(self, spec_path) -> str:
+        """What `validate` and `submit` say alike of a spec that cannot be run."""
+        asked = [gpipe(*command, spec_path, address=self.address, check=False)
+                 for command in (["validate"], ["job", "submit"])]
+        assert [done.returncode for done in asked] == [2, 2], asked
+        assert asked[0].stderr == asked[1].stderr, asked
+        return asked[0].stderr
+
     def wait(self, job_id, seconds=60):
         """Waits for a terminal state and returns the job."""
         gpipe("job", "wait", job_id, "--timeout", seconds, address=self.address, check=False, timeout=seconds + 30)
@@ -145,3 +153,8 @@ class Cluster:
 
 def read_jsonl(path: pathlib.Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def losses_of(results: pathlib.Path) -> list[float]:
+    """Of each step, from the folder of a job's results."""
+    return [step["loss"] for step in read_jsonl(results / "metrics.jsonl")]

@@ -304,4 +304,6 @@ CORNERS: dict[str, Callable[[], Case]] = {
     "outputs: nested": returned(lambda x, y: {"a": y, "b": [y * 2, (y.sum(1),)]}),
     "outputs: a mask of the input": returned(lambda x, y: (y, x > 0)),
     "outputs: namedtuple": returned(lambda x, y: Pair(y, y * 2)),
+    "outputs: dataclass": returned(lambda x, y: Result(y, y * 2)),
+    "outputs: torch.return_types": returned(lambda x, y: torch.topk(y, 2, dim=1)),
 }

@@ -11,14 +11,11 @@ import argparse
 import contextlib
 import pathlib
 import subprocess
-import sys
 import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-
-from cluster import BIN, Cluster, gpipe, wait_until, write_spec  # noqa: E402
-from failure_table import training_spec  # noqa: E402
+from cluster import BIN, Cluster, gpipe, wait_until, write_spec
+from failure_table import training_spec
 
 NAMESPACE = "gpipe-cut-"
 

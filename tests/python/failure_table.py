@@ -12,13 +12,10 @@ import functools
 import pathlib
 import re
 import signal
-import sys
 import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-
-from cluster import DEVICE, Cluster, gpipe, wait_until, write_spec  # noqa: E402
+from cluster import DEVICE, Cluster, gpipe, wait_until, write_spec
 
 # Failpoint, and the phase that the orchestrator reports for a worker stopped there.
 PHASES = {

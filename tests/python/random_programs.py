@@ -8,7 +8,6 @@ parameters that are tied, used by nothing or written to by forward(), complex va
 """
 
 import argparse
-import json
 import pathlib
 import random
 import sys
@@ -18,9 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-
-from cluster import Cluster, gpipe, read_jsonl, write_spec  # noqa: E402
+from cluster import Cluster, losses_of, write_spec
+from exported import parts_of, save_model
+from reference import optimise
 
 SAMPLES, LENGTH, WIDTH, CLASSES, STEPS = 8, 4, 6, 3, 3
 CHUNKS, CHECKPOINTS = (1, 2, 3), ("always", "except_last", "never")
@@ -136,24 +135,10 @@ class Program(nn.Module):
         return self.out(x.mean(1))
 
 
-def export(model: nn.Module, x: torch.Tensor, path: pathlib.Path) -> None:
-    batch = torch.export.Dim("batch", min=1, max=1 << 16)
-    torch.export.save(torch.export.export(model.train(), (x,), dynamic_shapes=[{0: batch}]), path)
-
-
 def train_here(model: nn.Module, x, y, optimizer: dict, clip: float) -> list[float]:
-    kind, options = next(iter(optimizer.items()))
-    make = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[kind](model.parameters(), **options)
-    losses = []
-    for _ in range(STEPS):
-        loss = nn.functional.cross_entropy(model(x), y)
-        make.zero_grad()
-        loss.backward()
-        if clip > 0:
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
-        make.step()
-        losses.append(loss.item())
-    return losses
+    ((kind, options),) = optimizer.items()
+    made = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[kind](model.parameters(), **options)
+    return optimise(made, (nn.functional.cross_entropy(model(x), y) for _ in range(STEPS)), clip)[0]
 
 
 def difference(actual: dict, expected: dict) -> float:
@@ -173,7 +158,7 @@ def check(cluster: Cluster, folder: pathlib.Path, rng: random.Random, number: in
     pieces = [PIECES[number % len(PIECES)], rng.choice(PIECES)]
     torch.manual_seed(number)
     model, x, y = Program(pieces), torch.randn(SAMPLES, LENGTH, WIDTH), torch.randint(CLASSES, (SAMPLES,))
-    export(model, x[:3], folder / "model.pt2")
+    save_model(model, folder / "model.pt2", x[:3])
     save_file({"x": x, "y": y}, folder / "data.safetensors")
     optimizer = rng.choice([{"sgd": {"lr": 0.1, "momentum": 0.9}}, {"adam": {"lr": 0.01, "eps": 1e-3}}])
     clip = rng.choice([0.0, 0.5])
@@ -181,8 +166,7 @@ def check(cluster: Cluster, folder: pathlib.Path, rng: random.Random, number: in
             "pipeline": {"workers": 1, "chunks": rng.choice(CHUNKS), "checkpoint": rng.choice(CHECKPOINTS), "device": "cpu"},
             "train": {"dataset": {"path": "data.safetensors", "inputs": ["x"], "target": "y"}, "batch_size": SAMPLES,
                       "steps": STEPS, "loss": {"cross_entropy": {}}, "optimizer": optimizer, "grad_clip_norm": clip}}
-    plan = gpipe("plan", write_spec(folder, spec), "-o", "json", address=cluster.address)
-    parts = len(json.loads(plan.stdout)["plan"]["layers"])
+    parts = parts_of(folder, spec, cluster.address)
     places = range(1, parts) if cuts is None else rng.sample(range(1, parts), min(cuts, parts - 1))
     losses, whole, worst = train_here(model, x, y, optimizer, clip), None, 0.0
     for cut in [[], *([place] for place in places), sorted(rng.sample(range(1, parts), 2))]:
@@ -190,7 +174,7 @@ def check(cluster: Cluster, folder: pathlib.Path, rng: random.Random, number: in
         name = "cut-" + "-".join(map(str, balance))
         cut_spec = {**spec, "name": name, "pipeline": {**spec["pipeline"], "balance": balance, "workers": len(balance)}}
         out = cluster.run(write_spec(folder, cut_spec), folder / name)
-        state, curve = load_file(out / "model.safetensors"), [step["loss"] for step in read_jsonl(out / "metrics.jsonl")]
+        state, curve = load_file(out / "model.safetensors"), losses_of(out)
         whole = whole or curve
         if Tied not in pieces:  # Whose gradients are added up in another order where two stages have the parameter.
             assert curve == whole, f"{[piece.__name__ for piece in pieces]}: the cut {balance} changes the curve"

@@ -16,10 +16,8 @@ import tempfile
 import torch
 from safetensors.torch import load_file, save_file
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-
-import reference  # noqa: E402
-from cluster import Cluster, write_spec  # noqa: E402
+import reference
+from cluster import Cluster, write_spec
 
 
 def random_layers(rng: random.Random, features: int, classes: int) -> list[dict]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
@@ -121,6 +122,21 @@ def has_batch_norm(spec: dict) -> bool:
     return any(kind.startswith("batch_norm") for layer in spec["model"]["sequential"] for kind in layer)
 
 
+def optimise(optimizer: torch.optim.Optimizer, losses: Iterable[torch.Tensor], clip: float = 0) -> tuple[list, list]:
+    """Takes a step for each loss; `losses` computes the next one of what the last step left. The losses, and with
+    `clip`, the largest norm allowed, the norms of the gradients before it."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    values, norms = [], []
+    for loss in losses:
+        optimizer.zero_grad()
+        loss.backward()
+        if clip > 0:
+            norms.append(nn.utils.clip_grad_norm_(parameters, clip).item())
+        optimizer.step()
+        values.append(loss.item())
+    return values, norms
+
+
 def train(spec: dict, weights: dict, inputs: torch.Tensor, targets: torch.Tensor, dtype=torch.float32):
     """Losses per step, gradient norms per step, and the final state dict. The mini-batch is run whole, except through
     batch norm, whose statistics in a pipeline are those of each micro-batch."""
@@ -134,18 +150,15 @@ def train(spec: dict, weights: dict, inputs: torch.Tensor, targets: torch.Tensor
     trained = [p for p in layers.parameters() if p.requires_grad]
     optimizer = optimizer_of(spec, trained)
     chunks = spec["pipeline"].get("chunks", 1) if has_batch_norm(spec) else 1
-    losses, norms = [], []
-    for step, part in enumerate(batches(len(inputs), options["batch_size"], options["steps"])):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(spec, step, options["steps"])
-        optimizer.zero_grad()
-        x, y = inputs[part], targets[part]
-        total = 0.0
-        for xs, ys in zip(x.split(micro_batches(len(x), chunks)), y.split(micro_batches(len(y), chunks))):
-            loss = loss_of(spec, forward(layers, xs), ys) * (len(xs) / len(x))
-            loss.backward()
-            total += loss.item()
-        losses.append(total)
-        norms.append(nn.utils.clip_grad_norm_(trained, options.get("grad_clip_norm") or math.inf).item())
-        optimizer.step()
+
+    def losses_of_steps() -> Iterator[torch.Tensor]:
+        for step, part in enumerate(batches(len(inputs), options["batch_size"], options["steps"])):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(spec, step, options["steps"])
+            x, y = inputs[part], targets[part]
+            sizes = micro_batches(len(x), chunks)
+            yield sum(loss_of(spec, forward(layers, xs), ys) * (len(xs) / len(x))
+                      for xs, ys in zip(x.split(sizes), y.split(sizes)))
+
+    losses, norms = optimise(optimizer, losses_of_steps(), options.get("grad_clip_norm") or math.inf)
     return losses, norms, {k: v.detach().clone() for k, v in layers.state_dict().items()}

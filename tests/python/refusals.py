@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cluster import ROOT, Cluster, gpipe, write_spec
-from test_exported import BATCH, SAMPLES, TOKENS, language_spec, make_language_job, save_model
+from exported import save_model
+from test_exported import BATCH, SAMPLES, TOKENS, language_spec, make_language_job
 
-sys.path.insert(0, str(ROOT / "client" / "python"))
+sys.path.insert(0, str(ROOT / "client" / "python"))  # For the script: a test has it from conftest.py.
 from gpipe_export import ExportError, gpipe_export  # noqa: E402
 
 Break = Callable[[pathlib.Path, dict], None]

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -10,12 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import reference
-from cluster import ROOT, Cluster, gpipe, read_jsonl, write_spec
+from cluster import Cluster, gpipe, read_jsonl, write_spec
+from gpipe_export import gpipe_export
 from test_equality import close
-
-sys.path.insert(0, str(ROOT / "client" / "python"))
-
-from gpipe_export import gpipe_export  # noqa: E402
 
 VOCABULARY, LENGTH = 50, 16
 

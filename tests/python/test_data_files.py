@@ -11,11 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+import gpipe_data
 from cluster import ROOT, gpipe
-
-sys.path.insert(0, str(ROOT / "client" / "python"))
-
-import gpipe_data  # noqa: E402
 
 
 def convert(*arguments, check=True):

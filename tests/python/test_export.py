@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import copy
 import pathlib
-import sys
 import zipfile
 
 import pytest
@@ -13,8 +11,7 @@ import torch
 from torch import nn
 from torch.export.pt2_archive._package import load_pt2
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "client" / "python"))
-from gpipe_export import ExportError, empty_weights, gpipe_export  # noqa: E402
+from gpipe_export import ExportError, empty_weights, gpipe_export
 
 
 class Two(nn.Module):
@@ -157,20 +154,6 @@ def test_a_batch_size_that_is_not_free_is_refused_with_its_line(tmp_path, module
         gpipe_export(nn.Sequential(nn.Identity(), module()), (torch.randn(batch, 4),), tmp_path / "baked.pt2")
     assert f"module '1' ({module.__name__}) at " in str(refused.value)
     assert line in str(refused.value) and "Constraints violated (batch): " in str(refused.value)
-
-
-Pair = collections.namedtuple("Pair", ["scores", "hidden"])
-
-
-class Paired(nn.Module):
-    def forward(self, x):
-        return Pair(x * 2, [x])
-
-
-def test_a_namedtuple_may_be_returned(tmp_path):
-    for _ in range(2):
-        gpipe_export(Paired(), (torch.randn(3, 4),), tmp_path / "paired.pt2")
-    assert isinstance(torch.export.load(tmp_path / "paired.pt2").module()(torch.ones(2, 4)), Pair)
 
 
 class Mapped(nn.Module):

@@ -2,16 +2,18 @@
 
 import json
 import pathlib
+from collections.abc import Iterator
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cluster import DEVICE, gpipe, read_jsonl, write_spec
+from cluster import DEVICE, gpipe, losses_of, read_jsonl, write_spec
+from exported import RTOL, expect_model, parts_of, save_model
+from reference import optimise
 
 VOCABULARY, WIDTH, TOKENS, SAMPLES, BATCH = 23, 16, 8, 20, 8
-RTOL = 1e-5 if DEVICE == "cpu" else 1e-4
 
 
 class Block(nn.Module):
@@ -51,12 +53,6 @@ class LanguageModel(nn.Module):
         return {"hidden": x, "logits": self.head(x) * scale[:, None, None]}
 
 
-def save_model(model: nn.Module, path: pathlib.Path, *inputs: torch.Tensor) -> None:
-    batch = torch.export.Dim("batch", min=1, max=1 << 20)
-    program = torch.export.export(model.train(), inputs, dynamic_shapes=[{0: batch} for _ in inputs])
-    torch.export.save(program, path)
-
-
 def language_data(folder: pathlib.Path) -> dict[str, torch.Tensor]:
     torch.manual_seed(3)
     data = {"tokens": torch.randint(VOCABULARY, (SAMPLES, TOKENS)), "scale": torch.rand(SAMPLES) + 0.5,
@@ -87,27 +83,15 @@ def make_language_job(folder: pathlib.Path, **options) -> tuple[nn.Module, dict[
 
 def train_here(model: nn.Module, data: dict[str, torch.Tensor], steps: int = 5, clip: float = 0) -> list[float]:
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
-    losses = []
-    for step in range(steps):
-        first = step * BATCH % 24  # Mini-batches of 8, 8 and 4 samples.
-        rows = slice(first, min(first + BATCH, SAMPLES))
-        logits = model(data["tokens"][rows], data["scale"][rows])["logits"]
-        loss = nn.functional.cross_entropy(logits.transpose(1, 2), data["labels"][rows])
-        optimizer.zero_grad()
-        loss.backward()
-        if clip > 0:
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
 
+    def losses() -> Iterator[torch.Tensor]:
+        for step in range(steps):
+            first = step * BATCH % 24  # Mini-batches of 8, 8 and 4 samples.
+            rows = slice(first, min(first + BATCH, SAMPLES))
+            logits = model(data["tokens"][rows], data["scale"][rows])["logits"]
+            yield nn.functional.cross_entropy(logits.transpose(1, 2), data["labels"][rows])
 
-def expect_model(folder: pathlib.Path, model: nn.Module) -> None:
-    state, expected = load_file(folder / "model.safetensors"), model.state_dict()
-    assert set(state) == set(expected)
-    for name, tensor in expected.items():
-        torch.testing.assert_close(state[name], tensor, rtol=RTOL, atol=RTOL * float(tensor.abs().max()) + 1e-6,
-                                   msg=lambda text, name=name: f"{name}: {text}")
+    return optimise(optimizer, losses(), clip)[0]
 
 
 @pytest.mark.parametrize("pipeline", [{"workers": 1}, {"workers": 2}, {"workers": 3},
@@ -116,13 +100,8 @@ def test_trains_as_pytorch_does(cluster, tmp_path, pipeline):
     model, data = make_language_job(tmp_path)
     out = cluster.run(write_spec(tmp_path, language_spec("whole", **pipeline)), tmp_path / "out")
     losses = train_here(model, data)
-    assert [s["loss"] for s in read_jsonl(out / "metrics.jsonl")] == pytest.approx(losses, rel=RTOL)
+    assert losses_of(out) == pytest.approx(losses, rel=RTOL)
     expect_model(out, model)
-
-
-def parts_of(folder: pathlib.Path, spec: dict, address: str) -> int:
-    plan = gpipe("plan", write_spec(folder, spec), "-o", "json", address=address)
-    return len(json.loads(plan.stdout)["plan"]["layers"])
 
 
 def test_the_curve_does_not_depend_on_the_cut_with_dropout_too(cluster, tmp_path):
@@ -133,7 +112,7 @@ def test_the_curve_does_not_depend_on_the_cut_with_dropout_too(cluster, tmp_path
         name = "cut-" + "-".join(map(str, balance))
         spec = language_spec(name, balance=balance, chunks=3)
         out = cluster.run(write_spec(tmp_path, spec), tmp_path / name)
-        curves[name] = [step["loss"] for step in read_jsonl(out / "metrics.jsonl")]
+        curves[name] = losses_of(out)
     whole, *cut = curves.values()
     for curve in cut:  # On a GPU other kernels take what has crossed, since it is contiguous.
         assert curve == (whole if DEVICE == "cpu" else pytest.approx(whole, rel=RTOL)), curves
@@ -152,7 +131,7 @@ def test_tied_parameters_on_several_stages_stay_equal(cluster, tmp_path, pipelin
     assert cluster.wait(job)["state"] == "STATE_SUCCEEDED"
     gpipe("job", "pull", job, "--output", tmp_path / "out", address=cluster.address)
     losses = train_here(model, data, clip=clip)
-    assert [s["loss"] for s in read_jsonl(tmp_path / "out" / "metrics.jsonl")] == pytest.approx(losses, rel=RTOL)
+    assert losses_of(tmp_path / "out") == pytest.approx(losses, rel=RTOL)
     expect_model(tmp_path / "out", model)
     model.load_state_dict(load_file(tmp_path / "out" / "model.safetensors"), strict=True)
 
@@ -161,7 +140,7 @@ def test_tied_parameters_on_several_stages_stay_equal(cluster, tmp_path, pipelin
     rest = language_spec("rest", workers=2)
     rest["train"]["grad_clip_norm"] = clip
     out = cluster.run(write_spec(tmp_path, rest), tmp_path / "rest", "--resume", job)
-    assert [s["loss"] for s in read_jsonl(out / "metrics.jsonl")] == pytest.approx(losses[3:], rel=RTOL)
+    assert losses_of(out) == pytest.approx(losses[3:], rel=RTOL)
 
 
 def test_results_are_initial_weights_of_the_next_job(cluster, tmp_path):
@@ -171,7 +150,7 @@ def test_results_are_initial_weights_of_the_next_job(cluster, tmp_path):
     spec["model"]["weights"] = "first/model.safetensors"
     out = cluster.run(write_spec(tmp_path, spec), tmp_path / "second")
     train_here(model, data)
-    assert [s["loss"] for s in read_jsonl(out / "metrics.jsonl")] == pytest.approx(train_here(model, data), rel=10 * RTOL)
+    assert losses_of(out) == pytest.approx(train_here(model, data), rel=10 * RTOL)
 
 
 def save_shards(model: nn.Module, folder: pathlib.Path, left_out: str) -> dict[str, str]:
@@ -197,7 +176,7 @@ def test_weights_come_from_the_shards_of_an_index(cluster, tmp_path, left_out):
     spec = language_spec("sharded", workers=3)
     spec["model"]["weights"] = "hub/model.safetensors.index.json"
     out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
-    assert [s["loss"] for s in read_jsonl(out / "metrics.jsonl")] == pytest.approx(train_here(model, data), rel=RTOL)
+    assert losses_of(out) == pytest.approx(train_here(model, data), rel=RTOL)
     expect_model(out, model)
 
 
@@ -210,10 +189,10 @@ def test_shards_that_do_not_fit_are_refused(cluster, tmp_path):
     state = load_file(last)
     save_file({name: tensor for name, tensor in state.items() if name != "norm.bias"}, last)
     assert index["norm.bias"] == last.name
-    words = refusal(cluster, tmp_path, spec)
+    words = cluster.refusal(write_spec(tmp_path, spec))
     assert "model.weights: 'hub/model-00002-of-00002.safetensors' has no tensor 'norm.bias'" in words
     last.unlink()
-    assert "model.weights: there is no file" in refusal(cluster, tmp_path, spec)
+    assert "model.weights: there is no file" in cluster.refusal(write_spec(tmp_path, spec))
 
 
 def test_frozen_parameters_stay(cluster, tmp_path):
@@ -285,14 +264,10 @@ def make_own_loss_job(folder: pathlib.Path, name: str, **pipeline) -> tuple[nn.M
 def test_a_model_that_computes_its_loss(cluster, tmp_path, pipeline):
     model, data, spec = make_own_loss_job(tmp_path, "own-loss", **pipeline)
     out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    for step, metrics in enumerate(read_jsonl(out / "metrics.jsonl")):
-        rows = slice(step * BATCH % 24, min(step * BATCH % 24 + BATCH, SAMPLES))
-        loss = model(data["tokens"][rows], data["labels"][rows])["loss"]
-        assert metrics["loss"] == pytest.approx(loss.item(), rel=RTOL)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    rows = [slice(first, min(first + BATCH, SAMPLES)) for first in (0, 8, 16, 0, 8)]
+    losses = (model(data["tokens"][part], data["labels"][part])["loss"] for part in rows)
+    expected, _ = optimise(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), losses)
+    assert losses_of(out) == pytest.approx(expected, rel=RTOL)
     expect_model(out, model)
     evaluation, = read_jsonl(out / "evaluation.jsonl")
     with torch.no_grad():
@@ -348,7 +323,7 @@ def test_a_checkpoint_of_one_cut_resumes_on_another(cluster, tmp_path):
     spec = language_spec("rest", workers=2)
     out = cluster.run(write_spec(tmp_path, spec), tmp_path / "rest", "--resume", half["id"])
     losses = train_here(model, data)
-    assert [s["loss"] for s in read_jsonl(out / "metrics.jsonl")] == pytest.approx(losses[2:], rel=RTOL)
+    assert losses_of(out) == pytest.approx(losses[2:], rel=RTOL)
     expect_model(out, model)
 
 
@@ -361,14 +336,8 @@ def test_split_begins_stages_at_modules(cluster, tmp_path):
     assert plan["stage_worker"] == [0, 1, 2]
     out = cluster.run(spec, tmp_path / "out")
     losses = train_here(model, data)
-    assert [s["loss"] for s in read_jsonl(out / "metrics.jsonl")] == pytest.approx(losses, rel=RTOL)
+    assert losses_of(out) == pytest.approx(losses, rel=RTOL)
     expect_model(out, model)
-
-
-def refusal(cluster, folder: pathlib.Path, spec: dict) -> str:
-    done = gpipe("job", "submit", write_spec(folder, spec), address=cluster.address, check=False)
-    assert done.returncode == 2, done.stdout + done.stderr
-    return done.stderr
 
 
 def changed(**train) -> dict:
@@ -395,17 +364,17 @@ def changed(**train) -> dict:
 ], ids=["output", "classes", "inputs", "dtype", "target", "no number", "freeze", "balance", "split"])
 def test_what_does_not_fit_the_model_is_refused_with_its_field(cluster, tmp_path, spec, words):
     make_language_job(tmp_path)
-    assert words in refusal(cluster, tmp_path, spec)
+    assert words in cluster.refusal(write_spec(tmp_path, spec))
 
 
 def test_a_broken_archive_is_refused(cluster, tmp_path):
     make_language_job(tmp_path)
     path = tmp_path / "model.pt2"
     path.write_bytes(path.read_bytes()[:2000])
-    words = refusal(cluster, tmp_path, language_spec("broken", workers=2))
+    words = cluster.refusal(write_spec(tmp_path, language_spec("broken", workers=2)))
     assert "model.exported.path" in words and "not a model that can be run" in words
     path.write_bytes(b"")
-    assert "model.exported.path" in refusal(cluster, tmp_path, language_spec("empty", workers=2))
+    assert "model.exported.path" in cluster.refusal(write_spec(tmp_path, language_spec("empty", workers=2)))
 
 
 class Counting(nn.Module):

@@ -1,14 +1,16 @@
 """Exported models that write to their input or their buffers, or have parameters that are seldom met, against PyTorch."""
 
-import json
+import math
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cluster import gpipe, read_jsonl, write_spec
-from test_exported import BATCH, RTOL, SAMPLES, expect_model, language_spec, save_model
+from cluster import losses_of, read_jsonl, write_spec
+from exported import RTOL, expect_model, parts_of, save_model
+from reference import optimise
+from test_exported import BATCH, SAMPLES, language_spec
 
 ROWS = [slice(first, min(first + BATCH, SAMPLES)) for first in range(0, SAMPLES, BATCH)]
 WIDTH, CLASSES = 6, 3
@@ -27,20 +29,14 @@ def make_job(folder, model: nn.Module, name: str, train: dict = {}, **pipeline) 
 
 def train_here(model: nn.Module, x: torch.Tensor, y: torch.Tensor, chunks: int = 1, clip: float = 0) -> tuple[list, list]:
     """Losses and gradient norms of an epoch in which each micro-batch sees what the one before left."""
-    optimizer, losses, norms = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), [], []
-    for rows in ROWS:
-        outputs = torch.cat([model(part.clone()) for part in x[rows].chunk(chunks)])
-        loss = nn.functional.mse_loss(outputs, y[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        norms.append(nn.utils.clip_grad_norm_(model.parameters(), clip or float("inf")).item())
-        optimizer.step()
-        losses.append(loss.item())
-    return losses, norms
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    losses = (nn.functional.mse_loss(torch.cat([model(part.clone()) for part in x[rows].chunk(chunks)]), y[rows])
+              for rows in ROWS)
+    return optimise(optimizer, losses, clip or math.inf)
 
 
 def expect_losses(out, losses: list[float]) -> None:
-    assert [step["loss"] for step in read_jsonl(out / "metrics.jsonl")] == pytest.approx(losses, rel=RTOL)
+    assert losses_of(out) == pytest.approx(losses, rel=RTOL)
 
 
 class WritesInput(nn.Module):
@@ -94,8 +90,7 @@ def test_what_a_buffer_was_crosses_every_cut(cluster, tmp_path, workers, checkpo
     reference = CopiesBuffer()
     reference.load_state_dict(model.state_dict())
     losses, _ = train_here(reference, x, y, chunks=4)
-    plan = gpipe("plan", write_spec(tmp_path, spec), "-o", "json", address=cluster.address)
-    parts = len(json.loads(plan.stdout)["plan"]["layers"])
+    parts = parts_of(tmp_path, spec, cluster.address)
     assert parts > 2
     for first in range(1, parts):
         spec["pipeline"]["balance"] = [first, parts - first]

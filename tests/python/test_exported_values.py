@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cluster import DEVICE, gpipe, read_jsonl, write_spec
+from cluster import DEVICE, gpipe, losses_of, read_jsonl, write_spec
+from exported import RTOL, expect_model, parts_of, save_model
 from random_programs import difference
-from test_exported import RTOL, expect_model, parts_of, save_model
+from reference import optimise
 
 SAMPLES, WIDTH, CLASSES, STEPS = 8, 6, 3, 3
 
@@ -26,26 +27,9 @@ def make_job(folder, model: nn.Module, x: torch.Tensor, name: str, train: dict =
                       "steps": STEPS, "loss": {"cross_entropy": {}}, "optimizer": {"sgd": {"lr": 0.1}}, **train}}, y
 
 
-def train_here(model: nn.Module, x: torch.Tensor, y: torch.Tensor, optimizer=None) -> list[float]:
-    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.1)
-    losses = []
-    for _ in range(STEPS):
-        loss = nn.functional.cross_entropy(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
-def losses_of(out) -> list[float]:
-    return [step["loss"] for step in read_jsonl(out / "metrics.jsonl")]
-
-
-def refusal(folder, spec: dict, address: str) -> str:
-    done = gpipe("validate", write_spec(folder, spec), address=address, check=False)
-    assert done.returncode == 2, done
-    return done.stderr
+def train_here(model: nn.Module, x: torch.Tensor, y: torch.Tensor, optimizer=None, clip: float = 0) -> list[float]:
+    losses = (nn.functional.cross_entropy(model(x), y) for _ in range(STEPS))
+    return optimise(optimizer or torch.optim.SGD(model.parameters(), lr=0.1), losses, clip)[0]
 
 
 @pytest.mark.skipif(DEVICE != "cpu", reason="on a GPU the curve of another cut differs by rounding")
@@ -143,8 +127,7 @@ def test_sparse_gradients_train_as_dense_ones(cluster, tmp_path, optimizer):
     model[0].sparse = False
     kind = torch.optim.SGD if "sgd" in optimizer else torch.optim.Adam
     made = kind(model.parameters(), **next(iter(optimizer.values())))
-    made.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(model.parameters(), 0.5) and None)
-    assert losses_of(out) == pytest.approx(train_here(model, x, y, made), rel=RTOL)
+    assert losses_of(out) == pytest.approx(train_here(model, x, y, made, 0.5), rel=RTOL)
     expect_model(out, model)
 
 
@@ -165,9 +148,9 @@ class Pooled(nn.Module):
 def test_batch_norm_over_one_value_is_refused_at_submission(cluster, tmp_path, autocast, deferred):
     x = torch.randn(SAMPLES + 3, 2, 5, 5)
     spec, _ = make_job(tmp_path, Pooled(autocast), x, "pooled", workers=1, chunks=8, deferred_batch_norm=deferred)
-    assert "pipeline.chunks: makes a micro-batch of 1 sample" in refusal(tmp_path, spec, cluster.address)
+    assert "pipeline.chunks: makes a micro-batch of 1 sample" in cluster.refusal(write_spec(tmp_path, spec))
     spec["pipeline"]["chunks"] = 2
-    said = refusal(tmp_path, spec, cluster.address)
+    said = cluster.refusal(write_spec(tmp_path, spec))
     assert "train.batch_size: leaves a last mini-batch of 3 samples" in said and "drop_last" in said
     spec["train"]["drop_last"] = True
     gpipe("validate", write_spec(tmp_path, spec), address=cluster.address)
@@ -252,7 +235,7 @@ class Spectral(nn.Module):
 def test_parameters_that_cannot_be_stored_or_updated_are_refused(cluster, tmp_path, dtype, words):
     x = torch.randn(SAMPLES, WIDTH)
     spec, _ = make_job(tmp_path, Spectral(dtype), x, "refused", workers=1)
-    said = refusal(tmp_path, spec, cluster.address)
+    said = cluster.refusal(write_spec(tmp_path, spec))
     assert "model.exported.path: 'filter' is" in said and words in said
     if words == "train.freeze":
         spec["train"]["freeze"] = ["filter"]
@@ -269,8 +252,7 @@ def test_a_complex_parameter_resumes(cluster, tmp_path):
     assert cluster.wait(half)["state"] == "STATE_SUCCEEDED"
     out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out", "--resume", half)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-    optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(model.parameters(), 0.5) and None)
-    assert losses_of(out) == pytest.approx(train_here(model, x, y, optimizer)[1:], rel=RTOL)
+    assert losses_of(out) == pytest.approx(train_here(model, x, y, optimizer, 0.5)[1:], rel=RTOL)
     assert difference(load_file(out / "model.safetensors"), model.state_dict()) < RTOL
 
 
@@ -287,4 +269,4 @@ def test_an_output_that_no_file_holds_is_refused(cluster, tmp_path):
     out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
     assert list(load_file(out / "outputs.safetensors")) == ["narrow"]
     spec["infer"]["outputs"] = ["wide"]
-    assert "infer.outputs[0]: the model's output 'wide' is ComplexDouble" in refusal(tmp_path, spec, cluster.address)
+    assert "infer.outputs[0]: the model's output 'wide' is ComplexDouble" in cluster.refusal(write_spec(tmp_path, spec))

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import pathlib
-import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cluster import DEVICE, gpipe, read_jsonl, write_spec
+from cluster import gpipe, losses_of, read_jsonl, write_spec
+from exported import RTOL, save_model
 from failure_table import failpoint
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "client" / "python"))
-from gpipe_export import gpipe_export  # noqa: E402
+from gpipe_export import gpipe_export
+from reference import optimise
 
 WIDTH, CLASSES, SAMPLES, BATCH = 6, 3, 20, 8
-RTOL = 1e-5 if DEVICE == "cpu" else 1e-4
 
 
 class StochasticDepth(nn.Module):
@@ -228,15 +226,9 @@ def test_frozen_modules_stay_frozen(cluster, tmp_path, workers):
     export(tmp_path, model, data)
     out = cluster.run(write_spec(tmp_path, train_spec("frozen", workers=workers)), tmp_path / "out")
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    losses = []
-    for step in range(4):
-        rows = slice(step * BATCH % 24, min(step * BATCH % 24 + BATCH, SAMPLES))
-        loss = nn.functional.cross_entropy(model(data["x"][rows]), data["labels"][rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert [step["loss"] for step in read_jsonl(out / "metrics.jsonl")] == pytest.approx(losses, rel=RTOL)
+    rows = [slice(first, min(first + BATCH, SAMPLES)) for first in (0, 8, 16, 0)]
+    losses = (nn.functional.cross_entropy(model(data["x"][part]), data["labels"][part]) for part in rows)
+    assert losses_of(out) == pytest.approx(optimise(optimizer, losses)[0], rel=RTOL)
     for name, value in load_file(out / "model.safetensors").items():
         torch.testing.assert_close(value, model.state_dict()[name], rtol=RTOL, atol=RTOL)
     assert read_jsonl(out / "evaluation.jsonl")[-1]["loss"] == pytest.approx(
@@ -244,12 +236,6 @@ def test_frozen_modules_stay_frozen(cluster, tmp_path, workers):
 
 
 # --- Where evaluation is not known, or fails ---
-
-def refusal(cluster, folder: pathlib.Path, spec: dict) -> str:
-    done = gpipe("job", "submit", write_spec(folder, spec), address=cluster.address, check=False)
-    assert done.returncode == 2, done.stdout + done.stderr
-    return done.stderr
-
 
 class TrainsOnly(nn.Module):
     def __init__(self):
@@ -265,16 +251,14 @@ class TrainsOnly(nn.Module):
 def test_a_model_of_unknown_evaluation_is_only_trained(cluster, tmp_path, by_hand, words):
     data = make_data(tmp_path)
     if by_hand:
-        batch = torch.export.Dim("batch", min=1, max=64)
-        program = torch.export.export(StochasticDepth(), (data["x"][:4],), dynamic_shapes=[{0: batch}])
-        torch.export.save(program, tmp_path / "model.pt2")
+        save_model(StochasticDepth(), tmp_path / "model.pt2", data["x"][:4])
     else:
         export(tmp_path, TrainsOnly(), data)
     save_file({"x": data["x"]}, tmp_path / "inputs.safetensors")
-    said = refusal(cluster, tmp_path, infer_spec("infer", workers=1))
+    said = cluster.refusal(write_spec(tmp_path, infer_spec("infer", workers=1)))
     assert "model.exported.path: " in said and words in said
     spec = train_spec("evaluated", workers=1)
-    said = refusal(cluster, tmp_path, spec)
+    said = cluster.refusal(write_spec(tmp_path, spec))
     assert "train.evaluate: the model cannot be evaluated: " in said and words in said
     del spec["train"]["evaluate"]
     cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
