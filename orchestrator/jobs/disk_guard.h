@@ -6,8 +6,8 @@
 
 namespace gpipe::orchestrator {
 
-// Watches the disk of the orchestrator's state, which others fill, too: a batch that cannot be stored would be the end of
-// the process, and with it of every job. Files leave room for the database (common/artifacts/disk_room.h); when even
+// Watches the disk of the orchestrator's state, which others fill, too: a batch that cannot be stored would be the end
+// of the process, and with it of every job. Files leave room for the database (common/artifacts/disk_room.h); when even
 // most of that is gone the disk counts as full, until there is some again. Meanwhile nothing new is taken on, and a
 // reserve, a file as large as what is still written then, is given back. For one thread at a time.
 class DiskGuard {
