@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What needs a GPU: gpu_checks.sh FOLDER [STEP...], where FOLDER is the unpacked archive of
 #   deploy/package.sh --with-tests comm_conformance_test stage_cuda_test plain_loop loss_bench
-# Steps: units links equality exported data random failures loss step trace bound one_worker control. Needs python3 with the
+# Steps: units links equality exported data random failures loss step trace bound one_worker control, and two_failures
+# on two GPUs. Needs python3 with the
 # archive's version of torch, and with numpy, safetensors, PyYAML and pytest.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -39,7 +40,8 @@ for step in "${steps[@]}"; do
     exported) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_{exported,exported_values,modes,own_loss}.py ;;
     data) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_data.py && python3 bench/data.py --device cuda ;;
     random) python3 tests/python/random_specs.py --device cuda --count 10 ;;
-    failures) python3 tests/python/failure_table.py --device cuda:0 ;;
+    failures) python3 tests/python/failure_table.py --devices cuda:0 cuda:0 cuda:0 ;;
+    two_failures) python3 tests/python/failure_table.py --devices cuda:0 cuda:1 ;;
     loss) loss ;;
     step) python3 bench/gpu_step.py ;;
     trace) trace ;;

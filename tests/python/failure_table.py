@@ -3,8 +3,8 @@
 
 The worker stops at a failpoint of the phase, so that it is killed there and nowhere else. `sent` is one that has sent
 all it has to send, while another one has not received it; `finished` one whose results are uploaded, while another one
-still uploads.
-    failure_table.py [--device cuda:0]
+still uploads, and is killed then; with `stays` that one goes on, and the results are compared with an undisturbed job's.
+    failure_table.py [--devices cuda:0 cuda:1]
 """
 
 import argparse
@@ -15,7 +15,12 @@ import signal
 import tempfile
 import time
 
+import torch
+from safetensors.torch import load_file
+
 from cluster import DEVICE, Cluster, gpipe, wait_until, write_spec
+
+THREE = [DEVICE] * 3
 
 # Failpoint, and the phase that the orchestrator reports for a worker stopped there.
 PHASES = {
@@ -77,82 +82,108 @@ def wait_for_stop(cluster: Cluster, worker: str, point: str):
     wait_until(known, 60, f"{worker} in {PHASES[point]}")
 
 
-def lose_worker(cluster: Cluster, folder: pathlib.Path, point: str, how=signal.SIGKILL, device=DEVICE):
-    """Runs a job on w0, w1, w2; stops w1 at the failpoint, then kills it. Returns (seconds until FAILED, job)."""
-    cluster.start_worker("w0", device)
-    victim = cluster.start_worker("w1", device, environment=failpoint(point, "stop"))
-    cluster.start_worker("w2", device)
-    cluster.wait_idle(3)
-    job = cluster.submit(write_spec(folder, training_spec("victim")))
+def start_workers(cluster: Cluster, devices: list[str], victim: int, point: str):
+    """One on each device; `victim` stops at the failpoint."""
+    for index, device in enumerate(devices):
+        cluster.start_worker(f"w{index}", device, environment=failpoint(point, "stop") if index == victim else None)
+    cluster.wait_idle(len(devices))
+
+
+def lose_worker(cluster: Cluster, folder: pathlib.Path, point: str, how=signal.SIGKILL, devices=THREE):
+    """Runs a job; stops w1 at the failpoint, then kills it. Returns (seconds until FAILED, job)."""
+    start_workers(cluster, devices, 1, point)
+    job = cluster.submit(write_spec(folder, training_spec("victim", len(devices))))
     wait_for_stop(cluster, "w1", point)
     begin = time.monotonic()
-    victim.send_signal(how)
+    cluster.workers["w1"].send_signal(how)
     gpipe("job", "wait", job, "--timeout", 30, address=cluster.address, check=False)
     return time.monotonic() - begin, cluster.job(job)
 
 
-def inference_spec(name: str) -> dict:
-    """Four mini-batches of four micro-batches over three workers."""
-    spec = training_spec(name)
+def inference_spec(name: str, workers: int = 3) -> dict:
+    """Four mini-batches of four micro-batches."""
+    spec = training_spec(name, workers)
     del spec["train"]
     spec["infer"] = {"random_inputs": {"shape": [64, 16], "seed": 1}, "batch_size": 16}
     return spec
 
 
-def hold_last_worker(cluster: Cluster, folder: pathlib.Path, spec: dict, point: str, device=DEVICE) -> str:
-    """Runs a job on w0, w1, w2 until w2 has stopped at the failpoint. Returns its id."""
-    cluster.start_worker("w0", device)
-    cluster.start_worker("w1", device)
-    cluster.start_worker("w2", device, environment=failpoint(point, "stop"))
-    cluster.wait_idle(3)
+def hold_last_worker(cluster: Cluster, folder: pathlib.Path, spec: dict, point: str, devices=THREE) -> str:
+    """Runs a job until its last worker has stopped at the failpoint. Returns its id."""
+    last = len(devices) - 1
+    start_workers(cluster, devices, last, point)
     job = cluster.submit(write_spec(folder, spec))
-    wait_until(lambda: where_it_stopped(cluster, "w2"), 60, f"w2 stopped at {point}")
+    wait_until(lambda: where_it_stopped(cluster, f"w{last}"), 60, f"w{last} stopped at {point}")
     return job
 
 
-def lose_sender(cluster: Cluster, folder: pathlib.Path, how: int, device=DEVICE):
-    """Ends w1 when it has sent its last micro-batch, and w2 has not taken it. Returns (seconds until FAILED, job)."""
-    job = hold_last_worker(cluster, folder, inference_spec("sent"), "worker.forward@16", device)
+def lose_sender(cluster: Cluster, folder: pathlib.Path, how: int, devices=THREE):
+    """Ends the last but one when it has sent its last micro-batch, and the last has not taken it. Returns (seconds until
+    FAILED, job)."""
+    spec = inference_spec("sent", len(devices))
+    job = hold_last_worker(cluster, folder, spec, "worker.forward@16", devices)
     begin = time.monotonic()
-    cluster.workers["w1"].send_signal(how)
+    cluster.workers[f"w{len(devices) - 2}"].send_signal(how)
     gpipe("job", "wait", job, "--timeout", 30, address=cluster.address, check=False)
     return time.monotonic() - begin, cluster.job(job)
 
 
-def lose_finished(cluster: Cluster, folder: pathlib.Path, how: int, device=DEVICE):
-    """Ends w1 when it has finished, and w2 has not; then w2. Returns (seconds until w1 had gone, job)."""
-    job = hold_last_worker(cluster, folder, training_spec("finished"), "worker.finishing", device)
+def lose_finished(cluster: Cluster, folder: pathlib.Path, how: int, devices=THREE, go_on=False):
+    """Ends the last but one when it has finished, and the last has not; then that one goes on, or is killed. Returns
+    (seconds until the first had gone, job); its results are in folder/finished."""
+    victim, last = f"w{len(devices) - 2}", f"w{len(devices) - 1}"
+    job = hold_last_worker(cluster, folder, training_spec("finished", len(devices)), "worker.finishing", devices)
     log = cluster.folder / "orchestrator.log"
-    wait_until(lambda: f"{job}: w1 has finished" in log.read_text(), 60, "w1 has finished")
+    wait_until(lambda: f"{job}: {victim} has finished" in log.read_text(), 60, f"{victim} has finished")
     begin = time.monotonic()
-    cluster.workers["w1"].send_signal(how)
-    cluster.workers["w1"].wait(30)
+    cluster.workers[victim].send_signal(how)
+    cluster.workers[victim].wait(30)
     gone = time.monotonic() - begin
-    wait_until(lambda: state_of(cluster, "w1") in (None, "STATE_LOST"), 30, "the orchestrator has noticed")
+    wait_until(lambda: state_of(cluster, victim) in (None, "STATE_LOST"), 30, "the orchestrator has noticed")
     assert cluster.job(job)["state"] == "STATE_RUNNING", cluster.job(job)
-    cluster.workers["w2"].kill()
+    cluster.workers[last].send_signal(signal.SIGCONT if go_on else signal.SIGKILL)
     gpipe("job", "wait", job, "--timeout", 30, address=cluster.address, check=False)
+    if go_on:
+        cluster.pull(job, folder / "finished")
     return gone, cluster.job(job)
+
+
+def check_finished(folder: pathlib.Path, devices: list[str]):
+    """What folder/finished has is what a job has whose workers stay."""
+    cluster = Cluster(folder / "undisturbed", lease_millis=5000)
+    try:
+        for index, device in enumerate(devices):
+            cluster.start_worker(f"w{index}", device)
+        cluster.wait_idle(len(devices))
+        cluster.run(write_spec(folder, training_spec("undisturbed", len(devices))), folder / "expected")
+    finally:
+        cluster.stop()
+    found, expected = (load_file(folder / name / "model.safetensors") for name in ("finished", "expected"))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default=DEVICE, help="cpu or cuda:N")
-    options = parser.parse_args()
-    print(f"{'phase':<18} {'signal':<8} {'seconds':>7}  outcome")
+    parser.add_argument("--devices", nargs="+", default=THREE, help="of two or three workers: cpu or cuda:N")
+    devices = parser.parse_args().devices
+    print(f"workers on {', '.join(devices)}\n{'phase':<18} {'signal':<8} {'seconds':>7}  outcome")
     cases = [(point.partition("@")[0][7:], signal.SIGKILL, functools.partial(lose_worker, point=point))
              for point in PHASES]
     cases.append(("forward", signal.SIGSTOP, functools.partial(lose_worker, point="worker.forward@40")))
-    cases += [(name, how, lose) for name, lose in (("sent", lose_sender), ("finished", lose_finished))
-              for how in (signal.SIGTERM, signal.SIGKILL)]
+    sent_all = {"sent": lose_sender, "finished": lose_finished, "stays": functools.partial(lose_finished, go_on=True)}
+    cases += [(name, how, lose) for name, lose in sent_all.items() for how in (signal.SIGTERM, signal.SIGKILL)]
     for phase, how, lose in cases:
         with tempfile.TemporaryDirectory() as name:
             cluster = Cluster(pathlib.Path(name) / "cluster", lease_millis=5000)
             try:
-                seconds, job = lose(cluster, pathlib.Path(name), how=how, device=options.device)
+                seconds, job = lose(cluster, pathlib.Path(name), how=how, devices=devices)
             finally:
                 cluster.stop()
-            print(f"{phase:<18} {how.name:<8} {seconds:7.2f}  {job['state'][6:]}: {job.get('reason')}", flush=True)
+            equal = ""
+            if job["state"] == "STATE_SUCCEEDED":
+                check_finished(pathlib.Path(name), devices)
+                equal = ", as without"
+            print(f"{phase:<18} {how.name:<8} {seconds:7.2f}  {job['state'][6:]}: {job.get('reason')}{equal}", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cluster import BIN, DEVICE, Cluster, gpipe, preloaded, read_jsonl, wait_until, write_spec
-from failure_table import (PHASES, failpoint, lose_finished, lose_sender, lose_worker, training_spec,
-                           where_it_stopped)
+from failure_table import (PHASES, THREE, check_finished, failpoint, lose_finished, lose_sender, lose_worker,
+                           training_spec, where_it_stopped)
 
 BOUND_SECONDS = 10
 
@@ -58,6 +58,13 @@ def test_a_worker_that_has_finished_may_go(fresh_cluster, tmp_path, how):
     seconds, job = lose_finished(fresh_cluster, tmp_path, how)
     assert seconds < BOUND_SECONDS
     assert job["state"] == "STATE_FAILED" and job["failure"]["worker"] == "w2", job
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_a_job_whose_finished_worker_has_gone_succeeds_with_the_right_model(fresh_cluster, tmp_path, how):
+    _, job = lose_finished(fresh_cluster, tmp_path, how, go_on=True)
+    assert job["state"] == "STATE_SUCCEEDED", job
+    check_finished(tmp_path, THREE)
 
 
 @pytest.mark.parametrize("how", ["killed", "failing"])
