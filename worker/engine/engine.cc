@@ -212,7 +212,7 @@ void Engine::Run(const v1::MeasureLinks& request, AttemptControl& control) {
     control.WaitForEnd();
     return;
   }
-  Fail(status, control);  // As above.
+  Fail(status, control);  // The cause is told first.
   probe.Abandon(status);
 }
 

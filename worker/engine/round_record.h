@@ -21,13 +21,13 @@ struct RoundRecord {
   RoundPlan plan;
   std::unique_ptr<ActionTimer> timer;
   std::vector<pipeline::Action> timed;    // By the timer's number.
-  size_t reported = 0;                    // Of these.
+  size_t reported = 0;                    // How many of `timed` have been told.
   std::vector<int64_t> peak_saved_bytes;  // By hosted stage.
 
   // The worker of the last stage. On the device, one per micro-batch.
   std::vector<at::Tensor> losses;                          // Scalars; weighed by `counts`, if there are any.
-  std::vector<at::Tensor> counts;                          // As Loss::Count, or none.
-  std::vector<at::Tensor> hits;                            // As Loss::Hits.
+  std::vector<at::Tensor> counts;                          // What Loss::Count gives; none where nothing is counted.
+  std::vector<at::Tensor> hits;                            // What Loss::Hits gives.
   std::map<std::string, std::vector<at::Tensor>> outputs;  // Inference: by name.
   double lr = 0;
 
