@@ -123,9 +123,11 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void Start(LiveJob& job, AttemptSetup setup);
   void FillJob(LiveJob& job, const AttemptSetup& setup);
 
+  // scheduler_control.cc
+  absl::StatusOr<LiveJob*> FindForClient(std::string_view id, JobEvent event);
+
   // scheduler.cc
   LiveJob* JobOf(const v1::AttemptId& attempt);
-  absl::StatusOr<LiveJob*> FindForClient(std::string_view id, JobEvent event);
   absl::Status Apply(LiveJob& job, JobEvent event, std::string_view actor, std::string_view message);
   void Fail(LiveJob& job, const v1::Failure& failure);
   void Requeue(LiveJob& job, std::string_view why);
