@@ -1,7 +1,7 @@
 """Known architectures in small configurations, for architectures.py and architectures_cluster.py.
 
-Those of timm, torchvision and transformers need these packages (seen with timm 1.0.31, torchvision 0.26.0 and
-transformers 5.24.0); nothing is downloaded: weights are random. Dropout is off in all but RANDOM, as random numbers are
+Those of timm, torchvision, transformers and peft need these packages (seen with timm 1.0.31, torchvision 0.26.0,
+transformers 5.24.0 and peft 0.21.2); nothing is downloaded: weights are random. Dropout is off in all but RANDOM, as random numbers are
 seeded by node here, and by nothing but their order in PyTorch.
 """
 
@@ -114,6 +114,13 @@ ROTARY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "n
 
 def llama() -> Case:
     return transformer("LlamaConfig", "LlamaForCausalLM", causal, **ROTARY)
+
+
+def lora(base: Callable[[], Case], *adapted: str) -> Case:
+    """PeftModel.forward() is (*args, **kwargs): what it is called with is the base model's."""
+    import peft
+    model, inputs = base()
+    return peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=list(adapted))), inputs
 
 
 def qwen2() -> Case:
@@ -230,6 +237,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "t5 (tied)": t5,
     "bart (tied)": bart,
     "llama": llama,
+    "llama with LoRA": lambda: lora(llama, "q_proj", "v_proj"),
+    "gpt2 with its loss and LoRA (tied)": lambda: lora(gpt2_loss, "c_attn"),
     "qwen2 (tied)": qwen2,
     "gemma2": gemma2,
     "mixtral batched_mm": mixtral,
