@@ -77,7 +77,8 @@ TEST_F(GivenBalanceTest, AStageThatItsWorkerCannotHoldIsNamed) {
 }
 
 TEST_F(GivenBalanceTest, ABalanceThatFitsIsTold) {
-  given_.mutable_pipeline()->mutable_balance()->Assign({1, 2});
+  given_.mutable_pipeline()->clear_balance();
+  for (const int64_t layers : {1, 2}) given_.mutable_pipeline()->add_balance(layers);
   layers_[1].set_parameter_count(10);
   layers_[1].set_parameter_bytes(40);
   EXPECT_THAT(Refusal({400, 200}), HasSubstr("these workers can hold pipeline.balance: [2, 1]"));
