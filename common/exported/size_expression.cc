@@ -197,6 +197,11 @@ std::optional<std::vector<int64_t>> EvaluateSizes(const std::vector<Size>& sizes
   return values;
 }
 
+bool DependsOnData(const Size& size) {
+  const auto* expression = std::get_if<std::string>(&size);
+  return expression != nullptr && expression->find("Symbol('u") != std::string::npos;
+}
+
 std::optional<std::string> SymbolOf(std::string_view expression) {
   constexpr std::string_view kBegin = "Symbol('";
   if (!expression.starts_with(kBegin)) return std::nullopt;

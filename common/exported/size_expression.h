@@ -26,6 +26,9 @@ std::optional<int64_t> EvaluateSize(std::string_view expression, const Symbols& 
 std::optional<int64_t> Evaluate(const Size& size, const Symbols& symbols);
 std::optional<std::vector<int64_t>> EvaluateSizes(const std::vector<Size>& sizes, const Symbols& symbols);
 
+// Whether no size of the inputs tells it, but only a run: it is u0, or made of it.
+bool DependsOnData(const Size& size);
+
 // The name of the symbol that the expression is; nullopt for any other expression.
 std::optional<std::string> SymbolOf(std::string_view expression);
 

@@ -75,7 +75,10 @@ class Splitter {
   }
 
   std::string Uncuttable(const std::string& module, int layer) const {
-    std::string text = absl::StrCat("no stage can begin at '", module, "', inseparable from what is before it");
+    std::string text =
+        absl::StrCat("no stage can begin at '", module,
+                     "', inseparable from what is before it (what would cross is still written to, is a number, or has "
+                     "a size that does not follow from the number of samples, but depends on what the data is)");
     const std::optional<std::string> before = Neighbour(layer, -1), behind = Neighbour(layer + 1, 1);
     if (!before && !behind) return text;
     return absl::StrCat(text, "; one can at ", before ? absl::StrCat("'", *before, "' before it") : "",

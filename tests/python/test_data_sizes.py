@@ -1,5 +1,5 @@
 """Exported models with sizes that depend on what the data is, on the cluster, against the same model in PyTorch: they
-run wherever they are cut, and they are not cut where a tensor of such a size would cross."""
+run wherever they are cut, they are not cut where a tensor of such a size would cross, and it is said why."""
 
 from __future__ import annotations
 
@@ -43,7 +43,15 @@ def selected(x, middle):
     return middle(x) + torch.masked_select(x, x > 0).sum()
 
 
-FUNCTIONS = [masked, nonzero, selected]
+def counted(x, middle):
+    """A number out of a tensor is a size, and checked: nothing that measures with made-up numbers may fail by it."""
+    count = (x.double() + 2).sum().long().item()
+    torch._check(count >= 8)
+    torch._check(count <= 1 << 16)
+    return middle(x) * torch.arange(count).double().mean().sigmoid().float()
+
+
+FUNCTIONS = [masked, nonzero, selected, counted]
 
 
 def make_job(folder, function, name: str = "sizes", **pipeline) -> tuple[nn.Module, torch.Tensor, torch.Tensor, dict]:
@@ -71,11 +79,11 @@ def test_they_train_as_in_pytorch_wherever_they_are_cut(cluster, tmp_path, funct
 
 
 @pytest.mark.parametrize("function", [masked, nonzero], ids=["masked", "nonzero"])
-def test_a_cut_that_a_tensor_of_such_a_size_would_cross_is_refused(cluster, tmp_path, function):
+def test_a_cut_that_a_tensor_of_such_a_size_would_cross_is_refused_with_its_reason(cluster, tmp_path, function):
     *_, spec = make_job(tmp_path, function, split=["middle"])
     said = cluster.refusal(write_spec(tmp_path, spec))
     assert "pipeline.split[0]: no stage can begin at 'middle', inseparable from what is before it" in said
-    assert "one can at 'last' behind it" in said
+    assert "a size that does not follow from the number of samples, but depends on what the data is); one can at 'last' behind" in said
 
 
 def test_an_output_of_such_a_size_is_left_out_or_refused(cluster, tmp_path):
@@ -98,8 +106,8 @@ def test_an_output_of_such_a_size_is_left_out_or_refused(cluster, tmp_path):
     assert list(outputs) == ["scores"]
     torch.testing.assert_close(outputs["scores"], model(x)["scores"])
     spec["infer"]["outputs"] = ["picked"]
-    said = cluster.refusal(write_spec(tmp_path, spec))
-    assert "infer.outputs[0]: the model's output 'picked' does not have the batch first" in said
+    assert ("infer.outputs[0]: the model's output 'picked' does not have the batch first: the size of "
+            in (said := cluster.refusal(write_spec(tmp_path, spec)))) and "depends on what the data is" in said
 
 
 def test_a_check_of_the_model_that_the_data_does_not_pass_fails_the_job_with_its_line(cluster, tmp_path):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cluster import losses_of, write_spec
+from cluster import gpipe, losses_of, write_spec
 from exported import RTOL, expect_model
 from gpipe_export import gpipe_export
 from reference import optimise
@@ -125,6 +126,16 @@ def test_adapters_are_trained_and_the_model_stays_bit_for_bit(cluster, tmp_path,
     assert {name.partition("/")[0] for name in state} == {name for name in initial if is_adapter(name)}
 
 
+def test_frozen_parameters_are_counted_and_not_as_trained(cluster, tmp_path):
+    model, _, spec = make_job(tmp_path, workers=2)
+    plan = gpipe("plan", write_spec(tmp_path, spec), "-o", "json", address=cluster.address).stdout
+    layers = json.loads(plan)["plan"]["layers"]
+    total = {key: sum(int(layer.get(key, 0)) for layer in layers) for key in ("parameter_count", "trainable_count", "parameter_bytes")}
+    count = sum(p.numel() for p in model.parameters())
+    assert total == {"parameter_count": count, "parameter_bytes": 4 * count,
+                     "trainable_count": sum(p.numel() for p in model.parameters() if p.requires_grad)}
+
+
 def test_adapters_go_on_from_a_checkpoint_on_other_workers(cluster, tmp_path):
     model, data, spec = make_job(tmp_path, workers=2)
     half = cluster.submit(write_spec(tmp_path, {**spec, "train": {**spec["train"], "steps": 2}}))
@@ -177,3 +188,14 @@ def test_a_frozen_parameter_that_is_written_to_is_written_once_a_mini_batch(clus
     losses, _ = optimise(optimizer, (nn.functional.cross_entropy(model(x), y) for _ in range(STEPS)))
     assert losses_of(out) == pytest.approx(losses, rel=RTOL)
     expect_model(out, model)
+
+
+@pytest.mark.parametrize("freeze", [[], ["base_model."]], ids=["exported", "freeze"])
+def test_where_nothing_is_trained_the_job_is_refused(cluster, tmp_path, freeze):
+    model, data, spec = make_job(tmp_path, workers=1)
+    if not freeze:  # As PeftModel.from_pretrained() leaves an adapter.
+        gpipe_export(model.requires_grad_(False), {name: data[name][:3] for name in data}, tmp_path / "model.pt2")
+    spec["train"]["freeze"] = freeze
+    said = cluster.refusal(write_spec(tmp_path, spec))
+    assert "model.exported.path: there is nothing to train: each of its parameters was exported with" in said
+    assert ("or is frozen by train.freeze" in said) == bool(freeze) and "is_trainable=True" in said

@@ -104,6 +104,7 @@ absl::Status Archive::Parse(ModelMode mode) {
   for (const exported::Input& input : program_.inputs) {
     if (input.kind == exported::InputKind::kUserInput || input.kind == exported::InputKind::kConstant) continue;
     GPIPE_RETURN_IF_ERROR(Find(input.name).status());
+    if (input.kind == exported::InputKind::kParameter) parameters_.insert(input.name);
     // Of buffers no optimizer knows, whatever their flag says.
     const auto stored = weights_.find(input.name);
     if (input.kind == exported::InputKind::kBuffer && stored != weights_.end()) stored->second.requires_grad = false;

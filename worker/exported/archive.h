@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -63,6 +64,8 @@ class Archive {
   // Canonical names of all that state_dict() has, used by the program or not, in the program's order.
   std::vector<std::string> StateNames() const;
 
+  // Whether it is a parameter, trained or not (requires_grad when it was exported).
+  bool IsParameter(const std::string& name) const { return parameters_.contains(name); }
   // Whether it is a parameter that the model trained.
   bool IsTrainable(const std::string& name) const;
 
@@ -111,8 +114,9 @@ class Archive {
   std::vector<exported::Input> naming_inputs_;  // The training program's.
   bool is_evaluation_ = false;
   std::string evaluation_note_;
-  exported::TensorTable weights_;    // Parameters and persistent buffers.
-  exported::TensorTable constants_;  // Constants and other buffers.
+  exported::TensorTable weights_;     // Parameters and persistent buffers.
+  exported::TensorTable constants_;   // Constants and other buffers.
+  std::set<std::string> parameters_;  // Also names that are not canonical.
   std::map<std::string, std::string> canonical_;
   std::map<std::string, std::vector<std::string>> aliases_;  // By canonical name.
 };

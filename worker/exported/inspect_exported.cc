@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <map>
 #include <optional>
 #include <set>
 #include <utility>
@@ -23,9 +22,9 @@
 #include "worker/exported/input_match.h"
 #include "worker/exported/paired_cuts.h"
 #include "worker/exported/part_profiler.h"
+#include "worker/exported/state_inspection.h"
 #include "worker/exported/units.h"
 #include "worker/exported/value_table.h"
-#include "worker/model/frozen.h"
 #include "worker/model/loss_check.h"
 #include "worker/torch_status.h"
 
@@ -98,7 +97,7 @@ class ExportedInspection {
     GPIPE_ASSIGN_OR_RETURN(const std::vector<v1::ModelValue> inputs, MatchInputs(program_, data_.data));
     GPIPE_RETURN_IF_ERROR(FindOutputs());
     GPIPE_RETURN_IF_ERROR(CheckOperators());
-    GPIPE_RETURN_IF_ERROR(CheckState());
+    if (training()) GPIPE_RETURN_IF_ERROR(state_.Check(kModel));
     GPIPE_ASSIGN_OR_RETURN(Units units, Units::Find(archive_));
     units_.emplace(std::move(units));
     const std::vector<std::string> frozen(request_.freeze().begin(), request_.freeze().end());
@@ -144,24 +143,6 @@ class ExportedInspection {
     return GraphCode::Compile(whole, {c10::kMeta}).status();
   }
 
-  // That a trained model can be stored, and updated.
-  absl::Status CheckState() const {
-    FieldErrors errors;
-    for (const std::string& name : archive_.StateNames()) {
-      if (!training()) break;
-      GPIPE_ASSIGN_OR_RETURN(const at::Tensor meta, archive_.Describe(name));
-      const std::string what = absl::StrCat("'", name, "' is ", c10::toString(meta.scalar_type()));
-      if (!safetensors::IsInFiles(ToDataType(meta.scalar_type()))) {
-        errors.Add(kModel, absl::StrCat(what, ", which the safetensors file of a trained model cannot hold; make it a ",
-                                        "tensor of another type, or a buffer with persistent=False"));
-      } else if (archive_.IsTrainable(name) && !IsFrozen(request_.freeze(), name) &&
-                 c10::isFloat8Type(meta.scalar_type())) {
-        errors.Add(kModel, absl::StrCat(what, ", which PyTorch's optimizers cannot update; freeze it (train.freeze)"));
-      }
-    }
-    return errors.ToStatus();
-  }
-
   // Only what has the batch first can be cut into samples, and only some types can be stored; a loss may be anything.
   absl::Status CheckOutputs() {
     const auto fits = [&](const exported::UserOutput& output) { return ProblemWith(ValueOf(output)).empty(); };
@@ -185,7 +166,8 @@ class ExportedInspection {
       return absl::StrCat("is ", c10::toString(*type), ", which a safetensors file cannot hold; make it another type");
     }
     const bool fits = values_->CanDescribe(value) && BeginsWithBatch(values_->Describe(value).shape());
-    return fits ? "" : "does not have the batch first";
+    const std::string reason = values_->ProblemWithSize(value);
+    return fits ? "" : absl::StrCat("does not have the batch first", reason.empty() ? "" : ": ", reason);
   }
 
   absl::Status CheckModelLoss() const {
@@ -229,7 +211,7 @@ class ExportedInspection {
       if (evaluation == nullptr) continue;
       evaluation->DescribeEvaluation(cuts[i].evaluation, is_last ? evaluation->Nodes() : cuts[i + 1].evaluation, info);
     }
-    DescribeUnused();
+    state_.DescribeUnused(*result_.mutable_layers());
     for (const exported::UserOutput& output : outputs_) {
       v1::ModelValue& added = *result_.mutable_layers(result_.layers_size() - 1)->add_outputs();
       added = values_->Describe(ValueOf(output));
@@ -245,7 +227,7 @@ class ExportedInspection {
     info.mutable_begins()->Assign(modules.begin.begin(), modules.begin.end());
     info.mutable_contains()->Assign(modules.within.begin(), modules.within.end());
     DescribeValues(parts_.back(), info);
-    DescribeTensors(units_->InputsOf(parts_.back()), info);
+    state_.Describe(units_->InputsOf(parts_.back()), info);
     for (size_t node = begin; training() && node < end; ++node) {
       const auto counts = ValuesPerChannel(program_.graph, program_.graph.nodes[node], *values_);
       info.mutable_values_per_channel()->Add(counts.begin(), counts.end());
@@ -261,7 +243,7 @@ class ExportedInspection {
     DescribeValues(part, layer);
     for (v1::ModelValue& value : *layer.mutable_makes()) value.set_requires_grad(false);
     v1::LayerInfo whole;
-    DescribeTensors(units_->InputsOf(part), whole);
+    state_.Describe(units_->InputsOf(part), whole);
     for (v1::ModelTensor& tensor : *whole.mutable_tensors()) {
       const auto is_it = [&](const v1::ModelTensor& known) { return known.name() == tensor.name(); };
       if (std::any_of(info.tensors().begin(), info.tensors().end(), is_it)) continue;
@@ -277,46 +259,6 @@ class ExportedInspection {
     for (const std::string& name : part.leaving) {
       if (!entering.contains(name)) *info.add_makes() = values_->Describe(name);
     }
-  }
-
-  // The parameters and buffers among what a part is bound to, each once, whatever names it has.
-  void DescribeTensors(const std::vector<const exported::Input*>& inputs, v1::LayerInfo& info) const {
-    std::set<std::string> described;
-    for (const exported::Input* input : inputs) {
-      const std::string& name = archive_.CanonicalName(input->name);
-      if (IsInState(*input) && described.insert(name).second) DescribeTensor(name, info);
-    }
-  }
-
-  // What no part uses is in state_dict() all the same; it belongs where the tensor before it there does.
-  void DescribeUnused() {
-    std::map<std::string, int> layer_of;
-    for (int i = 0; i < result_.layers_size(); ++i) {
-      for (const v1::ModelTensor& tensor : result_.layers(i).tensors()) layer_of.emplace(tensor.name(), i);
-    }
-    int layer = 0;
-    for (const std::string& name : archive_.StateNames()) {
-      const auto [known, is_unused] = layer_of.emplace(name, layer);
-      if (is_unused) DescribeTensor(name, *result_.mutable_layers(layer));
-      layer = known->second;
-    }
-  }
-
-  void DescribeTensor(const std::string& name, v1::LayerInfo& info) const {
-    const absl::StatusOr<at::Tensor> described = archive_.Describe(name);
-    if (!described.ok()) return;  // CheckState has refused it, where it matters.
-    const at::Tensor& meta = *described;
-    v1::ModelTensor& tensor = *info.add_tensors();
-    tensor.set_name(name);
-    tensor.mutable_shape()->Assign(meta.sizes().begin(), meta.sizes().end());
-    tensor.set_dtype(ToDataType(meta.scalar_type()));
-    for (const std::string& alias : archive_.AliasesOf(name)) tensor.add_aliases(alias);
-    tensor.set_elsewhere(!archive_.HasValues(name));
-    if (!archive_.IsTrainable(name)) return;
-    tensor.set_trainable(!IsFrozen(request_.freeze(), name));
-    info.set_parameter_count(info.parameter_count() + meta.numel());
-    info.set_parameter_bytes(info.parameter_bytes() + static_cast<int64_t>(meta.nbytes()));
-    if (tensor.trainable()) info.set_trainable_count(info.trainable_count() + meta.numel());
   }
 
   absl::Status CheckLoss() const {
@@ -354,6 +296,7 @@ class ExportedInspection {
   const exported::Program& program_;
   const c10::Device device_;
   v1::Inspected& result_;
+  const StateInspection state_{archive_, request_};
   std::vector<exported::UserOutput> outputs_;
   std::optional<Units> units_;
   std::optional<ValueTable> values_;

@@ -3,20 +3,26 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/exported/value_names.h"
 #include "common/status_macros.h"
 #include "worker/exported/part_work.h"
 #include "worker/model/frozen.h"
 #include "worker/model/random.h"
+#include "worker/torch_status.h"
 
 namespace gpipe::worker {
 namespace {
 
-constexpr uint64_t kSeed = 1;                // Of the values to measure with.
-constexpr double kStandIn = 0.02;            // As large as the weights of real models.
+constexpr uint64_t kSeed = 1;      // Of the values to measure with.
+constexpr double kStandIn = 0.02;  // As large as the weights of real models.
+// Operators that take a number out of a tensor, or check one.
+constexpr std::string_view kChecks[] = {"torch.ops.aten.item.", "torch.ops.aten._local_scalar_dense.",
+                                        "torch.ops.aten._assert"};
 constexpr int64_t kRandomNumbers = 1 << 20;  // Then they repeat: to draw them all takes longer than to use them.
 
 at::Tensor StandInFor(const at::Tensor& meta, c10::Device device) {
@@ -43,7 +49,24 @@ absl::StatusOr<LayerCost> PartProfiler::Measure(const GraphLayer::Part& part) {
     needs_gradient = needs_gradient || inputs.back().requires_grad();
   }
   const LayerWork work = WorkOf(model_.archive.program(), model_.values, part, request_.profile_micro_batch());
-  return profiler_.Measure(Describe(part), inputs, needs_gradient, work, [&] { return Build(part); });
+  absl::StatusOr<LayerCost> cost =
+      profiler_.Measure(Describe(part), inputs, needs_gradient, work, [&] { return Build(part); });
+  if (cost.ok() || absl::IsResourceExhausted(cost.status()) || !DependsOnData(part)) return cost;
+  return CatchTorch([&]() -> absl::StatusOr<LayerCost> { return profiler_.Estimate(work); });
+}
+
+bool PartProfiler::DependsOnData(const GraphLayer::Part& part) const {
+  return std::ranges::any_of(part.nodes, [&](size_t position) {
+    const exported::Node& node = model_.archive.program().graph.nodes[position];
+    if (std::ranges::any_of(kChecks, [&](std::string_view check) { return node.target.starts_with(check); }))
+      return true;
+    const std::vector<std::string> made = exported::ValuesMadeBy(node);
+    return std::ranges::any_of(made, [&](const auto& name) { return model_.values.DependsOnData(name); });
+  });
+}
+
+bool PartProfiler::IsTrained(const std::string& name) const {
+  return model_.archive.IsTrainable(name) && !IsFrozen(request_.freeze(), name);
 }
 
 absl::StatusOr<ModelLayer> PartProfiler::Build(const GraphLayer::Part& part) const {
@@ -51,7 +74,7 @@ absl::StatusOr<ModelLayer> PartProfiler::Build(const GraphLayer::Part& part) con
   GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<GraphLayer> layer,
                          GraphLayer::Create(model_.archive, part, {device_}, &stand_ins));
   for (const LayerTensor& entry : layer->tensors()) {
-    if (entry.parameter) entry.tensor.set_requires_grad(!IsFrozen(request_.freeze(), entry.name));
+    if (entry.parameter) entry.tensor.set_requires_grad(IsTrained(entry.name));
   }
   return ModelLayer{0, "exported", "", part.entering, part.leaving, std::move(layer)};
 }
@@ -75,7 +98,7 @@ std::string PartProfiler::Describe(const GraphLayer::Part& part) const {
   }
   for (const exported::Input* input : model_.units.InputsOf(part)) {
     const auto sizes = model_.values.SizesOf(input->value, request_.profile_micro_batch());
-    absl::StrAppend(&description, IsFrozen(request_.freeze(), input->name) ? "f" : "t", "[",
+    absl::StrAppend(&description, IsTrained(model_.archive.CanonicalName(input->name)) ? "t" : "f", "[",
                     sizes ? absl::StrJoin(*sizes, ",") : "", "]");
   }
   for (const std::string& name : part.leaving) {

@@ -18,7 +18,8 @@ namespace gpipe::worker {
 
 // Measures what parts of an exported program cost on a device, with parameters of the same shapes and other numbers:
 // how long an operator takes does not depend on them, so that weights need not be read, nor be there. Buffers may be
-// indices or masks, and keep theirs. Used by one thread.
+// indices or masks, and keep theirs. What cannot be run with such numbers, because sizes or checks in it depend on what
+// the data is, is estimated. Used by one thread.
 class PartProfiler {
  public:
   // All must outlive the profiler.
@@ -37,6 +38,8 @@ class PartProfiler {
  private:
   absl::StatusOr<ModelLayer> Build(const GraphLayer::Part& part) const;
   absl::StatusOr<TensorPool> StandIns(const GraphLayer::Part& part) const;
+  bool DependsOnData(const GraphLayer::Part& part) const;
+  bool IsTrained(const std::string& name) const;
   // Parts of the same operators on values and parameters of the same shapes cost the same.
   std::string Describe(const GraphLayer::Part& part) const;
 

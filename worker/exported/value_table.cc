@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "common/field_error.h"
 #include "common/status_macros.h"
@@ -68,6 +70,21 @@ std::optional<Shape> ValueTable::ShapeOf(const std::string& value) const {
     *shape.Add() = *std::move(dimension);
   }
   return shape;
+}
+
+bool ValueTable::DependsOnData(const std::string& value) const {
+  const auto meta = program_.graph.values.find(value);
+  return meta != program_.graph.values.end() && std::ranges::any_of(meta->second.sizes, exported::DependsOnData);
+}
+
+std::string ValueTable::ProblemWithSize(const std::string& value) const {
+  const auto meta = program_.graph.values.find(value);
+  if (meta == program_.graph.values.end() || !meta->second.strided || ShapeOf(value)) return "";
+  const size_t number = index_.NumberOf(value);
+  const std::string source = number < index_.inputs() ? "" : program_.graph.nodes[index_.MakerOf(number)].source;
+  return absl::StrCat(
+      "the size of '", value, "'", source.empty() ? "" : absl::StrCat(" (", source, ")"),
+      DependsOnData(value) ? " depends on what the data is" : " is no fixed one plus a multiple of the samples");
 }
 
 std::optional<c10::ScalarType> ValueTable::TypeOf(const std::string& value) const {

@@ -35,6 +35,11 @@ class ValueTable {
   // Whether it has strides and its type can be sent, and each of its dimensions is a fixed size plus a multiple of the
   // batch.
   bool CanDescribe(const std::string& value) const { return ShapeOf(value).has_value() && TypeOf(value).has_value(); }
+  // Whether only a run tells a tensor's size.
+  bool DependsOnData(const std::string& value) const;
+  // Why a tensor's size is not so, for people: `the size of 'index' (model.py:12: y = x[x > 0]) depends on what the
+  // data is`. Empty when it is, or when the value is no tensor.
+  std::string ProblemWithSize(const std::string& value) const;
   // REQUIRES: CanDescribe.
   v1::ModelValue Describe(const std::string& value) const;
   // A tensor without memory, of so many samples. REQUIRES: CanDescribe.

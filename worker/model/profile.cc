@@ -66,7 +66,7 @@ absl::StatusOr<LayerCost> LayerProfiler::Measure(const std::string& description,
   if (const auto known = known_.find(key); known != known_.end()) return known->second;
   std::optional<LayerCost> estimate;
   GPIPE_RETURN_IF_ERROR(CatchTorch([&] {
-    estimate = Estimate(work);
+    estimate = EstimateIfLong(work);
     return absl::OkStatus();
   }));
   if (estimate) return known_[key] = *estimate;
@@ -81,13 +81,18 @@ absl::StatusOr<LayerCost> LayerProfiler::Measure(const std::string& description,
 }
 
 // A backward does twice the work: for the inputs, and for the weights.
-std::optional<LayerCost> LayerProfiler::Estimate(const LayerWork& work) {
-  if (work.flops + work.bytes == 0) return std::nullopt;
+LayerCost LayerProfiler::Estimate(const LayerWork& work) {
   const absl::Duration forward = absl::Seconds(speed_.SecondsFor(work));
   const absl::Duration backward = training_ ? 2 * forward : absl::ZeroDuration();
-  if (forward + backward < kLongestRun) return std::nullopt;
   return LayerCost{absl::ToInt64Nanoseconds(forward), absl::ToInt64Nanoseconds(backward),
                    static_cast<int64_t>(work.made_bytes)};
+}
+
+std::optional<LayerCost> LayerProfiler::EstimateIfLong(const LayerWork& work) {
+  if (work.flops + work.bytes == 0) return std::nullopt;
+  const LayerCost cost = Estimate(work);
+  const bool is_long = absl::Nanoseconds(cost.forward_nanos + cost.backward_nanos) >= kLongestRun;
+  return is_long ? std::optional(cost) : std::nullopt;
 }
 
 LayerCost LayerProfiler::MeasureNow(const ModelLayer& layer, const std::vector<at::Tensor>& inputs,

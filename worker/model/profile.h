@@ -36,6 +36,9 @@ class LayerProfiler {
                                     bool input_needs_gradient, const LayerWork& work,
                                     absl::FunctionRef<absl::StatusOr<ModelLayer>()> build);
 
+  // What a layer is expected to cost that is not run.
+  LayerCost Estimate(const LayerWork& work);
+
  private:
   struct Run {
     absl::Duration forward;
@@ -47,7 +50,7 @@ class LayerProfiler {
   Run RunOnce(const ModelLayer& layer, const std::vector<at::Tensor>& inputs) const;
   std::vector<at::Tensor> RandomInputs(const std::vector<at::Tensor>& shapes, bool need_gradient) const;
   // Nullopt: it is quick enough to be measured.
-  std::optional<LayerCost> Estimate(const LayerWork& work);
+  std::optional<LayerCost> EstimateIfLong(const LayerWork& work);
 
   const c10::Device device_;
   const bool training_;

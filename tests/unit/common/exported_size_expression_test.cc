@@ -57,6 +57,13 @@ TEST(SizeExpressionTest, IsNoNumberWithoutOne) {
   EXPECT_EQ(Evaluate(deep), std::nullopt);
 }
 
+TEST(SizeExpressionTest, KnowsSizesThatOnlyARunTells) {
+  EXPECT_TRUE(DependsOnData(Size("Symbol('u0', integer=True)")));
+  EXPECT_TRUE(DependsOnData(Size(absl::StrCat("Add(", kBatch, ", Symbol('u12', integer=True))"))));
+  EXPECT_FALSE(DependsOnData(Size(kBatch)));
+  EXPECT_FALSE(DependsOnData(Size(int64_t{3})));
+}
+
 TEST(SizeExpressionTest, KnowsAPlainSymbol) {
   EXPECT_EQ(SymbolOf(kBatch), "s77");
   EXPECT_EQ(SymbolOf("Symbol('s1')"), "s1");

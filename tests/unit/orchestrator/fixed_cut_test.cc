@@ -65,9 +65,11 @@ TEST(FixedCutTest, UnknownModulesAreToldWithTheNearest) {
 }
 
 TEST(FixedCutTest, WhereNoStageCanBeginTheNeighboursAreTold) {
-  ExpectRefused({"h.0.norm"}, "pipeline.split[0]",
-                "no stage can begin at 'h.0.norm', inseparable from what is before it; one can at 'h.0.mlp' before it "
-                "and at 'h.1' behind it");
+  ExpectRefused(
+      {"h.0.norm"}, "pipeline.split[0]",
+      "no stage can begin at 'h.0.norm', inseparable from what is before it (what would cross is still written "
+      "to, is a number, or has a size that does not follow from the number of samples, but depends on what the "
+      "data is); one can at 'h.0.mlp' before it and at 'h.1' behind it");
   ExpectRefused({"drop"}, "pipeline.split[0]", "one can at 'h' behind it");
 }
 
