@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cluster import ROOT, read_jsonl, write_spec
+from cluster import ROOT, losses_of, read_jsonl, write_spec
+from exported import RTOL, expect_model
+from reference import optimise
 from test_data import spec_of as layers_spec
 from test_data import text_of, write_weights
-from test_exported import RTOL, expect_model, refusal
 
 sys.path.insert(0, str(ROOT / "client" / "python"))
 from gpipe_export import gpipe_export  # noqa: E402
@@ -88,17 +89,17 @@ def test_evaluates_on_longer_sequences(cluster, tmp_path, kind, noise, pipeline)
     model = make_model(tmp_path, noise=noise)
     spec, (train, test) = job(tmp_path, kind, **pipeline)
     out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
-    optimizer, losses, evaluations = torch.optim.SGD(model.parameters(), lr=0.5), [], []
-    for step in range(STEPS):
-        rows = slice(step * BATCH, step * BATCH + BATCH)
-        loss = loss_of(model.train(), train[0][rows], train[1][rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-        with torch.no_grad():
-            evaluations.append(loss_of(model.eval(), *test).item())
-    assert [s["loss"] for s in read_jsonl(out / "metrics.jsonl")] == pytest.approx(losses, rel=RTOL)
+    evaluations = []
+
+    def steps():
+        for step in range(STEPS):
+            rows = slice(step * BATCH, step * BATCH + BATCH)
+            yield loss_of(model.train(), train[0][rows], train[1][rows])
+            with torch.no_grad():
+                evaluations.append(loss_of(model.eval(), *test).item())
+
+    losses, _ = optimise(torch.optim.SGD(model.parameters(), lr=0.5), steps())
+    assert losses_of(out) == pytest.approx(losses, rel=RTOL)
     found = read_jsonl(out / "evaluation.jsonl")
     assert [line["step"] for line in found] == [2, 3]
     assert [line["loss"] for line in found] == pytest.approx(evaluations[1:], rel=10 * RTOL)
@@ -108,7 +109,7 @@ def test_evaluates_on_longer_sequences(cluster, tmp_path, kind, noise, pipeline)
 def test_a_program_of_one_length_is_refused_with_what_would_work(cluster, tmp_path):
     make_model(tmp_path, free=False)
     spec, _ = job(tmp_path, "tokens", workers=1)
-    words = refusal(cluster, tmp_path, spec)
+    words = cluster.refusal(write_spec(tmp_path, spec))
     assert "train.evaluate.dataset.inputs[0]: the model's input 'ids' is Long [any, 16]" in words
     assert "`dynamic_shapes` of gpipe_export" in words
 
@@ -117,7 +118,7 @@ def test_a_target_of_another_length_than_the_output_is_refused(cluster, tmp_path
     make_model(tmp_path)
     spec, (_, test) = job(tmp_path, "tensors", workers=1)
     save_file({"input": test[0], "target": test[1][:, 1:].contiguous()}, tmp_path / "1.safetensors")
-    words = refusal(cluster, tmp_path, spec)
+    words = cluster.refusal(write_spec(tmp_path, spec))
     assert "train.evaluate: the model cannot be evaluated" in words and "and a target [N, ...]" in words
 
 
@@ -125,6 +126,6 @@ def test_a_layer_list_is_refused_with_what_would_work(cluster, tmp_path):
     (train, test), _ = datasets(tmp_path, "tokens")
     spec = layers_spec("layers", train, steps=STEPS, evaluate={"dataset": test})
     write_weights(tmp_path, spec)
-    words = refusal(cluster, tmp_path, spec)
+    words = cluster.refusal(write_spec(tmp_path, spec))
     assert "train.evaluate.dataset.inputs[0]: samples of shape [40] differ from training's [16]" in words
     assert "an exported model with dynamic sizes" in words

@@ -12,15 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cluster import ROOT, read_jsonl, write_spec
+from cluster import ROOT, losses_of, read_jsonl, write_spec
+from exported import RTOL, expect_model
+from reference import optimise
 from test_data import epoch_order
-from test_exported import RTOL, expect_model, language_spec, make_language_job, refusal
+from test_exported import language_spec, make_language_job
 
 sys.path.insert(0, str(ROOT / "client" / "python"))
 from gpipe_export import ExportError, gpipe_export  # noqa: E402
 
 NODES, FEATURES, WIDTH, SAMPLES, BATCH, STEPS = 7, 5, 6, 22, 8, 5
-UNBATCHED = ["graph", "temperature"]
+UNBATCHED = ("graph", "temperature")
 
 
 class GraphNetwork(nn.Module):
@@ -70,7 +72,7 @@ def write_data(folder: pathlib.Path, name: str, data: dict[str, torch.Tensor], k
 
 
 def dataset_of(paths: list[str]) -> dict:
-    return {"path": paths, "inputs": ["graph", "x", "temperature"], "target": "y", "unbatched": UNBATCHED}
+    return {"path": paths, "inputs": ["graph", "x", "temperature"], "target": "y", "unbatched": [*UNBATCHED]}
 
 
 def spec_of(name: str, train: list[str], **pipeline) -> dict:
@@ -80,16 +82,13 @@ def spec_of(name: str, train: list[str], **pipeline) -> dict:
 
 
 def train_here(model: nn.Module, data: dict[str, torch.Tensor]) -> list[float]:
-    optimizer, losses, per_epoch = torch.optim.SGD(model.parameters(), lr=0.2), [], -(-SAMPLES // BATCH)
-    for step in range(STEPS):
-        first = step % per_epoch * BATCH
-        rows = epoch_order(SAMPLES, 3, step // per_epoch)[first:first + BATCH]
-        loss = nn.functional.mse_loss(model(*inputs_of(data, rows)), data["y"][rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
+    def losses():
+        per_epoch = -(-SAMPLES // BATCH)
+        for step in range(STEPS):
+            first = step % per_epoch * BATCH
+            rows = epoch_order(SAMPLES, 3, step // per_epoch)[first:first + BATCH]
+            yield nn.functional.mse_loss(model(*inputs_of(data, rows)), data["y"][rows])
+    return optimise(torch.optim.SGD(model.parameters(), lr=0.2), losses())[0]
 
 
 PIPELINES = [{"workers": 1}, {"split": ["second"]}, {"split": ["second", "head"], "checkpoint": "always"}]
@@ -106,7 +105,7 @@ def test_trains_and_evaluates_as_pytorch_does(cluster, tmp_path, pipeline, kind,
     spec["train"]["evaluate"] = {"dataset": dataset_of(test)}
     out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
     losses = train_here(model, data)
-    assert [s["loss"] for s in read_jsonl(out / "metrics.jsonl")] == pytest.approx(losses, rel=RTOL)
+    assert losses_of(out) == pytest.approx(losses, rel=RTOL)
     expect_model(out, model)
     with torch.no_grad():
         expected = nn.functional.mse_loss(model(*inputs_of(other)), other["y"])
@@ -119,7 +118,7 @@ def test_infers_as_pytorch_does(cluster, tmp_path, pipeline):
     model, data = make_model(tmp_path), data_of(SAMPLES)
     del data["y"]
     spec = {"name": "infer", "model": {"exported": {"path": "model.pt2"}}, "pipeline": {"chunks": 4, **pipeline},
-            "infer": {"inputs": write_data(tmp_path, "in", data), "batch_size": BATCH, "unbatched": UNBATCHED}}
+            "infer": {"inputs": write_data(tmp_path, "in", data), "batch_size": BATCH, "unbatched": [*UNBATCHED]}}
     out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
     (outputs,) = load_file(out / "outputs.safetensors").values()
     with torch.no_grad():
@@ -180,20 +179,20 @@ def test_what_cannot_be_is_refused_with_its_field(cluster, tmp_path, case):
     make_model(tmp_path)
     spec = spec_of("refused", write_data(tmp_path, "train", data_of(SAMPLES)), workers=1)
     change(tmp_path, spec)
-    assert words in refusal(cluster, tmp_path, spec)
+    assert words in cluster.refusal(write_spec(tmp_path, spec))
 
 
 def test_samples_and_no_samples_are_as_the_model_has_them(cluster, tmp_path):
     make_language_job(tmp_path)
     spec = language_spec("batch", workers=1)
     spec["train"]["dataset"]["unbatched"] = ["scale"]
-    assert 'gpipe_export(..., unbatched=["scale"])' in refusal(cluster, tmp_path, spec)
+    assert 'gpipe_export(..., unbatched=["scale"])' in cluster.refusal(write_spec(tmp_path, spec))
 
     make_model(tmp_path)
     data = data_of(NODES)
     spec = spec_of("none", write_data(tmp_path, "train", data | {"graph": data["graph"][None].repeat(NODES, 1, 1)}))
     spec["train"]["dataset"]["unbatched"].remove("graph")
-    words = refusal(cluster, tmp_path, spec)
+    words = cluster.refusal(write_spec(tmp_path, spec))
     assert "model.exported.path: the batch size is baked in: dimension 0 of input 'graph' is always 7" in words
     assert "name 'graph' in train.dataset.unbatched" in words
 

@@ -36,10 +36,10 @@ class CrossEntropyLoss : public Loss {
   at::Tensor Share(const at::Tensor& output, const at::Tensor& target, int64_t) const override {
     CheckLossFits(spec_, output, target);
     if (!target.is_floating_point()) return CrossEntropy(output, target.to(at::kLong), count_, options_);
-    // Where the data has as many numbers as the output, torch's own needs no more memory than is there.
-    const at::Tensor logits = Wide(ClassesSecond(spec_, output)), wanted = Wide(ClassesSecond(spec_, target));
-    return at::cross_entropy_loss(logits, wanted, /*weight=*/{}, at::Reduction::Sum, /*ignore_index=*/-100,
-                                  options_.smoothing) /
+    // Where the data has as many numbers as the output, torch's own needs no more memory than is there. It smooths
+    // probabilities in their own type.
+    return at::cross_entropy_loss(Wide(ClassesSecond(spec_, output)), ClassesSecond(spec_, target), /*weight=*/{},
+                                  at::Reduction::Sum, /*ignore_index=*/-100, options_.smoothing) /
            count_;
   }
 
