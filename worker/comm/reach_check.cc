@@ -8,6 +8,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "common/status_macros.h"
@@ -27,6 +28,9 @@ absl::Status NotAborted(Rendezvous& rendezvous, int rank) {
   const absl::Status looked = rendezvous.Get(ReachedKey(rank), absl::ZeroDuration()).status();
   return absl::IsDeadlineExceeded(looked) ? absl::OkStatus() : looked;
 }
+
+// `10.0.0.1 port 41234`
+std::string WithPort(const std::string& endpoint) { return absl::StrReplaceAll(endpoint, {{" ", " port "}}); }
 
 std::vector<int> ParseRanks(const std::string& text) {
   std::vector<int> ranks;
@@ -61,9 +65,10 @@ absl::Status CheckReach(int rank, int size, const std::map<int, std::string>& en
   }
   if (!unreachable.empty()) {
     const int peer = MostMissed(unreachable, votes);
-    return WithUnreachablePeer(absl::UnavailableError(absl::StrCat("cannot connect with worker ", peer, " at ",
-                                                                   endpoints.at(peer), ": ", unreachable.at(peer))),
-                               peer);
+    return WithUnreachablePeer(
+        absl::UnavailableError(absl::StrCat("cannot connect with worker ", peer, " at ", WithPort(endpoints.at(peer)),
+                                            ": ", unreachable.at(peer))),
+        peer);
   }
   return others.empty() ? absl::OkStatus() : absl::UnavailableError(others);
 }

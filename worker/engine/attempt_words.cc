@@ -39,6 +39,9 @@ std::string SizeOf(const Refs& files) {
   return SizeOf(bytes);
 }
 
-std::string SizeOf(int64_t bytes) { return absl::StrFormat("%.1f MB", static_cast<double>(bytes) / 1e6); }
+std::string SizeOf(int64_t bytes) {
+  const double value = static_cast<double>(bytes);
+  return bytes < 100'000 ? absl::StrFormat("%.1f kB", value / 1e3) : absl::StrFormat("%.1f MB", value / 1e6);
+}
 
 }  // namespace gpipe::worker

@@ -20,7 +20,7 @@ std::string PeersOf(const v1::Assignment& assignment);
 // `in 0.24 s`: since then.
 std::string InSeconds(absl::Time begun);
 
-// `12.5 MB`, of all files together.
+// `12.5 MB`, or in kB, of all files together.
 std::string SizeOf(const Refs& files);
 std::string SizeOf(int64_t bytes);
 
