@@ -10,13 +10,20 @@ GPIPE_BUILD_DIR=build-fuzz scripts/build.sh -DCMAKE_CXX_COMPILER="${CXX:-clang++
   -DCMAKE_CXX_FLAGS=-fsanitize=fuzzer-no-link -DGPIPE_SANITIZE=address,undefined \
   -DGPIPE_BUILD_FUZZERS=ON -DGPIPE_BUILD_WORKER=OFF spec_reader_fuzzer safetensors_fuzzer exported_program_fuzzer
 
+# fuzz NAME: for so many seconds.
+fuzz() {
+  mkdir -p "build-fuzz/corpus/$1" build-fuzz/found
+  UBSAN_OPTIONS=halt_on_error=1 "build-fuzz/fuzz/$1_fuzzer" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
+    -print_final_stats=1 -artifact_prefix="build-fuzz/found/$1-" "build-fuzz/corpus/$1" "tests/fuzz/corpus/$1" \
+    2> "build-fuzz/$1.log"
+}
+
 failed=0
-for name in spec_reader safetensors exported_program; do
-  mkdir -p "build-fuzz/corpus/$name" build-fuzz/found
+names=(spec_reader safetensors exported_program)
+for name in "${names[@]}"; do fuzz "$name" & pids+=($!); done
+for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
+for name in "${names[@]}"; do
   echo "$name for $seconds s"
-  UBSAN_OPTIONS=halt_on_error=1 "build-fuzz/fuzz/${name}_fuzzer" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
-    -print_final_stats=1 -artifact_prefix="build-fuzz/found/$name-" "build-fuzz/corpus/$name" "tests/fuzz/corpus/$name" \
-    2> "build-fuzz/$name.log" || failed=1
   grep -E '^(stat::|SUMMARY|ERROR|==)' "build-fuzz/$name.log" || true
 done
 [ "$failed" = 0 ] || { echo "a fuzz target failed: see build-fuzz/*.log and build-fuzz/found/" >&2; exit 1; }

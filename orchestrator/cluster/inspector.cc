@@ -65,6 +65,11 @@ void Inspector::OnInspected(const WorkerEntry& worker, const v1::Inspected& answ
   questions_.FinishAll(*key, *layers);
 }
 
+void Inspector::ForgetAnswers() {
+  known_.clear();
+  known_order_.clear();
+}
+
 void Inspector::Remember(const std::string& key, const LayerInfos& layers) {
   if (!known_.emplace(key, layers).second) return;
   known_order_.push_back(key);

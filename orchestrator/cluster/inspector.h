@@ -35,6 +35,9 @@ class Inspector {
   // The same with a measurement (profile_micro_batch), by an IDLE worker of the kind; it is not remembered here.
   void Measure(v1::Inspect request, const std::string& kind, absl::Duration timeout, Callback done);
 
+  // Asks anew about every model: a worker could not run one as another worker had described it.
+  void ForgetAnswers();
+
   void OnInspected(const WorkerEntry& worker, const v1::Inspected& answer);
   void OnLost(const WorkerEntry& worker) { questions_.OnLost(worker); }
 

@@ -57,6 +57,12 @@ absl::StatusOr<CheckpointFiles> AssembleYielding(ArtifactStore& artifacts, const
   return files;
 }
 
+// A worker fails so, too, that gets a plan which does not fit the model: what another one has said of the model is then
+// not to be believed by the next job.
+bool MayBeMisdescribed(const v1::Failure& failure) {
+  return !failure.worker().empty() && (failure.code() == "INVALID_SPEC" || failure.code() == "INTERNAL");
+}
+
 absl::Status TooMuch() { return absl::ResourceExhaustedError("too many models and checkpoints wait to be joined"); }
 
 }  // namespace
@@ -298,6 +304,7 @@ void Scheduler::Requeue(LiveJob& job, std::string_view why) {
 void Scheduler::Fail(LiveJob& job, const v1::Failure& failure) {
   *job.job().mutable_failure() = failure;
   if (failure.code() == kDamagedFile) RemoveDamaged(job);
+  if (MayBeMisdescribed(failure)) cluster_->inspector().ForgetAnswers();
   LetLeave(job);
   DropParts(job);
   const std::string actor = failure.worker().empty() ? "orchestrator" : failure.worker();

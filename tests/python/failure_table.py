@@ -44,7 +44,7 @@ def training_spec(name: str, workers: int = 3, steps: int = 20, device: str = "a
         "pipeline": {"balance": {3: [2, 2, 1], 2: [2, 3], 1: [5]}[workers], "chunks": 4, "checkpoint": "always",
                      "device": device},
         "train": {"dataset": {"random": random}, "batch_size": 16, "steps": steps, "loss": {"cross_entropy": {}},
-                  "optimizer": {"adam": {}}, "checkpoint_every": 8,
+                  "optimizer": {"adam": {}}, "checkpoint_every": 8, "keep_checkpoints": 0,
                   "evaluate": {"dataset": {"random": dict(random, seed=2)}, "every_steps": 8}},
     }
 

@@ -151,6 +151,18 @@ TEST_F(TrainedTest, AModelThatCannotBeStoredFailsTheJob) {
   EXPECT_EQ(Get(id_).state(), Job::STATE_FAILED);
 }
 
+TEST_F(AttemptFailureTest, WhatAWorkerSaidOfAModelThatOthersCannotRunIsNotRemembered) {
+  const int before = inspections_;
+  SayFailed(*w0_, absl::InvalidArgumentError("the tensor has not the shape of the plan"), /*consequence=*/false);
+  SayReleased(*w0_);
+  SayReleased(*w1_);
+  ASSERT_EQ(FailureOfJob().code(), "INVALID_SPEC");
+  ASSERT_TRUE(Submit(ParseSpec(kTrainYaml)).ok());
+  EXPECT_EQ(inspections_, before + 1);
+  ASSERT_TRUE(Submit(ParseSpec(kTrainYaml)).ok());
+  EXPECT_EQ(inspections_, before + 1);
+}
+
 TEST_F(AttemptFailureTest, AConsequenceWaitsForItsCause) {
   Run();
   SayFailed(*w0_, absl::UnavailableError("peer w1 is gone"), true);
