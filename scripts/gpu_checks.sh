@@ -37,7 +37,8 @@ for step in "${steps[@]}"; do
     units) units ;;
     links) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_{cluster,failures}.py -k links ;;
     equality) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_equality.py ;;
-    exported) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_{exported,exported_values,modes,own_loss}.py ;;
+    exported) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q \
+      tests/python/test_{exported,exported_values,modes,own_loss,unbatched,evaluation_sizes,lora,data_sizes}.py ;;
     data) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_data.py && python3 bench/data.py --device cuda ;;
     random) python3 tests/python/random_specs.py --device cuda --count 10 ;;
     failures) python3 tests/python/failure_table.py --devices cuda:0 cuda:0 cuda:0 ;;

@@ -3,8 +3,8 @@
 
 The worker stops at a failpoint of the phase, so that it is killed there and nowhere else. `sent` is one that has sent
 all it has to send, while another one has not received it; `finished` one whose results are uploaded, while another one
-still uploads, and is killed then; with `stays` that one goes on, and the results are compared with an undisturbed job's.
-    failure_table.py [--devices cuda:0 cuda:1]
+still uploads, and is killed then; with `stays` that one goes on, and the outputs are compared with another job's.
+    failure_table.py [--devices cuda:0 cuda:1] [--phases sent stays]
 """
 
 import argparse
@@ -18,7 +18,7 @@ import time
 import torch
 from safetensors.torch import load_file
 
-from cluster import DEVICE, Cluster, gpipe, wait_until, write_spec
+from cluster import DEVICE, Cluster, gpipe, preloaded, wait_until, write_spec
 
 THREE = [DEVICE] * 3
 
@@ -128,11 +128,18 @@ def lose_sender(cluster: Cluster, folder: pathlib.Path, how: int, devices=THREE)
     return time.monotonic() - begin, cluster.job(job)
 
 
-def lose_finished(cluster: Cluster, folder: pathlib.Path, how: int, devices=THREE, go_on=False):
-    """Ends the last but one when it has finished, and the last has not; then that one goes on, or is killed. Returns
-    (seconds until the first had gone, job); its results are in folder/finished."""
-    victim, last = f"w{len(devices) - 2}", f"w{len(devices) - 1}"
+def lose_finished(cluster: Cluster, folder: pathlib.Path, how: int, devices=THREE):
+    """Ends the last but one when it has finished, and the last has not; then that one. Returns (seconds until the first
+    had gone, job)."""
     job = hold_last_worker(cluster, folder, training_spec("finished", len(devices)), "worker.finishing", devices)
+    gone = end_finished(cluster, job, f"w{len(devices) - 2}", how)
+    cluster.workers[f"w{len(devices) - 1}"].kill()
+    gpipe("job", "wait", job, "--timeout", 30, address=cluster.address, check=False)
+    return gone, cluster.job(job)
+
+
+def end_finished(cluster: Cluster, job: str, victim: str, how: int) -> float:
+    """Ends a worker when it has finished, and others have not. Returns the seconds until it had gone."""
     log = cluster.folder / "orchestrator.log"
     wait_until(lambda: f"{job}: {victim} has finished" in log.read_text(), 60, f"{victim} has finished")
     begin = time.monotonic()
@@ -141,48 +148,66 @@ def lose_finished(cluster: Cluster, folder: pathlib.Path, how: int, devices=THRE
     gone = time.monotonic() - begin
     wait_until(lambda: state_of(cluster, victim) in (None, "STATE_LOST"), 30, "the orchestrator has noticed")
     assert cluster.job(job)["state"] == "STATE_RUNNING", cluster.job(job)
-    cluster.workers[last].send_signal(signal.SIGCONT if go_on else signal.SIGKILL)
-    gpipe("job", "wait", job, "--timeout", 30, address=cluster.address, check=False)
-    if go_on:
-        cluster.pull(job, folder / "finished")
-    return gone, cluster.job(job)
+    return gone
 
 
-def check_finished(folder: pathlib.Path, devices: list[str]):
-    """What folder/finished has is what a job has whose workers stay."""
-    cluster = Cluster(folder / "undisturbed", lease_millis=5000)
-    try:
-        for index, device in enumerate(devices):
-            cluster.start_worker(f"w{index}", device)
-        cluster.wait_idle(len(devices))
-        cluster.run(write_spec(folder, training_spec("undisturbed", len(devices))), folder / "expected")
-    finally:
-        cluster.stop()
-    found, expected = (load_file(folder / name / "model.safetensors") for name in ("finished", "expected"))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+def large_inference_spec(name: str, workers: int) -> dict:
+    """With 16 MiB of outputs."""
+    spec = inference_spec(name, workers)
+    spec["model"]["sequential"][-1] = {"linear": {"in_features": 16, "out_features": 4096}}
+    spec["infer"] |= {"random_inputs": {"shape": [1024, 16], "seed": 1}, "batch_size": 256}
+    return spec
+
+
+def slow_disk(folder: pathlib.Path) -> dict:
+    """The environment of an orchestrator to which 16 MiB take some seconds."""
+    return {"LD_PRELOAD": str(preloaded("slow_disk", folder)), "SLOW_DISK_MILLIS": "250"}
+
+
+def leave_finished(cluster: Cluster, folder: pathlib.Path, how: int, devices=THREE):
+    """Ends the last but one when it has finished, while the last still hands its outputs over, to an orchestrator with a
+    slow disk; the job goes on. Returns (seconds until the first had gone, job)."""
+    start_workers(cluster, devices, -1, "")
+    job = cluster.submit(write_spec(folder, large_inference_spec("stays", len(devices))))
+    gone = end_finished(cluster, job, f"w{len(devices) - 2}", how)
+    return gone, cluster.wait(job, 60)
+
+
+def check_outputs(cluster: Cluster, job: dict, folder: pathlib.Path):
+    """They are what the same job has, with other cuts, whose workers all stay."""
+    cluster.pull(job["id"], folder / "found")
+    remaining = sum(process.poll() is None for process in cluster.workers.values())
+    spec = large_inference_spec("undisturbed", remaining)
+    cluster.wait_idle(remaining)
+    cluster.run(write_spec(folder, spec), folder / "expected")
+    found, expected = (load_file(folder / name / "outputs.safetensors") for name in ("found", "expected"))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", nargs="+", default=THREE, help="of two or three workers: cpu or cuda:N")
-    devices = parser.parse_args().devices
+    parser.add_argument("--phases", nargs="+", help="only these")
+    options = parser.parse_args()
+    devices = options.devices
     print(f"workers on {', '.join(devices)}\n{'phase':<18} {'signal':<8} {'seconds':>7}  outcome")
     cases = [(point.partition("@")[0][7:], signal.SIGKILL, functools.partial(lose_worker, point=point))
              for point in PHASES]
     cases.append(("forward", signal.SIGSTOP, functools.partial(lose_worker, point="worker.forward@40")))
-    sent_all = {"sent": lose_sender, "finished": lose_finished, "stays": functools.partial(lose_finished, go_on=True)}
+    sent_all = {"sent": lose_sender, "finished": lose_finished, "stays": leave_finished}
     cases += [(name, how, lose) for name, lose in sent_all.items() for how in (signal.SIGTERM, signal.SIGKILL)]
-    for phase, how, lose in cases:
+    for phase, how, lose in [case for case in cases if options.phases is None or case[0] in options.phases]:
         with tempfile.TemporaryDirectory() as name:
-            cluster = Cluster(pathlib.Path(name) / "cluster", lease_millis=5000)
+            folder = pathlib.Path(name)
+            environment = slow_disk(folder) if lose is leave_finished else None
+            cluster = Cluster(folder / "cluster", lease_millis=5000, environment=environment)
             try:
-                seconds, job = lose(cluster, pathlib.Path(name), how=how, devices=devices)
+                seconds, job = lose(cluster, folder, how=how, devices=devices)
+                if job["state"] == "STATE_SUCCEEDED":
+                    check_outputs(cluster, job, folder)
             finally:
                 cluster.stop()
-            equal = ""
-            if job["state"] == "STATE_SUCCEEDED":
-                check_finished(pathlib.Path(name), devices)
-                equal = ", as without"
+            equal = ", outputs as without" if job["state"] == "STATE_SUCCEEDED" else ""
             print(f"{phase:<18} {how.name:<8} {seconds:7.2f}  {job['state'][6:]}: {job.get('reason')}{equal}", flush=True)
 
 

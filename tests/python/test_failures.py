@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cluster import BIN, DEVICE, Cluster, gpipe, preloaded, read_jsonl, wait_until, write_spec
-from failure_table import (PHASES, THREE, check_finished, failpoint, lose_finished, lose_sender, lose_worker,
-                           training_spec, where_it_stopped)
+from failure_table import (PHASES, check_outputs, failpoint, leave_finished, lose_finished, lose_sender, lose_worker,
+                           slow_disk, training_spec, where_it_stopped)
 
 BOUND_SECONDS = 10
 
@@ -61,10 +61,14 @@ def test_a_worker_that_has_finished_may_go(fresh_cluster, tmp_path, how):
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
-def test_a_job_whose_finished_worker_has_gone_succeeds_with_the_right_model(fresh_cluster, tmp_path, how):
-    _, job = lose_finished(fresh_cluster, tmp_path, how, go_on=True)
-    assert job["state"] == "STATE_SUCCEEDED", job
-    check_finished(tmp_path, THREE)
+def test_a_job_whose_finished_worker_has_gone_succeeds_with_the_right_outputs(tmp_path, how):
+    cluster = Cluster(tmp_path / "cluster", environment=slow_disk(tmp_path))
+    try:
+        _, job = leave_finished(cluster, tmp_path, how)
+        assert job["state"] == "STATE_SUCCEEDED", job
+        check_outputs(cluster, job, tmp_path)
+    finally:
+        cluster.stop()
 
 
 @pytest.mark.parametrize("how", ["killed", "failing"])

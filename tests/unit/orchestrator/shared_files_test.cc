@@ -103,7 +103,7 @@ TEST_F(SharedFilesTest, WhatIsWrongWithThemIsRefusedAtSubmission) {
   EXPECT_THAT(std::string(torn.status().message()), HasSubstr("is torn"));
   const auto empty = SubmitAndAnswer(Spec(), worker, [](const v1::Survey& survey) {
     v1::Surveyed answer = Answer(survey);
-    answer.mutable_found(0)->mutable_tensors(1)->set_dtype(v1::DATA_TYPE_FLOAT32);
+    answer.mutable_found(0)->mutable_tensors(1)->set_dtype(v1::DATA_TYPE_INT32);
     return answer;
   });
   EXPECT_THAT(std::string(empty.status().message()), HasSubstr("train.dataset.target: cross_entropy needs"));
