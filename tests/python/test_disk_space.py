@@ -31,44 +31,46 @@ def many_checkpoints(name: str, steps: int, keep: int) -> dict:
     return spec
 
 
-def test_the_last_checkpoints_are_kept_and_deleting_the_job_leaves_nothing(cluster, tmp_path):
-    state = pathlib.Path(cluster.state)
+def test_the_last_checkpoints_are_kept_and_deleting_the_job_leaves_nothing(fresh_cluster, tmp_path):
+    fresh_cluster.start_workers(2)
+    state = pathlib.Path(fresh_cluster.state)
     before = len(contents(state))
-    job = cluster.submit(write_spec(tmp_path, many_checkpoints("often", 20, 3)))
-    done = cluster.wait(job, 120)
+    job = fresh_cluster.submit(write_spec(tmp_path, many_checkpoints("often", 20, 3)))
+    done = fresh_cluster.wait(job, 120)
     assert done["state"] == "STATE_SUCCEEDED", done
     steps = {path["path"].split("/")[1] for path in done["results"] if "/" in path["path"]}
     assert steps == {"18", "19", "20"}
     # Model, optimizer and manifest of three; the final model is that of the last one.
     settle(state, before + 9)
     assert not list((state / "artifacts" / "tmp").iterdir()), "parts of workers are left"
-    cluster.pull(job, tmp_path / "out")
+    fresh_cluster.pull(job, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out" / "checkpoints").iterdir()) == ["18", "19", "20"]
 
     longer = many_checkpoints("longer", 22, 1)
-    resumed = cluster.submit(write_spec(tmp_path, longer), "--resume", job)
-    assert cluster.wait(resumed)["state"] == "STATE_SUCCEEDED"
-    gpipe("job", "delete", job, address=cluster.address)
+    resumed = fresh_cluster.submit(write_spec(tmp_path, longer), "--resume", job)
+    assert fresh_cluster.wait(resumed)["state"] == "STATE_SUCCEEDED"
+    gpipe("job", "delete", job, address=fresh_cluster.address)
     # The one that it went on from, its last one, and its model.
     settle(state, before + 6)
-    gpipe("job", "delete", resumed, address=cluster.address)
+    gpipe("job", "delete", resumed, address=fresh_cluster.address)
     settle(state, before)
-    assert gpipe("job", "get", job, address=cluster.address, check=False).returncode != 0
+    assert gpipe("job", "get", job, address=fresh_cluster.address, check=False).returncode != 0
 
 
-def test_a_file_stays_as_long_as_a_job_has_it(cluster, tmp_path):
-    state = pathlib.Path(cluster.state)
+def test_a_file_stays_as_long_as_a_job_has_it(fresh_cluster, tmp_path):
+    fresh_cluster.start_workers(2)
+    state = pathlib.Path(fresh_cluster.state)
     before = len(contents(state))
     spec = inference_spec(tmp_path, "shared-data", mebibytes=1)
-    jobs = [cluster.submit(spec) for _ in range(2)]
-    assert [cluster.wait(job)["state"] for job in jobs] == ["STATE_SUCCEEDED"] * 2
+    jobs = [fresh_cluster.submit(spec) for _ in range(2)]
+    assert [fresh_cluster.wait(job)["state"] for job in jobs] == ["STATE_SUCCEEDED"] * 2
     assert len(contents(state)) == before + 2  # The data, and outputs that are the same.
-    gpipe("job", "delete", jobs[0], address=cluster.address)
-    again = cluster.submit(spec)
-    assert cluster.wait(again)["state"] == "STATE_SUCCEEDED"
+    gpipe("job", "delete", jobs[0], address=fresh_cluster.address)
+    again = fresh_cluster.submit(spec)
+    assert fresh_cluster.wait(again)["state"] == "STATE_SUCCEEDED"
     for job in [jobs[1], again]:
         assert len(contents(state)) == before + 2
-        gpipe("job", "delete", job, address=cluster.address)
+        gpipe("job", "delete", job, address=fresh_cluster.address)
     settle(state, before)
 
 

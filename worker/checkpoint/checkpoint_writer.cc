@@ -1,11 +1,14 @@
 #include "worker/checkpoint/checkpoint_writer.h"
 
+#include <c10/cuda/CUDAStream.h>
+
 #include <utility>
 
 #include "common/background_priority.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "worker/checkpoint/host_copy.h"
+#include "worker/torch_status.h"
 
 namespace gpipe::worker {
 
@@ -31,6 +34,12 @@ absl::Status CheckpointWriter::StatusLocked() const {
 absl::Status CheckpointWriter::Begin(TrainingState live) {
   GPIPE_RETURN_IF_ERROR(Wait());
   GPIPE_RETURN_IF_ERROR(CopyBuffersToHost(live.model));
+  if (options_.device.is_cuda()) {
+    GPIPE_RETURN_IF_ERROR(CatchTorch([&] {
+      c10::cuda::getCurrentCUDAStream(options_.device.index()).synchronize();
+      return absl::OkStatus();
+    }));
+  }
   absl::MutexLock lock(&mutex_);
   pending_ = std::move(live);
   phase_ = Phase::kCopying;

@@ -47,8 +47,9 @@ class CheckpointWriter {
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-  // Begins a checkpoint of live tensors, once the last one is written. Buffers are copied before it returns, as any
-  // pass may change them. REQUIRES: the device has done what makes them. The error of an earlier checkpoint, if any.
+  // Begins a checkpoint of live tensors, once the last one is written and the device has done what makes them on the
+  // current stream: the copy is made on another. Buffers are copied before it returns, as any pass may change them. The
+  // error of an earlier checkpoint, if any.
   absl::Status Begin(TrainingState live);
 
   // Waits until the live tensors may change. An error of writing the copy is for Begin and Wait.

@@ -5,6 +5,7 @@
 
 #include "common/plan/shape.h"
 #include "tests/unit/worker/local_pipeline.h"
+#include "worker/checkpoint/checkpoint_writer.h"
 #include "worker/model/inspect.h"
 #include "worker/stage/optimizer.h"
 
@@ -58,6 +59,27 @@ class StageCudaTest : public ::testing::Test {
   const at::Tensor input_ = at::sin(at::arange(10 * 2 * 64, at::kFloat)).reshape({10, 2, 8, 8});
   const at::Tensor target_ = at::arange(10, at::kLong).remainder(5);
 };
+
+// The count of an optimizer's steps is made for the checkpoint, behind all that the stream still has to do.
+TEST_F(StageCudaTest, ACheckpointWaitsForWhatTheStreamStillMakes) {
+  at::Tensor busy = at::ones({4096, 4096}, kGpu);
+  TrainingState saved;
+  {
+    CheckpointWriter::Options options;
+    options.device = kGpu;
+    options.save = [&](const TrainingState& copy, const std::stop_token&) {
+      saved = copy;
+      return absl::OkStatus();
+    };
+    CheckpointWriter writer(std::move(options));
+    for (int i = 0; i < 50; ++i) busy = at::matmul(busy, busy).mul_(1.0 / 4096);
+    const at::Tensor made = busy.flatten().slice(0, 0, 1000).mul(7).round().to(at::kLong);
+    ASSERT_TRUE(writer.Begin({.step = 1, .model = {}, .optimizer = {{"weight/step", 0, made}}}).ok());
+    ASSERT_TRUE(writer.Wait().ok());
+  }
+  ASSERT_EQ(saved.optimizer.size(), 1u);
+  EXPECT_TRUE(at::equal(saved.optimizer[0].tensor, at::full({1000}, 7, at::kLong)));
+}
 
 TEST_F(StageCudaTest, StartsAndTrainsAsOnTheCpu) {
   const v1::JobSpec spec = ParseSpec(Network("0.0"));
