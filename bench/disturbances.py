@@ -40,7 +40,7 @@ WIDTH = 512
 class Job:
     """A training job without an end, and when each of its steps was reported."""
 
-    def __init__(self, cluster: common.Cluster, folder: pathlib.Path):
+    def __init__(self, cluster: common.Cluster, folder: pathlib.Path, checkpoint_every: int):
         random = {"samples": 64, "input_shape": [WIDTH], "classes": WIDTH, "seed": 1}
         layer = {"linear": {"in_features": WIDTH, "out_features": WIDTH}}
         self.cluster = cluster
@@ -48,7 +48,7 @@ class Job:
             "name": "disturbed", "model": {"sequential": [layer] * 4},
             "pipeline": {"balance": [4], "chunks": 4, "device": "cpu"},
             "train": {"dataset": {"random": random}, "batch_size": 64, "steps": 10_000_000, "loss": {"cross_entropy": {}},
-                      "optimizer": {"sgd": {"lr": 1e-3}}, "checkpoint_every": 50}}))
+                      "optimizer": {"sgd": {"lr": 1e-3}}, "checkpoint_every": checkpoint_every}}))
         self.watch = subprocess.Popen([str(common.BIN / "gpipe"), "job", "watch", self.id, "-o", "json"],
                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
                                       env=dict(os.environ, GPIPE_ORCHESTRATOR=cluster.address))
@@ -84,12 +84,12 @@ def row(name: str, job: Job, begin: float, end: float):
     print(" |".join(words) + f" | {end - begin:5.1f} s, attempt {state['attempt']}, {repeated} steps again", flush=True)
 
 
-def measure(name: str, cluster: common.Cluster, folder: pathlib.Path, disturb):
-    """`disturb` runs between two calm times; it may yield while it lasts."""
+def measure(name: str, cluster: common.Cluster, folder: pathlib.Path, disturb, checkpoint_every=0):
+    """`disturb` runs between two calm times."""
     try:
         cluster.start_worker("w0")
         cluster.wait_idle(1)
-        job = Job(cluster, folder)
+        job = Job(cluster, folder, checkpoint_every)
         time.sleep(CALM)
         begin = time.monotonic()
         disturb(cluster)
@@ -157,7 +157,7 @@ def stop(folder: pathlib.Path):
         time.sleep(20)
         cluster.orchestrator.send_signal(signal.SIGCONT)
 
-    measure("stop", common.Cluster(folder / "cluster", lease_millis=5000), folder, disturb)
+    measure("stop", common.Cluster(folder / "cluster", lease_millis=5000), folder, disturb, checkpoint_every=50)
 
 
 def disk(folder: pathlib.Path):
