@@ -36,6 +36,7 @@ struct LiveJob {
   int link_tries = 0;                          // To measure the links of its workers.
   bool busy = false;                           // Something that placing waits for is under way.
   std::unique_ptr<Attempt> attempt;            // While it is placed.
+  int joining = 0;                             // Checkpoints of the attempt whose parts are not joined yet.
   bool model_stored = false;                   // That of the attempt, before its last evaluation; or it is about to be.
   bool storing_model = false;                  // It is about to be; the job's end waits for that.
   absl::Status model_error;                    // It could not be.

@@ -302,7 +302,8 @@ void Scheduler::Start(LiveJob& job, AttemptSetup setup) {
   if (!Apply(job, JobEvent::kPlaced, "orchestrator", message).ok()) return;
   job.attempt = std::make_unique<Attempt>(loop_, cluster_, this, std::move(setup));
   book_->UpdateCycleWatch(job);
-  job.attempt->Hold(!held_.empty());
+  job.joining = 0;
+  UpdateHold(job);
   job.attempt->Start();
 }
 

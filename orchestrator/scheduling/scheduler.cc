@@ -165,9 +165,11 @@ bool Scheduler::Merge(Attempt& attempt, Work work, Then then) {
 
 void Scheduler::OnCheckpoint(Attempt& attempt, const std::vector<v1::CheckpointShard>& shards) {
   const v1::AttemptId id = attempt.id();
-  const LiveJob* job = JobOf(id);
+  LiveJob* job = JobOf(id);
   if (job == nullptr) return;
   const int64_t keep = job->job().spec().train().keep_checkpoints();
+  ++job->joining;
+  UpdateHold(*job);
   Merge(
       attempt,
       [id, shards, most = max_shard_bytes_](ArtifactStore& artifacts) {
@@ -186,8 +188,14 @@ void Scheduler::OnAssembled(const v1::AttemptId& attempt, int64_t keep, absl::St
   }
   LiveJob* job = JobOf(attempt);
   if (job == nullptr) return;
+  --job->joining;
+  UpdateHold(*job);
   if (stored.ok()) return book_->Note(*job, "orchestrator", absl::StrCat("checkpoint of step ", files->step));
   job->attempt->Fail(PlainFailure(stored));
+}
+
+void Scheduler::UpdateHold(LiveJob& job) {
+  if (job.attempt != nullptr) job.attempt->Hold(!held_.empty() || job.joining >= kMaxJoining);
 }
 
 void Scheduler::OnTrained(Attempt& attempt, const std::vector<v1::Finished>& results) {

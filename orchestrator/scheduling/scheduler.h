@@ -34,6 +34,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   static constexpr size_t kMaxLookedAt = 256, kMaxExplained = 16;
   // Of measuring the links between a job's workers, before it goes on without them.
   static constexpr int kMaxLinkTries = 3;
+  // Checkpoints of a job that wait to be joined, before it goes on: more would fill the disk with parts.
+  static constexpr int kMaxJoining = 4;
 
   struct Parts {
     EventLoop* loop;
@@ -135,6 +137,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void LetLeave(const LiveJob& job);
   void DropParts(const LiveJob& job);
   void RemoveDamaged(const LiveJob& job);
+  // Grants cycles, or does not, as all reasons to hold the job say.
+  void UpdateHold(LiveJob& job);
   // `work`, a function of the artifacts, in the background; `then`, a function of its result, on the loop. False: too
   // much waits there already, and the attempt has failed.
   template <typename Work, typename Then>

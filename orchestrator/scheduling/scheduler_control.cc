@@ -58,7 +58,7 @@ void Scheduler::Hold(const std::string& why) {
   held_ = why;
   for (LiveJob* job : book_->All()) {
     if (job->attempt == nullptr) continue;
-    job->attempt->Hold(!why.empty());
+    UpdateHold(*job);
     book_->Explain(*job, "orchestrator", why.empty() ? "goes on: there is room again" : absl::StrCat("held: ", why));
   }
   ScheduleSoon();

@@ -88,6 +88,28 @@ TEST_F(RestartTest, ACheckpointIsAssembledAndNoted) {
   EXPECT_EQ(Get(id_).results_size(), 3);
 }
 
+// Else a job that saves faster than its parts are joined fills the disk with them, and fails in the end.
+TEST_F(RestartTest, AJobWaitsWhileManyOfItsCheckpointsAreNotJoined) {
+  Run();
+  parts_->merges.held = true;
+  for (int64_t step = 1; step <= Scheduler::kMaxJoining; ++step) {
+    for (FakeWorker* worker : {w0_, w1_}) {
+      v1::WorkerMessage message;
+      *message.mutable_checkpoint_shard()->mutable_attempt() = worker->attempt;
+      message.mutable_checkpoint_shard()->set_step(step);
+      Say(*worker, message);
+    }
+  }
+  w0_->inbox.clear();
+  SayRounds(*w0_, 0, 0, 3);
+  SayRounds(*w1_, 1, 0, 3);
+  EXPECT_FALSE(w0_->Has(OrchestratorMessage::kGrant));
+  parts_->merges.RunHeld();
+  Settle();
+  EXPECT_EQ(Get(id_).checkpoint_step(), Scheduler::kMaxJoining);
+  EXPECT_TRUE(w0_->Has(OrchestratorMessage::kGrant));
+}
+
 TEST_F(RestartTest, ACheckpointThatCannotBeJoinedFailsTheJob) {
   Run();
   parts_->merges.full = true;
