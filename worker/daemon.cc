@@ -137,7 +137,8 @@ absl::Status RunWorker(const Options& options) {
   GPIPE_ASSIGN_OR_RETURN(engine_options.failpoint, FailpointFromEnvironment());
 
   const std::shared_ptr<grpc::Channel> channel = Dial(options.orchestrator);
-  ArtifactConnections connections(options.orchestrator);
+  ArtifactConnections connections(options.orchestrator, ArtifactConnections::kDefaultCount,
+                                  ArtifactConnections::Absent::kAwait);
   const auto session_stub = v1::WorkerSessionService::NewStub(channel);
   const SharedFiles shared(options.shared_root);
   GrpcArtifacts sent(connections, options.artifacts_dir);

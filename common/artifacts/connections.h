@@ -25,7 +25,14 @@ class ArtifactConnections {
  public:
   static constexpr int kDefaultCount = 4;
 
-  explicit ArtifactConnections(const std::string& address, int count = kDefaultCount);
+  // What calls do while nobody answers at the address.
+  enum class Absent {
+    kFail,   // UNAVAILABLE.
+    kAwait,  // They wait, until they are stopped: for a worker, which hears on its session that the orchestrator is
+             // gone.
+  };
+
+  explicit ArtifactConnections(const std::string& address, int count = kDefaultCount, Absent absent = Absent::kFail);
   ArtifactConnections(const ArtifactConnections&) = delete;
   ArtifactConnections& operator=(const ArtifactConnections&) = delete;
 

@@ -20,15 +20,19 @@ using testing::HasSubstr;
 class ArtifactServiceTest : public ArtifactTest {
  protected:
   ArtifactServiceTest() : service_(store_.get()) {
-    int port = 0;
-    grpc::ServerBuilder builder;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
-    builder.RegisterService(&service_);
-    server_ = builder.BuildAndStart();
-    address_ = "127.0.0.1:" + std::to_string(port);
+    address_ = "127.0.0.1:" + std::to_string(Serve("127.0.0.1:0"));
     stub_ = v1::ArtifactService::NewStub(grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()));
   }
   ~ArtifactServiceTest() override { server_->Shutdown(); }
+
+  int Serve(const std::string& address) {
+    int port = 0;
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+    builder.RegisterService(&service_);
+    server_ = builder.BuildAndStart();
+    return port;
+  }
 
   static v1::UploadArtifactRequest RefPart(const v1::ArtifactRef& ref) {
     v1::UploadArtifactRequest request;
@@ -107,6 +111,21 @@ TEST_F(ArtifactServiceTest, APartIsHandedOverAndIsNoArtifact) {
   EXPECT_EQ(*ReadFile(PartFolder(store_->folder(), MakePartOf(attempt, 3)) / RefOf(content).sha256()), content);
   EXPECT_THAT(UploadPart(connections, MakePartOf(attempt, 3), RefOf("other"), path),
               HasCode(absl::StatusCode::kDataLoss));
+}
+
+// A job goes on when the orchestrator is back, and a worker's connections for files may hear of that later than its
+// session.
+TEST_F(ArtifactServiceTest, AWorkersTransfersWaitForAnOrchestratorThatIsAway) {
+  const v1::ArtifactRef ref = Put("hello");
+  ArtifactConnections worker(address_, 1, ArtifactConnections::Absent::kAwait), client(address_, 1);
+  server_->Shutdown();
+  EXPECT_THAT(DownloadFile(client, ref, folder_.path() / "client"), HasCode(absl::StatusCode::kUnavailable));
+  absl::Status fetched = absl::UnknownError("not yet");
+  {
+    const std::jthread fetch([&] { fetched = DownloadFile(worker, ref, folder_.path() / "worker"); });
+    ASSERT_NE(Serve(address_), 0);
+  }
+  EXPECT_TRUE(fetched.ok()) << fetched;
 }
 
 TEST_F(ArtifactServiceTest, DownloadsFromAnOffset) {
