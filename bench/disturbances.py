@@ -15,12 +15,10 @@ the time between two of them.
 
 import argparse
 import concurrent.futures
-import contextlib
 import glob
 import json
 import os
 import pathlib
-import shutil
 import signal
 import statistics
 import subprocess
@@ -30,6 +28,8 @@ import threading
 import time
 
 import common
+from cluster import preloaded
+from test_disk_space import fill
 from test_failures import full_disk
 from test_files import inference_spec
 
@@ -101,9 +101,6 @@ def measure(name: str, cluster: common.Cluster, folder: pathlib.Path, disturb, c
 
 
 def uploads(folder: pathlib.Path):
-    library = folder / "slow_disk.so"
-    source = common.ROOT / "tests" / "python" / "slow_disk.c"
-    subprocess.run([os.environ.get("CC", "cc"), "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     specs = [inference_spec(folder, f"upload{i}", mebibytes=8) for i in range(4)]
 
     def disturb(cluster):
@@ -111,7 +108,7 @@ def uploads(folder: pathlib.Path):
             list(pool.map(cluster.submit, specs))
 
     measure("uploads", common.Cluster(folder / "cluster", lease_millis=5000, environment={
-        "LD_PRELOAD": str(library), "SLOW_DISK_MILLIS": "200"}), folder, disturb)
+        "LD_PRELOAD": str(preloaded("slow_disk", folder)), "SLOW_DISK_MILLIS": "200"}), folder, disturb)
 
 
 def plan(folder: pathlib.Path):
@@ -170,9 +167,7 @@ def disk(folder: pathlib.Path):
         def disturb(cluster):
             refused = common.gpipe("job", "submit", large, address=cluster.address, check=False)
             assert "disk full" in refused.stderr, refused.stderr
-            with open(inside / "filler", "wb", buffering=0) as filler, contextlib.suppress(OSError):
-                while (room := shutil.disk_usage(inside).free - (512 << 10)) > 0:
-                    filler.write(bytes(min(1 << 20, room)))
+            fill(inside)
             common.wait_until(lambda: common.gpipe("health", address=cluster.address, check=False).returncode == 1,
                               what="read-only")
             time.sleep(CALM)

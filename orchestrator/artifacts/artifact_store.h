@@ -29,8 +29,8 @@ namespace gpipe::orchestrator {
 // Errors: INVALID_ARGUMENT for a digest that is not 64 lower-case hexadecimal digits or a negative size; NOT_FOUND for
 // content that is not here; RESOURCE_EXHAUSTED for a full disk or a file over the limit.
 //
-// Content stays until it is removed (jobs/housekeeper.h): when no job has it any more, unless somebody has claimed it,
-// by asking for it or giving it, to submit a job with it.
+// Content stays until it is removed (scheduling/housekeeper.h): when no job has it any more, unless somebody has
+// claimed it, by asking for it or giving it, to submit a job with it.
 class ArtifactStore {
  public:
   // Enough to submit a job after its files were given; then they are what an abandoned upload has left.

@@ -55,10 +55,8 @@ TEST_F(SchedulerTest, APausedJobIsStillPausedAfterARestart) {
   RunJob();
   ASSERT_TRUE(Do([&] { return parts_->scheduler.Pause(id_); }).ok());
   Restart();
-  w0_ = &Connect("w0");
-  w1_ = &Connect("w1");
-  SayPrepared(*w0_);
-  SayPrepared(*w1_);
+  ConnectBoth();
+  SayBothPrepared();
   EXPECT_EQ(Get(id_).state(), Job::STATE_PAUSED);
   EXPECT_FALSE(w0_->Has(OrchestratorMessage::kGrant));
   EXPECT_EQ(Do([&] { return parts_->scheduler.Resume(id_); })->state(), Job::STATE_RUNNING);
@@ -70,10 +68,8 @@ TEST_F(SchedulerTest, APausedJobThatIsQueuedAgainCanBeResumed) {
   ASSERT_TRUE(Do([&] { return parts_->scheduler.Pause(id_); }).ok());
   Restart();
   EXPECT_TRUE(Do([&] { return parts_->scheduler.Resume(id_); }).ok());
-  w0_ = &Connect("w0");
-  w1_ = &Connect("w1");
-  SayPrepared(*w0_);
-  SayPrepared(*w1_);
+  ConnectBoth();
+  SayBothPrepared();
   EXPECT_EQ(Get(id_).state(), Job::STATE_RUNNING);
   EXPECT_TRUE(w0_->Has(OrchestratorMessage::kGrant));
 }

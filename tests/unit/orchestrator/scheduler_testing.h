@@ -8,42 +8,52 @@ namespace gpipe::orchestrator {
 
 class SchedulerTest : public SchedulingTest {
  protected:
-  // A job of two stages on w0 and w1.
-  void StartJob(const v1::JobSpec& spec = ParseSpec(kTrainYaml)) {
+  void ConnectBoth() {
     w0_ = &Connect("w0");
     w1_ = &Connect("w1");
+  }
+  void SayBothPrepared() {
+    SayPrepared(*w0_);
+    SayPrepared(*w1_);
+  }
+  // A job of two stages on w0 and w1.
+  void StartJob(const v1::JobSpec& spec = ParseSpec(kTrainYaml)) {
+    ConnectBoth();
     id_ = Submit(spec)->id();
   }
   void RunJob(const v1::JobSpec& spec = ParseSpec(kTrainYaml)) {
     StartJob(spec);
-    SayPrepared(*w0_);
-    SayPrepared(*w1_);
+    SayBothPrepared();
     ASSERT_EQ(Get(id_).state(), v1::Job::STATE_RUNNING);
   }
   void RoundOfBoth(int64_t round, int64_t step) {
     SayRound(*w0_, 0, round, step);
     SayRound(*w1_, 1, round, step);
   }
+  // Of all pages.
   std::vector<v1::JobEvent> Events() {
-    return Do([&] { return parts_->book.ListEvents(id_, 0, ""); })->items;
+    std::vector<v1::JobEvent> all;
+    std::string token;
+    do {
+      const auto page = *Do([&] { return parts_->book.ListEvents(id_, 1000, token); });
+      all.insert(all.end(), page.items.begin(), page.items.end());
+      token = page.next_page_token;
+    } while (!token.empty());
+    return all;
   }
   FakeWorker* w0_ = nullptr;
   FakeWorker* w1_ = nullptr;
   std::string id_;
 };
 
-class AttemptFailureTest : public SchedulingTest {
+// Begins with such a job, placed.
+class AttemptFailureTest : public SchedulerTest {
  protected:
   void SetUp() override {
-    SchedulingTest::SetUp();
-    w0_ = &Connect("w0");
-    w1_ = &Connect("w1");
-    id_ = Submit(ParseSpec(kTrainYaml))->id();
+    SchedulerTest::SetUp();
+    StartJob();
   }
-  void Run() {
-    SayPrepared(*w0_);
-    SayPrepared(*w1_);
-  }
+  void Run() { SayBothPrepared(); }
   void SayRounds(FakeWorker& worker, int index, int64_t first, int64_t end) {
     for (int64_t round = first; round < end; ++round) SayRound(worker, index, round, round);
   }
@@ -59,9 +69,6 @@ class AttemptFailureTest : public SchedulingTest {
     EXPECT_EQ(job.state(), v1::Job::STATE_FAILED);
     return job.failure();
   }
-  FakeWorker* w0_ = nullptr;
-  FakeWorker* w1_ = nullptr;
-  std::string id_;
 };
 
 }  // namespace gpipe::orchestrator

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/unit/orchestrator/scheduling_testing.h"
+#include "tests/unit/orchestrator/scheduler_testing.h"
 
 namespace gpipe::orchestrator {
 namespace {
@@ -89,12 +89,11 @@ TEST(UnreachableReportsTest, SaysWhoMissesWhomAndWhere) {
   EXPECT_EQ(one.Judge(Workers(3)).at(0).why, "it cannot connect to w0 at 10.0.0.0, as others can (Connection refused)");
 }
 
-class UnreachableTest : public SchedulingTest {
+class UnreachableTest : public SchedulerTest {
  protected:
   void SetUp() override {
-    SchedulingTest::SetUp();
-    w0_ = &Connect("w0");
-    w1_ = &Connect("w1");
+    SchedulerTest::SetUp();
+    ConnectBoth();
   }
   void SayUnreachable(FakeWorker& worker, int peer) {
     v1::WorkerMessage message;
@@ -113,9 +112,6 @@ class UnreachableTest : public SchedulingTest {
     SayReleased(*w1_);
   }
   std::string ReasonFor(const std::string& worker) { return parts_->cluster.registry().Find(worker)->unreachable; }
-
-  FakeWorker* w0_ = nullptr;
-  FakeWorker* w1_ = nullptr;
 };
 
 TEST_F(UnreachableTest, TheJobGoesToOthersAndTheWorkerGetsNoMore) {

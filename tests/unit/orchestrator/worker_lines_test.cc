@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/unit/orchestrator/scheduling_testing.h"
+#include "tests/unit/orchestrator/scheduler_testing.h"
 
 namespace gpipe::orchestrator {
 namespace {
@@ -13,15 +13,8 @@ using testing::IsEmpty;
 using v1::Job;
 using v1::Worker;
 
-class WorkerLinesTest : public SchedulingTest {
+class WorkerLinesTest : public AttemptFailureTest {
  protected:
-  void SetUp() override {
-    SchedulingTest::SetUp();
-    w0_ = &Connect("w0");
-    w1_ = &Connect("w1");
-    id_ = Submit(ParseSpec(kTrainYaml))->id();
-  }
-
   void SayLines(FakeWorker& worker, const std::vector<std::string>& lines, bool warning = false) {
     v1::WorkerMessage message;
     *message.mutable_log()->mutable_attempt() = worker.attempt;
@@ -34,32 +27,16 @@ class WorkerLinesTest : public SchedulingTest {
     Say(worker, message);
   }
 
-  // Of all pages.
-  std::vector<v1::JobEvent> Events() {
-    std::vector<v1::JobEvent> all;
-    std::string token;
-    do {
-      const auto page = *Do([&] { return parts_->book.ListEvents(id_, 1000, token); });
-      all.insert(all.end(), page.items.begin(), page.items.end());
-      token = page.next_page_token;
-    } while (!token.empty());
-    return all;
-  }
   std::vector<v1::JobEvent> EventsBy(const std::string& actor) {
     std::vector<v1::JobEvent> events = Events();
     std::erase_if(events, [&](const v1::JobEvent& event) { return event.actor() != actor; });
     return events;
   }
-
-  FakeWorker* w0_ = nullptr;
-  FakeWorker* w1_ = nullptr;
-  std::string id_;
 };
 
 TEST_F(WorkerLinesTest, AreEventsInOrderWithTheWorkersName) {
   SayLines(*w1_, {"built stage 1", "connected with w0"});
-  SayPrepared(*w0_);
-  SayPrepared(*w1_);
+  Run();
   SayLines(*w1_, {"it is slow"}, /*warning=*/true);
   const std::vector<v1::JobEvent> lines = EventsBy("w1");
   ASSERT_EQ(lines.size(), 3u);
