@@ -2,7 +2,8 @@
 // describe a list of linear layers, are prepared at once for whatever they are assigned, and have done every clock
 // cycle as soon as it is granted; they compute nothing and know no peers. Usage: crowd ADDRESS WORKERS; then commands
 // on standard input, each answered by one line of JSON:
-//   job STAGES MICRO_BATCHES WINDOW CYCLES   places a training job, measures so many cycles of it, and cancels it
+//   job STAGES MICRO_BATCHES WINDOW CYCLES   places a training job, measures so many cycles of it, and cancels it; with
+//                                            WINDOW 1 each one is a report of all stages and the grant to all of them
 //   history JOBS                             submits so many jobs and cancels them
 // The end of the input ends the sessions.
 
@@ -39,6 +40,7 @@ using gpipe::client::ClusterClient;
 constexpr int kWidth = 8;
 constexpr absl::Duration kHeartbeat = absl::Seconds(1);
 constexpr int64_t kWarmUpCycles = 8;
+constexpr int kClients = 8;
 
 double Seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -52,7 +54,8 @@ class Tally {
  public:
   struct Counts {
     int welcomed = 0, ended = 0, assigned = 0, released = 0;
-    int64_t grants = 0, assigned_bytes = 0, largest_assignment = 0;
+    int64_t assigned_bytes = 0, largest_assignment = 0;
+    std::vector<double> grants = {};  // When each came.
   };
 
   template <typename Change>
@@ -188,7 +191,7 @@ class Worker final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::Orche
 
   // Every round has the cycles of the first program: there is one size of mini-batch.
   void Progress(const v1::Grant& grant) {
-    tally_->Note([](auto& counts) { ++counts.grants; });
+    tally_->Note([](auto& counts) { counts.grants.push_back(Seconds()); });
     v1::WorkerMessage message;
     v1::Progress& progress = *message.mutable_progress();
     *progress.mutable_attempt() = grant.attempt();
@@ -261,6 +264,17 @@ void Cancel(ClusterClient& client, const std::string& id) {
   if (const auto cancelled = client.CancelJob(id); !cancelled.ok()) Die(cancelled.status().ToString());
 }
 
+// Seconds from one cycle's last grant to that of the next, of those after the warm-up, sorted.
+std::vector<double> CycleTimes(const std::vector<double>& grants, int stages) {
+  std::vector<double> times;
+  const auto all = static_cast<size_t>(stages);
+  for (size_t i = all * static_cast<size_t>(kWarmUpCycles + 1) - 1; i < grants.size(); i += all) {
+    times.push_back(grants[i] - grants[i - all]);
+  }
+  std::sort(times.begin(), times.end());
+  return times;
+}
+
 std::string RunJob(ClusterClient& client, Tally& tally, int stages, int micro_batches, int64_t window, int64_t cycles) {
   tally.Forget();
   const double begin = Seconds();
@@ -268,24 +282,34 @@ std::string RunJob(ClusterClient& client, Tally& tally, int stages, int micro_ba
   const double submitted = Seconds();
   tally.Await("assignments", [&](const auto& counts) { return counts.assigned == stages; });
   const double placed = Seconds();
-  tally.Await("the first grants", [&](const auto& counts) { return counts.grants >= stages * kWarmUpCycles; });
-  const double warm = Seconds();
-  tally.Await("grants", [&](const auto& counts) { return counts.grants >= stages * (kWarmUpCycles + cycles); });
-  const double granted = Seconds();
+  const auto enough = static_cast<size_t>(stages * (kWarmUpCycles + cycles));
+  tally.Await("grants", [&](const auto& counts) { return counts.grants.size() >= enough; });
   Cancel(client, job.id());
   tally.Await("releases", [&](const auto& counts) { return counts.released == stages; });
   const Tally::Counts counts = tally.Forget();
-  return absl::StrCat("{\"submit_seconds\": ", submitted - begin, ", \"place_seconds\": ", placed - submitted,
-                      ", \"grant_seconds\": ", (granted - warm) / static_cast<double>(cycles),
-                      ", \"largest_assignment\": ", counts.largest_assignment,
-                      ", \"assigned_bytes\": ", counts.assigned_bytes, "}");
+  const std::vector<double> times = CycleTimes(counts.grants, stages);
+  return absl::StrCat(
+      "{\"submit_seconds\": ", submitted - begin, ", \"place_seconds\": ", placed - submitted,
+      ", \"grant_seconds\": ", times[times.size() / 2], ", \"grant_seconds_99\": ", times[times.size() * 99 / 100],
+      ", \"largest_assignment\": ", counts.largest_assignment, ", \"assigned_bytes\": ", counts.assigned_bytes, "}");
 }
 
-// The jobs ask for more workers than there are, so that they wait until they are cancelled.
-std::string MakeHistory(ClusterClient& client, int workers, int jobs) {
-  v1::SubmitJobRequest request = Request(workers + 1, 1, 0);
+// The jobs ask for GPUs, which no worker has, so that they wait until they are cancelled. Several clients, as each
+// waits for the disk.
+std::string MakeHistory(const std::string& address, int jobs) {
+  v1::SubmitJobRequest request = Request(16, 1, 0);
+  request.mutable_spec()->mutable_pipeline()->set_device(v1::DEVICE_CUDA);
   const double begin = Seconds();
-  for (int i = 0; i < jobs; ++i) Cancel(client, Submit(client, request, i).id());
+  std::atomic<int> next = 0;
+  {
+    std::vector<std::jthread> clients;
+    for (int i = 0; i < kClients; ++i) {
+      clients.emplace_back([&] {
+        ClusterClient client({.address = address});
+        for (int number = next++; number < jobs; number = next++) Cancel(client, Submit(client, request, number).id());
+      });
+    }
+  }
   return absl::StrCat("{\"seconds\": ", Seconds() - begin, "}");
 }
 
@@ -318,7 +342,7 @@ int main(int argc, char** argv) {
     words >> command >> stages >> micro_batches >> window >> cycles;
     std::cout << (command == "job"
                       ? RunJob(client, tally, static_cast<int>(stages), static_cast<int>(micro_batches), window, cycles)
-                      : MakeHistory(client, count, static_cast<int>(stages)))
+                      : MakeHistory(address, static_cast<int>(stages)))
               << std::endl;
   }
   over.Notify();

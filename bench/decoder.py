@@ -26,7 +26,7 @@ from torch.nn import functional
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "client" / "python"))
 
-from gpipe_export import empty_weights, gpipe_export  # noqa: E402
+from gpipe import empty_weights, export  # noqa: E402
 
 SHARD_BYTES = 2 << 30
 POOL = 1 << 22  # Random numbers.
@@ -112,7 +112,7 @@ def write_program(shape: Shape, path: pathlib.Path, inside: bool = False) -> Non
     model = empty_decoder(shape)
     if inside:
         model.load_state_dict(dict(drawn(model)), assign=True)
-    gpipe_export(model, (make_tokens(shape, 2),), path, check=(Decoder(narrow), (make_tokens(narrow, 2),)))
+    export(model, (make_tokens(shape, 2),), path, check=(Decoder(narrow), (make_tokens(narrow, 2),)))
 
 
 def drawn(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

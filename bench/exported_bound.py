@@ -16,7 +16,7 @@ from torch import nn
 
 import bound
 import common
-from exported_models import CASES, gpipe_export
+from exported_models import CASES, export
 
 CASE, CHUNKS = "gpt2-long", 32
 
@@ -49,7 +49,7 @@ def write_parts(folder: pathlib.Path, workers: int, steps: int) -> list[dict]:
     for i, (first, last) in enumerate(zip(begins, ends)):
         ends_here = last == len(model.blocks)
         values = {"x": data["x"] if first == 0 else hidden, "y": data["y"] if ends_here else hidden.clone()}
-        gpipe_export(Part(model, first, last), (values["x"][:2],), folder / f"part{i}.pt2")
+        export(Part(model, first, last), (values["x"][:2],), folder / f"part{i}.pt2")
         save_file(values, folder / f"part{i}.safetensors")
         specs.append(common.exported_spec(f"alone{i}", f"part{i}", common.BATCH, class_dim=-1, steps=steps, workers=1,
                                           chunks=CHUNKS))

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import common
-from exported_models import gpipe_export
+from exported_models import export
 
 WIDTH, WORKERS, PIECE = 4096, 3, 1 << 20
 LAYER_BYTES = 4 * WIDTH * (WIDTH + 1)
@@ -28,8 +28,8 @@ LAYER_BYTES = 4 * WIDTH * (WIDTH + 1)
 
 def write_model(folder: pathlib.Path, layers: int) -> None:
     torch.manual_seed(0)
-    gpipe_export(nn.Sequential(*[nn.Linear(WIDTH, WIDTH) for _ in range(layers)]), (torch.randn(2, WIDTH),),
-                 folder / "large.pt2")
+    export(nn.Sequential(*[nn.Linear(WIDTH, WIDTH) for _ in range(layers)]), (torch.randn(2, WIDTH),),
+           folder / "large.pt2")
     save_file({"input": torch.randn(1 << 10, WIDTH)}, folder / "inputs.safetensors")
 
 

@@ -14,7 +14,7 @@ from torch import nn
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "client" / "python")]
 
-from gpipe_export import gpipe_export  # noqa: E402
+from gpipe import export  # noqa: E402
 from gpt2 import Gpt2, Gpt2Config  # noqa: E402
 from resnet18 import ResNet18  # noqa: E402
 
@@ -42,7 +42,7 @@ class Case:
         """folder/NAME.pt2 and folder/NAME.safetensors."""
         from safetensors.torch import save_file
         data = self.data(samples)
-        gpipe_export(self.model(), (data["x"][:2],), folder / f"{name}.pt2")
+        export(self.model(), (data["x"][:2],), folder / f"{name}.pt2")
         save_file(data, folder / f"{name}.safetensors")
 
 

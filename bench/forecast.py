@@ -41,7 +41,7 @@ def t5():
 def write_job(folder: pathlib.Path, name: str, make, workers: int, checkpoint: str) -> pathlib.Path:
     import torch
     from safetensors.torch import save_file
-    from gpipe_export import gpipe_export
+    from gpipe import export
 
     class Logits(torch.nn.Module):
         def __init__(self, model):
@@ -56,7 +56,7 @@ def write_job(folder: pathlib.Path, name: str, make, workers: int, checkpoint: s
     model, inputs = make()
     ids = {input: torch.randint(VOCABULARY, (common.BATCH, TOKENS)) for input in inputs}
     if not (folder / f"{name}.pt2").exists():
-        gpipe_export(Logits(model), tuple(tensor[:2] for tensor in ids.values()), folder / f"{name}.pt2")
+        export(Logits(model), tuple(tensor[:2] for tensor in ids.values()), folder / f"{name}.pt2")
     save_file({**ids, "labels": torch.randint(VOCABULARY, (common.BATCH, TOKENS))}, folder / f"{name}.safetensors")
     return common.write_spec(folder, {
         "name": f"{name}-{checkpoint}",

@@ -20,7 +20,7 @@ from torch import nn
 
 import common
 from exported_load import resident
-from exported_models import gpipe_export
+from exported_models import export
 
 WIDTH = 8
 
@@ -37,7 +37,7 @@ class Chain(nn.Module):
 
 
 def write_program(folder: pathlib.Path, operators: int) -> None:
-    gpipe_export(Chain(operators), (torch.randn(2, WIDTH),), folder / f"chain{operators}.pt2")
+    export(Chain(operators), (torch.randn(2, WIDTH),), folder / f"chain{operators}.pt2")
 
 
 def spec_of(operators: int, batch: int, **pipeline) -> dict:
@@ -58,7 +58,7 @@ def seconds(command: str, cluster: common.Cluster, folder: pathlib.Path, spec: d
 def measure(folder: pathlib.Path, operators: int, stages: int) -> None:
     begin = time.perf_counter()
     write_program(folder, operators)
-    export = time.perf_counter() - begin
+    exported = time.perf_counter() - begin
     with common.running_cluster(folder / f"run{operators}", 1) as cluster:
         idle = resident(cluster.workers["w0"].pid)["now"]
         first = seconds("validate", cluster, folder, spec_of(operators, 8, workers=2))
@@ -70,7 +70,7 @@ def measure(folder: pathlib.Path, operators: int, stages: int) -> None:
         worker = resident(cluster.workers["w0"].pid)["peak"] - idle
         orchestrator = resident(cluster.orchestrator.pid)["peak"]
     size = (folder / f"chain{operators}.pt2").stat().st_size
-    print(f"{operators:6} operators, {size / 2 ** 20:5.1f} MiB, exported in {export:5.1f} s: validate {first:5.2f} s, "
+    print(f"{operators:6} operators, {size / 2 ** 20:5.1f} MiB, exported in {exported:5.1f} s: validate {first:5.2f} s, "
           f"described {described:5.2f} s, {stages} stages planned {planned:5.2f} s, worker +{worker / 2 ** 20:.0f} MiB, "
           f"orchestrator {orchestrator / 2 ** 20:.0f} MiB", flush=True)
 

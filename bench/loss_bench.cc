@@ -22,7 +22,7 @@
 #include <string>
 #include <vector>
 
-#include "worker/stage/cross_entropy.h"
+#include "worker/model/cross_entropy.h"
 
 namespace {
 

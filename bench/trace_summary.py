@@ -9,6 +9,7 @@ import pathlib
 import sys
 
 ROUNDS = 2  # A trace holds so many mini-batches.
+GAPS = (("shorter than 10 us", 0.0, 10.0), ("10 to 100 us", 10.0, 100.0), ("100 us or longer", 100.0, float("inf")))
 
 
 def union(spans: list[tuple[float, float]]) -> float:
@@ -18,6 +19,25 @@ def union(spans: list[tuple[float, float]]) -> float:
         covered += max(0.0, stop - max(start, end))
         end = max(end, stop)
     return covered
+
+
+def gaps(spans: list[tuple[float, float]]) -> list[float]:
+    """Microseconds between spans in which nothing runs."""
+    found, end = [], None
+    for start, stop in sorted(spans):
+        if end is not None and start > end:
+            found.append(start - end)
+        end = stop if end is None else max(end, stop)
+    return found
+
+
+def gap_rows(kernels: list[tuple[float, float]]) -> dict[str, float]:
+    """Short gaps are between the kernels of a captured graph, middling ones are the host's, long ones are waiting."""
+    between = gaps(kernels)
+    rows = {f"no compute kernel, {words}": sum(g for g in between if low <= g < high) / 1000 / ROUNDS
+            for words, low, high in GAPS}
+    return rows | {"the longest time without one": max(between, default=0.0) / 1000,
+                   "times without one, 10 us or longer": sum(g >= 10 for g in between) / ROUNDS}
 
 
 def summary(path: pathlib.Path) -> dict[str, float]:
@@ -40,18 +60,24 @@ def summary(path: pathlib.Path) -> dict[str, float]:
         "copies": union(spans("gpu_memcpy", "gpu_memset")) / millis,
         "the host waiting for the GPU": union(spans("cuda_runtime", where=lambda e: "Synchronize" in e["name"])) / millis,
         "kernels": len(kernels) / ROUNDS,
+        "graphs launched": len(spans("cuda_runtime", where=lambda e: "GraphLaunch" in e["name"])) / ROUNDS,
+        **gap_rows(kernels),
     }
+
+
+def print_table(paths: list[pathlib.Path]) -> None:
+    table = [summary(path) for path in paths]
+    print("| in a mini-batch, ms | " + " | ".join(path.stem.rsplit("-", 1)[-1] for path in paths) + " |")
+    print("|---" * (len(paths) + 1) + "|")
+    for row in table[0]:
+        print(f"| {row} | " + " | ".join(f"{column[row]:.1f}" for column in table) + " |")
 
 
 def main():
     paths = [pathlib.Path(name) for name in sys.argv[1:]]
     if not paths:
         raise SystemExit(__doc__)
-    table = [summary(path) for path in paths]
-    print("| in a mini-batch, ms | " + " | ".join(path.stem.rsplit("-", 1)[-1] for path in paths) + " |")
-    print("|---" * (len(paths) + 1) + "|")
-    for row in table[0]:
-        print(f"| {row} | " + " | ".join(f"{column[row]:.1f}" for column in table) + " |")
+    print_table(paths)
 
 
 if __name__ == "__main__":

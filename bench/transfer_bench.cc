@@ -41,7 +41,7 @@ int Report(const absl::Status& status, int64_t bytes, Clock::time_point begin) {
 }
 
 int Send(char** argv) {
-  ArtifactConnections connections(argv[2]);
+  ArtifactConnections connections({argv[2]});
   gpipe::HashMemory memory(gpipe::HashMemory::DefaultFile());
   gpipe::TransferOptions options;
   options.memory = &memory;
@@ -55,7 +55,7 @@ int Send(char** argv) {
 
 int Fetch(int argc, char** argv) {
   const gpipe::v1::ArtifactRef ref = RefOf(argv);
-  ArtifactConnections connections(argv[2], std::atoi(argv[5]));
+  ArtifactConnections connections({argv[2]}, std::atoi(argv[5]));
   const int64_t offset = argc > 7 ? std::atoll(argv[6]) : 0;
   const int64_t length = argc > 7 ? std::atoll(argv[7]) : ref.size();
   std::vector<char> tensor(kTensorBytes);
@@ -70,7 +70,7 @@ int Fetch(int argc, char** argv) {
 
 int Pull(char** argv) {
   const gpipe::v1::ArtifactRef ref = RefOf(argv);
-  ArtifactConnections connections(argv[2], std::atoi(argv[5]));
+  ArtifactConnections connections({argv[2]}, std::atoi(argv[5]));
   const auto begin = Clock::now();
   return Report(gpipe::DownloadFile(connections, ref, argv[6]), ref.size(), begin);
 }

@@ -39,6 +39,7 @@ if(NOT TARGET LibTorch::torch)
   target_link_libraries(LibTorch::torch INTERFACE
     -Wl,--no-as-needed stdc++ torch torch_cpu torch_cuda c10 c10_cuda -Wl,--as-needed
     ${LibTorch_NCCL_LIBRARY} ${LibTorch_CUDART_LIBRARY})
-  target_link_options(LibTorch::torch INTERFACE -Wl,--allow-shlib-undefined
+  # Old dtags: these folders come before LD_LIBRARY_PATH, which may have another NCCL or CUDA.
+  target_link_options(LibTorch::torch INTERFACE -Wl,--allow-shlib-undefined -Wl,--disable-new-dtags
     -Wl,-rpath,${_torch}/lib -Wl,-rpath,${_nvidia}/nccl/lib -Wl,-rpath,${_nvidia}/cu13/lib)
 endif()

@@ -28,6 +28,11 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
 endif()
 
 if(GPIPE_SANITIZE)
+  set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1 -DNDEBUG")  # What takes time is to compile it.
   add_compile_options(-fsanitize=${GPIPE_SANITIZE} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${GPIPE_SANITIZE})
+endif()
+if(GPIPE_BUILD_FUZZERS)
+  # All code is compiled with coverage, which is what leads a fuzzer to new paths.
+  add_compile_options(-fsanitize=fuzzer-no-link)
 endif()

@@ -93,10 +93,7 @@ AtomicFile::AtomicFile(std::filesystem::path path, std::filesystem::path tempora
     : path_(std::move(path)), temporary_(std::move(temporary)), fd_(fd) {}
 
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
-    : path_(std::move(other.path_)),
-      temporary_(std::move(other.temporary_)),
-      fd_(std::exchange(other.fd_, -1)),
-      size_(other.size_) {}
+    : path_(std::move(other.path_)), temporary_(std::move(other.temporary_)), fd_(std::exchange(other.fd_, -1)) {}
 
 AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
   if (this == &other) return *this;
@@ -104,7 +101,6 @@ AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
   path_ = std::move(other.path_);
   temporary_ = std::move(other.temporary_);
   fd_ = std::exchange(other.fd_, -1);
-  size_ = other.size_;
   return *this;
 }
 
@@ -116,7 +112,11 @@ void AtomicFile::Discard() {
   unlink(temporary_.c_str());
 }
 
-absl::Status AtomicFile::Append(std::string_view data) { return WriteAt(size_, data); }
+absl::Status AtomicFile::Append(std::string_view data) {
+  struct stat stat = {};
+  if (fd_ >= 0 && fstat(fd_, &stat) != 0) return ErrnoStatus(errno, "cannot look at", path_);
+  return WriteAt(static_cast<uint64_t>(stat.st_size), data);
+}
 
 absl::Status AtomicFile::WriteAt(uint64_t offset, std::string_view data) {
   if (fd_ < 0) return absl::FailedPreconditionError(absl::StrCat(path_.string(), " is committed already"));
@@ -127,7 +127,6 @@ absl::Status AtomicFile::WriteAt(uint64_t offset, std::string_view data) {
     data.remove_prefix(static_cast<size_t>(count));
     offset += static_cast<uint64_t>(count);
   }
-  size_ = std::max(size_, offset);
   return absl::OkStatus();
 }
 

@@ -26,7 +26,7 @@ absl::Status SyncPath(const std::filesystem::path& path);
 absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view content);
 
 // A file being written in pieces, with the same promise: it appears under its name at Commit, or never.
-// Move-only; the destructor removes an uncommitted file. Not for use by two threads at once.
+// Move-only; the destructor removes an uncommitted file. Not for use by two threads at once, but for WriteAt.
 class AtomicFile {
  public:
   static absl::StatusOr<AtomicFile> Create(const std::filesystem::path& path);
@@ -34,8 +34,9 @@ class AtomicFile {
   AtomicFile& operator=(AtomicFile&& other) noexcept;
   ~AtomicFile();
 
+  // Writes at the end.
   absl::Status Append(std::string_view data);
-  // Writes at `offset`, which may lie beyond the end.
+  // Writes at `offset`, which may lie beyond the end. Several threads may do so at different places.
   absl::Status WriteAt(uint64_t offset, std::string_view data);
   // Syncs and renames. The object is empty afterwards.
   absl::Status Commit();
@@ -51,7 +52,6 @@ class AtomicFile {
   std::filesystem::path path_;
   std::filesystem::path temporary_;
   int fd_ = -1;
-  uint64_t size_ = 0;
 };
 
 // A folder under the system's temporary folder, removed with all its content by the destructor.

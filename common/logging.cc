@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "common/log_formatter.h"
 #include "common/printable.h"
 #include "spdlog/pattern_formatter.h"
 #include "spdlog/sinks/stdout_sinks.h"
@@ -15,8 +16,6 @@
 namespace gpipe {
 namespace {
 
-// A message is one entry, whatever it quotes: its further lines are set off, so that none passes for an entry of its
-// own, and control characters are written out.
 class EntryFormatter final : public spdlog::formatter {
  public:
   void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
@@ -34,6 +33,8 @@ class EntryFormatter final : public spdlog::formatter {
 
 }  // namespace
 
+std::unique_ptr<spdlog::formatter> MakeTextFormatter() { return std::make_unique<EntryFormatter>(); }
+
 absl::Status InitLogging(std::string_view program, std::string_view level) {
   const std::string name(level);
   const auto parsed = spdlog::level::from_str(name == "warn" ? "warning" : name);
@@ -42,7 +43,7 @@ absl::Status InitLogging(std::string_view program, std::string_view level) {
         absl::StrCat("log level '", name, "' is not one of trace, debug, info, warn, error"));
   }
   spdlog::set_default_logger(spdlog::stderr_logger_mt(std::string(program)));
-  spdlog::set_formatter(std::make_unique<EntryFormatter>());
+  spdlog::set_formatter(MakeTextFormatter());
   spdlog::set_level(parsed);
   return absl::OkStatus();
 }

@@ -5,7 +5,7 @@
 
 namespace gpipe {
 
-inline constexpr std::string_view kVersion = "0.1.0";
+inline constexpr std::string_view kVersion = "0.2.0";
 
 }  // namespace gpipe
 

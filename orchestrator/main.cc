@@ -7,8 +7,12 @@
 
 #include "CLI/CLI.hpp"
 #include "common/descriptor_limit.h"
+#include "common/log_flags.h"
+#include "common/log_output.h"
 #include "common/logging.h"
 #include "common/malloc_setup.h"
+#include "common/net/grpc_log.h"
+#include "common/net/tls_flags.h"
 #include "common/string_view.h"
 #include "common/version.h"
 #include "orchestrator/server.h"
@@ -23,6 +27,7 @@ struct Flags {
   int64_t lease_millis = 5000;
   double keep_days = 0;
   std::string log_level = "info";
+  LogOutput log;
   int ready_fd = -1;
 };
 
@@ -49,9 +54,19 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "delete jobs, with their files, so many days after their end; 0: never")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  app.add_option("--http-listen", flags.server.http_listen,
+                 "HOST:PORT of the web page, /metrics, /livez, /readyz and /statusz; not given: nowhere");
+  AddLogFlags(app, flags.log);
   app.add_option("--log-level", flags.log_level, "trace | debug | info | warn | error")->capture_default_str();
   app.add_option("--ready-fd", flags.ready_fd, "write HOST:PORT to this file descriptor when serving, and close it");
   app.add_flag("--insecure", flags.server.insecure, "allow an address that other machines can reach, in plain text");
+  AddTlsFlags(app, flags.server.tls);
+  app.add_option("--tokens-file", flags.server.tokens_file,
+                 "lines `role name token` of those who call without a certificate; read again when it changes")
+      ->type_name("FILE");
+  app.add_flag("--reflection,!--no-reflection", flags.server.reflection,
+               "answer what services and messages there are, for grpcurl and clients without generated code")
+      ->default_str("true");
   app.set_version_flag("--version", std::string(kVersion));
   app.footer("Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 usage.");
 }
@@ -78,6 +93,7 @@ int Serve(Flags& flags, const sigset_t& signals) {
   auto server = Server::Start(flags.server);
   if (!server.ok()) return Fail(server.status());
   spdlog::info("serving on {}, state in {}", (*server)->address(), flags.server.state_dir.string());
+  if (!(*server)->http_address().empty()) spdlog::info("serving HTTP on {}", (*server)->http_address());
   SayReady(flags.ready_fd, (*server)->address());
   int signal = 0;
   sigwait(&signals, &signal);
@@ -105,6 +121,8 @@ int Main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : 2;
   }
   if (absl::Status logging = InitLogging("gpipe-orchestrator", flags.log_level); !logging.ok()) return Fail(logging);
+  LogGrpc();
+  if (absl::Status logging = SetLogOutput(flags.log); !logging.ok()) return Fail(logging);
   if (flags.lease_millis < 2 * flags.heartbeat_millis) {
     return Fail(absl::InvalidArgumentError("--lease-millis must be at least twice --heartbeat-millis"));
   }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/net/tls_options.h"
 #include "common/safetensors/shard_names.h"
 #include "orchestrator/cluster/cluster.h"
 #include "orchestrator/scheduling/housekeeper.h"
@@ -19,8 +20,15 @@ struct ServerOptions {
   Cluster::Options cluster;
   int64_t max_shard_bytes = safetensors::kMaxShardBytes;  // Of a model or checkpoint in one file.
   Housekeeper::Options housekeeping;
+  // All three files, or none: plain text, in which whoever reaches the address may do everything.
+  TlsOptions tls;
+  std::filesystem::path tokens_file;  // orchestrator/access/token_file.h; empty: there are no tokens.
+  // HOST:PORT of the web page, metrics, health and status; empty: nowhere.
+  std::string http_listen;
   // Listening on other addresses than this machine's own, in plain text.
   bool insecure = false;
+  // Whether a client may ask what services, methods and messages there are.
+  bool reflection = true;
   // Called by some thread, at most once, when the state cannot be stored any more: the process should end, because what
   // it has in memory is no longer what a restart would find.
   std::function<void(const absl::Status& why)> on_broken = [](const absl::Status&) {};
@@ -39,6 +47,8 @@ class Server {
 
   // HOST:PORT as bound.
   const std::string& address() const { return address_; }
+  // The same of HTTP; empty: there is none.
+  const std::string& http_address() const;
 
   // In order: refuses new work, aborts what runs (it goes on after the next start), ends the sessions and watches, then
   // the server within kShutdownDeadline, then stores what is left. One call; any thread but the server's own.
@@ -54,9 +64,6 @@ class Server {
   std::unique_ptr<State> state_;
   std::string address_;
 };
-
-// INVALID_ARGUMENT when `listen` is not HOST:PORT, or not this machine's own address and not `insecure`.
-absl::Status CheckListenAddress(const std::string& listen, bool insecure);
 
 }  // namespace gpipe::orchestrator
 

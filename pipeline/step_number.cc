@@ -11,6 +11,7 @@ int64_t StepNumber(const Round& round) {
     case RoundKind::kEvaluate:
     case RoundKind::kCheckLoss:
     case RoundKind::kCheckpoint:
+    case RoundKind::kStoreModel:
       return round.step;
   }
   return round.step;
@@ -27,6 +28,8 @@ std::string NameOf(const Round& round) {
       return "the evaluation after step " + number;
     case RoundKind::kCheckpoint:
       return "the checkpoint of step " + number;
+    case RoundKind::kStoreModel:
+      return "the storing of the model after step " + number;
     case RoundKind::kCheckLoss:
       return "the look at the loss";
   }

@@ -17,6 +17,9 @@ std::optional<Round> RoundCursor::Next() {
     round = NextInfer();
   } else if (loss_checks_ > 0) {
     round = NextCheckLoss();
+  } else if (store_due_) {
+    store_due_ = false;
+    round = Round{.kind = RoundKind::kStoreModel, .step = step_};
   } else if (evaluation_due_) {
     round = NextEvaluate();
   } else if (checkpoint_due_) {
@@ -51,6 +54,7 @@ std::optional<Round> RoundCursor::NextTrain() {
   const bool evaluate_now = spec_.evaluate_every > 0 && step_ % spec_.evaluate_every == 0;
   evaluation_due_ = spec_.evaluation_samples > 0 && (evaluate_now || step_ == spec_.steps);
   evaluation_position_ = 0;
+  store_due_ = evaluation_due_ && step_ == spec_.steps;
   return round;
 }
 
@@ -83,7 +87,8 @@ int64_t CountRounds(const TimelineSpec& spec) {
   if (!last_is_due) ++evaluations;
   const int64_t per_evaluation = StepsPerEpoch(spec.evaluation_samples, spec.batch_size, /*drop_last=*/false);
   const int64_t checks = spec.check_loss_samples > 0 ? kLossCheckRounds : 0;
-  return checks + steps + due(spec.checkpoint_every) + evaluations * per_evaluation;
+  const int64_t stores = spec.evaluation_samples > 0 ? 1 : 0;
+  return checks + steps + stores + due(spec.checkpoint_every) + evaluations * per_evaluation;
 }
 
 }  // namespace gpipe::pipeline

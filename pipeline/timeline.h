@@ -19,7 +19,7 @@ struct TimelineSpec {
   int64_t check_loss_samples = 0;
 };
 
-enum class RoundKind { kTrain, kEvaluate, kCheckpoint, kInfer, kCheckLoss };
+enum class RoundKind { kTrain, kEvaluate, kCheckpoint, kInfer, kCheckLoss, kStoreModel };
 
 // One entry of the job's sequence. Grants and reports count in rounds.
 struct Round {
@@ -29,16 +29,21 @@ struct Round {
   int64_t epoch = 0;          // kTrain.
   int64_t first_sample = 0;   // Position in the epoch's order, or in the evaluation or inference data set. kCheckLoss:
                               // in the order of the first epoch.
-  int64_t batch_size = 0;     // 0 for kCheckpoint.
+  int64_t batch_size = 0;     // 0 for what computes nothing (ComputesNothing).
   bool last_of_kind = false;  // kEvaluate, kCheckLoss: that is complete after it. kInfer: the job is.
 
   bool operator==(const Round&) const = default;
 };
 
+// Whether rounds of that kind run no program and read no data.
+constexpr bool ComputesNothing(RoundKind kind) {
+  return kind == RoundKind::kCheckpoint || kind == RoundKind::kStoreModel;
+}
+
 // Walks a job's rounds: the look at its loss, if there is any; training mini-batches; after step n the evaluation when
 // due, one round per mini-batch (the last one may be smaller), then a checkpoint when due: whoever starts from it has
-// the evaluation behind him. The evaluation after the last step always runs, if there is any. Copyable; a copy walks on
-// by itself. Not for use by two threads at once.
+// the evaluation behind him. The evaluation after the last step always runs, if there is any, and the model is stored
+// before it. Copyable; a copy walks on by itself. Not for use by two threads at once.
 class RoundCursor {
  public:
   // REQUIRES: samples >= 1, batch_size >= 1; not (drop_last and samples < batch_size); check_loss_samples <= samples
@@ -60,6 +65,7 @@ class RoundCursor {
   int64_t evaluation_position_ = 0;
   int64_t infer_position_ = 0;
   int loss_checks_;  // Rounds kCheckLoss to come.
+  bool store_due_ = false;
   bool checkpoint_due_ = false;
   bool evaluation_due_ = false;
 };

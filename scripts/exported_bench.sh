@@ -3,8 +3,9 @@
 # the unpacked archive of deploy/package.sh. Steps: bound step load cuts. Needs python3 with the archive's version of
 # torch, and with numpy, safetensors and PyYAML.
 set -uo pipefail
-cd "$(dirname "$0")/.."
-export GPIPE_BIN_DIR=$(realpath "$1")/bin
+cd "$(dirname "$0")/.." || exit
+GPIPE_BIN_DIR=$(realpath "$1")/bin
+export GPIPE_BIN_DIR
 shift
 steps=("$@")
 [ "${#steps[@]}" -gt 0 ] || steps=(bound step load cuts)

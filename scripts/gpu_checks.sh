@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # What needs a GPU: gpu_checks.sh FOLDER [STEP...], where FOLDER is the unpacked archive of
 #   deploy/package.sh --with-tests comm_conformance_test stage_cuda_test plain_loop loss_bench
-# Steps: units links equality exported data random failures loss step trace bound one_worker control, and two_failures
-# on two GPUs. Needs python3 with the
-# archive's version of torch, and with numpy, safetensors, PyYAML and pytest.
+# Steps: units links equality exported data random failures loss step trace bound one_worker control health, and two_failures
+# timeline on two GPUs; table, which takes all GPUs for ten minutes, and table_trace (TABLE has options for both, bench/gpu/README.md).
+# Needs python3 with the archive's version of torch, and with numpy, safetensors, PyYAML and pytest.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 archive=$(realpath "$1")
 export GPIPE_BIN_DIR=$archive/bin
 shift
 steps=("$@")
-[ "${#steps[@]}" -gt 0 ] || steps=(units links equality exported data random failures loss step bound one_worker control)
+[ "${#steps[@]}" -gt 0 ] || steps=(units links equality exported data random failures loss step bound one_worker control health)
 
 units() {
   "$archive/libexec/with-torch" "$archive/tests/comm_conformance_test" --gtest_brief=1 --gtest_filter='*NcclProcesses' &&
@@ -43,11 +43,15 @@ for step in "${steps[@]}"; do
     random) python3 tests/python/random_specs.py --device cuda --count 10 ;;
     failures) python3 tests/python/failure_table.py --devices cuda:0 cuda:0 cuda:0 ;;
     two_failures) python3 tests/python/failure_table.py --devices cuda:0 cuda:1 ;;
+    timeline) python3 tests/python/timeline_check.py --devices cuda:0 cuda:1 ;;
     loss) loss ;;
     step) python3 bench/gpu_step.py ;;
     trace) trace ;;
+    table) python3 bench/gpu/table.py ${TABLE:-} ;;
+    table_trace) python3 bench/gpu/table.py --trace "${OUT:-$(mktemp -d)}/trace" ${TABLE:---sizes mid --chunks 8} ;;
     bound) python3 bench/pipeline_bound.py --workers 2 4 8 --runs 5 --steps 6 ;;
     one_worker) python3 bench/one_worker.py --runs 3 ;;
+    health) python3 tests/python/gpu_health.py ;;
     control) python3 bench/control_plane.py --runs 3 ;;
     *) echo "no such step: $step" >&2; exit 2 ;;
   esac || { echo "FAILED: $step"; failed=1; }

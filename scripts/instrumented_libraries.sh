@@ -16,6 +16,9 @@ update() {
   apt-get "${apt[@]}" update
 }
 
+# As scripts/build.sh does: the compiler cache hits across clones.
+export CCACHE_BASEDIR=$folder CCACHE_NOHASHDIR=1
+
 flags="-fsanitize=thread -O1 -gline-tables-only -w"
 # rebuild SOURCE LIBRARY TARGET [cmake options]: the source package of the installed LIBRARY.
 rebuild() {
@@ -27,6 +30,7 @@ rebuild() {
   (cd "$folder/source" && rm -rf "$source"-* && apt-get "${apt[@]}" source "$source=$version")
   # clang 19 names some templates otherwise than the compiler of Debian's libraries.
   cmake -S "$folder/source/$source"-*/ -B "$folder/build-$source" -G Ninja -DBUILD_SHARED_LIBS=ON \
+    -DCMAKE_C_COMPILER=clang-19 -DCMAKE_CXX_COMPILER=clang++-19 \
     -DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
     "-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$folder/lib" -DCMAKE_CXX_STANDARD=17 "-DCMAKE_C_FLAGS=$flags" \
     "-DCMAKE_CXX_FLAGS=$flags -fclang-abi-compat=17 -Wno-missing-template-arg-list-after-template-kw" "$@"

@@ -4,11 +4,15 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 sanitizer=${1:-address,undefined}
-export GPIPE_BUILD_DIR=build-${sanitizer%%,*} CC=clang-19 CXX=clang++-19
+export GPIPE_BUILD_DIR=build-${sanitizer%%,*}
 scripts/setup.sh
-scripts/build.sh -DGPIPE_BUILD_WORKER=OFF "-DGPIPE_SANITIZE=$sanitizer"
+options=(-DCMAKE_CXX_COMPILER=clang++-19 -DGPIPE_BUILD_WORKER=OFF "-DGPIPE_SANITIZE=$sanitizer")
+# The fuzz targets are part of that build: scripts/fuzz.sh runs them.
+[ "$sanitizer" != address,undefined ] || options+=(-DGPIPE_BUILD_FUZZERS=ON)
+scripts/build.sh "${options[@]}"
 if [ "$sanitizer" = thread ]; then
   scripts/instrumented_libraries.sh build-instrumented
   export LD_LIBRARY_PATH=$PWD/build-instrumented/lib TSAN_OPTIONS=suppressions=$PWD/scripts/tsan_suppressions.txt
 fi
+export LSAN_OPTIONS=suppressions=$PWD/scripts/lsan_suppressions.txt:print_suppressions=0
 ctest --test-dir "$GPIPE_BUILD_DIR" --output-on-failure -j 2

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs what the build needs on Debian 12: system packages, and a .venv with the pinned torch.
-# Safe to run again: it installs only what is missing. Needs root (or sudo) the first time.
+# setup.sh [LIST...], where a LIST names more packages. Safe to run again: it installs only what is missing. Needs root
+# (or sudo) the first time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
-mapfile -t packages < <(grep -v '^#' scripts/packages.txt)
+mapfile -t packages < <(cat scripts/packages.txt "$@" | grep -v '^#')
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

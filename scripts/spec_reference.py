@@ -20,6 +20,7 @@ SCALARS = {
     "string": ("text", "texts"),
     "bool": ("true or false", "true or false"),
     "double": ("number", "numbers"),
+    "int32": ("whole number", "whole numbers"),
     "int64": ("whole number", "whole numbers"),
     "uint64": ("whole number, not negative", "whole numbers, not negative"),
 }

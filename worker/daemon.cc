@@ -10,20 +10,32 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "common/clock.h"
+#include "common/http/http_server.h"
+#include "common/log_output.h"
+#include "common/metrics/pages.h"
+#include "common/net/certificate_watch.h"
+#include "common/net/channel.h"
 #include "common/random_id.h"
 #include "common/status_macros.h"
 #include "common/version.h"
 #include "grpcpp/grpcpp.h"
+#include "prometheus/registry.h"
 #include "spdlog/spdlog.h"
 #include "worker/device_info.h"
+#include "worker/device_use.h"
+#include "worker/engine/clock_offset.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/round_trace.h"
 #include "worker/engine/torch_setup.h"
 #include "worker/exported/inspect_exported.h"
 #include "worker/model/inspect.h"
+#include "worker/monitor/metered_sink.h"
+#include "worker/monitor/worker_monitor.h"
 #include "worker/session/attempt_log.h"
 #include "worker/session/grpc_artifacts.h"
 #include "worker/session/session.h"
+#include "worker/software.h"
 #include "worker/work_folder.h"
 
 namespace gpipe::worker {
@@ -64,7 +76,7 @@ void ExitAtOnceOnNextSignal() {
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
 }
 
-v1::Hello MakeHello(const Options& options, const DeviceInfo& device) {
+v1::Hello MakeHello(const Options& options, const DeviceInfo& device, const std::string& driver_version) {
   v1::Hello hello;
   hello.set_name(options.name);
   hello.set_device(options.device);
@@ -74,18 +86,22 @@ v1::Hello MakeHello(const Options& options, const DeviceInfo& device) {
   hello.set_data_address(options.data_address);
   hello.set_version(std::string(kVersion));
   hello.set_incarnation(RandomId());
+  for (const auto& [name, version] : SoftwareOf(options.device, driver_version)) {
+    (*hello.mutable_software())[name] = version;
+  }
   return hello;
 }
 
-std::shared_ptr<grpc::Channel> Dial(const std::string& address) {
+// LibTorch itself says nothing of a cuDNN that halves its speed.
+void WarnOfCudnn(const DeviceInfo& device) {
+  const std::string problem = CudnnProblem(LookAtCudnn(device.compute_capability));
+  if (!problem.empty()) spdlog::warn("{}", problem);
+}
+
+std::shared_ptr<grpc::Channel> Dial(const Endpoint& orchestrator) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);  // A plan of many stages and micro-batches is larger than the default.
-  // The session has a backoff of its own.
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2000);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return MakeChannel(orchestrator, std::move(arguments));
 }
 
 absl::StatusOr<Failpoint> FailpointFromEnvironment() {
@@ -99,8 +115,30 @@ v1::Inspected Inspect(const v1::Inspect& request, c10::Device device, Artifacts&
   return request.model().has_exported() ? InspectExported(request, artifacts, device) : InspectModel(request, device);
 }
 
+LogContext ToLogContext(const std::string& worker, const v1::Activity& activity) {
+  LogContext context{.worker = worker};
+  if (activity.attempt().job().empty()) return context;
+  context.job = activity.attempt().job();
+  context.attempt = activity.attempt().attempt();
+  context.stage = activity.stage();
+  context.step = activity.step();
+  return context;
+}
+
+absl::Status ServeHttp(const Options& options, WorkerMonitor& monitor, HttpServer& http) {
+  if (options.http_listen.empty()) return absl::OkStatus();
+  metrics::AddPages("gpipe-worker", monitor.Pages(), http);
+  HttpOptions http_options;
+  http_options.listen = options.http_listen;
+  http_options.tls = options.tls;
+  http_options.insecure = options.insecure;
+  GPIPE_RETURN_IF_ERROR(http.Start(http_options));
+  spdlog::info("serving HTTP on {}", http.address());
+  return absl::OkStatus();
+}
+
 // Runs the session on a thread of its own while main waits for signals.
-absl::Status RunSession(Session& session) {
+absl::Status RunSession(Session& session, WorkerMonitor& monitor) {
   absl::Status ended;
   const pthread_t main_thread = pthread_self();
   std::thread thread([&] {
@@ -111,21 +149,14 @@ absl::Status RunSession(Session& session) {
     ExitAtOnceOnNextSignal();
     const char* name = signal == SIGTERM ? "SIGTERM" : "SIGINT";
     spdlog::info("{}: leaving after this clock cycle", name);
+    monitor.SetLeaving();
     session.Leave(absl::StrCat("received ", name), kLeavePatience);
   }
   thread.join();
   return ended;
 }
 
-}  // namespace
-
-absl::Status RunWorker(const Options& options) {
-  BlockSignals();
-  GPIPE_ASSIGN_OR_RETURN(const DeviceInfo info, GetDeviceInfo(options.device));
-  GPIPE_ASSIGN_OR_RETURN(const WorkFolder folder, WorkFolder::Create(options.work_dir, options.name));
-  SetUpTorchProcess();
-  if (!options.trace_dir.empty()) GPIPE_RETURN_IF_ERROR(RoundTrace::SetUpProcess(c10::Device(options.device)));
-
+absl::StatusOr<EngineOptions> MakeEngineOptions(const Options& options, const WorkFolder& folder) {
   EngineOptions engine_options;
   engine_options.device = c10::Device(options.device);
   engine_options.threads = options.threads;
@@ -135,31 +166,101 @@ absl::Status RunWorker(const Options& options) {
   engine_options.shared_root = options.shared_root;
   engine_options.max_shard_bytes = options.max_shard_bytes;
   GPIPE_ASSIGN_OR_RETURN(engine_options.failpoint, FailpointFromEnvironment());
+  return engine_options;
+}
 
-  const std::shared_ptr<grpc::Channel> channel = Dial(options.orchestrator);
-  ArtifactConnections connections(options.orchestrator, ArtifactConnections::kDefaultCount,
-                                  ArtifactConnections::Absent::kAwait);
-  const auto session_stub = v1::WorkerSessionService::NewStub(channel);
-  const SharedFiles shared(options.shared_root);
-  GrpcArtifacts sent(connections, options.artifacts_dir);
-  SharedArtifacts artifacts(sent, shared);
-  Outbox outbox;
-  const std::shared_ptr<AttemptLog> log = AttemptLog::Install(outbox);
-  GPIPE_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Create(engine_options, artifacts, outbox));
-  log->Follow([&engine] { return engine->activity().attempt(); });
-  const auto unfollow = absl::MakeCleanup([&log] { log->Follow(nullptr); });
-  GrpcArtifacts sent_to_inspector(connections, options.artifacts_dir);  // It works beside the engine.
-  SharedArtifacts inspected(sent_to_inspector, shared);
-  Inspector inspector([&] { return SetUpTorchThread(engine_options.device, options.threads); },
-                      [&](const v1::Inspect& request) { return Inspect(request, engine_options.device, inspected); },
-                      outbox);
-  Surveyor surveyor(shared, outbox);
-  SessionOptions session_options;
-  session_options.hello = MakeHello(options, info);
-  Session session(session_options, *session_stub, *engine, inspector, surveyor, outbox);
+// What a worker consists of: each part uses those above it, and is gone before them. Main's thread.
+class Daemon {
+ public:
+  // `options` outlives it.
+  Daemon(const Options& options, const DeviceInfo& device, const Endpoint& orchestrator)
+      : options_(options),
+        device_use_(options.device),
+        hello_(MakeHello(options, device, device_use_.DriverVersion())),
+        connections_(orchestrator, ArtifactConnections::kDefaultCount, ArtifactConnections::Absent::kAwait),
+        session_stub_(v1::WorkerSessionService::NewStub(Dial(orchestrator))),
+        shared_(options.shared_root),
+        sent_(connections_, options.artifacts_dir),
+        artifacts_(sent_, shared_) {}
+
+  // Once: until a signal, or until the session has ended by itself.
+  absl::Status Run(EngineOptions engine_options, LogContextSource& log_context) {
+    engine_options.clock = &clock_offset_;
+    GPIPE_ASSIGN_OR_RETURN(engine_, Engine::Create(engine_options, artifacts_, metered_));
+    FollowEngine(log_context);
+    const absl::Cleanup unfollow = [&] { Unfollow(log_context); };
+    return Serve(engine_options.device);
+  }
+
+ private:
+  // Logs say what the engine works on, and what is logged meanwhile goes to the orchestrator, too.
+  void FollowEngine(LogContextSource& log_context) {
+    log_->Follow([this] { return engine_->activity().attempt(); });
+    log_context.Follow([this] { return ToLogContext(options_.name, engine_->activity()); });
+  }
+  void Unfollow(LogContextSource& log_context) {
+    log_->Follow(nullptr);
+    log_context.Follow([name = options_.name] { return LogContext{.worker = name}; });
+  }
+
+  absl::Status Serve(c10::Device device) {
+    GrpcArtifacts sent(connections_, options_.artifacts_dir);  // The inspector works beside the engine.
+    SharedArtifacts inspected(sent, shared_);
+    Inspector inspector([&] { return SetUpTorchThread(device, options_.threads); },
+                        [&](const v1::Inspect& request) { return Inspect(request, device, inspected); }, outbox_);
+    Surveyor surveyor(shared_, outbox_);
+    Session session(MakeSessionOptions(), *session_stub_, *engine_, inspector, surveyor, outbox_);
+    WorkerMonitor monitor({.hello = hello_,
+                           .connected = [&] { return session.connected(); },
+                           .activity = [this] { return engine_->activity(); },
+                           .use = [this] { return device_use_.Take(); },
+                           .counted = &counted_});
+    HttpServer http;  // Last: gone before what its handlers ask.
+    GPIPE_RETURN_IF_ERROR(ServeHttp(options_, monitor, http));
+    return RunSession(session, monitor);
+  }
+
+  SessionOptions MakeSessionOptions() {
+    SessionOptions session_options;
+    session_options.hello = hello_;
+    session_options.device_use = [this] { return device_use_.Take(); };
+    session_options.clock = &clock_offset_;
+    return session_options;
+  }
+
+  const Options& options_;
+  DeviceUseMeter device_use_;
+  const v1::Hello hello_;
+  ArtifactConnections connections_;
+  const std::unique_ptr<v1::WorkerSessionService::StubInterface> session_stub_;
+  const SharedFiles shared_;
+  GrpcArtifacts sent_;
+  SharedArtifacts artifacts_;
+  ClockOffset clock_offset_;
+  Outbox outbox_;
+  prometheus::Registry counted_;
+  const SteadyClock clock_;
+  MeteredSink metered_{outbox_, counted_, clock_};
+  const std::shared_ptr<AttemptLog> log_ = AttemptLog::Install(outbox_);
+  std::unique_ptr<Engine> engine_;
+};
+
+}  // namespace
+
+absl::Status RunWorker(const Options& options, LogContextSource& log_context) {
+  BlockSignals();
+  GPIPE_ASSIGN_OR_RETURN(auto credentials, MakeCredentials(options.tls, TlsUse::kMutual));
+  const CertificateWatch certificate_watch(options.tls);
+  GPIPE_ASSIGN_OR_RETURN(const DeviceInfo info, GetDeviceInfo(options.device));
+  GPIPE_ASSIGN_OR_RETURN(const WorkFolder folder, WorkFolder::Create(options.work_dir, options.name));
+  SetUpTorchProcess();
+  if (options.device != "cpu") WarnOfCudnn(info);
+  if (!options.trace_dir.empty()) GPIPE_RETURN_IF_ERROR(RoundTrace::SetUpProcess(c10::Device(options.device)));
+  GPIPE_ASSIGN_OR_RETURN(const EngineOptions engine_options, MakeEngineOptions(options, folder));
+  Daemon daemon(options, info, {options.orchestrator, std::move(credentials)});
   spdlog::info("{} on {} ({}), {} threads; orchestrator {}", options.name, options.device, info.name, options.threads,
                options.orchestrator);
-  return RunSession(session);
+  return daemon.Run(engine_options, log_context);
 }
 
 }  // namespace gpipe::worker

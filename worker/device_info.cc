@@ -60,6 +60,7 @@ absl::StatusOr<DeviceInfo> GpuInfo(const std::string& device) {
   DeviceInfo info;
   info.name = properties.name;
   info.memory_bytes = static_cast<int64_t>(properties.totalGlobalMem);
+  info.compute_capability = properties.major * 10 + properties.minor;
   return info;
 }
 

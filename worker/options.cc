@@ -11,6 +11,11 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/address.h"
+#include "common/file.h"
+#include "common/listen_address.h"
+#include "common/log_flags.h"
+#include "common/net/certificate.h"
+#include "common/net/tls_flags.h"
 #include "common/version.h"
 #include "worker/comm/reach.h"
 
@@ -28,10 +33,19 @@ std::string HostName() {
   return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "localhost";
 }
 
-// `host-cuda0-1234`.
-std::string DefaultName(std::string device) {
+// The name in the worker's certificate, of which its own must be made; empty: there is none.
+std::string CertifiedName(const TlsOptions& tls) {
+  const absl::StatusOr<std::string> pem = ReadFile(tls.cert);
+  const absl::StatusOr<Certificate> certificate = pem.ok() ? ParseCertificate(*pem) : pem.status();
+  return certificate.ok() ? certificate->name : "";
+}
+
+// `host-cuda0-1234`; behind the certificate's name, where there is one.
+std::string DefaultName(const Options& options) {
+  std::string device = options.device;
   std::erase(device, ':');
-  return absl::StrCat(HostName(), "-", device, "-", getpid());
+  const std::string certified = CertifiedName(options.tls);
+  return absl::StrCat(certified, certified.empty() ? "" : "-", HostName(), "-", device, "-", getpid());
 }
 
 std::string CheckDevice(const std::string& device) {
@@ -48,7 +62,10 @@ void AddFlags(CLI::App& app, Options& options) {
       ->envname("GPIPE_ORCHESTRATOR")
       ->check(AddressProblem)
       ->capture_default_str();
-  app.add_option("--name", options.name, "Name among the workers. Default: host, device and process id")
+  AddTlsFlags(app, options.tls);
+  app.add_option("--name", options.name,
+                 "Name among the workers. With a certificate it is that one's name (CN), or begins with it and a "
+                 "dash. Default: host, device and process id, behind the certificate's name and a dash")
       ->type_name("NAME");
   app.add_option("--device", options.device, "Device to compute on: cpu or cuda:N")
       ->check(CLI::Validator(CheckDevice, ""))
@@ -85,11 +102,16 @@ void AddFlags(CLI::App& app, Options& options) {
   app.add_option("--log-level", options.log_level, "Least severe entries to log")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}))
       ->capture_default_str();
+  AddLogFlags(app, options.log);
+  app.add_option("--http-listen", options.http_listen,
+                 "Address of /metrics, /livez, /readyz and /statusz. Default: nowhere")
+      ->type_name("HOST:PORT");
+  app.add_flag("--insecure", options.insecure, "Allow --http-listen on an address that other machines can reach");
 }
 
 void FillDefaults(Options& options) {
   if (options.device == "cuda") options.device = "cuda:0";
-  if (options.name.empty()) options.name = DefaultName(options.device);
+  if (options.name.empty()) options.name = DefaultName(options);
   if (options.threads == 0) options.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   if (options.data_address.empty()) options.data_address = DefaultDataAddress(options.orchestrator);
 }
@@ -102,6 +124,12 @@ std::string WrongAddress(const Options& options) {
   if (problem.empty()) return "";
   return absl::StrCat("--data-address: ", problem,
                       ". Give an address of this machine (ip address lists them), or a name that resolves to one");
+}
+
+std::string WrongHttpAddress(const Options& options) {
+  if (options.http_listen.empty()) return "";
+  return std::string(
+      CheckListenAddress("--http-listen", options.http_listen, options.tls.given(), options.insecure).message());
 }
 
 }  // namespace
@@ -122,7 +150,8 @@ ParsedOptions ParseOptions(int argc, char** argv) {
     return parsed;
   }
   FillDefaults(parsed.options);
-  if (const std::string problem = WrongAddress(parsed.options); !problem.empty()) {
+  for (const std::string& problem : {WrongAddress(parsed.options), WrongHttpAddress(parsed.options)}) {
+    if (problem.empty()) continue;
     std::cerr << problem << '\n';
     parsed.exit_code = kUsage;
   }

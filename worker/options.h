@@ -5,12 +5,15 @@
 #include <optional>
 #include <string>
 
+#include "common/log_output.h"
+#include "common/net/tls_options.h"
 #include "common/safetensors/shard_names.h"
 
 namespace gpipe::worker {
 
 struct Options {
   std::string orchestrator = "127.0.0.1:7070";
+  TlsOptions tls;
   std::string name;
   std::string device = "cpu";  // `cpu` or `cuda:N`.
   int threads = 0;             // 0: all cores.
@@ -19,8 +22,11 @@ struct Options {
   std::string artifacts_dir;  // Empty: the orchestrator is on another machine.
   int64_t max_shard_bytes = safetensors::kMaxShardBytes;
   std::string shared_root = "/";
-  std::string trace_dir;  // Empty: no traces.
+  std::string trace_dir;    // Empty: no traces.
+  std::string http_listen;  // Empty: no HTTP.
+  bool insecure = false;    // HTTP in plain text on an address that other machines can reach.
   std::string log_level = "info";
+  LogOutput log;
 };
 
 // Reads the command line and fills in defaults that depend on the machine and on each other. When there is nothing to

@@ -5,9 +5,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "common/grpc_status.h"
+#include "common/net/channel.h"
 #include "common/status_macros.h"
-#include "grpcpp/create_channel.h"
-#include "grpcpp/security/credentials.h"
 
 namespace gpipe::client {
 namespace {
@@ -19,15 +18,10 @@ constexpr int kJobsPerPage = 1000;
 constexpr int kStepsPerPage = 10000;
 constexpr int kMaxMessageBytes = 256 << 20;
 
-std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
+std::shared_ptr<grpc::Channel> Connect(const Endpoint& orchestrator) {
   grpc::ChannelArguments arguments;
-  // The defaults back off to two minutes; a watcher should be back soon after the orchestrator is.
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return MakeChannel(orchestrator, std::move(arguments));
 }
 
 std::chrono::system_clock::time_point ToDeadline(absl::Time time) {
@@ -38,10 +32,12 @@ std::chrono::system_clock::time_point ToDeadline(absl::Time time) {
 
 ClusterClient::ClusterClient(ClientOptions options)
     : options_(std::move(options)),
-      channel_(Connect(options_.address)),
+      channel_(Connect({options_.address, options_.credentials})),
       jobs_(v1::JobService::NewStub(channel_)),
-      artifacts_(options_.address),
-      cluster_(v1::ClusterService::NewStub(channel_)) {}
+      artifacts_({options_.address, options_.credentials}),
+      cluster_(v1::ClusterService::NewStub(channel_)),
+      monitoring_(v1::MonitoringService::NewStub(channel_)),
+      admin_(v1::AdminService::NewStub(channel_)) {}
 
 absl::Time ClusterClient::last_heard() const {
   const int64_t nanos = last_heard_nanos_.load();
@@ -114,8 +110,28 @@ absl::StatusOr<v1::ListWorkersResponse> ClusterClient::ListWorkers() {
   return Call(*cluster_, &v1::ClusterService::StubInterface::ListWorkers, v1::ListWorkersRequest(), kQuickCall);
 }
 
+absl::StatusOr<v1::Worker> ClusterClient::DrainWorker(const std::string& name, const std::string& reason) {
+  v1::DrainWorkerRequest request;
+  request.set_name(name);
+  request.set_reason(reason);
+  return Call(*cluster_, &v1::ClusterService::StubInterface::DrainWorker, request, kQuickCall);
+}
+
+absl::StatusOr<v1::Worker> ClusterClient::UndrainWorker(const std::string& name) {
+  v1::UndrainWorkerRequest request;
+  request.set_name(name);
+  return Call(*cluster_, &v1::ClusterService::StubInterface::UndrainWorker, request, kQuickCall);
+}
+
 absl::StatusOr<v1::GetVersionResponse> ClusterClient::GetVersion() {
   return Call(*cluster_, &v1::ClusterService::StubInterface::GetVersion, v1::GetVersionRequest(), kQuickCall);
+}
+
+absl::StatusOr<v1::StepTimeline> ClusterClient::GetTimeline(const std::string& job, int64_t step) {
+  v1::GetTimelineRequest request;
+  request.set_job(job);
+  request.set_step(step);
+  return Call(*monitoring_, &v1::MonitoringService::StubInterface::GetTimeline, request, kQuickCall);
 }
 
 absl::StatusOr<v1::ListJobsResponse> ClusterClient::ListJobs(const std::vector<v1::Job::State>& states, int limit) {
@@ -161,6 +177,18 @@ absl::StatusOr<v1::ListJobMetricsResponse> ClusterClient::ListJobMetrics(const s
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty() && (limit == 0 || all.steps_size() < limit));
   return all;
+}
+
+absl::Status ClusterClient::BackUp(const v1::BackUpRequest& request, const OnBackUpPart& on_part) {
+  grpc::ClientContext context;
+  std::stop_callback cancel(options_.stop, [&context] { context.TryCancel(); });
+  const auto reader = admin_->BackUp(&context, request);
+  absl::Status taken;
+  v1::BackUpResponse part;
+  while (taken.ok() && reader->Read(&part)) taken = on_part(part);
+  if (!taken.ok()) context.TryCancel();
+  const absl::Status finished = Finished(reader->Finish());
+  return taken.ok() ? finished : taken;
 }
 
 absl::Status ClusterClient::WatchJob(const v1::WatchJobRequest& request, absl::Time deadline,

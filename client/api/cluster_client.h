@@ -13,12 +13,15 @@
 #include "absl/time/time.h"
 #include "common/artifacts/connections.h"
 #include "common/artifacts/transfer_options.h"
+#include "gpipe/v1/monitoring.grpc.pb.h"
 #include "gpipe/v1/pipeline_service.grpc.pb.h"
 
 namespace gpipe::client {
 
 struct ClientOptions {
   std::string address;  // HOST:PORT
+  // From MakeCredentials (common/net/channel.h); null: plain text.
+  std::shared_ptr<grpc::ChannelCredentials> credentials = nullptr;
   // Deadline of each unary call; zero takes the default of that call.
   absl::Duration timeout = absl::ZeroDuration();
   // When it is stopped, calls underway end with CANCELLED, and so does every later call.
@@ -55,7 +58,11 @@ class ClusterClient {
   absl::Status DeleteJob(const std::string& id);
   absl::StatusOr<v1::PlanJobResponse> PlanJob(const v1::PlanJobRequest& request);
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers();
+  absl::StatusOr<v1::Worker> DrainWorker(const std::string& name, const std::string& reason);
+  absl::StatusOr<v1::Worker> UndrainWorker(const std::string& name);
   absl::StatusOr<v1::GetVersionResponse> GetVersion();
+  // Of one of its last steps; 0: the last one.
+  absl::StatusOr<v1::StepTimeline> GetTimeline(const std::string& job, int64_t step);
 
   // The newest `limit` jobs, over as many pages as it takes; all when 0. next_page_token is empty.
   absl::StatusOr<v1::ListJobsResponse> ListJobs(const std::vector<v1::Job::State>& states, int limit);
@@ -68,6 +75,10 @@ class ClusterClient {
   // Callers that must survive a broken stream use client/api/follow.h.
   using OnUpdate = std::function<void(const v1::WatchJobResponse&)>;
   absl::Status WatchJob(const v1::WatchJobRequest& request, absl::Time deadline, const OnUpdate& on_update);
+
+  // A stream of the orchestrator's state; `on_part` runs on the calling thread, and its first error ends it.
+  using OnBackUpPart = std::function<absl::Status(const v1::BackUpResponse&)>;
+  absl::Status BackUp(const v1::BackUpRequest& request, const OnBackUpPart& on_part);
 
   // For common/artifacts/transfer.h.
   ArtifactConnections& artifacts() { return artifacts_; }
@@ -87,6 +98,8 @@ class ClusterClient {
   const std::unique_ptr<v1::JobService::StubInterface> jobs_;
   ArtifactConnections artifacts_;
   const std::unique_ptr<v1::ClusterService::StubInterface> cluster_;
+  const std::unique_ptr<v1::MonitoringService::StubInterface> monitoring_;
+  const std::unique_ptr<v1::AdminService::StubInterface> admin_;
   std::atomic<int64_t> last_heard_nanos_{INT64_MIN};
 };
 

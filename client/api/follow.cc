@@ -37,13 +37,17 @@ absl::StatusOr<v1::Job> FollowJob(ClusterClient& client, const std::string& id, 
   v1::WatchJobRequest request;
   request.set_id(id);
   request.set_cycles(options.cycles);
+  request.set_stages(options.stages);
   const absl::Time deadline = absl::Now() + options.timeout;
   absl::Duration backoff = kFirstBackoff;
   std::optional<v1::Job> job;
+  std::string token;  // Of the last update.
   while (true) {
+    request.set_resume_token(token);
     const absl::Status status = client.WatchJob(request, deadline, [&](const v1::WatchJobResponse& update) {
       backoff = kFirstBackoff;
       if (update.has_job()) job = update.job();
+      token = update.resume_token();
       on_update(update);
     });
     if (job.has_value() && IsTerminal(job->state())) return *std::move(job);

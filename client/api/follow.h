@@ -11,16 +11,18 @@
 namespace gpipe::client {
 
 struct FollowOptions {
-  // Also each clock cycle.
+  // Also each clock cycle; what each stage did in each step.
   bool cycles = false;
+  bool stages = false;
   // DEADLINE_EXCEEDED after so long.
   absl::Duration timeout = absl::InfiniteDuration();
   // How long the orchestrator, once heard from, may be away before UNAVAILABLE.
   absl::Duration patience = absl::Seconds(30);
 };
 
-// Watches a job until it is in a terminal state, whichever, and returns it then. A restart of the orchestrator on the
-// way is survived: the stream is opened again, and begins again with the job as it is then.
+// Watches a job until it is in a terminal state, whichever, and returns it then. A broken stream is opened again and
+// goes on behind the last update, with `dropped` where what came between is no longer there. After a restart of the
+// orchestrator it begins again with the job as it is then.
 // `on_update` runs on the calling thread. CANCELLED when the client's token is stopped; the job goes on.
 absl::StatusOr<v1::Job> FollowJob(ClusterClient& client, const std::string& id, const FollowOptions& options,
                                   const ClusterClient::OnUpdate& on_update);

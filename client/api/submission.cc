@@ -9,6 +9,7 @@
 #include "client/api/file_delivery.h"
 #include "client/api/results.h"
 #include "common/data/pattern.h"
+#include "common/error_reason.h"
 #include "common/field_error.h"
 #include "common/file.h"
 #include "common/random_id.h"
@@ -159,7 +160,7 @@ absl::StatusOr<v1::Job> SubmitWithoutLines(ClusterClient& client, const spec::Sp
   request.set_request_id(options.request_id.empty() ? RandomId() : options.request_id);
   absl::StatusOr<v1::Job> job = GiveAndSubmit(client, file, options.resume, request);
   // A file that was there, or was given long ago, may have gone with the last job that had it.
-  if (absl::IsNotFound(job.status())) job = GiveAndSubmit(client, file, options.resume, request);
+  if (ReasonOf(job.status()) == reason::kArtifactNotFound) job = GiveAndSubmit(client, file, options.resume, request);
   if (!absl::IsDeadlineExceeded(job.status())) return job;
   return absl::DeadlineExceededError(
       absl::StrCat("the orchestrator did not answer in time; it may accept the job all the same. The same command with "

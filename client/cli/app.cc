@@ -7,16 +7,22 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "client/cli/admin_commands.h"
 #include "client/cli/attend.h"
 #include "client/cli/cluster_commands.h"
 #include "client/cli/completion.h"
 #include "client/cli/data_commands.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/global_options.h"
+#include "client/cli/http_health.h"
 #include "client/cli/job_commands.h"
 #include "client/cli/run_command.h"
 #include "client/cli/spec_commands.h"
+#include "client/cli/timeline_command.h"
 #include "common/address.h"
+#include "common/net/grpc_log.h"
+#include "common/net/tls_flags.h"
+#include "common/status_macros.h"
 #include "common/version.h"
 
 namespace gpipe::client {
@@ -29,6 +35,7 @@ constexpr char kDescription[] =
 constexpr char kExamples[] =
     "\nENVIRONMENT\n"
     "  GPIPE_ORCHESTRATOR  address of the orchestrator, HOST:PORT\n"
+    "  GPIPE_TLS_CA, GPIPE_TLS_CERT, GPIPE_TLS_KEY, GPIPE_TOKEN_FILE  as --tls-ca and so on\n"
     "  GPIPE_BIN_DIR       where gpipe-orchestrator and gpipe-worker are; beside this program by default\n"
     "  GPIPE_PYTHON        the Python of gpipe data convert; python3 by default\n"
     "  NO_COLOR            no colours in the live view\n"
@@ -38,6 +45,8 @@ constexpr char kExamples[] =
     "  gpipe plan job.yaml --svg plan.svg         stages, what crosses between them, the clock cycles; a drawing\n"
     "  gpipe job submit job.yaml --wait           on the cluster of GPIPE_ORCHESTRATOR\n"
     "  gpipe job watch --cycles JOB               each clock cycle as it completes\n"
+    "  gpipe job watch --stages JOB               what each stage does, and whom it waits for\n"
+    "  gpipe job timeline JOB -o step.svg         the last step, drawn: who computed what, and the bubble\n"
     "  source <(gpipe completion bash)            completion for this shell\n";
 
 // The options of all commands, and the command that was chosen.
@@ -46,6 +55,9 @@ struct CommandLine {
   RunOptions run;
   SpecOptions spec;
   JobOptions job;
+  WorkerOptions worker;
+  HealthOptions health;
+  AdminOptions admin;
   std::string shell;
   std::function<absl::StatusOr<ExitCode>()> command;
 };
@@ -81,6 +93,10 @@ void AddGlobalOptions(CLI::App& app, GlobalOptions& global) {
       ->envname("GPIPE_ORCHESTRATOR")
       ->check(AddressProblem)
       ->type_name("HOST:PORT");
+  AddTlsFlags(app, global.tls);
+  app.add_option("--token-file", global.token_file, "File with a token that says who asks, in place of a certificate")
+      ->envname("GPIPE_TOKEN_FILE")
+      ->type_name("FILE");
   app.add_option("-o,--format", global.format, "table, or json: the message of the API, a line each for streams")
       ->check(OneOf({"table", "json"}))
       ->type_name("table|json");
@@ -172,9 +188,21 @@ void AddJobCommands(CLI::App& app, CommandLine& line) {
       ->capture_default_str()
       ->type_name("N");
 
-  AddJobVerb(job, line, "get", "Show everything about a job", JobGet);
+  AddJobVerb(job, line, "get", "Show how a job is", JobGet);
+  AddJobVerb(job, line, "describe", "Show everything about a job on one page", JobDescribe);
   CLI::App& watch = AddJobVerb(job, line, "watch", "Follow a job to its end and exit by that", JobWatch);
   watch.add_flag("--cycles", options.cycles, "A line for each clock cycle; a round is one mini-batch");
+  watch.add_flag("--stages", options.stages, "A table of what each stage did in the last step, instead of bars");
+  CLI::App& timeline = AddJobVerb(job, line, "timeline", "Show what each stage did, and when, in a step", JobTimeline);
+  timeline.add_option("--step", options.step, "One of the last steps. Default: the last one")
+      ->check(Positive())
+      ->type_name("S");
+  timeline
+      .add_option(
+          "-o,--output", options.timeline,
+          "A .svg file is drawn, a .json file is a trace for Perfetto; - is the trace on stdout, json the message "
+          "of the API. Default: words")
+      ->type_name("FILE");
   CLI::App& wait = AddJobVerb(job, line, "wait", "Wait for a job's end, whichever, and exit by that", JobWait);
   wait.add_option("--timeout", options.timeout_seconds, "Exit with 6 after so long. Default: never")
       ->check(PositiveSeconds())
@@ -190,17 +218,56 @@ void AddJobCommands(CLI::App& app, CommandLine& line) {
   logs.add_flag("-f,--follow", options.follow, "Go on until the job's end");
 }
 
+void AddHealth(CLI::App& app, CommandLine& line) {
+  CLI::App& health = *app.add_subcommand("health", "Ask the orchestrator whether it serves, or a program how it is");
+  CLI::Option& http = *health.add_option("--http", line.health.http, "Ask who has that --http-listen whether he lives")
+                           ->check(AddressProblem)
+                           ->type_name("HOST:PORT");
+  health.add_flag("--ready", line.health.ready, "Ask whether he is ready for work, too")->needs(&http);
+  health.callback([&line] {
+    line.command = [&line] {
+      return line.health.http.empty() ? Health(line.global) : HttpHealth(line.global, line.health);
+    };
+  });
+}
+
 void AddClusterCommands(CLI::App& app, CommandLine& line) {
   CLI::App& worker = *app.add_subcommand("worker", "Workers of a standing cluster")->require_subcommand(1);
   worker.add_subcommand("list", "List the workers and what they do")->callback([&line] {
     line.command = [&line] { return WorkerList(line.global); };
   });
-  app.add_subcommand("health", "Ask the orchestrator whether it serves")->callback([&line] {
-    line.command = [&line] { return Health(line.global); };
-  });
+  CLI::App& describe = *worker.add_subcommand("describe", "Show a worker, its GPU's health and what it computes with");
+  describe.add_option("NAME", line.worker.name, "The worker's name")->required()->type_name("");
+  describe.callback([&line] { line.command = [&line] { return WorkerDescribe(line.global, line.worker); }; });
+  CLI::App& drain = *worker.add_subcommand("drain", "Give a worker no new work; what it runs goes on");
+  drain.add_option("NAME", line.worker.name, "The worker's name")->required()->type_name("");
+  drain.add_option("--reason", line.worker.reason, "For those who wonder later")->type_name("TEXT");
+  drain.callback([&line] { line.command = [&line] { return WorkerDrain(line.global, line.worker); }; });
+  CLI::App& undrain = *worker.add_subcommand("undrain", "Give a drained worker work again");
+  undrain.add_option("NAME", line.worker.name, "The worker's name")->required()->type_name("");
+  undrain.callback([&line] { line.command = [&line] { return WorkerUndrain(line.global, line.worker); }; });
+  AddHealth(app, line);
   app.add_subcommand("version", "Print the version, and the orchestrator's if one is given")->callback([&line] {
     line.command = [&line] { return Version(line.global); };
   });
+}
+
+void AddAdminCommands(CLI::App& app, CommandLine& line) {
+  CLI::App& admin = *app.add_subcommand("admin", "The orchestrator's state")->require_subcommand(1);
+  AdminOptions& options = line.admin;
+  CLI::App& backup = *admin.add_subcommand("backup", "Back up a running orchestrator: its jobs and their files");
+  backup.add_option("TARGET", options.backup, "A new folder, or an archive FILE.tar")->required()->type_name("");
+  backup.add_flag("--without-files", options.without_files, "The database only");
+  backup.callback([&line] { line.command = [&line] { return AdminBackup(line.global, line.admin); }; });
+  CLI::App& restore = *admin.add_subcommand("restore", "Make a state folder of a backup, for gpipe-orchestrator");
+  restore.add_option("FOLDER", options.backup, "The backup; unpack an archive first")
+      ->required()
+      ->check(Quietly(CLI::ExistingDirectory))
+      ->type_name("");
+  restore.add_option("--state-dir", options.state_dir, "The state folder to make: not there yet, or empty")
+      ->required()
+      ->type_name("DIR");
+  restore.callback([&line] { line.command = [&line] { return AdminRestore(line.global, line.admin); }; });
 }
 
 void AddDataCommands(CLI::App& app, CommandLine& line) {
@@ -221,6 +288,7 @@ void AddWords(const CLI::App& app, const std::string& path, std::vector<CommandW
   for (const CLI::Option* option : app.get_options()) {
     for (const std::string& name : option->get_lnames()) command.words.push_back("--" + name);
     command.takes_file |= option->get_name() == "SPEC";
+    command.takes_job |= option->get_name() == "JOB";
   }
   if (path == "completion") command.words.insert(command.words.end(), {"bash", "zsh"});
   commands.push_back(std::move(command));
@@ -254,8 +322,24 @@ void AddAll(CLI::App& app, CommandLine& line) {
   AddJobCommands(app, line);
   AddDataCommands(app, line);
   AddClusterCommands(app, line);
+  AddAdminCommands(app, line);
   AddCompletion(app, line);
   app.footer(absl::StrCat(kExitCodeTable, kExamples));
+}
+
+// Whether the command talks to the orchestrator of a standing cluster.
+bool Connects(const CLI::App& app, const GlobalOptions& global) {
+  const auto is = [&app](const char* name) { return app.got_subcommand(name); };
+  if (is("run") || is("data") || is("completion")) return false;
+  return !global.orchestrator.empty() || !(is("plan") || is("validate") || is("version"));
+}
+
+absl::StatusOr<ExitCode> RunCommand(const CLI::App& app, CommandLine& line) {
+  GlobalOptions& global = line.global;
+  if (Connects(app, global)) {
+    GPIPE_ASSIGN_OR_RETURN(global.credentials, MakeCredentials(global.tls, TlsUse::kClient, global.token_file));
+  }
+  return line.command();
 }
 
 void PrintError(const absl::Status& status, const GlobalOptions& global) {
@@ -297,6 +381,7 @@ int ExitUsage(const CLI::App& app, const CLI::ParseError& error) {
 }  // namespace
 
 int Main(int argc, char** argv) {
+  SilenceGrpc();
   CLI::App app(kDescription, "gpipe");
   CommandLine line;
   AddAll(app, line);
@@ -305,7 +390,7 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return ExitUsage(app, error);
   }
-  const absl::StatusOr<ExitCode> code = line.command();
+  const absl::StatusOr<ExitCode> code = RunCommand(app, line);
   if (code.ok()) return OrFailed(*code);
   PrintError(code.status(), line.global);
   return static_cast<int>(ExitCodeOf(code.status()));

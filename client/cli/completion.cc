@@ -8,7 +8,7 @@ namespace {
 
 // Finds the command under the cursor by walking the words before it, then offers what may follow.
 constexpr char kHead[] = R"(_gpipe() {
-  local current=${COMP_WORDS[COMP_CWORD]} path= word words files= i
+  local current=${COMP_WORDS[COMP_CWORD]} path= word words files= jobs= i
   for ((i = 1; i < COMP_CWORD; i++)); do
     word=${COMP_WORDS[i]}
     case "${path:+$path }$word" in
@@ -18,12 +18,13 @@ constexpr char kMiddle[] = R"(      path=${path:+$path }$word ;;
   done
   case "$path" in
 )";
-constexpr char kTail[] = R"(  esac
+constexpr char kTail[] = R"sh(  esac
+  [ -z "$jobs" ] || words+=" $("${COMP_WORDS[0]}" --timeout 2 job list --limit 100 2>/dev/null | awk 'NR > 1 { print $1 }')"
   COMPREPLY=($(compgen -W "$words" -- "$current"))
   [ -z "$files" ] || COMPREPLY+=($(compgen -f -- "$current"))
 }
 complete -o filenames -F _gpipe gpipe
-)";
+)sh";
 
 }  // namespace
 
@@ -35,7 +36,7 @@ std::string BashCompletion(const std::vector<CommandWords>& commands) {
   std::string script = absl::StrCat(kHead, "    ", absl::StrJoin(paths, "|"), ")\n", kMiddle);
   for (const CommandWords& command : commands) {
     absl::StrAppend(&script, "    \"", command.path, "\") words=\"", absl::StrJoin(command.words, " "), "\"",
-                    command.takes_file ? " files=1" : "", " ;;\n");
+                    command.takes_file ? " files=1" : "", command.takes_job ? " jobs=1" : "", " ;;\n");
   }
   return absl::StrCat(script, kTail);
 }

@@ -11,6 +11,7 @@ struct CommandWords {
   std::string path;                // `job submit`; empty for the program itself.
   std::vector<std::string> words;  // Commands below it, and its options.
   bool takes_file = false;         // A file may follow too.
+  bool takes_job = false;          // The id of a job may follow too, of which the newest are offered.
 };
 
 // Scripts to be sourced: `source <(gpipe completion bash)`.

@@ -19,11 +19,11 @@ namespace fs = std::filesystem;
 absl::StatusOr<fs::path> FindScript() {
   std::error_code error;
   const fs::path folder = fs::read_symlink("/proc/self/exe", error).parent_path();
-  for (const char* place : {"../share/gpipe/gpipe_data.py", "../../client/python/gpipe_data.py"}) {
+  for (const char* place : {"../share/gpipe/python/gpipe/data.py", "../../client/python/gpipe/data.py"}) {
     const fs::path script = (folder / place).lexically_normal();
     if (fs::exists(script, error)) return script;
   }
-  return absl::NotFoundError("gpipe_data.py is not installed with this program");
+  return absl::NotFoundError("the Python package gpipe is not installed with this program");
 }
 
 }  // namespace

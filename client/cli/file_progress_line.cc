@@ -1,6 +1,8 @@
 #include "client/cli/file_progress_line.h"
 
+#include <cstdio>
 #include <memory>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -54,7 +56,8 @@ void FileProgressLine::Show(const FileProgress& progress, absl::Time now) {
     absl::FPrintF(out_, "\r\x1b[K");
     drawn_ = false;
   } else if (now - last_drawn_ >= (live_ && drawn_ ? kBetweenDraws : kBetweenLines)) {
-    absl::FPrintF(out_, live_ ? "\r%s\x1b[K" : "%s\n", RenderFileProgress(progress, now - began_));
+    const std::string line = RenderFileProgress(progress, now - began_);
+    std::fputs((live_ ? absl::StrCat("\r", line, "\x1b[K") : absl::StrCat(line, "\n")).c_str(), out_);
     last_drawn_ = now;
     drawn_ = live_;
   }

@@ -96,6 +96,12 @@ std::string FormatActivity(const v1::Activity& activity) {
   return text;
 }
 
+std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+void AddField(std::string& text, const char* key, const std::string& value) {
+  if (!value.empty()) absl::StrAppend(&text, absl::StrFormat("%-12s %s\n", key, value));
+}
+
 std::string Bar(double share, int width) {
   const double clamped = std::isnan(share) ? 0 : std::clamp(share, 0.0, 1.0);
   const auto filled = static_cast<size_t>(std::lround(clamped * width));

@@ -29,6 +29,11 @@ std::string FormatPhase(v1::Phase phase);                         // `forward`
 // `backward step 12 micro-batch 3`, `preparing 1.2 GiB, 800.0 MiB/s`
 std::string FormatActivity(const v1::Activity& activity);
 
+std::string FirstLine(const std::string& text);
+
+// A line of `key`, padded, and the value; nothing when the value is empty.
+void AddField(std::string& text, const char* key, const std::string& value);
+
 // A bar of `width` cells, filled by share, which is taken into 0..1; NaN is empty.
 std::string Bar(double share, int width);
 

@@ -12,6 +12,7 @@
 #include "client/api/results.h"
 #include "client/api/submission.h"
 #include "client/cli/attend.h"
+#include "client/cli/describe.h"
 #include "client/cli/interruption.h"
 #include "client/cli/job_output.h"
 #include "client/cli/render.h"
@@ -48,6 +49,7 @@ absl::Status Joined(const absl::Status& first, const absl::Status& next) {
 FollowOptions Following(const JobOptions& options) {
   FollowOptions follow;
   follow.cycles = options.cycles;
+  follow.stages = options.stages;
   if (options.timeout_seconds > 0) follow.timeout = absl::Seconds(options.timeout_seconds);
   return follow;
 }
@@ -165,6 +167,20 @@ absl::StatusOr<ExitCode> JobGet(const GlobalOptions& global, const JobOptions& o
   if (global.json()) return PrintJob(job, global);
   GPIPE_ASSIGN_OR_RETURN(const std::string forecast, ForecastTable(client, job));
   Print(absl::StrCat(RenderJob(job), forecast.empty() ? "" : "\n", forecast));
+  return ExitCode::kSucceeded;
+}
+
+absl::StatusOr<ExitCode> JobDescribe(const GlobalOptions& global, const JobOptions& options) {
+  ClusterClient client(global.client());
+  GPIPE_ASSIGN_OR_RETURN(const v1::Job job, client.GetJob(options.id));
+  GPIPE_ASSIGN_OR_RETURN(const v1::ListJobEventsResponse events, client.ListJobEvents(options.id));
+  if (global.json()) {
+    Print(absl::StrCat("{\"job\": ", ToJson(job, JsonStyle::kDocument),
+                       ", \"history\": ", ToJson(events, JsonStyle::kDocument), "}\n"));
+    return ExitCode::kSucceeded;
+  }
+  GPIPE_ASSIGN_OR_RETURN(const std::string forecast, ForecastTable(client, job));
+  Print(RenderDescription(job, events, forecast));
   return ExitCode::kSucceeded;
 }
 

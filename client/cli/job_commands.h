@@ -1,6 +1,7 @@
 #ifndef GPIPE_CLIENT_CLI_JOB_COMMANDS_H_
 #define GPIPE_CLIENT_CLI_JOB_COMMANDS_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -24,12 +25,16 @@ struct JobOptions {
   double timeout_seconds = 0;  // 0: for ever.
   bool wait = false;
   bool cycles = false;
+  bool stages = false;
+  int64_t step = 0;      // Of the timeline; 0: the last one.
+  std::string timeline;  // Its file; empty: words.
   bool follow = false;
 };
 
 absl::StatusOr<ExitCode> JobSubmit(const GlobalOptions& global, const JobOptions& options);
 absl::StatusOr<ExitCode> JobList(const GlobalOptions& global, const JobOptions& options);
 absl::StatusOr<ExitCode> JobGet(const GlobalOptions& global, const JobOptions& options);
+absl::StatusOr<ExitCode> JobDescribe(const GlobalOptions& global, const JobOptions& options);
 absl::StatusOr<ExitCode> JobWatch(const GlobalOptions& global, const JobOptions& options);
 absl::StatusOr<ExitCode> JobWait(const GlobalOptions& global, const JobOptions& options);
 absl::StatusOr<ExitCode> JobPause(const GlobalOptions& global, const JobOptions& options);

@@ -32,20 +32,22 @@ std::string TimeLeft(const v1::Job& job) {
   return FormatClock(static_cast<double>(left) * absl::Seconds(job.last_step().step_seconds()));
 }
 
-std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
-
-// `key` padded, then the value; nothing when the value is empty.
-void AddField(std::string& text, const char* key, const std::string& value) {
-  if (!value.empty()) absl::StrAppend(&text, absl::StrFormat("%-12s %s\n", key, value));
-}
-
-void AddFailure(std::string& text, const v1::Failure& failure) {
-  AddField(text, "failure", failure.code());
+void AddFailure(std::string& text, const char* key, const v1::Failure& failure) {
+  AddField(text, key, failure.code());
   if (!failure.worker().empty())
     AddField(text, "  worker", absl::StrCat(failure.worker(), ", stage ", failure.stage()));
   AddField(text, "  doing", failure.doing());
+  if (failure.step() > 0) AddField(text, "  step", absl::StrCat(failure.step()));
   AddField(text, "  message", failure.message());
   for (const std::string& consequence : failure.consequences()) AddField(text, "  then", consequence);
+}
+
+void AddRestarts(std::string& text, const v1::Job& job) {
+  if (job.restarts() > 0) {
+    AddField(text, "restarts", absl::StrCat(job.restarts(), " of ", job.spec().max_restarts()));
+  }
+  if (job.has_restart_time()) AddField(text, "not before", FormatTime(job.restart_time()));
+  if (job.has_last_failure()) AddFailure(text, "restarted", job.last_failure());
 }
 
 std::string StagesTable(const v1::Job& job) {
@@ -58,16 +60,6 @@ std::string StagesTable(const v1::Job& job) {
                known ? FormatActivity(job.activities(worker)) : ""});
   }
   return table.Render();
-}
-
-std::string StateOf(const v1::Worker& worker) {
-  const std::string& name = v1::Worker::State_Name(worker.state());
-  return name.empty() ? absl::StrCat(worker.state()) : name.substr(sizeof("STATE_") - 1);
-}
-
-std::string DoingOf(const v1::Worker& worker) {
-  if (!worker.reason().empty()) return FirstLine(worker.reason());
-  return worker.attempt().job().empty() ? "" : FormatActivity(worker.activity());
 }
 
 // REQUIRES: there are steps.
@@ -85,13 +77,40 @@ std::string FormatStep(double seconds) {
   return seconds < 1 ? absl::StrFormat("%.1f ms", seconds * 1000) : FormatSeconds(absl::Seconds(seconds));
 }
 
+// The activations that micro-batches keep for their backward pass.
+std::string KeptOf(v1::Checkpoint checkpoint) {
+  switch (checkpoint) {
+    case v1::CHECKPOINT_ALWAYS:
+      return "no activations (checkpoint: always)";
+    case v1::CHECKPOINT_EXCEPT_LAST:
+      return "the last micro-batch's activations (checkpoint: except_last)";
+    case v1::CHECKPOINT_NEVER:
+      return "all activations (checkpoint: never)";
+    default:
+      return "";
+  }
+}
+
 }  // namespace
 
 std::string RenderJobs(const v1::ListJobsResponse& jobs) {
-  Table table({"ID", "STATE", ">DONE", ">LOSS", ">LEFT", "WORKERS", "CREATED", "REASON"});
+  // Where nobody has to say who he is there is nothing to tell.
+  const bool named = std::any_of(jobs.jobs().begin(), jobs.jobs().end(),
+                                 [](const v1::Job& job) { return !job.submitted_by().empty(); });
+  std::vector<std::string> header = {"ID", "STATE", ">DONE", ">LOSS", ">LEFT", "WORKERS", "CREATED", "REASON"};
+  if (named) header.insert(header.begin() + 1, "BY");
+  Table table(header);
   for (const v1::Job& job : jobs.jobs()) {
-    table.Add({job.id(), StateName(job.state()), Progress(job), LossOf(job), TimeLeft(job),
-               absl::StrJoin(job.workers(), ","), FormatTime(job.create_time()), FirstLine(job.reason())});
+    std::vector<std::string> row = {job.id(),
+                                    StateName(job.state()),
+                                    Progress(job),
+                                    LossOf(job),
+                                    TimeLeft(job),
+                                    absl::StrJoin(job.workers(), ","),
+                                    FormatTime(job.create_time()),
+                                    FirstLine(job.reason())};
+    if (named) row.insert(row.begin() + 1, job.submitted_by());
+    table.Add(std::move(row));
   }
   return table.Render();
 }
@@ -101,14 +120,17 @@ std::string RenderJob(const v1::Job& job) {
   AddField(text, "id", job.id());
   AddField(text, "state", StateName(job.state()));
   AddField(text, "reason", job.reason());
-  if (job.has_failure()) AddFailure(text, job.failure());
+  if (job.has_failure()) AddFailure(text, "failure", job.failure());
   AddField(text, Trains(job) ? "steps" : "batches", Progress(job));
   AddField(text, "loss", LossOf(job));
   AddField(text, "rate", RateOf(job));
   AddField(text, "left", TimeLeft(job));
   if (job.checkpoint_step() > 0) AddField(text, "checkpoint", absl::StrCat("step ", job.checkpoint_step()));
   AddField(text, "attempt", job.attempt() > 0 ? absl::StrCat(job.attempt()) : "");
+  AddRestarts(text, job);
+  if (Trains(job)) AddField(text, "kept", KeptOf(job.checkpoint()));
   AddField(text, "created", FormatTime(job.create_time()));
+  AddField(text, "by", job.submitted_by());
   AddField(text, "started", FormatTime(job.start_time()));
   AddField(text, "ended", FormatTime(job.end_time()));
   for (const v1::ResultFile& file : job.results()) {
@@ -141,19 +163,6 @@ std::string RenderForecast(const v1::Forecast& forecast, std::vector<v1::StepMet
                FormatBytes(forecast.stages(i).peak_saved_bytes()), measured(saved, FormatBytes)});
   }
   return absl::StrCat(text, "\n", table.Render());
-}
-
-std::string RenderWorkers(const v1::ListWorkersResponse& workers) {
-  Table table({"NAME", "STATE", "DEVICE", ">THREADS", ">MEMORY", "ADDRESS", "JOB", "DOING", ">HEARD"});
-  for (const v1::Worker& worker : workers.workers()) {
-    const v1::Hello& hello = worker.hello();
-    const std::string device =
-        absl::StrCat(hello.device(), hello.device_name().empty() ? "" : " ", hello.device_name());
-    table.Add({worker.name(), StateOf(worker), device, absl::StrCat(hello.threads()), FormatBytes(hello.memory_bytes()),
-               hello.data_address(), worker.attempt().job(), DoingOf(worker),
-               absl::StrFormat("%.1f s ago", worker.heartbeat_age_seconds())});
-  }
-  return table.Render();
 }
 
 }  // namespace gpipe::client

@@ -16,7 +16,6 @@ std::string RenderJob(const v1::Job& job);
 // A line for the step and one per stage: what was forecast, and beside it the medians of the steps, without the first
 // one, which warms up. Steps of another number of stages, of an earlier attempt, do not count.
 std::string RenderForecast(const v1::Forecast& forecast, std::vector<v1::StepMetrics> steps);
-std::string RenderWorkers(const v1::ListWorkersResponse& workers);
 
 }  // namespace gpipe::client
 

@@ -27,6 +27,9 @@ void JobProgress::Apply(const v1::WatchJobResponse& update, absl::Time now) {
     case v1::WatchJobResponse::kEvaluation:
       evaluation_ = update.evaluation();
       break;
+    case v1::WatchJobResponse::kStages:
+      stages_ = update.stages();
+      break;
     case v1::WatchJobResponse::kEvent:
       if (IsNews(update.event()) && warnings_.size() < kMaxWarnings) warnings_.push_back(update.event().message());
       break;

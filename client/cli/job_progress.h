@@ -24,6 +24,8 @@ class JobProgress {
   const v1::Job& job() const { return job_; }
   const std::optional<v1::StepMetrics>& step() const { return step_; }
   const std::optional<v1::EvaluationMetrics>& evaluation() const { return evaluation_; }
+  // What its stages did in the last step, where that is watched.
+  const std::optional<v1::StagesDone>& stages() const { return stages_; }
   // The first ones that came, kMaxWarnings at most.
   const std::vector<std::string>& warnings() const { return warnings_; }
   static constexpr size_t kMaxWarnings = 8;
@@ -45,6 +47,7 @@ class JobProgress {
   v1::Job job_;
   std::optional<v1::StepMetrics> step_;
   std::optional<v1::EvaluationMetrics> evaluation_;
+  std::optional<v1::StagesDone> stages_;
   std::vector<std::string> warnings_;
   int64_t done_ = 0;
   // When the pace began to be measured, and what was done by then.

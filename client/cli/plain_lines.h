@@ -9,8 +9,8 @@
 
 namespace gpipe::client {
 
-// The updates of a job as lines for a log: changes of state, warnings, evaluations, clock cycles, and at most one line
-// about progress a second. Not for use by two threads at once.
+// The updates of a job as lines for a log: changes of state, warnings, evaluations, clock cycles, and at most once a
+// second a line about progress and what the stages did. Not for use by two threads at once.
 class PlainLines {
  public:
   // The lines to print for this update.
@@ -19,6 +19,7 @@ class PlainLines {
  private:
   JobProgress progress_;
   absl::Time last_progress_ = absl::InfinitePast();
+  absl::Time last_stages_ = absl::InfinitePast();
 };
 
 }  // namespace gpipe::client

@@ -3,9 +3,68 @@
 #include <algorithm>
 #include <map>
 
+#include "common/plan/checkpoint_mode.h"
+#include "common/plan/convert.h"
+#include "common/plan/gradient_norm.h"
 #include "common/plan/shape.h"
+#include "common/spec/validator.h"
+#include "pipeline/schedule.h"
 
 namespace gpipe::client {
+namespace {
+
+void AddStages(const v1::Job& job, v1::Plan& plan) {
+  int first = 0;
+  for (const int64_t layers : job.balance()) {
+    v1::Stage& stage = *plan.add_stages();
+    stage.set_first_layer(first);
+    stage.set_layer_count(static_cast<int>(layers));
+    first += static_cast<int>(layers);
+  }
+  *plan.mutable_stage_worker() = job.stage_worker();
+  for (const v1::Layer& layer : job.spec().model().sequential()) plan.add_layers()->set_kind(spec::LayerKind(layer));
+}
+
+// Of a full mini-batch.
+absl::StatusOr<pipeline::Schedule> ScheduleOf(const v1::Job& job, int64_t batch_size) {
+  const v1::JobSpec& spec = job.spec();
+  pipeline::ScheduleOptions options{.stages = job.balance_size(), .training = spec.has_train()};
+  options.stage_worker.assign(job.stage_worker().begin(), job.stage_worker().end());
+  const bool decided = job.checkpoint() != v1::CHECKPOINT_UNSPECIFIED;  // Not by an orchestrator of before that.
+  options.checkpoint = FromProto(decided ? job.checkpoint() : spec.pipeline().checkpoint());
+  options.reduce_gradients = spec.has_train() && NeedsGradientNorm(spec.train());
+  options.micro_batches = static_cast<int>(std::min(batch_size, spec.pipeline().chunks()));
+  return pipeline::MakeSchedule(FromProto(spec.pipeline().schedule()), options);
+}
+
+}  // namespace
+
+v1::PlanJobResponse PlanOf(const v1::Job& job) {
+  v1::PlanJobResponse response;
+  if (job.balance().empty() || job.stage_worker_size() != job.balance_size()) return response;
+  const v1::JobSpec& spec = job.spec();
+  AddStages(job, *response.mutable_plan());
+  *response.mutable_forecast() = job.forecast();
+  const int64_t batch_size = spec.has_train() ? spec.train().batch_size() : spec.infer().batch_size();
+  const absl::StatusOr<pipeline::Schedule> schedule = ScheduleOf(job, batch_size);
+  if (!schedule.ok()) return response;
+  v1::Program& program = *response.mutable_plan()->add_programs();
+  program.set_kind(spec.has_train() ? v1::PROGRAM_KIND_TRAIN : v1::PROGRAM_KIND_INFER);
+  program.set_batch_size(batch_size);
+  for (const int64_t size : pipeline::MicroBatchSizes(batch_size, spec.pipeline().chunks())) {
+    program.add_micro_batch_sizes(size);
+  }
+  program.set_cycles(schedule->cycles);
+  response.set_grid(pipeline::RenderGrid(*schedule));
+  response.set_bubble_share(
+      pipeline::BubbleShare(static_cast<int>(schedule->rows.size()), program.micro_batch_sizes_size()));
+  return response;
+}
+
+bool IsWeighed(const v1::Plan& plan) {
+  const auto is_weighed = [](const v1::LayerInfo& layer) { return layer.parameter_bytes() > 0; };
+  return !plan.edges().empty() || std::any_of(plan.layers().begin(), plan.layers().end(), is_weighed);
+}
 
 bool IsExported(const v1::Plan& plan) {
   return std::any_of(plan.layers().begin(), plan.layers().end(),

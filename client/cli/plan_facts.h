@@ -5,13 +5,22 @@
 #include <string>
 #include <vector>
 
+#include "gpipe/v1/job.pb.h"
 #include "gpipe/v1/pipeline_service.pb.h"
 
 namespace gpipe::client {
 
 // What a plan says, added up as its table and its drawing show it. A plan from elsewhere may be incomplete.
 
+// What a job that has been placed says of its plan: the stages with their workers, the kinds of its layers, the clock
+// cycles of a full mini-batch as if all stages had something to train, and the forecast; nothing of parameters, and of
+// what crosses. Of one that has not, nothing.
+v1::PlanJobResponse PlanOf(const v1::Job& job);
+
 bool IsExported(const v1::Plan& plan);
+
+// Whether parameters and what crosses are known.
+bool IsWeighed(const v1::Plan& plan);
 
 std::vector<const v1::LayerInfo*> LayersOf(const v1::Plan& plan, const v1::Stage& stage);
 

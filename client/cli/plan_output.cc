@@ -39,27 +39,29 @@ std::string RangeOf(const v1::Stage& stage) {
   return last == stage.first_layer() ? absl::StrCat(last) : absl::StrCat(stage.first_layer(), "-", last);
 }
 
-// Without a forecast neither memory nor time are known.
+// Without a forecast neither memory nor time are known; of a job's plan neither parameters nor what it sends.
 std::string StagesTable(const v1::PlanJobResponse& response) {
   const v1::Plan& plan = response.plan();
-  const bool exported = IsExported(plan), foreseen = !response.forecast().stages().empty();
-  std::vector<std::string> header = {">STAGE", ">WORKER", ">LAYERS", ">PARAMETERS", ">WEIGHTS"};
+  const bool exported = IsExported(plan), foreseen = !response.forecast().stages().empty(), weighed = IsWeighed(plan);
+  std::vector<std::string> header = {">STAGE", ">WORKER", ">LAYERS"};
+  if (weighed) header.insert(header.end(), {">PARAMETERS", ">WEIGHTS"});
   if (foreseen) header.insert(header.end(), {">MEMORY", ">PER MICRO-BATCH"});
-  header.insert(header.end(), {">SENDS", exported ? "MODULES" : "KINDS"});
+  if (weighed) header.push_back(">SENDS");
+  if (!plan.layers().empty()) header.push_back(exported ? "MODULES" : "KINDS");
   Table table(header);
   for (int i = 0; i < plan.stages_size(); ++i) {
     const v1::Stage& stage = plan.stages(i);
     const StageTotals totals = TotalsOf(plan, i);
     const int worker = WorkerOf(plan, i);
-    std::vector<std::string> row = {absl::StrCat(i), worker < 0 ? "" : absl::StrCat(worker), RangeOf(stage),
-                                    FormatCount(totals.parameters), FormatBytes(totals.parameter_bytes)};
+    std::vector<std::string> row = {absl::StrCat(i), worker < 0 ? "" : absl::StrCat(worker), RangeOf(stage)};
+    if (weighed) row.insert(row.end(), {FormatCount(totals.parameters), FormatBytes(totals.parameter_bytes)});
     if (foreseen) {
       const v1::StageForecast* forecast = ForecastOf(response, i);
       row.push_back(forecast == nullptr ? "" : FormatBytes(MemoryOf(*forecast)));
       row.push_back(forecast == nullptr ? "" : FormatShortTime(SecondsOf(*forecast)));
     }
-    row.push_back(FormatBytes(totals.sent_bytes));
-    row.push_back(exported ? ModulesOf(plan, stage) : KindsOf(plan, stage));
+    if (weighed) row.push_back(FormatBytes(totals.sent_bytes));
+    if (!plan.layers().empty()) row.push_back(exported ? ModulesOf(plan, stage) : KindsOf(plan, stage));
     table.Add(std::move(row));
   }
   return table.Render();
@@ -105,7 +107,8 @@ std::string RenderPlan(const v1::PlanJobResponse& response) {
                     " clock cycles:\n");
   }
   absl::StrAppend(&text, response.grid(), response.grid().empty() || response.grid().back() == '\n' ? "" : "\n");
-  absl::StrAppend(&text, "bubble ", FormatPercent(response.bubble_share()), "\n", ForecastText(response.forecast()));
+  if (program != nullptr) absl::StrAppend(&text, "bubble ", FormatPercent(response.bubble_share()), "\n");
+  absl::StrAppend(&text, ForecastText(response.forecast()));
   for (const std::string& note : response.notes()) absl::StrAppend(&text, note, "\n");
   return text;
 }

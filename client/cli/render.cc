@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "client/api/job_states.h"
 #include "client/cli/format.h"
 #include "common/plan/convert.h"
@@ -104,6 +105,49 @@ std::string StageLine(const JobProgress& progress, int stage, const RenderStyle&
   return line.Take();
 }
 
+double BusySeconds(const v1::StageDone& stage) {
+  return stage.forward() + stage.backward() + stage.recompute() + stage.optimizer();
+}
+
+// Of the worker: what its stages computed, and the rest.
+double StepSeconds(const v1::StagesDone& stages, const std::string& worker) {
+  double seconds = 0, idle = 0;
+  for (const v1::StageDone& stage : stages.stages()) {
+    if (stage.worker() != worker) continue;
+    seconds += BusySeconds(stage);
+    idle = stage.idle();
+  }
+  return seconds + idle;
+}
+
+// Bytes a second.
+struct StageRates {
+  int64_t sent = 0;
+  int64_t received = 0;
+};
+StageRates RatesOf(const v1::StageDone& stage, double seconds) {
+  if (seconds <= 0) return {};
+  StageRates bytes;
+  for (const v1::PeerTraffic& peer : stage.traffic()) {
+    bytes.sent += peer.sent_bytes();
+    bytes.received += peer.received_bytes();
+  }
+  return {static_cast<int64_t>(static_cast<double>(bytes.sent) / seconds),
+          static_cast<int64_t>(static_cast<double>(bytes.received) / seconds)};
+}
+
+// `w1 23%, w0 2%`, of those that it waited for at least half a percent of the step.
+std::string WaitsOf(const v1::Job& job, const v1::StageDone& stage, double seconds) {
+  std::vector<std::string> words;
+  for (const v1::PeerTraffic& peer : stage.traffic()) {
+    const double share = seconds > 0 ? static_cast<double>(peer.wait_nanos()) * 1e-9 / seconds : 0;
+    if (share < 0.005) continue;
+    const bool known = peer.worker() >= 0 && peer.worker() < job.workers_size();
+    words.push_back(absl::StrCat(known ? job.workers(peer.worker()) : "?", " ", FormatPercent(share)));
+  }
+  return absl::StrJoin(words, ", ");
+}
+
 std::string StateLine(const v1::Job& job, const RenderStyle& style) {
   Line line(style);
   line.Add(job.id(), kBold).Add("  ").Add(StateName(job.state()), ColorOf(job.state()));
@@ -148,6 +192,10 @@ std::vector<std::string> RenderLive(const JobProgress& progress, const RenderSty
   if (progress.evaluation().has_value()) {
     lines.push_back(Line(style).Add(RenderEvaluation(*progress.evaluation())).Take());
   }
+  if (progress.stages().has_value()) {
+    for (const std::string& line : RenderStages(job, *progress.stages())) lines.push_back(Line(style).Add(line).Take());
+    return lines;
+  }
   for (int stage = 0; stage < job.stage_worker_size(); ++stage) lines.push_back(StageLine(progress, stage, style));
   return lines;
 }
@@ -158,6 +206,22 @@ std::string RenderProgressLine(const JobProgress& progress, absl::Time now) {
   words.insert(words.end(), metrics.begin(), metrics.end());
   if (const auto eta = progress.eta(now)) words.push_back("eta " + FormatClock(*eta));
   return absl::StrJoin(words, "  ");
+}
+
+std::vector<std::string> RenderStages(const v1::Job& job, const v1::StagesDone& stages) {
+  Table table({">STAGE", "WORKER", ">STEP", ">BUSY", ">FORWARD", ">BACKWARD", ">RECOMPUTE", ">BUBBLE", ">SENT/s",
+               ">GOT/s", ">SAVED", "WAITS FOR"});
+  for (const v1::StageDone& stage : stages.stages()) {
+    const double seconds = StepSeconds(stages, stage.worker());
+    const auto share = [seconds](double part) { return FormatPercent(seconds > 0 ? part / seconds : 0); };
+    const StageRates rates = RatesOf(stage, seconds);
+    table.Add({absl::StrCat(stage.stage()), stage.worker(), FormatShortTime(seconds), share(BusySeconds(stage)),
+               share(stage.forward()), share(stage.backward()), share(stage.recompute()), share(stage.idle()),
+               FormatBytes(rates.sent), FormatBytes(rates.received), FormatBytes(stage.peak_saved_bytes()),
+               WaitsOf(job, stage, seconds)});
+  }
+  std::vector<std::string> lines = absl::StrSplit(table.Render(), '\n', absl::SkipEmpty());
+  return lines;
 }
 
 std::string RenderActivity(const v1::Job& job, const v1::WorkerActivity& activity) {

@@ -22,6 +22,8 @@ std::vector<std::string> RenderLive(const JobProgress& progress, const RenderSty
 
 // `step 150/290  52%  loss 0.4312  1234 samples/s  eta 0:12`
 std::string RenderProgressLine(const JobProgress& progress, absl::Time now);
+// What each stage did in a step, as a table: for how long of it, for whom it waited, what it sent and got a second.
+std::vector<std::string> RenderStages(const v1::Job& job, const v1::StagesDone& stages);
 // `w0 preparing 1.2 GiB, 800.0 MiB/s`: of one worker of the job.
 std::string RenderActivity(const v1::Job& job, const v1::WorkerActivity& activity);
 // `step 100  evaluation: loss 0.2110, accuracy 95.1%`

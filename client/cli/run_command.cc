@@ -107,6 +107,7 @@ absl::StatusOr<LocalClusterOptions> FitCluster(const RunOptions& options, int co
   cluster.workers = static_cast<int>(std::min(WantedWorkers(options, pipeline), most));
   pipeline.set_workers(cluster.workers);  // The spec's own number may be another one.
   pipeline.set_device(DeviceOf(options, spec));
+  spec.set_max_restarts(0);  // No other worker will come in the place of one that is lost.
   cluster.threads = options.threads > 0 ? options.threads : std::max(1, cores / cluster.workers);
   if (pipeline.device() != v1::DEVICE_CUDA) return cluster;
   if (gpus == 0) return absl::InvalidArgumentError("no GPU was found; --gpus N says how many there are");

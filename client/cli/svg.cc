@@ -37,6 +37,11 @@ void Svg::Box(int x, int y, int width, int height, std::string_view look) {
                   "\" rx=\"4\" class=\"", AbslView(look), "\"/>\n");
 }
 
+void Svg::Bar(int x, int y, int width, int height, std::string_view look, std::string_view title) {
+  absl::StrAppend(&shapes_, "<rect x=\"", x, "\" y=\"", y, "\" width=\"", width, "\" height=\"", height, "\" class=\"",
+                  AbslView(look), "\"><title>", Escaped(title), "</title></rect>\n");
+}
+
 void Svg::Dot(int x, int y, std::string_view look) {
   absl::StrAppend(&shapes_, "<circle cx=\"", x, "\" cy=\"", y, "\" r=\"4\" class=\"", AbslView(look), "\"/>\n");
 }
@@ -52,16 +57,23 @@ void Svg::Path(std::string_view path, std::string_view look, std::string_view ti
 }
 
 void Svg::Arrow(std::string_view name, std::string_view color) {
-  absl::StrAppend(&arrows_, "<marker id=\"", AbslView(name),
+  absl::StrAppend(&definitions_, "<marker id=\"", AbslView(name),
                   "\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"8\" markerHeight=\"8\" "
                   "orient=\"auto\"><path d=\"M0,0 L8,4 L0,8 z\" fill=\"",
                   AbslView(color), "\"/></marker>\n");
 }
 
+void Svg::Hatch(std::string_view name, std::string_view color) {
+  absl::StrAppend(&definitions_, "<pattern id=\"", AbslView(name),
+                  "\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">"
+                  "<rect width=\"2\" height=\"6\" fill=\"",
+                  AbslView(color), "\"/></pattern>\n");
+}
+
 std::string Svg::Render(int width, int height, std::string_view style) const {
   return absl::StrCat("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"", width, "\" height=\"", height,
                       "\" viewBox=\"0 0 ", width, " ", height, "\">\n<style>\n", AbslView(style), "</style>\n<defs>\n",
-                      arrows_, "</defs>\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n", shapes_,
+                      definitions_, "</defs>\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n", shapes_,
                       "</svg>\n");
 }
 

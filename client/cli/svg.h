@@ -11,6 +11,8 @@ namespace gpipe::client {
 class Svg {
  public:
   void Box(int x, int y, int width, int height, std::string_view look);
+  // Without round corners, for what is thin or stands in a row; `title` is shown when a mouse rests on it.
+  void Bar(int x, int y, int width, int height, std::string_view look, std::string_view title);
   void Dot(int x, int y, std::string_view look);
   // Around `x` as the look has it (text-anchor).
   void Text(int x, int y, std::string_view look, std::string_view text);
@@ -20,10 +22,12 @@ class Svg {
   // The whole file. `style` is CSS; looks that end in an arrow say `marker-end: url(#NAME)`, where the arrows are those
   // added before.
   void Arrow(std::string_view name, std::string_view color);
+  // Stripes, for looks that say `fill: url(#NAME)`.
+  void Hatch(std::string_view name, std::string_view color);
   std::string Render(int width, int height, std::string_view style) const;
 
  private:
-  std::string arrows_;
+  std::string definitions_;
   std::string shapes_;
 };
 

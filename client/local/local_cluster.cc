@@ -124,6 +124,7 @@ absl::Status LocalCluster::StartWorker(const LocalClusterOptions& options, int i
 
 absl::Status LocalCluster::StartChild(ProcessOptions options, const std::string& name) {
   options.log = LogOf(name);
+  options.unset = {"GPIPE_TLS_CA", "GPIPE_TLS_CERT", "GPIPE_TLS_KEY"};  // Of a standing cluster.
   options.on_exit = [this, name] { OnExit(name); };
   GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<ChildProcess> process, ChildProcess::Start(std::move(options)));
   absl::MutexLock lock(&mutex_);

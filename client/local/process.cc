@@ -8,7 +8,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
@@ -21,7 +23,7 @@ constexpr int kExecFailed = 127;
 
 // Everything the child needs, made before the fork: between fork and exec nothing may allocate or lock.
 struct ChildPlan {
-  std::vector<char*> argv;
+  std::vector<char*> argv, environment;
   int log_fd = -1;
   int null_fd = -1;
   int inherited_fd = -1;
@@ -45,7 +47,7 @@ void RestoreSignals() {
   dup2(plan.log_fd, STDERR_FILENO);
   close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
   if (plan.inherited_fd >= 0) fcntl(plan.inherited_fd, F_SETFD, 0);
-  execv(plan.argv[0], plan.argv.data());
+  execve(plan.argv[0], plan.argv.data(), plan.environment.data());
   _exit(kExecFailed);
 }
 
@@ -56,6 +58,18 @@ std::vector<char*> Argv(std::string& program, std::vector<std::string>& argument
   return argv;
 }
 
+// Ours, but for some variables.
+std::vector<char*> Environment(const std::vector<std::string>& unset) {
+  std::vector<char*> variables;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const std::string_view text(*variable);
+    const std::string_view name = text.substr(0, text.find('='));
+    if (std::find(unset.begin(), unset.end(), name) == unset.end()) variables.push_back(*variable);
+  }
+  variables.push_back(nullptr);
+  return variables;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ChildProcess>> ChildProcess::Start(ProcessOptions options) {
@@ -63,6 +77,7 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> ChildProcess::Start(ProcessOptions
   if (access(program.c_str(), X_OK) != 0) return ErrnoStatus(errno, "cannot start", options.program);
   ChildPlan plan;
   plan.argv = Argv(program, options.arguments);
+  plan.environment = Environment(options.unset);
   plan.inherited_fd = options.inherited_fd;
   plan.parent = getpid();
   plan.log_fd = open(options.log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);

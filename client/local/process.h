@@ -21,6 +21,7 @@ struct ProcessOptions {
   std::filesystem::path program;
   std::vector<std::string> arguments;  // Without the program's name.
   std::filesystem::path log;           // Takes its stdout and stderr, appended.
+  std::vector<std::string> unset;      // Variables of our environment that it does not get.
   int inherited_fd = -1;               // Kept open in the child under the same number; all others are closed.
   // Runs once on a thread of the process object when the child has ended, for whatever reason. May be empty.
   std::function<void()> on_exit;

@@ -2,10 +2,10 @@
 #define GPIPE_COMMON_ARTIFACTS_CONNECTIONS_H_
 
 #include <memory>
-#include <string>
 #include <utility>
 #include <vector>
 
+#include "common/net/channel.h"
 #include "gpipe/v1/pipeline_service.grpc.pb.h"
 #include "grpcpp/generic/generic_stub.h"
 
@@ -32,7 +32,7 @@ class ArtifactConnections {
              // gone.
   };
 
-  explicit ArtifactConnections(const std::string& address, int count = kDefaultCount, Absent absent = Absent::kFail);
+  explicit ArtifactConnections(const Endpoint& orchestrator, int count = kDefaultCount, Absent absent = Absent::kFail);
   ArtifactConnections(const ArtifactConnections&) = delete;
   ArtifactConnections& operator=(const ArtifactConnections&) = delete;
 

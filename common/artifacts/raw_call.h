@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/completion_queue.h"
 #include "grpcpp/generic/generic_stub.h"
@@ -54,6 +55,14 @@ grpc::ByteBuffer ToBuffer(const Message& message) {
   bool own_buffer = false;
   const grpc::Status always = grpc::SerializationTraits<Message>::Serialize(message, &buffer, &own_buffer);
   return always.ok() ? buffer : grpc::ByteBuffer();
+}
+
+// The other way round. INVALID_ARGUMENT: the bytes are no such message.
+template <typename Message>
+absl::StatusOr<Message> FromBuffer(grpc::ByteBuffer buffer) {
+  Message message;
+  if (grpc::SerializationTraits<Message>::Deserialize(&buffer, &message).ok()) return message;
+  return absl::InvalidArgumentError("a message cannot be read: it is no " + message.GetTypeName());
 }
 
 }  // namespace gpipe

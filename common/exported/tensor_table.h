@@ -12,7 +12,7 @@
 
 namespace gpipe::exported {
 
-// How the records are named of tensors whose values are not in the archive, one for each storage, where gpipe_export
+// How the records are named of tensors whose values are not in the archive, one for each storage, where gpipe.export
 // has written it. torch.export.save itself has one name for all of them, which does not tell what is tied.
 inline constexpr char kElsewhereRecord[] = "external_";
 

@@ -71,6 +71,36 @@ v1::Timeline ToProto(const pipeline::TimelineSpec& timeline) {
   return proto;
 }
 
+// The kinds have the same order, from 1 on.
+static_assert(static_cast<int>(pipeline::RoundKind::kTrain) + 1 == v1::ROUND_KIND_TRAIN);
+static_assert(static_cast<int>(pipeline::RoundKind::kCheckLoss) + 1 == v1::ROUND_KIND_CHECK_LOSS);
+static_assert(static_cast<int>(pipeline::RoundKind::kStoreModel) + 1 == v1::ROUND_KIND_STORE_MODEL);
+static_assert(v1::RoundKind_MAX == v1::ROUND_KIND_STORE_MODEL);
+
+v1::Round ToProto(const pipeline::Round& round) {
+  v1::Round proto;
+  proto.set_index(round.index);
+  proto.set_kind(static_cast<v1::RoundKind>(static_cast<int>(round.kind) + 1));
+  proto.set_step(round.step);
+  proto.set_epoch(round.epoch);
+  proto.set_first_sample(round.first_sample);
+  proto.set_batch_size(round.batch_size);
+  proto.set_last_of_kind(round.last_of_kind);
+  proto.set_program(-1);
+  return proto;
+}
+
+std::optional<pipeline::Round> FromProto(const v1::Round& round) {
+  if (!v1::RoundKind_IsValid(round.kind()) || round.kind() == v1::ROUND_KIND_UNSPECIFIED) return std::nullopt;
+  return pipeline::Round{.index = round.index(),
+                         .kind = static_cast<pipeline::RoundKind>(round.kind() - 1),
+                         .step = round.step(),
+                         .epoch = round.epoch(),
+                         .first_sample = round.first_sample(),
+                         .batch_size = round.batch_size(),
+                         .last_of_kind = round.last_of_kind()};
+}
+
 v1::ProgramKind ProgramKindOf(pipeline::RoundKind kind) {
   switch (kind) {
     case pipeline::RoundKind::kTrain:
@@ -82,6 +112,7 @@ v1::ProgramKind ProgramKindOf(pipeline::RoundKind kind) {
     case pipeline::RoundKind::kCheckLoss:
       return v1::PROGRAM_KIND_CHECK_LOSS;
     case pipeline::RoundKind::kCheckpoint:
+    case pipeline::RoundKind::kStoreModel:
       break;
   }
   return v1::PROGRAM_KIND_UNSPECIFIED;

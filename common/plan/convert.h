@@ -6,6 +6,7 @@
 
 #include "gpipe/v1/job_spec.pb.h"
 #include "gpipe/v1/plan.pb.h"
+#include "gpipe/v1/worker_session.pb.h"
 #include "pipeline/link.h"
 #include "pipeline/schedule.h"
 #include "pipeline/timeline.h"
@@ -28,7 +29,12 @@ pipeline::ScheduleKind FromProto(v1::ScheduleKind kind);
 pipeline::TimelineSpec FromProto(const v1::Timeline& timeline);
 v1::Timeline ToProto(const pipeline::TimelineSpec& timeline);
 
-// The kind of program that such a round runs; UNSPECIFIED for a checkpoint, which runs none.
+// Without a program, and without a learning rate.
+v1::Round ToProto(const pipeline::Round& round);
+// Nullopt: of a kind that this program does not know.
+std::optional<pipeline::Round> FromProto(const v1::Round& round);
+
+// The kind of program that such a round runs; UNSPECIFIED for what computes nothing.
 v1::ProgramKind ProgramKindOf(pipeline::RoundKind kind);
 
 // Where no bandwidth is given, bytes take no time.

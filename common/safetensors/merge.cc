@@ -18,7 +18,7 @@
 namespace gpipe::safetensors {
 namespace {
 
-constexpr size_t kPieceBytes = size_t{8} << 20;
+constexpr uint64_t kMostPieceBytes = uint64_t{8} << 20;
 
 // Where a tensor of the output comes from.
 struct Source {
@@ -58,20 +58,22 @@ class Input {
   int fd_;
 };
 
-// Puts small tensors together and takes large ones apart, into pieces of one size in two buffers that take turns.
+// Puts small tensors together and takes large ones apart, into pieces of one size in two buffers that take turns. A
+// small file has a small piece: each thread that merges one would else leave its arena of the heap with two large ones.
 class Pieces {
  public:
-  explicit Pieces(const TakeBytes& take) : take_(take) {}
+  // `bytes` come in all.
+  Pieces(const TakeBytes& take, uint64_t bytes) : take_(take), piece_bytes_(std::min(bytes, kMostPieceBytes)) {}
 
   absl::Status Copy(const Input& input, const TensorInfo& range) {
     for (uint64_t offset = range.begin; offset < range.end;) {
       std::string& piece = pieces_[current_];
-      piece.resize(kPieceBytes);
-      const size_t count = std::min<uint64_t>(range.end - offset, kPieceBytes - filled_);
+      piece.resize(piece_bytes_);
+      const size_t count = std::min<uint64_t>(range.end - offset, piece_bytes_ - filled_);
       GPIPE_RETURN_IF_ERROR(input.Read(offset, piece.data() + filled_, count));
       offset += count;
       filled_ += count;
-      if (filled_ == kPieceBytes) GPIPE_RETURN_IF_ERROR(HandOut());
+      if (filled_ == piece_bytes_) GPIPE_RETURN_IF_ERROR(HandOut());
     }
     return absl::OkStatus();
   }
@@ -83,6 +85,7 @@ class Pieces {
 
  private:
   const TakeBytes& take_;
+  const size_t piece_bytes_;
   std::array<std::string, 2> pieces_;
   size_t current_ = 0;
   size_t filled_ = 0;  // Bytes of the current one.
@@ -104,9 +107,13 @@ absl::Status Merge(const std::vector<std::filesystem::path>& parts, const TakeBy
     inputs.push_back(std::move(input));
   }
   std::vector<std::pair<std::string, TensorInfo>> tensors;
-  for (const auto& [name, source] : sources) tensors.emplace_back(name, source.range);
+  uint64_t bytes = 0;
+  for (const auto& [name, source] : sources) {
+    tensors.emplace_back(name, source.range);
+    bytes += source.range.end - source.range.begin;
+  }
   const std::string header = BuildHeader(tensors);
-  Pieces pieces(take);
+  Pieces pieces(take, bytes);
   const auto copy = [&]() -> absl::Status {
     GPIPE_RETURN_IF_ERROR(take(header));
     for (const auto& [name, source] : sources) GPIPE_RETURN_IF_ERROR(pieces.Copy(inputs[source.part], source.range));

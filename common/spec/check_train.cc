@@ -155,6 +155,14 @@ void CheckOptimizer(const v1::Optimizer& optimizer, FieldErrors& errors) {
   }
 }
 
+void CheckPrecision(const v1::Train& train, FieldErrors& errors) {
+  if (!v1::Precision_IsValid(train.precision())) errors.Add("train.precision", "is not a known value");
+  // Whether the first step was left out is known on the device only.
+  if (train.precision() == v1::PRECISION_FP16 && train.optimizer().sgd().dampening() != 0) {
+    errors.Add("train.optimizer.sgd.dampening", "is not possible in fp16; use bf16 or leave it out");
+  }
+}
+
 void CheckWarmup(const v1::WarmupLr& warmup, const v1::Train& train, const std::string& path, FieldErrors& errors) {
   CheckNotNegative(warmup.warmup_steps(), path + ".warmup_steps", errors);
   CheckRange(warmup.final_lr(), 0, kInfinity, /*closed=*/false, path + ".final_lr", errors);
@@ -212,7 +220,7 @@ void CheckTrain(const v1::JobSpec& spec, FieldErrors& errors) {
   CheckLength(train, errors);
   CheckLoss(train, errors);
   CheckLossOutput(spec, errors);
-  if (!v1::Precision_IsValid(train.precision())) errors.Add("train.precision", "is not a known value");
+  CheckPrecision(train, errors);
   CheckOptimizer(train.optimizer(), errors);
   CheckLrSchedule(train, errors);
   CheckRange(train.grad_clip_norm(), 0, kInfinity, /*closed=*/false, "train.grad_clip_norm", errors);

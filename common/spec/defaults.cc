@@ -90,8 +90,9 @@ void Fill(v1::Layer& layer) {
 
 void Fill(v1::Pipeline& pipeline) {
   if (!pipeline.has_chunks()) pipeline.set_chunks(1);
-  if (pipeline.checkpoint() == v1::CHECKPOINT_UNSPECIFIED) pipeline.set_checkpoint(v1::CHECKPOINT_EXCEPT_LAST);
+  if (pipeline.checkpoint() == v1::CHECKPOINT_UNSPECIFIED) pipeline.set_checkpoint(v1::CHECKPOINT_AUTO);
   if (pipeline.schedule() == v1::SCHEDULE_KIND_UNSPECIFIED) pipeline.set_schedule(v1::SCHEDULE_KIND_GPIPE);
+  if (pipeline.capture() == v1::CAPTURE_UNSPECIFIED) pipeline.set_capture(v1::CAPTURE_AUTO);
   if (pipeline.device() == v1::DEVICE_UNSPECIFIED) pipeline.set_device(v1::DEVICE_ANY);
 }
 
@@ -137,6 +138,7 @@ v1::JobSpec WithDefaults(const v1::JobSpec& spec) {
   v1::JobSpec filled = spec;
   for (v1::Layer& layer : *filled.mutable_model()->mutable_sequential()) Fill(layer);
   Fill(*filled.mutable_pipeline());
+  if (!filled.has_max_restarts()) filled.set_max_restarts(kDefaultMaxRestarts);
   if (filled.has_train()) Fill(*filled.mutable_train());
   if (filled.has_infer() && filled.infer().batch_size() == 0)
     filled.mutable_infer()->set_batch_size(kDefaultInferBatch);

@@ -23,6 +23,11 @@ void CheckName(const std::string& name, FieldErrors& errors) {
   }
 }
 
+void CheckRestarts(int restarts, FieldErrors& errors) {
+  if (restarts >= 0 && restarts <= kMostRestarts) return;
+  errors.Add("max_restarts", absl::StrCat("must be between 0 and ", kMostRestarts, ", and is ", restarts));
+}
+
 void CheckTask(const v1::JobSpec& spec, FieldErrors& errors) {
   switch (spec.task_case()) {
     case v1::JobSpec::kTrain:
@@ -108,6 +113,7 @@ void CheckPipeline(const v1::JobSpec& spec, FieldErrors& errors) {
   if (!v1::Checkpoint_IsValid(pipeline.checkpoint())) errors.Add("pipeline.checkpoint", "is not a known value");
   if (!v1::ScheduleKind_IsValid(pipeline.schedule())) errors.Add("pipeline.schedule", "is not a known value");
   if (!v1::Device_IsValid(pipeline.device())) errors.Add("pipeline.device", "is not a known value");
+  if (!v1::Capture_IsValid(pipeline.capture())) errors.Add("pipeline.capture", "is not a known value");
 }
 
 absl::Status Validate(const v1::JobSpec& spec) {
@@ -116,6 +122,7 @@ absl::Status Validate(const v1::JobSpec& spec) {
   CheckModel(spec.model(), errors);
   CheckPipeline(spec, errors);
   CheckTask(spec, errors);
+  CheckRestarts(spec.max_restarts(), errors);
   return errors.ToStatus();
 }
 

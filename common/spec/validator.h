@@ -9,6 +9,9 @@
 
 namespace gpipe::spec {
 
+// Of JobSpec.max_restarts: what it is unless given, and the most it may be.
+inline constexpr int kDefaultMaxRestarts = 3, kMostRestarts = 1000;
+
 // Checks all that a spec says by itself: required fields, ranges, sum of balance, stages against layers, stash and pop
 // pairs (torchgpipe's five mismatches), arguments of each layer, one task, one data source. No file and no tensor is
 // looked at. Used by the client before it uploads and by the orchestrator for every request.

@@ -327,6 +327,9 @@ void YamlMessageReader::ReadNumber(const YAML::Node& node, const std::string& pa
     case FieldDescriptor::CPPTYPE_UINT64:
       if (uint64_t value; (good = ParseInteger(node, value))) reflection.SetUInt64(&message, &field, value);
       break;
+    case FieldDescriptor::CPPTYPE_INT32:
+      if (int32_t value; (good = !repeated && ParseInteger(node, value))) reflection.SetInt32(&message, &field, value);
+      break;
     case FieldDescriptor::CPPTYPE_INT64:
       if (int64_t value; (good = ParseInteger(node, value))) {
         repeated ? reflection.AddInt64(&message, &field, value) : reflection.SetInt64(&message, &field, value);

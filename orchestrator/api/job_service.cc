@@ -2,11 +2,11 @@
 
 #include <vector>
 
+#include "common/printable.h"
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
 #include "orchestrator/api/request_check.h"
 #include "orchestrator/api/unary.h"
-#include "orchestrator/api/watch_stream.h"
 
 namespace gpipe::orchestrator {
 
@@ -14,8 +14,9 @@ namespace gpipe::orchestrator {
 JobService::Reactor* JobService::SubmitJob(Context* context, const v1::SubmitJobRequest* request, v1::Job* response) {
   if (absl::Status status = CheckRequest(*request); !status.ok()) return Refuse(context, status);
   Reactor* reactor = context->DefaultReactor();
-  auto task = [admission = parts_.admission, reactor, request, response, spec = spec::WithDefaults(request->spec())] {
-    admission->Submit(*request, spec,
+  auto task = [admission = parts_.admission, reactor, request, response, spec = spec::WithDefaults(request->spec()),
+               caller = Printable(parts_.gatekeeper->WhoCalls(*context).name)] {
+    admission->Submit(*request, spec, caller,
                       [reactor, response](absl::StatusOr<v1::Job> job) { Finish(reactor, response, std::move(job)); });
   };
   if (!parts_.loop->TryPost(std::move(task))) reactor->Finish(ToGrpc(Overloaded()));
@@ -58,7 +59,7 @@ JobService::Reactor* JobService::ListJobs(Context* context, const v1::ListJobsRe
 }
 
 grpc::ServerWriteReactor<v1::WatchJobResponse>* JobService::WatchJob(Context*, const v1::WatchJobRequest* request) {
-  return new WatchStream(parts_.loop, parts_.book, *request);
+  return new WatchStream(parts_.loop, parts_.book, &watches_, *request);
 }
 
 JobService::Reactor* JobService::CancelJob(Context* context, const v1::CancelJobRequest* request, v1::Job* response) {

@@ -2,6 +2,8 @@
 #define GPIPE_ORCHESTRATOR_API_JOB_SERVICE_H_
 
 #include "gpipe/v1/pipeline_service.grpc.pb.h"
+#include "orchestrator/access/gatekeeper.h"
+#include "orchestrator/api/watch_stream.h"
 #include "orchestrator/cluster/event_loop.h"
 #include "orchestrator/scheduling/admission.h"
 #include "orchestrator/scheduling/housekeeper.h"
@@ -19,6 +21,7 @@ class JobService final : public v1::JobService::CallbackService {
     Scheduler* scheduler;
     Admission* admission;
     Housekeeper* housekeeper;
+    const Gatekeeper* gatekeeper;
   };
   explicit JobService(const Parts& parts) : parts_(parts) {}
 
@@ -42,6 +45,7 @@ class JobService final : public v1::JobService::CallbackService {
 
  private:
   const Parts parts_;
+  WatchCount watches_;
 };
 
 }  // namespace gpipe::orchestrator

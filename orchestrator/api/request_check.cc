@@ -17,6 +17,7 @@ constexpr size_t kMaxJobId = 128;
 constexpr int kMaxFiles = 1000;
 constexpr size_t kMaxPath = 4096;
 constexpr int kMaxWorkers = 10000;
+constexpr int kMaxStates = 64;  // Each once, and some of tomorrow.
 
 void CheckRef(std::string_view field, const v1::ArtifactRef& ref, FieldErrors& errors) {
   if (!IsSha256(ref.sha256()))
@@ -78,6 +79,8 @@ absl::Status CheckRequest(const v1::PlanJobRequest& request) {
 }
 
 absl::Status CheckRequest(const v1::ListJobsRequest& request) {
+  if (request.states_size() > kMaxStates)
+    return FieldError("states", absl::StrCat("has more than ", kMaxStates, " entries"));
   for (int i = 0; i < request.states_size(); ++i) {
     const int state = request.states(i);
     if (!v1::Job::State_IsValid(state) || state == v1::Job::STATE_UNSPECIFIED) {
@@ -85,6 +88,12 @@ absl::Status CheckRequest(const v1::ListJobsRequest& request) {
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckRequest(const v1::GetTimelineRequest& request) {
+  if (request.job().empty()) return FieldError("job", "is missing");
+  if (request.job().size() > kMaxJobId) return FieldError("job", absl::StrCat("is longer than ", kMaxJobId, " bytes"));
+  return request.step() < 0 ? FieldError("step", "is negative") : absl::OkStatus();
 }
 
 absl::Status CheckJobId(const std::string& id) {

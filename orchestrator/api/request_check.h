@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "gpipe/v1/monitoring.pb.h"
 #include "gpipe/v1/pipeline_service.pb.h"
 
 namespace gpipe::orchestrator {
@@ -12,6 +13,7 @@ namespace gpipe::orchestrator {
 absl::Status CheckRequest(const v1::SubmitJobRequest& request);
 absl::Status CheckRequest(const v1::PlanJobRequest& request);
 absl::Status CheckRequest(const v1::ListJobsRequest& request);
+absl::Status CheckRequest(const v1::GetTimelineRequest& request);
 absl::Status CheckJobId(const std::string& id);
 
 }  // namespace gpipe::orchestrator

@@ -1,5 +1,7 @@
 #include "orchestrator/artifacts/artifact_service.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "common/error_reason.h"
 #include "common/field_error.h"
@@ -11,13 +13,16 @@
 namespace gpipe::orchestrator {
 namespace {
 
+// Before it waits for a thread: thousands may wait, and one can be hundreds of megabytes.
+absl::Status CheckCount(const v1::FindMissingArtifactsRequest& request) {
+  if (request.refs_size() <= ArtifactService::kMaxRefs) return absl::OkStatus();
+  return FieldError("refs", absl::StrCat("has ", request.refs_size(), " entries, at most ", ArtifactService::kMaxRefs,
+                                         " are allowed"));
+}
+
 // What is missing will be given next, and what is here be counted on.
 absl::Status FindMissing(ArtifactStore& store, const v1::FindMissingArtifactsRequest& request,
                          v1::FindMissingArtifactsResponse& response) {
-  if (request.refs_size() > ArtifactService::kMaxRefs) {
-    return FieldError("refs", absl::StrCat("has ", request.refs_size(), " entries, at most ", ArtifactService::kMaxRefs,
-                                           " are allowed"));
-  }
   for (int i = 0; i < request.refs_size(); ++i) {
     absl::Status found = store.Claim(request.refs(i)).status();
     if (absl::IsInvalidArgument(found)) return FieldError(absl::StrCat("refs[", i, "]"), StdView(found.message()));
@@ -32,6 +37,10 @@ grpc::ServerUnaryReactor* ArtifactService::FindMissingArtifacts(grpc::CallbackSe
                                                                 const v1::FindMissingArtifactsRequest* request,
                                                                 v1::FindMissingArtifactsResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  if (absl::Status counted = CheckCount(*request); !counted.ok()) {
+    reactor->Finish(ToGrpc(counted));
+    return reactor;
+  }
   const auto answer = [=, this] { reactor->Finish(ToGrpc(FindMissing(*store_, *request, *response))); };
   if (!pieces_.Run(answer))
     reactor->Finish(
@@ -39,14 +48,16 @@ grpc::ServerUnaryReactor* ArtifactService::FindMissingArtifacts(grpc::CallbackSe
   return reactor;
 }
 
-grpc::ServerReadReactor<grpc::ByteBuffer>* ArtifactService::UploadArtifact(grpc::CallbackServerContext* /*context*/,
+grpc::ServerReadReactor<grpc::ByteBuffer>* ArtifactService::UploadArtifact(grpc::CallbackServerContext* context,
                                                                            grpc::ByteBuffer* response) {
-  return new UploadCall(*store_, pieces_, commits_, response);
+  auto place = uploads_.Enter([context] { context->TryCancel(); });
+  return new UploadCall({*store_, pieces_, commits_}, std::move(place), access_of_(*context).may_write, response);
 }
 
-grpc::ServerWriteReactor<grpc::ByteBuffer>* ArtifactService::DownloadArtifact(grpc::CallbackServerContext* /*context*/,
+grpc::ServerWriteReactor<grpc::ByteBuffer>* ArtifactService::DownloadArtifact(grpc::CallbackServerContext* context,
                                                                               const grpc::ByteBuffer* request) {
-  return new DownloadCall(*store_, pieces_, *request);
+  auto place = downloads_.Enter([context] { context->TryCancel(); });
+  return new DownloadCall(*store_, pieces_, std::move(place), access_of_(*context).may_read, *request);
 }
 
 }  // namespace gpipe::orchestrator

@@ -1,9 +1,13 @@
 #ifndef GPIPE_ORCHESTRATOR_ARTIFACTS_ARTIFACT_SERVICE_H_
 #define GPIPE_ORCHESTRATOR_ARTIFACTS_ARTIFACT_SERVICE_H_
 
+#include <functional>
+#include <utility>
+
 #include "gpipe/v1/pipeline_service.grpc.pb.h"
 #include "orchestrator/artifacts/artifact_store.h"
 #include "orchestrator/artifacts/file_threads.h"
+#include "orchestrator/artifacts/open_calls.h"
 
 namespace gpipe::orchestrator {
 
@@ -20,10 +24,29 @@ class ArtifactService final
           v1::ArtifactService::WithRawCallbackMethod_UploadArtifact<
               v1::ArtifactService::WithRawCallbackMethod_DownloadArtifact<v1::ArtifactService::Service>>> {
  public:
+  // What one caller may read and write; null: everything.
+  struct Access {
+    std::function<absl::Status(const v1::ArtifactRef& file)> may_read;
+    std::function<absl::Status(const v1::UploadArtifactRequest& first)> may_write;
+  };
+  using AccessOf = std::function<Access(const grpc::CallbackServerContext& context)>;
+
+  struct Limits {
+    OpenCalls::Limits uploads = {.most = 1024, .patience = absl::Minutes(5)};
+    OpenCalls::Limits downloads = {.most = 4096, .patience = absl::InfiniteDuration()};
+  };
+
   // Refs in one FindMissingArtifacts.
   static constexpr int kMaxRefs = 10000;
 
-  explicit ArtifactService(ArtifactStore* store) : store_(store) {}
+  static Access Everything(const grpc::CallbackServerContext&) { return {}; }
+  explicit ArtifactService(ArtifactStore* store, AccessOf access_of = Everything)
+      : ArtifactService(store, std::move(access_of), Limits()) {}
+  ArtifactService(ArtifactStore* store, AccessOf access_of, const Limits& limits)
+      : store_(store),
+        access_of_(std::move(access_of)),
+        uploads_("an upload", limits.uploads),
+        downloads_("a download", limits.downloads) {}
 
   grpc::ServerUnaryReactor* FindMissingArtifacts(grpc::CallbackServerContext* context,
                                                  const v1::FindMissingArtifactsRequest* request,
@@ -40,6 +63,8 @@ class ArtifactService final
   static constexpr size_t kMaxWaitingCommits = 1024;
 
   ArtifactStore* const store_;
+  const AccessOf access_of_;
+  OpenCalls uploads_, downloads_;
   FileThreads pieces_{"artifact-files", kPieceThreads, kMaxWaiting};
   FileThreads commits_{"artifact-commit", 1, kMaxWaitingCommits};
 };

@@ -143,9 +143,19 @@ bool ArtifactStore::IsClaimed(const std::string& sha256, absl::Time after) const
   return found != claims_.end() && found->second > std::max(after, Now() - kClaimLasts);
 }
 
+ArtifactStore::Keep::Keep(ArtifactStore* store) : store_(store) {
+  absl::MutexLock lock(&store_->mutex_);
+  ++store_->keeps_;
+}
+
+ArtifactStore::Keep::~Keep() {
+  absl::MutexLock lock(&store_->mutex_);
+  --store_->keeps_;
+}
+
 void ArtifactStore::Remove(const v1::ArtifactRef& ref, absl::Time when) {
   absl::MutexLock lock(&mutex_);
-  if (!IsSha256(ref.sha256()) || IsClaimed(ref.sha256(), when)) return;
+  if (!IsSha256(ref.sha256()) || keeps_ > 0 || IsClaimed(ref.sha256(), when)) return;
   std::error_code error;
   fs::remove(PathOf(ref.sha256()), error);
   if (error) spdlog::warn("cannot remove {}: {}", PathOf(ref.sha256()).string(), error.message());

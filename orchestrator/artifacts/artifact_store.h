@@ -78,6 +78,19 @@ class ArtifactStore {
   // The same; and it is claimed, whether it is here or not.
   absl::StatusOr<std::filesystem::path> Claim(const v1::ArtifactRef& ref);
 
+  // While there is one, nothing is removed; what should have been goes with a later look at what is Unclaimed. Any
+  // thread.
+  class Keep {
+   public:
+    explicit Keep(ArtifactStore* store);
+    ~Keep();
+    Keep(const Keep&) = delete;
+    Keep& operator=(const Keep&) = delete;
+
+   private:
+    ArtifactStore* const store_;
+  };
+
   // Removes content, unless it was claimed after `when` (of the clock). What cannot be removed stays, and is logged.
   void Remove(const v1::ArtifactRef& ref, absl::Time when);
   // Reads content all through, and removes it when it is not what it was: then it can be given again. True: removed.
@@ -116,6 +129,7 @@ class ArtifactStore {
   // on it.
   mutable absl::Mutex mutex_;
   std::map<std::string, absl::Time> claims_ ABSL_GUARDED_BY(mutex_);  // By sha256: the last.
+  int keeps_ ABSL_GUARDED_BY(mutex_) = 0;
   std::atomic<uint64_t> next_temporary_ = 0;
 };
 

@@ -9,24 +9,21 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/artifacts/piece_message.h"
+#include "common/artifacts/raw_call.h"
 #include "common/error_reason.h"
 #include "common/field_error.h"
 #include "common/file.h"
 #include "common/grpc_status.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
-#include "grpcpp/impl/codegen/proto_utils.h"
 
 namespace gpipe::orchestrator {
 namespace {
 
 constexpr int64_t kPieceBytes = 1 << 20;
 
-absl::StatusOr<v1::DownloadArtifactRequest> Parse(grpc::ByteBuffer bytes) {
-  v1::DownloadArtifactRequest request;
-  GPIPE_RETURN_IF_ERROR(
-      FromGrpc(grpc::SerializationTraits<v1::DownloadArtifactRequest>::Deserialize(&bytes, &request)));
-  return request;
+absl::Status TooMany() {
+  return WithReason(absl::ResourceExhaustedError("too many downloads at once"), reason::kOverloaded);
 }
 
 absl::Status CheckRange(const v1::DownloadArtifactRequest& request) {
@@ -42,8 +39,13 @@ absl::Status CheckRange(const v1::DownloadArtifactRequest& request) {
 
 }  // namespace
 
-DownloadCall::DownloadCall(const ArtifactStore& store, FileThreads& threads, const grpc::ByteBuffer& request)
-    : store_(store), threads_(threads), request_(request) {
+DownloadCall::DownloadCall(const ArtifactStore& store, FileThreads& threads, std::unique_ptr<OpenCalls::Place> place,
+                           MayRead may_read, const grpc::ByteBuffer& request)
+    : store_(store), threads_(threads), place_(std::move(place)), may_read_(std::move(may_read)), request_(request) {
+  if (place_ == nullptr) {
+    absl::MutexLock lock(&mutex_);
+    end_status_ = TooMany();
+  }
   Advance();
 }
 
@@ -81,7 +83,7 @@ void DownloadCall::Advance() {
   // What is begun here keeps the object; behind the last of it the object may be gone.
   const bool refused = read && !threads_.Run([this] { ReadNext(); });
   if (write) StartWrite(&sending_);
-  if (refused) EndRead(WithReason(absl::ResourceExhaustedError("too many downloads at once"), reason::kOverloaded));
+  if (refused) EndRead(TooMany());
   if (finish) Finish(ToGrpc(status));
 }
 
@@ -107,7 +109,8 @@ void DownloadCall::EndRead(absl::StatusOr<grpc::ByteBuffer> piece) {
 }
 
 absl::Status DownloadCall::Open() {
-  GPIPE_ASSIGN_OR_RETURN(const v1::DownloadArtifactRequest request, Parse(request_));
+  GPIPE_ASSIGN_OR_RETURN(const v1::DownloadArtifactRequest request, FromBuffer<v1::DownloadArtifactRequest>(request_));
+  if (may_read_) GPIPE_RETURN_IF_ERROR(may_read_(request.ref()));
   absl::StatusOr<std::filesystem::path> path = store_.Path(request.ref());
   if (absl::IsInvalidArgument(path.status())) return FieldError("ref", StdView(path.status().message()));
   GPIPE_RETURN_IF_ERROR(path.status());

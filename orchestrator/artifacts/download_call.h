@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <memory>
 #include <optional>
 
 #include "absl/base/thread_annotations.h"
@@ -13,6 +15,7 @@
 #include "grpcpp/support/server_callback.h"
 #include "orchestrator/artifacts/artifact_store.h"
 #include "orchestrator/artifacts/file_threads.h"
+#include "orchestrator/artifacts/open_calls.h"
 
 namespace gpipe::orchestrator {
 
@@ -20,8 +23,11 @@ namespace gpipe::orchestrator {
 // memory. Made by ArtifactService; deletes itself when gRPC and the file threads are done with it.
 class DownloadCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
-  // Both must outlive the call. The request is checked and the file opened by a file thread, too.
-  DownloadCall(const ArtifactStore& store, FileThreads& threads, const grpc::ByteBuffer& request);
+  // `store` and `threads` must outlive the call. The request is checked and the file opened by a file thread, too.
+  // `may_read` null: everything may be read. Without a place the call is refused.
+  using MayRead = std::function<absl::Status(const v1::ArtifactRef& file)>;
+  DownloadCall(const ArtifactStore& store, FileThreads& threads, std::unique_ptr<OpenCalls::Place> place,
+               MayRead may_read, const grpc::ByteBuffer& request);
   ~DownloadCall() override;
 
   void OnWriteDone(bool ok) override;
@@ -40,6 +46,8 @@ class DownloadCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 
   const ArtifactStore& store_;
   FileThreads& threads_;
+  const std::unique_ptr<OpenCalls::Place> place_;
+  const MayRead may_read_;
   const grpc::ByteBuffer request_;
   // The file thread's, of which there is one at a time.
   std::filesystem::path path_;

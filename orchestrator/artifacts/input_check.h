@@ -59,9 +59,9 @@ absl::Status CheckHasValues(const v1::JobSpec& spec, const std::vector<v1::Layer
 absl::Status CheckResume(const CheckpointFiles& checkpoint, const ArtifactStore& store,
                          const std::vector<v1::LayerInfo>& layers);
 
-// Whether the optimizer that goes on can use the state that the checkpoint has of the one before: INVALID_ARGUMENT for
-// `train.optimizer`. None at all is fine.
-absl::Status CheckResumedOptimizer(const v1::Optimizer& optimizer, const CheckpointFiles& checkpoint,
+// Whether the optimizer that goes on can use the state that the checkpoint has of the one before, of which none at all
+// is fine, and works in the same precision: INVALID_ARGUMENT for `train.optimizer` and `train.precision`.
+absl::Status CheckResumedOptimizer(const v1::Train& train, const CheckpointFiles& checkpoint,
                                    const ArtifactStore& store);
 
 // Whether each of train.freeze begins a tensor's name. For exported models: of a layer list the validator knows the

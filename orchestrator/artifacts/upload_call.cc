@@ -13,12 +13,26 @@
 
 namespace gpipe::orchestrator {
 
-UploadCall::UploadCall(ArtifactStore& store, FileThreads& pieces, FileThreads& commits, grpc::ByteBuffer* response)
-    : store_(store), pieces_(pieces), commits_(commits), response_(response) {
+namespace {
+
+absl::Status TooMany() {
+  return WithReason(absl::ResourceExhaustedError("too many uploads at once"), reason::kOverloaded);
+}
+
+}  // namespace
+
+UploadCall::UploadCall(const Parts& parts, std::unique_ptr<OpenCalls::Place> place, MayWrite may_write,
+                       grpc::ByteBuffer* response)
+    : parts_(parts), place_(std::move(place)), may_write_(std::move(may_write)), response_(response) {
+  if (place_ == nullptr) {
+    absl::MutexLock lock(&mutex_);
+    end_status_ = TooMany();
+  }
   Advance();
 }
 
 void UploadCall::OnReadDone(bool ok) {
+  ok ? place_->Touch() : place_.reset();  // Syncing the whole may take long.
   {
     absl::MutexLock lock(&mutex_);
     reading_ = false;
@@ -45,14 +59,13 @@ void UploadCall::Advance() {
   }
   // What is begun here keeps the object; behind the last of it the object may be gone.
   if (read) StartRead(&arriving_);
-  if (message) Work(pieces_, [this, message = *std::move(message)] { EndWork(Accept(message), false); });
-  if (commit) Work(commits_, [this] { EndWork(Commit(), true); });
+  if (message) Work(parts_.pieces, [this, message = *std::move(message)] { EndWork(Accept(message), false); });
+  if (commit) Work(parts_.commits, [this] { EndWork(Commit(), true); });
   if (finish) Finish(ToGrpc(status));
 }
 
 void UploadCall::Work(FileThreads& threads, std::function<void()> work) {
-  if (!threads.Run(std::move(work)))
-    EndWork(WithReason(absl::ResourceExhaustedError("too many uploads at once"), reason::kOverloaded), true);
+  if (!threads.Run(std::move(work))) EndWork(TooMany(), true);
 }
 
 void UploadCall::EndWork(const absl::Status& status, bool last) {
@@ -67,9 +80,7 @@ void UploadCall::EndWork(const absl::Status& status, bool last) {
 
 absl::Status UploadCall::Accept(const grpc::ByteBuffer& message) {
   if (const auto data = TakePiece(kUploadDataField, message)) return AcceptData(*data);
-  grpc::ByteBuffer bytes = message;
-  v1::UploadArtifactRequest request;
-  GPIPE_RETURN_IF_ERROR(FromGrpc(grpc::SerializationTraits<v1::UploadArtifactRequest>::Deserialize(&bytes, &request)));
+  GPIPE_ASSIGN_OR_RETURN(const auto request, FromBuffer<v1::UploadArtifactRequest>(message));
   switch (request.part_case()) {
     case v1::UploadArtifactRequest::kRef:
       return AcceptFirst(request);
@@ -89,9 +100,10 @@ absl::Status UploadCall::AcceptData(const std::vector<grpc::Slice>& data) {
 
 absl::Status UploadCall::AcceptFirst(const v1::UploadArtifactRequest& first) {
   if (writer_.has_value()) return FieldError("ref", "only the first message may hold ref");
+  if (may_write_) GPIPE_RETURN_IF_ERROR(may_write_(first));
   const v1::ArtifactRef& ref = first.ref();
-  if (!first.has_part_of()) store_.Claim(ref).IgnoreError();  // Begin tells what is wrong with it.
-  auto writer = first.has_part_of() ? store_.BeginPart(first.part_of(), ref) : store_.Begin(ref);
+  if (!first.has_part_of()) parts_.store.Claim(ref).IgnoreError();  // Begin tells what is wrong with it.
+  auto writer = first.has_part_of() ? parts_.store.BeginPart(first.part_of(), ref) : parts_.store.Begin(ref);
   if (absl::IsInvalidArgument(writer.status())) return FieldError("ref", StdView(writer.status().message()));
   GPIPE_RETURN_IF_ERROR(writer.status());
   writer_.emplace(*std::move(writer));

@@ -2,6 +2,7 @@
 #define GPIPE_ORCHESTRATOR_ARTIFACTS_UPLOAD_CALL_H_
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "grpcpp/support/server_callback.h"
 #include "orchestrator/artifacts/artifact_store.h"
 #include "orchestrator/artifacts/file_threads.h"
+#include "orchestrator/artifacts/open_calls.h"
 
 namespace gpipe::orchestrator {
 
@@ -21,8 +23,16 @@ namespace gpipe::orchestrator {
 // deletes itself when gRPC and the file threads are done with it.
 class UploadCall final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
  public:
-  // All must outlive the call. `commits` is where the whole file is synced, which may take as long as the disk needs.
-  UploadCall(ArtifactStore& store, FileThreads& pieces, FileThreads& commits, grpc::ByteBuffer* response);
+  // All outlive the call. `commits` is where the whole file is synced, which may take as long as the disk needs.
+  struct Parts {
+    ArtifactStore& store;
+    FileThreads& pieces;
+    FileThreads& commits;
+  };
+  // `may_write` is asked about the first message; null: everything may be written. Without a place the call is refused.
+  using MayWrite = std::function<absl::Status(const v1::UploadArtifactRequest& first)>;
+  UploadCall(const Parts& parts, std::unique_ptr<OpenCalls::Place> place, MayWrite may_write,
+             grpc::ByteBuffer* response);
 
   void OnReadDone(bool ok) override;
   void OnDone() override { delete this; }
@@ -40,9 +50,9 @@ class UploadCall final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
   // `last`: nothing is to follow.
   void EndWork(const absl::Status& status, bool last);
 
-  ArtifactStore& store_;
-  FileThreads& pieces_;
-  FileThreads& commits_;
+  const Parts parts_;
+  std::unique_ptr<OpenCalls::Place> place_;  // Until all has come.
+  const MayWrite may_write_;
   grpc::ByteBuffer* const response_;
   std::optional<ArtifactStore::Writer> writer_;  // The file thread's.
 

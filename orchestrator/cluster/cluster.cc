@@ -116,9 +116,10 @@ void Cluster::OnHello(Session& session, v1::Hello hello) {
 }
 
 void Cluster::OnHeartbeat(WorkerEntry& worker, const v1::Heartbeat& heartbeat) {
-  worker.activity = heartbeat.activity();
+  registry_.Beat(worker, heartbeat);
   v1::OrchestratorMessage message;
-  message.mutable_alive();
+  message.mutable_alive()->set_sent_nanos(heartbeat.sent_nanos());
+  message.mutable_alive()->set_answered_nanos(absl::ToUnixNanos(loop_->Now()));
   Send(worker, std::move(message));
   if (!worker.attempt.job().empty() && SameAttempt(worker.activity.attempt(), worker.attempt)) {
     listener_->OnActivity(worker);
@@ -212,6 +213,11 @@ void Cluster::Release(WorkerEntry& worker, const v1::AttemptId& attempt) {
   Send(worker, std::move(message));
 }
 
+void Cluster::Undrain(std::string_view name) {
+  registry_.Undrain(name);
+  listener_->OnWorkersChanged();
+}
+
 void Cluster::GrantLeave(WorkerEntry& worker) {
   worker.may_leave = true;
   v1::OrchestratorMessage message;
@@ -249,6 +255,7 @@ void Cluster::Sweep() {
     if (woke_ == now) worker->last_heard = now;
     CheckLease(*worker);
   }
+  if (registry_.TryUnreachableAgain(now)) listener_->OnWorkersChanged();
   for (auto& [id, session] : sessions_) {
     if (!session.worker.empty() || now - session.opened < options_.lease) continue;
     session.channel->Cancel(absl::DeadlineExceededError("no hello within a lease"));

@@ -68,6 +68,9 @@ class Cluster {
   // Ends the worker's part in `attempt`; nothing if it has another one or none.
   void Abort(WorkerEntry& worker, const v1::AttemptId& attempt, std::string_view reason);
   void Release(WorkerEntry& worker, const v1::AttemptId& attempt);
+  // As in the registry; and workers that may get work again are looked for some.
+  absl::Status Drain(std::string_view name, std::string_view reason) { return registry_.Drain(name, reason); }
+  void Undrain(std::string_view name);
   // REQUIRES: LEAVING.
   void GrantLeave(WorkerEntry& worker);
 

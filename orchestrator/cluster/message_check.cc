@@ -1,10 +1,14 @@
 #include "orchestrator/cluster/message_check.h"
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <string>
 
 #include "common/field_error.h"
+#include "common/gpu_health.h"
 #include "common/sha256.h"
+#include "google/protobuf/message.h"
 #include "google/protobuf/repeated_ptr_field.h"
 
 namespace gpipe::orchestrator {
@@ -15,6 +19,9 @@ constexpr int kMaxParts = 4'000'000;
 // Of a worker's log in one message; a worker cuts its lines itself, and sends fewer of a whole attempt.
 constexpr int kMaxLogLines = 1000;
 constexpr size_t kMaxLogLineBytes = 8192;
+// What is kept of a worker, and told to all who watch, and what becomes the reason of a job's end.
+constexpr size_t kMaxSaidBytes = 64 << 10;
+constexpr size_t kMaxFailureBytes = 1 << 20;
 // -1 is `does not apply`.
 constexpr int64_t kNone = -1;
 
@@ -28,6 +35,10 @@ void CheckFinite(const char* field, double value, FieldErrors& errors) {
 
 void CheckCount(const char* field, int count, FieldErrors& errors) {
   if (count > kMaxParts) errors.Add(field, "has too many parts");
+}
+
+void CheckBytes(const char* field, const google::protobuf::Message& message, size_t most, FieldErrors& errors) {
+  if (message.ByteSizeLong() > most) errors.Add(field, "is too large");
 }
 
 void CheckRefs(const char* field, const google::protobuf::RepeatedPtrField<v1::ArtifactRef>& refs,
@@ -48,6 +59,32 @@ void Check(const v1::Activity& activity, FieldErrors& errors) {
   if (!v1::Phase_IsValid(activity.phase())) errors.Add("activity.phase", "is not a known value");
 }
 
+void Check(const v1::GpuHealth& gpu, FieldErrors& errors) {
+  CheckLeast("heartbeat.use.gpu.temperature_celsius", gpu.temperature_celsius(), 0, errors);
+  CheckFinite("heartbeat.use.gpu.power_watts", gpu.power_watts(), errors);
+  if (gpu.power_watts() < 0) errors.Add("heartbeat.use.gpu.power_watts", "is negative");
+  CheckLeast("heartbeat.use.gpu.clock_mhz", gpu.clock_mhz(), 0, errors);
+  CheckLeast("heartbeat.use.gpu.max_clock_mhz", gpu.max_clock_mhz(), 0, errors);
+  CheckLeast("heartbeat.use.gpu.uncorrected_errors", gpu.uncorrected_errors(), 0, errors);
+  // They become labels of metrics.
+  const auto known = [](const std::string& why) {
+    return std::ranges::find(kGpuSlowdowns, why) != std::end(kGpuSlowdowns);
+  };
+  if (gpu.slowed_by_size() > static_cast<int>(std::size(kGpuSlowdowns)) ||
+      !std::ranges::all_of(gpu.slowed_by(), known)) {
+    errors.Add("heartbeat.use.gpu.slowed_by", "is not a known value");
+  }
+}
+
+void Check(const v1::Heartbeat& heartbeat, FieldErrors& errors) {
+  CheckBytes("heartbeat", heartbeat, kMaxSaidBytes, errors);
+  Check(heartbeat.activity(), errors);
+  CheckLeast("heartbeat.use.process_bytes", heartbeat.use().process_bytes(), 0, errors);
+  CheckLeast("heartbeat.use.device_used_bytes", heartbeat.use().device_used_bytes(), 0, errors);
+  CheckFinite("heartbeat.use.utilization", heartbeat.use().utilization(), errors);
+  if (heartbeat.use().has_gpu()) Check(heartbeat.use().gpu(), errors);
+}
+
 void Check(const v1::RoundDone& round, FieldErrors& errors) {
   CheckLeast("progress.rounds.round", round.round(), 0, errors);
   CheckLeast("progress.rounds.step", round.step(), 0, errors);
@@ -61,6 +98,12 @@ void Check(const v1::RoundDone& round, FieldErrors& errors) {
     CheckLeast("progress.rounds.stages.busy_nanos", stage.busy_nanos(), 0, errors);
     CheckLeast("progress.rounds.stages.peak_saved_bytes", stage.peak_saved_bytes(), 0, errors);
   }
+  CheckCount("progress.rounds.traffic", round.traffic_size(), errors);
+  for (const v1::PeerTraffic& peer : round.traffic()) {
+    CheckLeast("progress.rounds.traffic.sent_bytes", peer.sent_bytes(), 0, errors);
+    CheckLeast("progress.rounds.traffic.received_bytes", peer.received_bytes(), 0, errors);
+    CheckLeast("progress.rounds.traffic.wait_nanos", peer.wait_nanos(), 0, errors);
+  }
 }
 
 void Check(const v1::Progress& progress, FieldErrors& errors) {
@@ -69,6 +112,7 @@ void Check(const v1::Progress& progress, FieldErrors& errors) {
   CheckCount("progress.actions", progress.actions_size(), errors);
   for (const v1::ActionDone& action : progress.actions()) {
     CheckLeast("progress.actions.nanos", action.nanos(), 0, errors);
+    CheckLeast("progress.actions.start_nanos", action.start_nanos(), 0, errors);
   }
   for (const v1::RoundDone& round : progress.rounds()) Check(round, errors);
 }
@@ -97,12 +141,15 @@ void Check(const v1::Log& log, FieldErrors& errors) {
 
 absl::Status CheckMessage(const v1::WorkerMessage& message) {
   FieldErrors errors;
-  if (message.has_heartbeat()) Check(message.heartbeat().activity(), errors);
+  if (message.has_heartbeat()) Check(message.heartbeat(), errors);
   if (message.has_failed()) Check(message.failed().activity(), errors);
+  CheckBytes("failed", message.failed(), kMaxFailureBytes, errors);
+  CheckBytes("leaving", message.leaving(), kMaxSaidBytes, errors);
   if (message.has_progress()) Check(message.progress(), errors);
   if (message.has_evaluation()) Check(message.evaluation(), errors);
   if (message.has_checkpoint_shard()) Check(message.checkpoint_shard(), errors);
   if (message.has_log()) Check(message.log(), errors);
+  if (message.has_trained()) CheckRefs("trained.model", message.trained().model(), errors);
   if (message.has_finished()) CheckRefs("finished.model", message.finished().model(), errors);
   return errors.ToStatus();
 }

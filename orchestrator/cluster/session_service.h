@@ -4,23 +4,30 @@
 #include <atomic>
 
 #include "gpipe/v1/worker_session.grpc.pb.h"
+#include "orchestrator/access/gatekeeper.h"
+#include "orchestrator/access/worker_files.h"
 #include "orchestrator/cluster/cluster.h"
 #include "orchestrator/cluster/event_loop.h"
 
 namespace gpipe::orchestrator {
 
 // The workers' streams: brings each message to the loop, one at a time per worker, and the cluster's messages out.
-// `loop` and `cluster` must outlive the server.
+// A worker must go by a name of its certificate, and what it is told of files is noted. All must outlive the server.
 class SessionService final : public v1::WorkerSessionService::CallbackService {
  public:
-  SessionService(EventLoop* loop, Cluster* cluster) : loop_(loop), cluster_(cluster) {}
+  struct Parts {
+    EventLoop* loop;
+    Cluster* cluster;
+    const Gatekeeper* gatekeeper;
+    WorkerFiles* files;
+  };
+  explicit SessionService(const Parts& parts) : parts_(parts) {}
 
   grpc::ServerBidiReactor<v1::WorkerMessage, v1::OrchestratorMessage>* Session(
       grpc::CallbackServerContext* context) override;
 
  private:
-  EventLoop* const loop_;
-  Cluster* const cluster_;
+  const Parts parts_;
   std::atomic<Cluster::SessionId> next_id_ = 1;
 };
 

@@ -12,9 +12,6 @@
 namespace gpipe::orchestrator {
 namespace {
 
-// The lock file keeps other orchestrators out; this is for somebody's sqlite3 shell.
-constexpr int kBusyTimeoutMillis = 5000;
-
 absl::StatusCode CodeOf(int sqlite_error) {
   switch (sqlite_error & 0xff) {  // Extended codes carry the primary one in the low byte.
     case SQLITE_FULL:
@@ -32,12 +29,12 @@ absl::StatusCode CodeOf(int sqlite_error) {
   }
 }
 
+}  // namespace
+
 absl::Status ToStatus(std::string_view doing, const SQLite::Exception& error) {
   const absl::Status status(CodeOf(error.getErrorCode()), absl::StrCat(AbslView(doing), ": ", error.what()));
   return absl::IsResourceExhausted(status) ? WithReason(status, reason::kDiskFull) : status;
 }
-
-}  // namespace
 
 Database::Database(const std::filesystem::path& path)
     : connection_(path.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, kBusyTimeoutMillis) {}

@@ -14,6 +14,13 @@
 
 namespace gpipe::orchestrator {
 
+// How long a connection waits for others; the lock file keeps other orchestrators out, so that this is for backups and
+// for somebody's sqlite3 shell.
+inline constexpr int kBusyTimeoutMillis = 5000;
+
+// What SQLite says as a status; `doing` as in "storing the job".
+absl::Status ToStatus(std::string_view doing, const SQLite::Exception& error);
+
 // The SQLite connection behind the Store, and the wall where its exceptions become statuses. For one thread.
 class Database {
  public:

@@ -17,7 +17,7 @@ enum class JobEvent {
   kFinish,    // Every worker of the attempt has finished and the results are stored.
   kFail,      // The job cannot be done; its Failure says why.
   kCancel,    // A client asked to stop it.
-  kRequeue,   // The orchestrator restarted, or was stopped for a while, and the attempt ended with it.
+  kRequeue,   // Its attempt ended without its fault: workers were lost, or the orchestrator was away.
 };
 
 inline constexpr JobEvent kAllJobEvents[] = {JobEvent::kPlaced, JobEvent::kPrepared, JobEvent::kPause,

@@ -157,6 +157,7 @@ INSERT INTO counted_metrics SELECT job, step + 1, message FROM step_metrics;
 DROP TABLE step_metrics;
 ALTER TABLE counted_metrics RENAME TO step_metrics;
 )sql",
+    "CREATE TABLE drained_workers (name TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID",
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -145,6 +146,11 @@ class Store {
 
   // A file to pull. The same path again replaces it.
   absl::Status AddResult(std::string_view job_id, const v1::ResultFile& result);
+
+  // Workers that get no new work, by name, with the reason. The same name again replaces it.
+  absl::Status AddDrained(std::string_view worker, std::string_view reason);
+  absl::Status RemoveDrained(std::string_view worker);
+  absl::StatusOr<std::map<std::string, std::string>> DrainedWorkers();
 
   static constexpr int64_t kMaxProfiles = 256;
   // Remembers the layers that a worker of the kind measured when it was asked the request of that Fingerprint. Of all

@@ -45,7 +45,7 @@ constexpr Edge kEdges[] = {
     {Worker::STATE_LEAVING, WorkerEvent::kLeave, Worker::STATE_LEAVING},
     {Worker::STATE_LEAVING, WorkerEvent::kLost, Worker::STATE_LOST},
 
-    // Until it is started again: nothing else can make its address another one.
+    // Until it is started again, or a while has passed: networks are mended.
     {Worker::STATE_IDLE, WorkerEvent::kUnreachable, Worker::STATE_UNREACHABLE},
     {Worker::STATE_ASSIGNED, WorkerEvent::kUnreachable, Worker::STATE_UNREACHABLE},
     {Worker::STATE_RELEASING, WorkerEvent::kUnreachable, Worker::STATE_UNREACHABLE},
@@ -54,6 +54,7 @@ constexpr Edge kEdges[] = {
     {Worker::STATE_UNREACHABLE, WorkerEvent::kAbort, Worker::STATE_UNREACHABLE},
     {Worker::STATE_UNREACHABLE, WorkerEvent::kRelease, Worker::STATE_UNREACHABLE},
     {Worker::STATE_UNREACHABLE, WorkerEvent::kReleased, Worker::STATE_UNREACHABLE},
+    {Worker::STATE_UNREACHABLE, WorkerEvent::kTryAgain, Worker::STATE_IDLE},
     {Worker::STATE_UNREACHABLE, WorkerEvent::kLeave, Worker::STATE_LEAVING},
     {Worker::STATE_UNREACHABLE, WorkerEvent::kLost, Worker::STATE_LOST},
 
@@ -95,6 +96,8 @@ std::string_view EventName(WorkerEvent event) {
       return "be lost";
     case WorkerEvent::kUnreachable:
       return "be unreachable";
+    case WorkerEvent::kTryAgain:
+      return "be tried again";
   }
   return "change";
 }

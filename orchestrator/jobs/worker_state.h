@@ -18,11 +18,12 @@ enum class WorkerEvent {
   kLeave,        // It wants to leave.
   kLost,         // Its session ended, or was silent for a lease.
   kUnreachable,  // Its peers cannot connect with it.
+  kTryAgain,     // That was a while ago.
 };
 
-inline constexpr WorkerEvent kAllWorkerEvents[] = {WorkerEvent::kHello,   WorkerEvent::kAssign,     WorkerEvent::kAbort,
-                                                   WorkerEvent::kRelease, WorkerEvent::kReleased,   WorkerEvent::kLeave,
-                                                   WorkerEvent::kLost,    WorkerEvent::kUnreachable};
+inline constexpr WorkerEvent kAllWorkerEvents[] = {
+    WorkerEvent::kHello, WorkerEvent::kAssign, WorkerEvent::kAbort,       WorkerEvent::kRelease, WorkerEvent::kReleased,
+    WorkerEvent::kLeave, WorkerEvent::kLost,   WorkerEvent::kUnreachable, WorkerEvent::kTryAgain};
 
 // The only way a worker changes its state. FAILED_PRECONDITION when the event is not allowed in that state. A name
 // whose session is still open must become LOST before another process may say hello under it.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <span>
 #include <string>
 #include <utility>
@@ -154,6 +155,17 @@ absl::StatusOr<std::vector<int64_t>> Balance(const PlanRequest& request) {
                                                      " stages fits the workers: ", balance.status().message()));
   }
   return balance;
+}
+
+double SlowestSeconds(const PlanRequest& request, const std::vector<int64_t>& balance) {
+  const pipeline::PartitionRequest problem = ProblemOf(request);
+  const std::vector<Run> runs = RunsOf(balance, request.workers);
+  double slowest = 0;
+  for (size_t worker = 0; worker < runs.size(); ++worker) {
+    const auto first = problem.seconds[worker].begin() + runs[worker].first_layer;
+    slowest = std::max(slowest, std::accumulate(first, first + runs[worker].layers, 0.0));
+  }
+  return slowest;
 }
 
 bool NeedsMeasuring(const v1::JobSpec& spec, int layers, int workers) {

@@ -16,6 +16,9 @@ namespace gpipe::orchestrator {
 // INVALID_ARGUMENT: as FixedCut. REQUIRES: where the spec leaves the cut open, at most as many workers as layers.
 absl::StatusOr<std::vector<int64_t>> Balance(const PlanRequest& request);
 
+// What a micro-batch takes on the slowest worker under that cut, without transfers. REQUIRES: the layers were measured.
+double SlowestSeconds(const PlanRequest& request, const std::vector<int64_t>& balance);
+
 // Whether Balance needs profiles: the spec leaves the cut open, and there is more than one way to cut so many layers.
 bool NeedsMeasuring(const v1::JobSpec& spec, int layers, int workers);
 

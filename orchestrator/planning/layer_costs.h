@@ -10,7 +10,7 @@
 
 namespace gpipe::orchestrator {
 
-// Weights, gradients and optimizer state of a layer.
+// Weights, gradients and optimizer state of a layer, with masters in mixed precision.
 int64_t StateBytes(const v1::JobSpec& spec, const v1::LayerInfo& layer);
 
 // What StateBytes counts more than once of these layers: tensors that several of them use, of which a worker has one.

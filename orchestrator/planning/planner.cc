@@ -180,6 +180,7 @@ v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, const 
   *inspect.mutable_outputs() = spec.infer().outputs();
   if (!spec.has_train()) return inspect;
   *inspect.mutable_freeze() = spec.train().freeze();
+  inspect.set_precision(spec.train().precision());
   inspect.mutable_target_shape()->Assign(facts.target_shape.begin(), facts.target_shape.end());
   inspect.set_target_dtype(facts.target_dtype);
   *inspect.mutable_loss() = spec.train().loss();

@@ -28,6 +28,8 @@ struct PlanRequest {
   std::vector<v1::LinkSpeed> links = {};
   // Bytes that stages may take on each worker, 0 is any number; empty: all may.
   std::vector<int64_t> memory_bytes = {};
+  // Whether `pipeline.checkpoint: auto` may become never: where memory is a device's own.
+  bool may_keep_all = false;
 };
 
 // The layers as that worker runs them, where that was measured.

@@ -4,8 +4,10 @@
 #include <utility>
 #include <vector>
 
+#include "common/plan/checkpoint_mode.h"
 #include "common/plan/convert.h"
 #include "common/plan/evaluation.h"
+#include "common/plan/gradient_norm.h"
 #include "common/plan/shared_tensors.h"
 #include "common/status_macros.h"
 #include "pipeline/schedule.h"
@@ -14,18 +16,12 @@
 namespace gpipe::orchestrator {
 namespace {
 
-pipeline::CheckpointMode ModeOf(v1::Checkpoint checkpoint) {
-  if (checkpoint == v1::CHECKPOINT_ALWAYS) return pipeline::CheckpointMode::kAlways;
-  if (checkpoint == v1::CHECKPOINT_NEVER) return pipeline::CheckpointMode::kNever;
-  return pipeline::CheckpointMode::kExceptLast;
-}
-
 pipeline::ScheduleOptions OptionsFor(const v1::JobSpec& spec, const v1::Plan& plan, bool training) {
   pipeline::ScheduleOptions options{.stages = plan.stages_size(), .training = training};
   options.stage_worker.assign(plan.stage_worker().begin(), plan.stage_worker().end());
-  options.checkpoint = ModeOf(spec.pipeline().checkpoint());
+  options.checkpoint = FromProto(spec.pipeline().checkpoint());
   for (const v1::Stage& stage : plan.stages()) options.needs_backward.push_back(stage.needs_backward());
-  options.reduce_gradients = training && (spec.train().grad_clip_norm() > 0 || SharesGradients(plan));
+  options.reduce_gradients = training && (NeedsGradientNorm(spec.train()) || SharesGradients(plan));
   return options;
 }
 

@@ -17,6 +17,7 @@ WorkerPlans::WorkerPlans(v1::Plan& plan) : plan_(plan) {
   };
   exchange();
   outline_ = plan;
+  outline_.clear_timeline();
   exchange();
   for (const v1::LayerInfo& layer : plan.layers()) *outline_.add_layers() = Outline(layer);
   for (int i = 0; i < plan.programs_size(); ++i) {

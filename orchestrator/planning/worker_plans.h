@@ -9,9 +9,9 @@
 namespace gpipe::orchestrator {
 
 // A plan as each of its workers gets it: the worker's own row of every program, the others being empty, and its own
-// layers in full. Of other layers it gets what it needs to find its place among them: their first nodes, the tensors
-// that several workers have, and the model's outputs. So what all workers get grows with the plan, not with the plan
-// times the workers. Pure; any thread.
+// layers in full, and no timeline: it is told its rounds. Of other layers it gets what it needs to find its place among
+// them: their first nodes, the tensors that several workers have, and the model's outputs. So what all workers get
+// grows with the plan, not with the plan times the workers. Pure; any thread.
 class WorkerPlans {
  public:
   // Keeps a reference to the plan, which is afterwards as it was before.

@@ -12,10 +12,12 @@
 
 namespace gpipe::orchestrator {
 
-void Admission::Submit(const v1::SubmitJobRequest& request, const v1::JobSpec& spec, SubmitCallback done) {
+void Admission::Submit(const v1::SubmitJobRequest& request, const v1::JobSpec& spec, std::string submitted_by,
+                       SubmitCallback done) {
   if (!closed_.ok()) return done(closed_);
   StoredJob stored;
   *stored.job.mutable_spec() = spec;
+  stored.job.set_submitted_by(std::move(submitted_by));
   stored.request_id = request.request_id();
   stored.fingerprint = Fingerprint(request);
   stored.files.insert(request.files().begin(), request.files().end());

@@ -42,8 +42,9 @@ class Admission {
 
   // Calls `done` once, when the job is stored or refused. INVALID_ARGUMENT by field path; ALREADY_EXISTS: the request
   // id was used for another request; NOT_FOUND: no job or checkpoint to resume from; RESOURCE_EXHAUSTED: too many jobs.
-  // REQUIRES: the request's spec is valid; `spec` is that with its defaults.
-  void Submit(const v1::SubmitJobRequest& request, const v1::JobSpec& spec, SubmitCallback done);
+  // REQUIRES: the request's spec is valid; `spec` is that with its defaults. `submitted_by` is as the job has it.
+  void Submit(const v1::SubmitJobRequest& request, const v1::JobSpec& spec, std::string submitted_by,
+              SubmitCallback done);
 
   // UNAVAILABLE, with a hint, when no worker can look at the model. REQUIRES: as Submit.
   void Plan(const v1::PlanJobRequest& request, const v1::JobSpec& spec, PlanCallback done);

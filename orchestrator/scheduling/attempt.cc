@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/attempt_id.h"
+#include "common/status_macros.h"
 #include "common/string_view.h"
 #include "orchestrator/cluster/fetch_time.h"
 #include "orchestrator/planning/worker_plans.h"
@@ -19,8 +20,10 @@ Attempt::Attempt(EventLoop* loop, Cluster* cluster, AttemptHost* host, AttemptSe
       cluster_(cluster),
       host_(host),
       setup_(std::move(setup)),
-      window_(setup_.plan, static_cast<int>(setup_.workers.size()), setup_.spec.pipeline().clock_window()),
+      window_(setup_.plan, JobRounds(setup_.spec, setup_.plan), static_cast<int>(setup_.workers.size()),
+              setup_.spec.pipeline().clock_window()),
       steps_(setup_.plan, static_cast<int>(setup_.workers.size())),
+      stages_(setup_.plan, setup_.workers),
       rendezvous_(setup_.id,
                   [this](int index, v1::OrchestratorMessage message) { SendTo(index, std::move(message)); }) {
   for (const std::string& name : setup_.workers) {
@@ -74,6 +77,8 @@ void Attempt::SendAssignments() {
     peer.set_data_address(hello.data_address());
     peer.set_device(hello.device());
   }
+  *assignment.mutable_first() = window_.TakeNews();
+  if (setup_.spec.has_infer()) assignment.set_output_samples(setup_.plan.timeline().samples());
   const WorkerPlans plans(setup_.plan);
   for (size_t i = 0; i < setup_.workers.size(); ++i) {
     v1::Assignment own = assignment;
@@ -139,32 +144,35 @@ void Attempt::OnPrepared(int index) {
 
 void Attempt::OnProgress(int index, const v1::Progress& progress) {
   if (phase_ != Phase::kRunning) return;
-  CollectCycles(progress);  // Before the window forgets their rounds.
-  const absl::Status completed = window_.Complete(index, {progress.round(), progress.cycle()});
-  if (!completed.ok()) return Distrust(index, completed);
+  absl::Status sane = CollectActions(index, progress);  // Before the window forgets their rounds.
+  sane.Update(window_.Complete(index, {progress.round(), progress.cycle()}));
+  if (!sane.ok()) return Distrust(index, sane);
   for (const v1::CycleDone& cycle : cycles_.Take(window_.ticks_done())) host_->OnCycle(*this, cycle);
-  CollectRounds(index, progress);
+  if (sane = CollectRounds(index, progress); !sane.ok()) return Distrust(index, sane);
   LetLeave();
   SendGrants();
 }
 
-void Attempt::CollectCycles(const v1::Progress& progress) {
-  if (!cycles_.started()) return;
+absl::Status Attempt::CollectActions(int index, const v1::Progress& progress) {
   for (const v1::ActionDone& action : progress.actions()) {
-    std::optional<int64_t> tick = window_.TickOf({action.round(), action.cycle()});
-    if (tick.has_value()) cycles_.Add(*tick, action);
+    const std::optional<int64_t> tick = window_.TickOf({action.round(), action.cycle()});
+    if (!tick.has_value()) continue;
+    GPIPE_RETURN_IF_ERROR(stages_.Add(index, action));
+    cycles_.Add(*tick, action);
   }
+  return absl::OkStatus();
 }
 
-void Attempt::CollectRounds(int index, const v1::Progress& progress) {
+absl::Status Attempt::CollectRounds(int index, const v1::Progress& progress) {
   for (const v1::RoundDone& round : progress.rounds()) {
-    absl::StatusOr<std::optional<v1::StepMetrics>> step = steps_.Add(index, round);
-    if (!step.ok()) return Distrust(index, step.status());
-    if (step->has_value()) {
-      window_.set_round_seconds((*step)->step_seconds());
-      host_->OnStep(*this, **step);
-    }
+    GPIPE_ASSIGN_OR_RETURN(const std::optional<v1::StepMetrics> step, steps_.Add(index, round));
+    GPIPE_ASSIGN_OR_RETURN(std::optional<StepDetail> detail, stages_.Add(index, round));
+    if (!step.has_value() || !detail.has_value()) continue;
+    window_.set_round_seconds(step->step_seconds());
+    detail->stages.set_step(step->step());
+    host_->OnStep(*this, *step, *std::move(detail));
   }
+  return absl::OkStatus();
 }
 
 // A worker that says what cannot be has lost count, and what it computes is not to be believed either.
@@ -225,6 +233,7 @@ void Attempt::SendGrants() {
   *message.mutable_grant()->mutable_attempt() = setup_.id;
   message.mutable_grant()->set_round(position->round);
   message.mutable_grant()->set_cycle(position->cycle);
+  *message.mutable_grant()->mutable_next() = window_.TakeNews();
   for (size_t i = 0; i < members_.size(); ++i) SendTo(static_cast<int>(i), message);
 }
 

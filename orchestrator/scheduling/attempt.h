@@ -18,6 +18,7 @@
 #include "orchestrator/scheduling/clock_window.h"
 #include "orchestrator/scheduling/cycle_collector.h"
 #include "orchestrator/scheduling/rendezvous_relay.h"
+#include "orchestrator/scheduling/stage_collector.h"
 #include "orchestrator/scheduling/step_collector.h"
 #include "orchestrator/scheduling/unreachable.h"
 
@@ -31,7 +32,7 @@ class AttemptHost {
   virtual ~AttemptHost() = default;
   // All workers are prepared; grants begin.
   virtual void OnRunning(Attempt& attempt) = 0;
-  virtual void OnStep(Attempt& attempt, const v1::StepMetrics& step) = 0;
+  virtual void OnStep(Attempt& attempt, const v1::StepMetrics& step, StepDetail detail) = 0;
   virtual void OnEvaluation(Attempt& attempt, const v1::EvaluationMetrics& evaluation) = 0;
   virtual void OnLossChecked(Attempt& attempt, const v1::LossChecked& losses) = 0;
   virtual void OnCycle(Attempt& attempt, const v1::CycleDone& cycle) = 0;
@@ -58,7 +59,8 @@ struct AttemptSetup {
   std::vector<std::string> workers;  // By index, as in the plan.
   FileMap files;
   std::optional<CheckpointFiles> resume;
-  std::optional<v1::Forecast> forecast;  // Where its layers were measured.
+  std::optional<v1::Forecast> forecast;                    // Where its layers were measured.
+  v1::Checkpoint checkpoint = v1::CHECKPOINT_UNSPECIFIED;  // What the spec says, or leaves open.
 };
 
 // One run of a job on its workers: prepares them, grants clock cycles, collects what they report, and decides what the
@@ -126,9 +128,9 @@ class Attempt {
   void CheckBegun();
   void OnPrepared(int index);
   void OnProgress(int index, const v1::Progress& progress);
-  void CollectRounds(int index, const v1::Progress& progress);
+  absl::Status CollectRounds(int index, const v1::Progress& progress);
   void Distrust(int index, const absl::Status& why);
-  void CollectCycles(const v1::Progress& progress);
+  absl::Status CollectActions(int index, const v1::Progress& progress);
   void OnCheckpointShard(int index, const v1::CheckpointShard& shard);
   void OnTrained(int index, const v1::Trained& trained);
   void OnFinished(int index, const v1::Finished& finished);
@@ -156,7 +158,8 @@ class Attempt {
   // Whether all who have rounds left wait for each other, as far as they have said.
   bool AllWait() const;
   std::string DescribeWaits() const;
-  // How long they may: as long as the largest message takes on a slow network.
+  // How long they may: as long as the largest message takes on a slow network, and as TCP takes to try again after a
+  // cut of half a lease.
   absl::Duration StallTimeout() const;
   void LogStall() const;
   void CancelTimers();
@@ -175,6 +178,7 @@ class Attempt {
   ClockWindow window_;
   StepCollector steps_;
   CycleCollector cycles_;
+  StageCollector stages_;
   RendezvousRelay rendezvous_;
   std::map<int64_t, std::map<int, v1::CheckpointShard>> shards_;  // By step and worker.
 
@@ -186,6 +190,7 @@ class Attempt {
 
   int64_t stall_ticks_ = -1;  // Progress of all workers at the last look.
   bool stall_logged_ = false;
+  absl::Duration still_ = absl::ZeroDuration();    // For how long nothing has moved.
   absl::Duration stalled_ = absl::ZeroDuration();  // For how long all have waited for each other.
   EventLoop::TimerId deadline_timer_ = 0;          // Of preparing, then of waiting for causes or consequences.
   EventLoop::TimerId stall_timer_ = 0;

@@ -1,6 +1,7 @@
 // The half of an attempt that decides what failed first, and watches for stalls.
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -14,6 +15,12 @@
 #include "spdlog/spdlog.h"
 
 namespace gpipe::orchestrator {
+namespace {
+
+// So many times in a lease it is looked whether anything moves: what stalls is to be known soon after a lease.
+constexpr int kStallLooks = 4;
+
+}  // namespace
 
 // What the worker last said it was doing, unless that was about another attempt.
 v1::Activity Attempt::ActivityOf(int index) const {
@@ -64,10 +71,8 @@ void Attempt::JudgeReach() {
 }
 
 void Attempt::SetReached() {
-  for (const Member& member : members_) {
-    WorkerEntry* worker = cluster_->registry().Find(member.name);
-    if (worker != nullptr && members_.size() > 1) worker->was_reached = true;
-  }
+  if (members_.size() == 1) return;
+  for (const Member& member : members_) cluster_->registry().SetReached(member.name);
 }
 
 // A broken connection is somebody else's failure: that one is waited for, until its lease must have run out.
@@ -184,20 +189,18 @@ void Attempt::WatchForStall() {
     if (done.has_value()) ticks += window_.TickOf(*done).value_or(0) + 1;
   }
   const bool moved = ticks != stall_ticks_ || paused_ || held_;
-  stalled_ = moved || !AllWait() ? absl::ZeroDuration() : stalled_ + cluster_->options().lease;
-  if (moved) {
-    stall_logged_ = false;
-  } else if (!stall_logged_) {
-    stall_logged_ = true;
-    LogStall();
-  }
+  const absl::Duration interval = cluster_->options().lease / kStallLooks;
+  still_ = moved ? absl::ZeroDuration() : still_ + interval;
+  stalled_ = moved || !AllWait() ? absl::ZeroDuration() : stalled_ + interval;
+  if (moved) stall_logged_ = false;
+  if (still_ >= cluster_->options().lease && !std::exchange(stall_logged_, true)) LogStall();
   stall_ticks_ = ticks;
   if (stalled_ > absl::ZeroDuration() && stalled_ >= StallTimeout()) {
     return Fail(FailureOf(
         0, "STALLED", "failed",
         absl::StrCat("nothing moves between the workers: ", DescribeWaits(), "; is the network between them cut?")));
   }
-  stall_timer_ = loop_->PostAfter(cluster_->options().lease, [this] { WatchForStall(); });
+  stall_timer_ = loop_->PostAfter(interval, [this] { WatchForStall(); });
 }
 
 bool Attempt::AllWait() const {
@@ -227,12 +230,12 @@ absl::Duration Attempt::StallTimeout() const {
   int64_t most = 0;
   for (const v1::Program& program : setup_.plan.programs()) {
     for (const int64_t samples : program.micro_batch_sizes()) {
-      for (const v1::Edge& edge : setup_.plan.edges()) {
-        most = std::max(most, BytesFor(edge.shape(), edge.dtype(), samples));
+      for (const auto* edges : {&setup_.plan.edges(), &setup_.plan.evaluation_edges()}) {
+        for (const v1::Edge& edge : *edges) most = std::max(most, BytesFor(edge.shape(), edge.dtype(), samples));
       }
     }
   }
-  return cluster_->options().lease + absl::Seconds(static_cast<double>(most) / kSlowBytesPerSecond);
+  return 1.5 * cluster_->options().lease + absl::Seconds(static_cast<double>(most) / kSlowBytesPerSecond);
 }
 
 void Attempt::LogStall() const {

@@ -4,46 +4,47 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
-#include "common/plan/convert.h"
 
 namespace gpipe::orchestrator {
 
-ClockWindow::ClockWindow(const v1::Plan& plan, int workers, int64_t window)
+ClockWindow::ClockWindow(const v1::Plan& plan, JobRounds rounds, int workers, int64_t window)
     : plan_(plan),
       window_(window),
-      cursor_(FromProto(plan.timeline())),
+      rounds_(std::move(rounds)),
       done_(workers, 0),
       at_least_done_(workers),
       positions_(workers) {
-  ExtendByOne();
+  LayOut(kToldAhead);
 }
 
-int32_t ClockWindow::CyclesOf(const pipeline::Round& round) const {
-  if (round.kind == pipeline::RoundKind::kCheckpoint) return 1;
-  for (const v1::Program& program : plan_.programs()) {
-    if (program.kind() == ProgramKindOf(round.kind) && program.batch_size() == round.batch_size)
-      return program.cycles();
-  }
-  return 1;  // Excluded by REQUIRES.
+int32_t ClockWindow::CyclesOf(const v1::Round& round) const {
+  return round.program() < 0 ? 1 : plan_.programs(round.program()).cycles();
 }
 
 // Lays out one round more; false at the end of the job or of the lookahead.
 bool ClockWindow::ExtendByOne() {
   if (exhausted_ || static_cast<int64_t>(spans_.size()) >= kMaxLookahead) return false;
-  std::optional<pipeline::Round> round = cursor_.Next();
+  std::optional<v1::Round> round = rounds_.Next();
   if (!round.has_value()) {
     exhausted_ = true;
+    news_.set_complete(true);
     return false;
   }
-  spans_.push_back({round->index, next_tick_, CyclesOf(*round)});
+  spans_.push_back({round->index(), next_tick_, CyclesOf(*round)});
   next_tick_ += spans_.back().cycles;
+  *news_.add_rounds() = *std::move(round);
   return true;
+}
+
+// Up to that round, as far as there are rounds.
+void ClockWindow::LayOut(int64_t round) {
+  while ((spans_.empty() || spans_.back().round < round) && ExtendByOne()) {
+  }
 }
 
 // The tick behind the round, or behind the last one there is.
 int64_t ClockWindow::EndOfRound(int64_t round) {
-  while ((spans_.empty() || spans_.back().round < round) && ExtendByOne()) {
-  }
+  LayOut(round);
   if (spans_.empty()) return next_tick_;
   const int64_t index = std::min<int64_t>(round - spans_.front().round, spans_.size() - 1);
   return spans_[index].first_tick + spans_[index].cycles;
@@ -63,8 +64,15 @@ int64_t ClockWindow::TargetTick() {
   return EndOfRound(rounds_done() + rounds);
 }
 
+// `target`, as far as the workers can be told what comes after it.
+int64_t ClockWindow::ToldTick(int64_t target) {
+  if (target == 0) return 0;
+  LayOut(PositionOf(target - 1).round + kToldAhead);
+  return exhausted_ ? target : std::min(target, spans_[spans_.size() - 2].first_tick);
+}
+
 std::optional<Position> ClockWindow::NextGrant() {
-  const int64_t target = TargetTick();
+  const int64_t target = ToldTick(TargetTick());
   if (target <= granted_) return std::nullopt;
   // A large window moves on by a quarter of itself, so that not every report costs a message to every worker.
   const bool at_the_end = exhausted_ && target == next_tick_;

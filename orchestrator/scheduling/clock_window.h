@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "gpipe/v1/plan.pb.h"
-#include "pipeline/timeline.h"
+#include "gpipe/v1/worker_session.pb.h"
+#include "orchestrator/planning/job_rounds.h"
 
 namespace gpipe::orchestrator {
 
@@ -21,16 +23,20 @@ struct Position {
 };
 
 // The arithmetic of grants: what the workers of an attempt have completed, and up to where they may go. Rounds have
-// different numbers of cycles, so all is counted in ticks, cycles from the beginning of the attempt. Pure; one thread.
+// different numbers of cycles, so all is counted in ticks, cycles from the beginning of the attempt. Workers are told
+// of rounds before these are granted: of two behind the last granted always, so that they know what
+// follows the one that they wait for. Pure; one thread.
 class ClockWindow {
  public:
   // `window` as Pipeline.clock_window: cycles ahead of the slowest worker, or 0 for whole rounds, at least kMinRounds.
-  // REQUIRES: the plan has a program for every round of its timeline.
-  ClockWindow(const v1::Plan& plan, int workers, int64_t window);
+  ClockWindow(const v1::Plan& plan, JobRounds rounds, int workers, int64_t window);
 
   // The next grant to send to all workers; nullopt when it would be no news. Counts as sent.
   std::optional<Position> NextGrant();
   std::optional<Position> granted() const;
+
+  // What the workers have not been told yet of the rounds to come. Counts as told.
+  v1::Rounds TakeNews() { return std::exchange(news_, {}); }
 
   // Everything up to `position` is completed by `worker`. INVALID_ARGUMENT, and nothing changes, when that was not
   // granted, is no cycle of the round, or lies before what it reported earlier.
@@ -53,8 +59,10 @@ class ClockWindow {
   static constexpr int64_t kMinRounds = 5;
   static constexpr int64_t kMaxRounds = 256;
   static constexpr double kAheadSeconds = 0.25;
+  // So many rounds behind the last granted one are told, where there are so many: mini-batches are read ahead.
+  static constexpr int64_t kToldAhead = 4;
   // However large the spec's window is, no more rounds than this are laid out ahead.
-  static constexpr int64_t kMaxLookahead = 65536;
+  static constexpr int64_t kMaxLookahead = 4096;
 
  private:
   struct Span {
@@ -63,9 +71,11 @@ class ClockWindow {
     int32_t cycles = 0;
   };
 
-  int32_t CyclesOf(const pipeline::Round& round) const;
+  int32_t CyclesOf(const v1::Round& round) const;
   bool ExtendByOne();
+  void LayOut(int64_t round);
   int64_t TargetTick();
+  int64_t ToldTick(int64_t target);
   int64_t EndOfRound(int64_t round);
   Position PositionOf(int64_t tick) const;
   const Span* SpanOf(int64_t round) const;
@@ -74,8 +84,9 @@ class ClockWindow {
 
   const v1::Plan& plan_;
   const int64_t window_;
-  pipeline::RoundCursor cursor_;
-  bool exhausted_ = false;     // The cursor is at its end.
+  JobRounds rounds_;
+  v1::Rounds news_;            // Laid out, and not told yet.
+  bool exhausted_ = false;     // There are no more rounds.
   std::deque<Span> spans_;     // From the slowest worker's round to the last one laid out.
   int64_t next_tick_ = 0;      // Behind the last span.
   int64_t granted_ = 0;        // Ticks granted so far.

@@ -7,6 +7,39 @@
 namespace gpipe::orchestrator {
 namespace {
 
+// What each code says of the job.
+struct FailureKind {
+  std::string_view code;
+  bool restarts;
+  bool may_be_the_step;
+  bool counts = true;  // As a restart.
+};
+constexpr FailureKind kKinds[] = {
+    // The process or its machine; or a step that crashes it, or has it killed for want of memory.
+    {"WORKER_LOST", true, true},
+    // Somebody has stopped it, as often as he likes.
+    {"WORKER_LEFT", true, false, false},
+    // Networks are mended, or others are chosen.
+    {"WORKER_UNREACHABLE", true, false},
+    {"STALLED", true, true},
+    // The same numbers again, the same files, and as much memory and disk as before.
+    {"NOT_FINITE", false, true},
+    {"INVALID_SPEC", false, true},
+    {"MISSING_FILE", false, false},
+    {kDamagedFile, false, false},
+    {kOutOfMemory, false, true},
+    {"DISK_FULL", false, false},
+    // A fault of ours, or a stage's own error.
+    {"INTERNAL", false, true},
+};
+
+FailureKind FailureKindOf(std::string_view code) {
+  for (const FailureKind& kind : kKinds) {
+    if (kind.code == code) return kind;
+  }
+  return {code, false, false};
+}
+
 std::string MicroBatchOf(std::string_view pass, const v1::Activity& activity) {
   std::string text(pass);
   if (activity.micro_batch() >= 0) absl::StrAppend(&text, " of micro-batch ", activity.micro_batch());
@@ -63,7 +96,7 @@ std::string_view FailureCode(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kResourceExhausted:
       if (absl::StrContains(status.message(), "disk full")) return "DISK_FULL";
-      if (absl::StrContains(status.message(), "out of memory")) return "OUT_OF_MEMORY";
+      if (absl::StrContains(status.message(), "out of memory")) return kOutOfMemory;
       return "INTERNAL";
     case absl::StatusCode::kNotFound:
       return "MISSING_FILE";
@@ -75,10 +108,19 @@ std::string_view FailureCode(const absl::Status& status) {
       return kDamagedFile;
     case absl::StatusCode::kDeadlineExceeded:
       return "STALLED";
+    // The connection of two workers that both live.
+    case absl::StatusCode::kUnavailable:
+      return "WORKER_UNREACHABLE";
     default:
       return "INTERNAL";
   }
 }
+
+bool IsRestarted(std::string_view code) { return FailureKindOf(code).restarts; }
+
+bool CountsAsRestart(std::string_view code) { return FailureKindOf(code).counts; }
+
+bool MayBeTheStep(std::string_view code) { return FailureKindOf(code).may_be_the_step; }
 
 v1::Failure WorkerFailure(std::string_view code, std::string_view worker, int stage, const v1::Activity& activity,
                           std::string_view what, std::string_view why) {

@@ -12,12 +12,20 @@ namespace gpipe::orchestrator {
 
 // The code of a failure for want of a file as it was given.
 inline constexpr std::string_view kDamagedFile = "DAMAGED_FILE";
+inline constexpr std::string_view kOutOfMemory = "OUT_OF_MEMORY";
 
 // What a worker was doing, as a user would say it: `forward of micro-batch 3 in step 17`, `preparing`.
 std::string Doing(const v1::Activity& activity);
 
 // DISK_FULL, NOT_FINITE, ...: the failure's code of a status.
 std::string_view FailureCode(const absl::Status& status);
+
+// Whether a job that failed with that code may do better in another attempt: it is not of its own making.
+bool IsRestarted(std::string_view code);
+// Whether that is one of the restarts that the job's spec allows: a planned stop is none.
+bool CountsAsRestart(std::string_view code);
+// Whether a worker may have ended so because of what the job had it compute.
+bool MayBeTheStep(std::string_view code);
 
 // `worker` hosted `stage` and ended its part for `what` ("was lost", "failed", "left"), with `why`:
 // `worker w1 (stage 1) was lost during the backward of micro-batch 3 in step 17: connection closed`.

@@ -74,6 +74,7 @@ void Housekeeper::DeleteSome(const std::string& id, std::function<void(const abs
   absl::StatusOr<Store::Dropped> dropped = parts_.store->DeleteJob(id);
   if (!dropped.ok()) return done(dropped.status());
   spdlog::info("job {} is deleted", id);
+  if (parts_.on_deleted) parts_.on_deleted(id);
   Remove({*std::move(dropped)});
   parts_.loop->AfterCommit([done = std::move(done)](const absl::Status& stored) { done(stored); });
 }

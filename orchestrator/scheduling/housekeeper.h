@@ -32,6 +32,7 @@ class Housekeeper {
     Store* store;
     ArtifactStore* artifacts;
     Background* merges;
+    std::function<void(const std::string& id)> on_deleted = {};  // A job; null: nobody asks.
   };
   static constexpr absl::Duration kLookForJobs = absl::Minutes(1);
   static constexpr absl::Duration kLookForFiles = absl::Hours(1);

@@ -5,19 +5,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/error_reason.h"
 #include "common/printable.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
-#include "google/protobuf/util/time_util.h"
+#include "common/timestamp.h"
 #include "spdlog/spdlog.h"
 
 namespace gpipe::orchestrator {
 namespace {
-
-google::protobuf::Timestamp ToProto(absl::Time time) {
-  return google::protobuf::util::TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(time));
-}
 
 std::string NewId(std::string_view name) {
   constexpr std::string_view kDigits = "abcdefghijklmnopqrstuvwxyz0123456789";
@@ -35,12 +30,29 @@ absl::Time TimeOf(const v1::LogLine& line, absl::Time now) {
   return logged <= now && now - logged <= kLongestWay ? logged : now;
 }
 
+// What is not stored of a job that is not over.
+void AddLive(const LiveJob& live, v1::Job& job) {
+  // What a job has that waits for workers is the attempt before.
+  if (live.attempt == nullptr || job.state() == v1::Job::STATE_QUEUED) return;
+  // Rounds that are no steps are not stored one by one.
+  if (!IsTerminal(job.state())) job.set_rounds_done(live.attempt->rounds_done());
+  for (v1::Activity& activity : live.attempt->Activities()) *job.add_activities() = std::move(activity);
+}
+
 // A store that fails here does not fail silently: the commit of the batch fails, too.
 void LogIfError(const absl::Status& status) {
   if (!status.ok()) spdlog::error("storing a job: {}", StdView(status.message()));
 }
 
 }  // namespace
+
+v1::Job Summary(const LiveJob& job) {
+  v1::Job summary = job.job();
+  summary.clear_spec();
+  summary.clear_results();
+  AddLive(job, summary);
+  return summary;
+}
 
 absl::Status JobBook::Recover() {
   GPIPE_ASSIGN_OR_RETURN(std::vector<StoredJob> jobs, store_->UnfinishedJobs());
@@ -50,6 +62,7 @@ absl::Status JobBook::Recover() {
     job->stored = std::move(stored);
     by_sequence_[job->stored.sequence] = job.get();
     live_[id] = job;
+    if (listener_ != nullptr) listener_->OnJobProgress(*job);
     if (job->job().state() != v1::Job::STATE_QUEUED) GPIPE_RETURN_IF_ERROR(Requeue(*job, "orchestrator restarted"));
   }
   return absl::OkStatus();
@@ -65,7 +78,7 @@ absl::Status JobBook::Requeue(LiveJob& job, std::string_view why) {
 absl::StatusOr<Store::Inserted> JobBook::Add(StoredJob stored) {
   stored.job.set_state(v1::Job::STATE_QUEUED);
   stored.job.set_reason("submitted");
-  *stored.job.mutable_create_time() = ToProto(loop_->Now());
+  *stored.job.mutable_create_time() = ToTimestamp(loop_->Now());
   absl::StatusOr<Store::Inserted> inserted = absl::AbortedError("no id was free");
   for (int tries = 0; tries < 10 && absl::IsAborted(inserted.status()); ++tries) {
     stored.job.set_id(NewId(stored.job.spec().name()));
@@ -78,6 +91,8 @@ absl::StatusOr<Store::Inserted> JobBook::Add(StoredJob stored) {
   live_[job->id()] = job;
   spdlog::info("job {} is QUEUED: submitted", job->id());
   Record(*job, "client", "submitted");
+  if (listener_ != nullptr) listener_->OnJobChanged(*job);
+  if (observer_ != nullptr) observer_->OnAdded(job->job());
   return inserted;
 }
 
@@ -108,15 +123,18 @@ absl::Status JobBook::Change(LiveJob& job, JobEvent event, std::string_view acto
   job.job().set_state(next);
   job.job().set_reason(std::string(message));
   if (next == v1::Job::STATE_STARTING && !job.job().has_start_time())
-    *job.job().mutable_start_time() = ToProto(loop_->Now());
+    *job.job().mutable_start_time() = ToTimestamp(loop_->Now());
   if (IsTerminal(next)) {
-    *job.job().mutable_end_time() = ToProto(loop_->Now());
+    *job.job().mutable_end_time() = ToTimestamp(loop_->Now());
     job.job().set_paused(false);
+    job.job().clear_restart_time();
   }
   job.dirty = true;
   Save(job);
   Record(job, actor, message);
   AnnounceJob(job);
+  if (listener_ != nullptr) listener_->OnJobChanged(job);
+  if (observer_ != nullptr) observer_->OnChanged(job.job(), event);
   if (IsTerminal(next)) Forget(job);
   return absl::OkStatus();
 }
@@ -149,7 +167,7 @@ void JobBook::AddLines(LiveJob& job, std::string_view worker, const v1::Log& log
     ++count.lines;
     count.bytes += line.text().size();
     v1::JobEvent event;
-    *event.mutable_time() = ToProto(TimeOf(line, loop_->Now()));
+    *event.mutable_time() = ToTimestamp(TimeOf(line, loop_->Now()));
     event.set_actor(std::string(worker));
     event.set_message(Printable(line.text()));
     event.set_warning(line.warning());
@@ -159,7 +177,7 @@ void JobBook::AddLines(LiveJob& job, std::string_view worker, const v1::Log& log
 
 void JobBook::Record(LiveJob& job, std::string_view actor, std::string_view message, bool warning) {
   v1::JobEvent event;
-  *event.mutable_time() = ToProto(loop_->Now());
+  *event.mutable_time() = ToTimestamp(loop_->Now());
   event.set_actor(std::string(actor));
   event.set_message(std::string(message));
   event.set_warning(warning);
@@ -176,14 +194,17 @@ void JobBook::Record(LiveJob& job, v1::JobEvent event) {
   Announce(job, std::move(update));
 }
 
-void JobBook::AddStep(LiveJob& job, const v1::StepMetrics& step) {
+void JobBook::AddStep(LiveJob& job, const v1::StepMetrics& step, StepDetail detail) {
   job.unsaved.push_back(step);
   *job.job().mutable_last_step() = step;
+  if (observer_ != nullptr) observer_->OnStep(job.job(), step);
   if (job.unsaved.size() >= kMaxUnsaved) Save(job);
   Touch(job);
   v1::WatchJobResponse update;
   *update.mutable_step() = step;
   Announce(job, std::move(update));
+  AnnounceStages(job, std::move(detail.stages));
+  trails_.For(job.id()).timelines.Add(job.job(), step, std::move(detail));
 }
 
 void JobBook::AddEvaluation(LiveJob& job, const v1::EvaluationMetrics& evaluation) {
@@ -193,21 +214,10 @@ void JobBook::AddEvaluation(LiveJob& job, const v1::EvaluationMetrics& evaluatio
   Announce(job, std::move(update));
 }
 
-void JobBook::AnnounceCycle(LiveJob& job, const v1::CycleDone& cycle) {
-  v1::WatchJobResponse update;
-  *update.mutable_cycle() = cycle;
-  Announce(job, std::move(update));
-}
-
-void JobBook::AnnounceActivity(LiveJob& job, v1::WorkerActivity activity) {
-  v1::WatchJobResponse update;
-  *update.mutable_activity() = std::move(activity);
-  Announce(job, std::move(update));
-}
-
 // Metrics are stored a few times a second: a commit per step would cost more than the step.
 void JobBook::Touch(LiveJob& job) {
   job.dirty = true;
+  if (listener_ != nullptr) listener_->OnJobProgress(job);
   if (flush_scheduled_) return;
   flush_scheduled_ = true;
   loop_->PostAfter(kFlushInterval, [this] {
@@ -227,26 +237,8 @@ void JobBook::Save(LiveJob& job) {
   job.dirty = false;
 }
 
-void JobBook::Announce(const LiveJob& job, v1::WatchJobResponse update) {
-  if (job.watchers.empty()) return;
-  loop_->AfterCommit([watchers = job.watchers, update = std::move(update)](const absl::Status& stored) {
-    if (!stored.ok()) return;
-    for (const auto& watcher : watchers) {
-      if (!update.has_cycle() || watcher->wants_cycles()) watcher->Push(update);
-    }
-  });
-}
-
-void JobBook::AnnounceJob(LiveJob& job) {
-  if (job.watchers.empty()) return;
-  absl::StatusOr<v1::Job> now = Get(job.id());
-  if (!now.ok()) return LogIfError(now.status());
-  v1::WatchJobResponse update;
-  *update.mutable_job() = *std::move(now);
-  Announce(job, std::move(update));
-}
-
 void JobBook::Forget(LiveJob& job) {
+  trails_.End(job.id());
   by_sequence_.erase(job.stored.sequence);
   auto node = live_.extract(job.id());
   loop_->AfterCommit([last = std::move(node.mapped())](const absl::Status& stored) {
@@ -258,10 +250,7 @@ absl::StatusOr<v1::Job> JobBook::Get(std::string_view id) {
   LiveJob* live = Find(id);
   if (live != nullptr) Save(*live);
   GPIPE_ASSIGN_OR_RETURN(StoredJob stored, store_->GetJob(id));
-  if (live == nullptr || live->attempt == nullptr) return std::move(stored.job);
-  // Rounds that are no steps are not stored one by one.
-  if (!IsTerminal(stored.job.state())) stored.job.set_rounds_done(live->attempt->rounds_done());
-  for (v1::Activity& activity : live->attempt->Activities()) *stored.job.add_activities() = std::move(activity);
+  if (live != nullptr) AddLive(*live, stored.job);
   return std::move(stored.job);
 }
 
@@ -287,46 +276,6 @@ absl::StatusOr<v1::ListJobMetricsResponse> JobBook::ListMetrics(std::string_view
   GPIPE_ASSIGN_OR_RETURN(std::vector<v1::EvaluationMetrics> evaluations, store_->ListEvaluations(id));
   response.mutable_evaluations()->Assign(evaluations.begin(), evaluations.end());
   return response;
-}
-
-absl::Status JobBook::Watch(std::string_view id, std::shared_ptr<WatchQueue> queue) {
-  GPIPE_ASSIGN_OR_RETURN(v1::Job now, Get(id));
-  LiveJob* live = Find(id);
-  if (live != nullptr && live->watchers.size() >= kMaxWatchers) {
-    return WithReason(
-        absl::ResourceExhaustedError(absl::StrCat("job ", AbslView(id), " has ", kMaxWatchers, " watchers already")),
-        reason::kTooManyWatchers);
-  }
-  v1::WatchJobResponse update;
-  *update.mutable_job() = std::move(now);
-  loop_->AfterCommit([queue, over = live == nullptr, update = std::move(update)](const absl::Status& stored) {
-    if (stored.ok()) queue->Push(update);
-    if (over || !stored.ok()) queue->Close(stored);
-  });
-  if (live == nullptr) return absl::OkStatus();
-  live->watchers.push_back(std::move(queue));
-  UpdateCycleWatch(*live);
-  return absl::OkStatus();
-}
-
-void JobBook::Unwatch(std::string_view id, const std::shared_ptr<WatchQueue>& queue) {
-  LiveJob* live = Find(id);
-  if (live == nullptr) return;
-  std::erase(live->watchers, queue);
-  UpdateCycleWatch(*live);
-}
-
-void JobBook::UpdateCycleWatch(LiveJob& job) {
-  if (job.attempt == nullptr) return;
-  job.attempt->WatchCycles(
-      std::any_of(job.watchers.begin(), job.watchers.end(), [](const auto& w) { return w->wants_cycles(); }));
-}
-
-void JobBook::CloseWatches(const absl::Status& why) {
-  for (auto& [sequence, job] : by_sequence_) {
-    for (const auto& watcher : job->watchers) watcher->Close(why);
-    job->watchers.clear();
-  }
 }
 
 }  // namespace gpipe::orchestrator

@@ -15,6 +15,8 @@
 #include "orchestrator/jobs/job_state.h"
 #include "orchestrator/jobs/store.h"
 #include "orchestrator/scheduling/attempt.h"
+#include "orchestrator/scheduling/job_observer.h"
+#include "orchestrator/scheduling/job_trails.h"
 #include "orchestrator/scheduling/spec_checker.h"
 #include "orchestrator/scheduling/watch_queue.h"
 
@@ -51,6 +53,19 @@ struct LiveJob {
   const v1::Job& job() const { return stored.job; }
 };
 
+// Who is told of all jobs. Called on the loop's thread.
+class JobListener {
+ public:
+  virtual ~JobListener() = default;
+  // It is new, or in another state, or in the same for another reason.
+  virtual void OnJobChanged(const LiveJob& job) = 0;
+  virtual void OnJobProgress(const LiveJob& job) = 0;
+  virtual void OnJobDeleted(const std::string& id) = 0;
+};
+
+// A job as it is now, without its spec and results.
+v1::Job Summary(const LiveJob& job);
+
 // All jobs: what the store keeps, the unfinished ones in memory, who watches them. Every change of a job goes through
 // here: it is stored, logged, and announced when it is stored. For the loop's thread.
 class JobBook {
@@ -65,6 +80,11 @@ class JobBook {
   JobBook(EventLoop* loop, Store* store) : loop_(loop), store_(store) {}
   JobBook(const JobBook&) = delete;
   JobBook& operator=(const JobBook&) = delete;
+
+  // Null: nobody.
+  void set_listener(JobListener* listener) { listener_ = listener; }
+  // Null: nobody counts. It must outlive the book's use, and is set before that.
+  void set_observer(JobObserver* observer) { observer_ = observer; }
 
   // Takes up what an earlier process left: queued jobs, and those that were running, which queue again.
   absl::Status Recover();
@@ -93,7 +113,8 @@ class JobBook {
   void Explain(LiveJob& job, std::string_view actor, std::string_view reason);
   // What a worker of its attempt has logged, until the attempt has brought too much.
   void AddLines(LiveJob& job, std::string_view worker, const v1::Log& log);
-  void AddStep(LiveJob& job, const v1::StepMetrics& step);
+  // A step, and what its stages did.
+  void AddStep(LiveJob& job, const v1::StepMetrics& step, StepDetail detail);
   void AddEvaluation(LiveJob& job, const v1::EvaluationMetrics& evaluation);
   void AnnounceCycle(LiveJob& job, const v1::CycleDone& cycle);
   void AnnounceActivity(LiveJob& job, v1::WorkerActivity activity);
@@ -108,13 +129,20 @@ class JobBook {
   absl::StatusOr<v1::ListJobMetricsResponse> ListMetrics(std::string_view id, int page_size,
                                                          std::string_view page_token);
 
-  // The job now goes to `queue` first; after its last state the queue is closed. NOT_FOUND; RESOURCE_EXHAUSTED.
-  absl::Status Watch(std::string_view id, std::shared_ptr<WatchQueue> queue);
+  // The job now goes to `queue` first, or what came after the update that `resume_token` was with; after its last state
+  // the queue is closed. NOT_FOUND; RESOURCE_EXHAUSTED.
+  absl::Status Watch(std::string_view id, std::shared_ptr<WatchQueue> queue, std::string_view resume_token = "");
   void Unwatch(std::string_view id, const std::shared_ptr<WatchQueue>& queue);
   // Tells the job's attempt whether anybody watches its cycles.
   void UpdateCycleWatch(LiveJob& job);
   // Ends all watches.
   void CloseWatches(const absl::Status& why);
+
+  // What its stages did in a step; 0 is the last one. NOT_FOUND: there is no such job, or the step is not kept.
+  absl::StatusOr<v1::StepTimeline> Timeline(std::string_view id, int64_t step);
+
+  // The job is deleted.
+  void Deleted(const std::string& id);
 
   // Stores what is not stored yet.
   void Flush();
@@ -129,13 +157,19 @@ class JobBook {
   // An event of its attempt and its state.
   void Record(LiveJob& job, v1::JobEvent event);
   void Announce(const LiveJob& job, v1::WatchJobResponse update);
+  void AnnounceStages(LiveJob& job, v1::StagesDone stages);
+  // What a new watcher gets first.
+  std::vector<JobUpdate> FirstUpdates(const v1::Job& now, std::string_view resume_token);
   void AnnounceJob(LiveJob& job);
   void Forget(LiveJob& job);
 
   EventLoop* const loop_;
   Store* const store_;
+  JobObserver* observer_ = nullptr;
   std::map<std::string, std::shared_ptr<LiveJob>, std::less<>> live_;
   std::map<int64_t, LiveJob*> by_sequence_;
+  JobTrails trails_;
+  JobListener* listener_ = nullptr;
   bool flush_scheduled_ = false;
 };
 

@@ -116,7 +116,7 @@ void LinkMeter::Conclude(Measurement& measurement, const absl::Status& why) {
   for (const UnreachableWorker& worker :
        reports.Judge(UnreachableReports::FromRegistry(cluster_->registry(), measurement.workers))) {
     WorkerEntry* entry = cluster_->registry().Find(measurement.workers[worker.index]);
-    if (entry != nullptr) cluster_->registry().SetUnreachable(*entry, worker.why);
+    if (entry != nullptr) cluster_->registry().SetUnreachable(*entry, worker.why, loop_->Now());
   }
   End(measurement, absl::UnavailableError(why.message()));
 }
@@ -176,7 +176,7 @@ void LinkMeter::End(Measurement& measurement, const absl::Status& result) {
 absl::Status LinkMeter::Remember(const Measurement& measurement) {
   ForgetGone();
   for (const std::string& name : measurement.workers) {
-    if (WorkerEntry* worker = cluster_->registry().Find(name); worker != nullptr) worker->was_reached = true;
+    cluster_->registry().SetReached(name);
   }
   for (size_t i = 0; i + 1 < measurement.workers.size(); ++i) {
     const v1::LinkSpeed& link = measurement.measured.at(static_cast<int>(i)).next();

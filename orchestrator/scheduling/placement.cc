@@ -1,6 +1,7 @@
 // The half of the scheduler that brings the head of the queue onto workers.
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <set>
 
@@ -9,9 +10,11 @@
 #include "common/plan/convert.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
+#include "common/timestamp.h"
 #include "orchestrator/planning/balance.h"
 #include "orchestrator/planning/planner.h"
 #include "orchestrator/scheduling/failure.h"
+#include "orchestrator/scheduling/restart.h"
 #include "orchestrator/scheduling/scheduler.h"
 #include "pipeline/timeline.h"
 #include "spdlog/spdlog.h"
@@ -28,7 +31,10 @@ std::optional<std::string> UnmeasuredKind(const LiveJob& job, const std::vector<
   return std::nullopt;
 }
 
-bool IsUnreachable(const WorkerEntry* worker) { return worker->state == v1::Worker::STATE_UNREACHABLE; }
+// What a job that has begun before waits for: `restart 2 of 3: `.
+std::string RestartNote(const LiveJob& job) {
+  return job.job().has_restart_time() ? absl::StrCat(RestartNumber(job.job()), ": ") : "";
+}
 
 }  // namespace
 
@@ -52,10 +58,14 @@ bool Scheduler::TryQueue() {
   size_t explained = 0;
   for (LiveJob* job : book_->Queue(kMaxLookedAt)) {
     const v1::JobSpec& spec = job->job().spec();
-    if (LacksWorkers(*job)) continue;
-    if (Slots slots = FindSlots(spec, reserved); !job->busy && !slots.workers.empty()) {
+    const bool waits = IsEarly(*job) || job->busy;
+    if (LacksWorkers(*job)) {
+      if (!waits) ExplainLack(*job);
+      continue;
+    }
+    if (Slots slots = FindSlots(spec, reserved); !waits && !slots.workers.empty()) {
       if (TryPlace(*job, slots)) return true;
-    } else if (!job->busy && explained++ < kMaxExplained) {
+    } else if (!waits && explained++ < kMaxExplained) {
       ExplainWait(*job, ahead);
     }
     if (ahead == nullptr) ahead = job;
@@ -100,36 +110,43 @@ int Scheduler::CountConnected(const v1::JobSpec& spec) {
   size_t most = 0;
   for (v1::Device device : DevicesFor(spec.pipeline().device())) {
     std::vector<WorkerEntry*> connected = cluster_->registry().Connected(device);
-    std::erase_if(connected, IsUnreachable);
+    std::erase_if(connected, [](const WorkerEntry* worker) { return !worker->may_get_work(); });
     most = std::max(most, connected.size());
   }
   return static_cast<int>(most);
 }
 
-std::string Scheduler::DescribeUnreachable(const v1::JobSpec& spec) {
-  std::set<std::string> names;
+std::string Scheduler::DescribeUnfit(const v1::JobSpec& spec) {
+  std::map<std::string_view, std::set<std::string>> names;  // By why.
   for (v1::Device device : DevicesFor(spec.pipeline().device())) {
     for (const WorkerEntry* worker : cluster_->registry().Connected(device)) {
-      if (IsUnreachable(worker)) names.insert(worker->name());
+      if (worker->state == v1::Worker::STATE_UNREACHABLE) names["unreachable"].insert(worker->name());
+      if (worker->drained) names["drained"].insert(worker->name());
     }
   }
-  if (names.empty()) return "";
-  return absl::StrCat("; ", absl::StrJoin(names, ", "), names.size() == 1 ? " is" : " are", " unreachable");
+  std::string text;
+  for (const auto& [why, workers] : names) {
+    absl::StrAppend(&text, "; ", absl::StrJoin(workers, ", "), workers.size() == 1 ? " is " : " are ", AbslView(why));
+  }
+  return text;
 }
 
-// Whether it needs more workers than are connected: then it says so, because somebody will ask why.
-bool Scheduler::LacksWorkers(LiveJob& job) {
+// Whether it needs more workers than are connected.
+bool Scheduler::LacksWorkers(const LiveJob& job) {
+  return LeastWorkers(job.job().spec()) > CountConnected(job.job().spec());
+}
+
+// Because somebody will ask why.
+void Scheduler::ExplainLack(LiveJob& job) {
   const v1::JobSpec& spec = job.job().spec();
   const int connected = CountConnected(spec);
   const int64_t least = LeastWorkers(spec);
-  if (least <= connected) return false;
   const char* kind = spec.pipeline().device() == v1::DEVICE_CUDA  ? " with a GPU"
                      : spec.pipeline().device() == v1::DEVICE_CPU ? " on a CPU"
                                                                   : "";
   book_->Explain(job, "orchestrator",
-                 absl::StrCat("needs ", least, least == 1 ? " worker" : " workers", kind, "; ", connected,
-                              connected == 1 ? " is" : " are", " connected", DescribeUnreachable(spec)));
-  return true;
+                 absl::StrCat(RestartNote(job), "needs ", least, least == 1 ? " worker" : " workers", kind, "; ",
+                              connected, connected == 1 ? " is" : " are", " connected", DescribeUnfit(spec)));
 }
 
 void Scheduler::ExplainWait(LiveJob& job, const LiveJob* ahead) {
@@ -137,7 +154,21 @@ void Scheduler::ExplainWait(LiveJob& job, const LiveJob* ahead) {
   const std::string reason = ahead != nullptr
                                  ? absl::StrCat("waits behind ", ahead->id())
                                  : absl::StrCat("waits for ", least, least == 1 ? " idle worker" : " idle workers");
-  book_->Explain(job, "orchestrator", reason);
+  book_->Explain(job, "orchestrator", absl::StrCat(RestartNote(job), reason));
+}
+
+bool Scheduler::IsEarly(const LiveJob& job) {
+  if (!job.job().has_restart_time()) return false;
+  const absl::Time when = FromTimestamp(job.job().restart_time());
+  if (when <= loop_->Now()) return false;
+  if (when < next_restart_) {
+    next_restart_ = when;
+    loop_->PostAfter(when - loop_->Now(), [this, when] {
+      if (next_restart_ == when) next_restart_ = absl::InfiniteFuture();
+      ScheduleSoon();
+    });
+  }
+  return true;
 }
 
 void Scheduler::BeginCheck(LiveJob& job) {
@@ -256,6 +287,7 @@ void Scheduler::Place(LiveJob& job, const Slots& slots) {
   for (const WorkerEntry* worker : slots.workers) input.hosts.push_back(worker->hello);
   input.links = slots.links;
   input.first_step = setup->resume.has_value() ? setup->resume->step : 0;
+  input.ran_out_of_memory = job.job().last_failure().code() == kOutOfMemory;
   job.busy = true;
   const std::vector<v1::Hello> hosts = input.hosts;
   planner_->Make(std::move(input), [this, setup = *std::move(setup), hosts](absl::StatusOr<MadePlan> made) {
@@ -281,6 +313,7 @@ void Scheduler::OnPlanned(AttemptSetup setup, const std::vector<v1::Hello>& host
   } else if (AreIdle(hosts)) {
     setup.plan = std::move(made->plan);
     setup.forecast = std::move(made->forecast);
+    setup.checkpoint = made->checkpoint;
     Start(*job, std::move(setup));
   }
   ScheduleSoon();  // Also when a worker has gone meanwhile: there will be another plan.
@@ -289,7 +322,7 @@ void Scheduler::OnPlanned(AttemptSetup setup, const std::vector<v1::Hello>& host
 bool Scheduler::AreIdle(const std::vector<v1::Hello>& hosts) const {
   return std::ranges::all_of(hosts, [this](const v1::Hello& host) {
     const WorkerEntry* worker = cluster_->registry().Find(host.name());
-    return worker != nullptr && worker->state == v1::Worker::STATE_IDLE &&
+    return worker != nullptr && worker->state == v1::Worker::STATE_IDLE && !worker->drained &&
            worker->hello.incarnation() == host.incarnation();
   });
 }
@@ -314,12 +347,14 @@ void Scheduler::FillJob(LiveJob& job, const AttemptSetup& setup) {
   *filled.mutable_stage_worker() = setup.plan.stage_worker();
   filled.clear_balance();
   for (const v1::Stage& stage : setup.plan.stages()) filled.add_balance(stage.layer_count());
+  filled.set_checkpoint(setup.checkpoint);
   filled.clear_forecast();
   if (setup.forecast.has_value()) *filled.mutable_forecast() = *setup.forecast;
   filled.set_rounds_done(0);
   filled.set_rounds_total(pipeline::CountRounds(FromProto(setup.plan.timeline())));
   filled.set_steps_done(setup.plan.timeline().first_step());
   filled.clear_last_step();
+  filled.clear_restart_time();
   filled.set_steps_total(setup.plan.timeline().steps());
 }
 

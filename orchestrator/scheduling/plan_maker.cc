@@ -6,6 +6,7 @@
 
 #include "common/status_macros.h"
 #include "orchestrator/planning/balance.h"
+#include "orchestrator/planning/checkpoint_choice.h"
 #include "orchestrator/planning/forecast.h"
 #include "orchestrator/planning/planner.h"
 
@@ -23,18 +24,22 @@ void Describe(const PlanInput& input, PlanRequest& request) {
   }
   request.links = input.links;
   request.first_step = input.first_step;
+  // The workers of one host share its memory, and others do: a GPU's is its worker's.
+  request.may_keep_all = !input.ran_out_of_memory && std::ranges::all_of(input.hosts, IsCuda);
 }
 
 }  // namespace
 
 absl::StatusOr<MadePlan> MakeWholePlan(const PlanInput& input) {
-  PlanRequest request{.spec = input.spec, .facts = input.facts, .layers = input.layers};
+  v1::JobSpec spec = input.spec;  // Without what it leaves open.
+  PlanRequest request{.spec = spec, .facts = input.facts, .layers = input.layers};
   Describe(input, request);
+  MadePlan made{.checkpoint = ChooseCheckpoint(request)};
+  spec.mutable_pipeline()->set_checkpoint(made.checkpoint);
   GPIPE_ASSIGN_OR_RETURN(request.balance, Balance(request));
-  MadePlan made;
   GPIPE_ASSIGN_OR_RETURN(made.plan, MakePlan(request));
   if (!IsMeasured(made.plan)) return made;
-  GPIPE_ASSIGN_OR_RETURN(made.forecast, MakeForecast(input.spec, made.plan, request.links));
+  GPIPE_ASSIGN_OR_RETURN(made.forecast, MakeForecast(spec, made.plan, request.links));
   return made;
 }
 

@@ -25,11 +25,13 @@ struct PlanInput {
   std::vector<v1::Hello> hosts = {};                // One per worker.
   Links links = {};                                 // Between each host and the next; empty: not known.
   int64_t first_step = 0;
+  bool ran_out_of_memory = false;  // The attempt before: less is kept where the spec leaves that open.
 };
 
 struct MadePlan {
   v1::Plan plan;
-  std::optional<v1::Forecast> forecast;  // Where its layers were measured.
+  v1::Checkpoint checkpoint = v1::CHECKPOINT_UNSPECIFIED;  // As the spec says, or as was chosen (ChooseCheckpoint).
+  std::optional<v1::Forecast> forecast;                    // Where its layers were measured.
 };
 
 // Cuts the layers, plans, and plays the plan through. Pure; for 64 stages and a thousand micro-batches it takes

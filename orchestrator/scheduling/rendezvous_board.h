@@ -1,6 +1,7 @@
 #ifndef GPIPE_ORCHESTRATOR_SCHEDULING_RENDEZVOUS_BOARD_H_
 #define GPIPE_ORCHESTRATOR_SCHEDULING_RENDEZVOUS_BOARD_H_
 
+#include <cstddef>
 #include <map>
 #include <set>
 #include <string>
@@ -16,14 +17,18 @@ class RendezvousBoard {
   static constexpr size_t kMaxKeys = 65536;
   static constexpr size_t kMaxKeyBytes = 256;
   static constexpr size_t kMaxValueBytes = 65536;
+  static constexpr size_t kMaxBytes = 64 << 20;  // Of all keys and values.
 
   // Fills `waiting` with the workers that asked for the key. ALREADY_EXISTS: the key was put; RESOURCE_EXHAUSTED: too
   // much.
   absl::Status Put(const std::string& key, const std::string& value, std::vector<int>& waiting) {
-    if (key.size() > kMaxKeyBytes || value.size() > kMaxValueBytes || values_.size() >= kMaxKeys) {
+    const size_t more = key.size() + value.size();
+    if (key.size() > kMaxKeyBytes || value.size() > kMaxValueBytes || values_.size() >= kMaxKeys ||
+        bytes_ + more > kMaxBytes) {
       return absl::ResourceExhaustedError("the rendezvous holds too many or too large keys");
     }
     if (!values_.emplace(key, value).second) return absl::AlreadyExistsError("the rendezvous key '" + key + "' exists");
+    bytes_ += more;
     if (auto node = waiting_.extract(key); !node.empty()) waiting.assign(node.mapped().begin(), node.mapped().end());
     return absl::OkStatus();
   }
@@ -38,6 +43,7 @@ class RendezvousBoard {
  private:
   std::map<std::string, std::string> values_;
   std::map<std::string, std::set<int>> waiting_;
+  size_t bytes_ = 0;  // Of values_.
 };
 
 }  // namespace gpipe::orchestrator

@@ -8,10 +8,12 @@
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
+#include "common/timestamp.h"
 #include "orchestrator/artifacts/checkpoint_assembler.h"
 #include "orchestrator/planning/balance.h"
 #include "orchestrator/scheduling/failure.h"
 #include "orchestrator/scheduling/loss_judgement.h"
+#include "orchestrator/scheduling/restart.h"
 #include "spdlog/spdlog.h"
 
 namespace gpipe::orchestrator {
@@ -130,12 +132,12 @@ void Scheduler::OnRunning(Attempt& attempt) {
   Apply(*job, JobEvent::kPause, "orchestrator", "still paused").IgnoreError();
 }
 
-void Scheduler::OnStep(Attempt& attempt, const v1::StepMetrics& step) {
+void Scheduler::OnStep(Attempt& attempt, const v1::StepMetrics& step, StepDetail detail) {
   LiveJob* job = JobOf(attempt.id());
   if (job == nullptr) return;
   job->job().set_rounds_done(attempt.rounds_done());
-  if (step.has_loss()) job->job().set_steps_done(step.step());
-  book_->AddStep(*job, step);
+  if (step.has_loss() || step.has_lr()) job->job().set_steps_done(step.step());
+  book_->AddStep(*job, step, std::move(detail));
 }
 
 void Scheduler::OnEvaluation(Attempt& attempt, const v1::EvaluationMetrics& evaluation) {
@@ -265,7 +267,7 @@ void Scheduler::OnResults(const v1::AttemptId& attempt, absl::StatusOr<std::vect
 void Scheduler::OnFailed(Attempt& attempt, const v1::Failure& failure) {
   LiveJob* job = JobOf(attempt.id());
   if (job == nullptr) return;
-  AfterModel(*job, attempt, [this, failure](LiveJob& failed) { Fail(failed, failure); });
+  AfterModel(*job, attempt, [this, failure](LiveJob& failed) { RestartOrFail(failed, failure); });
 }
 
 void Scheduler::OnInterrupted(Attempt& attempt) {
@@ -275,16 +277,18 @@ void Scheduler::OnInterrupted(Attempt& attempt) {
              [this](LiveJob& interrupted) { Requeue(interrupted, "the orchestrator was stopped for a while"); });
 }
 
-// Each time there are fewer workers to try, so that this comes to an end.
+// It has not run, so that this is no restart that counts: it waits for others, or until these ones can be reached
+// again.
 void Scheduler::OnUnreachable(Attempt& attempt, const v1::Failure& failure,
                               const std::vector<UnreachableWorker>& workers) {
   for (const UnreachableWorker& worker : workers) {
     WorkerEntry* entry = cluster_->registry().Find(attempt.workers()[worker.index]);
-    if (entry != nullptr) cluster_->registry().SetUnreachable(*entry, worker.why);
+    if (entry != nullptr) cluster_->registry().SetUnreachable(*entry, worker.why, loop_->Now());
   }
   LiveJob* job = JobOf(attempt.id());
   if (job == nullptr) return;
-  if (LeastWorkers(job->job().spec()) > CountConnected(job->job().spec())) return Fail(*job, failure);
+  if (MaxRestarts(job->job().spec()) == 0 && LacksWorkers(*job)) return Fail(*job, failure);
+  *job->job().mutable_last_failure() = failure;
   Requeue(*job, failure.message());
 }
 
@@ -307,6 +311,20 @@ void Scheduler::Requeue(LiveJob& job, std::string_view why) {
     return Fail(job, PlainFailure(queued));
   }
   ScheduleSoon();
+}
+
+void Scheduler::RestartOrFail(LiveJob& job, v1::Failure failure) {
+  failure.set_step(StepUnderWay(job.job()));
+  const AfterFailure after = JudgeFailure(job.job(), failure);
+  if (!after.restarts_in.has_value()) {
+    failure.set_message(after.why);
+    return Fail(job, failure);
+  }
+  v1::Job& told = job.job();
+  *told.mutable_last_failure() = std::move(failure);
+  if (after.counts) told.set_restarts(told.restarts() + 1);
+  *told.mutable_restart_time() = ToTimestamp(loop_->Now() + *after.restarts_in);
+  Requeue(job, after.why);
 }
 
 void Scheduler::Fail(LiveJob& job, const v1::Failure& failure) {

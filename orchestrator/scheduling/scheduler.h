@@ -79,7 +79,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
 
   // AttemptHost
   void OnRunning(Attempt& attempt) override;
-  void OnStep(Attempt& attempt, const v1::StepMetrics& step) override;
+  void OnStep(Attempt& attempt, const v1::StepMetrics& step, StepDetail detail) override;
   void OnEvaluation(Attempt& attempt, const v1::EvaluationMetrics& evaluation) override;
   void OnLossChecked(Attempt& attempt, const v1::LossChecked& losses) override;
   void OnCycle(Attempt& attempt, const v1::CycleDone& cycle) override;
@@ -101,11 +101,12 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   bool TryQueue();
   bool TryPlace(LiveJob& job, Slots& slots);
   Slots FindSlots(const v1::JobSpec& spec, const std::set<v1::Device>& reserved);
-  // Suitable workers that can be reached, busy or not, on the kind of device that has most of them.
+  // Suitable workers that may get work, busy or not, on the kind of device that has most of them.
   int CountConnected(const v1::JobSpec& spec);
   // `; w1 is unreachable`, of those that the job could have otherwise.
-  std::string DescribeUnreachable(const v1::JobSpec& spec);
-  bool LacksWorkers(LiveJob& job);
+  std::string DescribeUnfit(const v1::JobSpec& spec);
+  bool LacksWorkers(const LiveJob& job);
+  void ExplainLack(LiveJob& job);
   void ExplainWait(LiveJob& job, const LiveJob* ahead);
   void BeginCheck(LiveJob& job);
   void OnChecked(const std::string& id, absl::StatusOr<CheckedSpec> checked);
@@ -116,6 +117,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void OnLinksMeasured(const std::string& id, const absl::Status& measured);
   void OnIncomplete(LiveJob& job);
   void RetryLater();
+  // Not yet the time for it to restart; then the queue is looked at again.
+  bool IsEarly(const LiveJob& job);
   // Has its plan made, unless something fails at once.
   void Place(LiveJob& job, const Slots& slots);
   // All of an attempt but its plan.
@@ -132,6 +135,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   LiveJob* JobOf(const v1::AttemptId& attempt);
   absl::Status Apply(LiveJob& job, JobEvent event, std::string_view actor, std::string_view message);
   void Fail(LiveJob& job, const v1::Failure& failure);
+  // After an attempt that ran, or was about to.
+  void RestartOrFail(LiveJob& job, v1::Failure failure);
   void Requeue(LiveJob& job, std::string_view why);
   void AfterModel(LiveJob& job, const Attempt& attempt, std::function<void(LiveJob&)> end);
   void LetLeave(const LiveJob& job);
@@ -160,6 +165,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   LinkMeter links_;
   std::string held_;  // Why it is held; empty when it is not.
   bool scheduled_ = false;
+  absl::Time next_restart_ = absl::InfiniteFuture();  // For which there is a timer.
   bool closed_ = false;
 };
 

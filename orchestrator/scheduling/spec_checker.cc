@@ -97,8 +97,7 @@ void SpecChecker::CheckFiles(std::shared_ptr<Pending> check) {
         if (!left_out.empty()) checked.notes.push_back(LeftOut(left_out));
         if (check->resume) {
           GPIPE_RETURN_IF_ERROR(CheckResume(*check->resume, *artifacts, layers));
-          GPIPE_RETURN_IF_ERROR(
-              CheckResumedOptimizer(check->checked.spec.train().optimizer(), *check->resume, *artifacts));
+          GPIPE_RETURN_IF_ERROR(CheckResumedOptimizer(check->checked.spec.train(), *check->resume, *artifacts));
         } else {
           checked.weights = CheckHasValues(spec, layers);
         }

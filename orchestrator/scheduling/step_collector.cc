@@ -20,9 +20,10 @@ absl::StatusOr<std::optional<v1::StepMetrics>> StepCollector::Add(int worker, co
   if (++partial.reports < workers_) return std::nullopt;
   v1::StepMetrics metrics = Finish(partial);
   partials_.erase(round.round());
-  // Checkpoint and evaluation rounds are no steps; they have neither a loss nor, in training, samples of their own.
+  // Checkpoint and evaluation rounds are no steps; they have neither a learning rate nor, in training, samples of their
+  // own. A step that was left out in fp16 may have no loss.
   const bool training = plan_.timeline().steps() > 0;
-  if (training && !metrics.has_loss()) return std::nullopt;
+  if (training && !metrics.has_loss() && !metrics.has_lr()) return std::nullopt;
   if (!training) metrics.set_step(round.round() + 1);
   return metrics;
 }
@@ -89,7 +90,8 @@ v1::StepMetrics StepCollector::Finish(Partial& partial) const {
     busy += nanos / wall;
   }
   metrics.set_bubble_share(std::max(0.0, 1.0 - busy / workers_));
-  if (metrics.has_loss()) metrics.set_grad_norm(GradientNorm(partial));
+  const auto has_squares = [](const auto& stage) { return !stage.empty(); };
+  if (std::ranges::any_of(partial.grad_squares, has_squares)) metrics.set_grad_norm(GradientNorm(partial));
   return metrics;
 }
 

@@ -7,7 +7,16 @@ namespace gpipe::orchestrator {
 namespace {
 
 bool MayBeDropped(const v1::WatchJobResponse& update) {
-  return update.has_step() || update.has_cycle() || update.has_activity();
+  return update.has_step() || update.has_stages() || update.has_cycle() || update.has_activity();
+}
+
+// In the place of `lost`: a watcher that goes on after it has seen all that it ever will.
+JobUpdate DroppedAfter(const JobUpdate& before, const v1::WatchJobResponse& lost) {
+  const bool counts = before != nullptr && before->has_dropped();
+  auto marker = std::make_shared<v1::WatchJobResponse>();
+  marker->set_dropped(counts ? before->dropped() + 1 : 1);
+  marker->set_resume_token(lost.resume_token());
+  return marker;
 }
 
 }  // namespace
@@ -22,12 +31,31 @@ void WatchQueue::Next(Deliver deliver) {
   delivery.Run();
 }
 
-void WatchQueue::Push(const v1::WatchJobResponse& update) {
+bool WatchQueue::Wanted(const v1::WatchJobResponse& update) const {
+  if (update.has_cycle()) return wants_.cycles;
+  return !update.has_stages() || wants_.stages;
+}
+
+void WatchQueue::Prime(const std::vector<JobUpdate>& missed) {
   Delivery delivery;
   {
     absl::MutexLock lock(&mutex_);
     if (closed_) return;
-    updates_.push_back(update);
+    for (const JobUpdate& update : missed) {
+      if (Wanted(*update)) missed_.push_back(update);
+    }
+    delivery = Match();
+  }
+  delivery.Run();
+}
+
+void WatchQueue::Push(JobUpdate update) {
+  if (!Wanted(*update)) return;
+  Delivery delivery;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (closed_) return;
+    updates_.push_back(std::move(update));
     MakeRoom();
     delivery = Match();
   }
@@ -52,6 +80,7 @@ void WatchQueue::Abandon() {
     absl::MutexLock lock(&mutex_);
     if (!closed_) end_ = absl::CancelledError("the watcher went away");
     closed_ = true;
+    missed_.clear();
     updates_.clear();
     delivery = Match();
   }
@@ -64,11 +93,12 @@ bool WatchQueue::closed() const {
 }
 
 WatchQueue::Delivery WatchQueue::Match() {
-  if (!waiting_ || (updates_.empty() && !closed_)) return {};
-  Delivery delivery{.deliver = std::exchange(waiting_, nullptr), .update = std::nullopt, .end = end_};
-  if (!updates_.empty()) {
-    delivery.update = std::move(updates_.front());
-    updates_.pop_front();
+  std::deque<JobUpdate>& next = missed_.empty() ? updates_ : missed_;
+  if (!waiting_ || (next.empty() && !closed_)) return {};
+  Delivery delivery{.deliver = std::exchange(waiting_, nullptr), .update = nullptr, .end = end_};
+  if (!next.empty()) {
+    delivery.update = std::move(next.front());
+    next.pop_front();
   }
   return delivery;
 }
@@ -76,20 +106,17 @@ WatchQueue::Delivery WatchQueue::Match() {
 // The count of what is left out stands where it was left out.
 void WatchQueue::MakeRoom() {
   if (updates_.size() <= kMaxUpdates) return;
-  auto oldest = std::find_if(updates_.begin(), updates_.end(), MayBeDropped);
+  auto oldest =
+      std::find_if(updates_.begin(), updates_.end(), [](const JobUpdate& update) { return MayBeDropped(*update); });
   if (oldest == updates_.end()) {
     if (updates_.size() <= kMaxRetained) return;
     closed_ = true;
     end_ = absl::ResourceExhaustedError("the watcher is too slow");
     return;
   }
-  auto before = oldest == updates_.begin() ? updates_.end() : std::prev(oldest);
-  if (before != updates_.end() && before->update_case() == v1::WatchJobResponse::kDropped) {
-    before->set_dropped(before->dropped() + 1);
-    updates_.erase(oldest);
-  } else {
-    oldest->set_dropped(1);
-  }
+  const JobUpdate before = oldest == updates_.begin() ? nullptr : *std::prev(oldest);
+  *oldest = DroppedAfter(before, **oldest);
+  if (before != nullptr && before->has_dropped()) updates_.erase(std::prev(oldest));
 }
 
 }  // namespace gpipe::orchestrator

@@ -3,34 +3,44 @@
 
 #include <deque>
 #include <functional>
-#include <optional>
+#include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
-#include "gpipe/v1/pipeline_service.pb.h"
+#include "orchestrator/scheduling/update_ring.h"
 
 namespace gpipe::orchestrator {
 
-// Updates on their way to one watcher of a job. A slow watcher misses steps, cycles and activities, the oldest first,
-// and is told how many; the rest always arrives, unless it is so slow that the watch is ended. Any thread may call any
-// method.
+// Updates on their way to one watcher of a job; all watchers share them. A slow watcher misses steps, what stages did,
+// cycles and activities, the oldest first, and is told how many; the rest always arrives, unless it is so slow that the
+// watch is ended. Any thread may call any method.
 class WatchQueue {
  public:
   static constexpr size_t kMaxUpdates = 256;    // Those are dropped beyond.
   static constexpr size_t kMaxRetained = 4096;  // The watch ends beyond.
 
-  // The next update, or the end of the watch.
-  using Deliver = std::function<void(std::optional<v1::WatchJobResponse> update, const absl::Status& end)>;
+  // The next update, or null and the end of the watch.
+  using Deliver = std::function<void(JobUpdate update, const absl::Status& end)>;
 
-  explicit WatchQueue(bool cycles) : cycles_(cycles) {}
-  bool wants_cycles() const { return cycles_; }
+  // What is sent to those only who ask for it.
+  struct Wants {
+    bool cycles = false;
+    bool stages = false;
+  };
+
+  explicit WatchQueue(const Wants& wants) : wants_(wants) {}
+  const Wants& wants() const { return wants_; }
 
   // Calls `deliver` once, with the next update or the end, now or from the thread that pushes or closes.
   // REQUIRES: the last `deliver` was called; it was not told the end.
   void Next(Deliver deliver);
 
-  void Push(const v1::WatchJobResponse& update);
+  // What the watcher has missed before it came, all of it, however slow it is. Before the first Push.
+  void Prime(const std::vector<JobUpdate>& missed);
+  // Nothing, of a kind that the watcher does not want.
+  void Push(JobUpdate update);
   // No more updates. The watcher still gets those that wait.
   void Close(const absl::Status& end);
   // The watcher does not want any more.
@@ -40,19 +50,21 @@ class WatchQueue {
  private:
   struct Delivery {
     Deliver deliver;
-    std::optional<v1::WatchJobResponse> update;
+    JobUpdate update;
     absl::Status end;
     void Run() const {
       if (deliver) deliver(update, end);
     }
   };
 
+  bool Wanted(const v1::WatchJobResponse& update) const;
   Delivery Match() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MakeRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  const bool cycles_;
+  const Wants wants_;
   mutable absl::Mutex mutex_;
-  std::deque<v1::WatchJobResponse> updates_ ABSL_GUARDED_BY(mutex_);
+  std::deque<JobUpdate> missed_ ABSL_GUARDED_BY(mutex_);  // Before updates_.
+  std::deque<JobUpdate> updates_ ABSL_GUARDED_BY(mutex_);
   Deliver waiting_ ABSL_GUARDED_BY(mutex_);
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status end_ ABSL_GUARDED_BY(mutex_);

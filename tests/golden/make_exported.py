@@ -19,8 +19,7 @@ TWO_PROGRAMS = FOLDER.parent / "two_programs"  # With one for evaluation.
 WITHOUT_WEIGHTS = FOLDER.parent / "without_weights"  # The same models, exported without them.
 sys.path.insert(0, str(FOLDER.parents[2] / "client" / "python"))
 
-import gpipe_modes  # noqa: E402
-import gpipe_weights  # noqa: E402
+from gpipe._export import modes, weights  # noqa: E402
 
 
 class Tied(nn.Module):
@@ -283,7 +282,7 @@ def export(module, inputs, training=True):
 
 def make_without_weights(name):
     model, _, program = export(*CASES[name][:2])
-    gpipe_weights.save(model, program, WITHOUT_WEIGHTS / f"{name}.pt2", gpipe_weights.left_out(model, False))
+    weights.save(model, program, WITHOUT_WEIGHTS / f"{name}.pt2", weights.left_out(model, False))
 
 
 def make_two_programs(name, module, inputs):
@@ -292,7 +291,7 @@ def make_two_programs(name, module, inputs):
     path, alone = TWO_PROGRAMS / f"{name}.pt2", TWO_PROGRAMS / f"{name}-evaluation.pt2"
     torch.export.save(training, path)
     torch.export.save(program, alone)
-    gpipe_modes.add(path, gpipe_modes.Evaluation(program), alone)
+    modes.add(path, modes.Evaluation(program), alone)
     alone.unlink()
     values = {f"input.{i}": argument for i, argument in enumerate(arguments)}
     values |= {f"evaluation.{n}": o.detach() for n, o in named(model(*arguments)).items()}

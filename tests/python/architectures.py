@@ -6,7 +6,7 @@ exported and trained 5 steps of SGD by build/tests/exported_check: in 1, 2, 3 an
 places, with and without recomputing. The columns are the largest difference of a kind as a part of what is allowed
 (exported_check.cc); above 1 is a failure. architectures_cluster.py does the same on real workers.
 
-architectures.py --refused: models that cannot be exported, with torch's own error and what gpipe_export says.
+architectures.py --refused: models that cannot be exported, with torch's own error and what gpipe.export says.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from corners import applied, nested_regions, sequence
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHECK = pathlib.Path(os.environ.get("GPIPE_BIN_DIR", ROOT / "build" / "bin")).parent / "tests" / "exported_check"
 sys.path.insert(0, str(ROOT / "client" / "python"))
-from gpipe_export import ExportError, gpipe_export  # noqa: E402
+from gpipe import ExportError, export  # noqa: E402
 
 TIMEOUT = 900
 STEPS, LR = 5, 0.02
@@ -76,7 +76,7 @@ def check(name: str, folder: pathlib.Path) -> dict[str, Any]:
     from safetensors.torch import save_file
     model, (inputs, *_) = make(name, 1)
     try:
-        gpipe_export(model, inputs, folder / "model.pt2")
+        export(model, inputs, folder / "model.pt2")
     except ExportError as error:
         return {"error": f"not exported: {error}"}
     save_file(numbers(name), folder / "numbers.safetensors")
@@ -135,7 +135,7 @@ REFUSED = {
 
 
 def torch_refusal(model: nn.Module, inputs: dict[str, Any]) -> str:
-    """The error of torch.export and torch.export.save, without gpipe_export."""
+    """The error of torch.export and torch.export.save, without gpipe.export."""
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     try:
         program = torch.export.export(model.train(), (), inputs, dynamic_shapes={n: {0: batch} for n in inputs})
@@ -152,14 +152,14 @@ def first_line(error: BaseException) -> str:
 def refusal(model: nn.Module, inputs: dict[str, Any]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            gpipe_export(model, inputs, pathlib.Path(folder) / "model.pt2")
+            export(model, inputs, pathlib.Path(folder) / "model.pt2")
         except ExportError as error:
             return re.sub(r"/\S*/", "", first_line(error))  # Of a path the file is enough.
     return "none"
 
 
 def print_refused() -> None:
-    print("| model | torch's own error | gpipe_export |\n|---|---|---|")
+    print("| model | torch's own error | gpipe.export |\n|---|---|---|")
     for name, case in REFUSED.items():
         torch.manual_seed(1)
         print(table_row([name, torch_refusal(*case()), refusal(*case())]), flush=True)

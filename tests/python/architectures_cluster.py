@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from architecture_models import CASES, RANDOM, make, named_inputs, named_outputs
-from architectures import LR, STEPS, Named, gpipe_export, table_row
+from architectures import LR, STEPS, Named, export, table_row
 from cluster import Cluster, read_jsonl, write_spec
 
 WORKERS = (1, 2, 3, 5)
@@ -125,7 +125,7 @@ class Lesson:
 
 def prepare(lesson: Lesson, folder: pathlib.Path) -> Job:
     """Exports the model and writes the data."""
-    program = gpipe_export(make(lesson.name, 1)[0], lesson.batches[0], folder / "model.pt2")
+    program = export(make(lesson.name, 1)[0], lesson.batches[0], folder / "model.pt2")
     lesson.save(folder / "data.safetensors")
     batch = len(next(iter(named_inputs(lesson.batches[0]).values())))
     return Job(lesson.name, folder, lesson.objective, list(program.graph_signature.user_inputs), batch)

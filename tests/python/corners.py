@@ -114,7 +114,7 @@ def picked(x, _):
 
 
 def nested_regions(x, _):
-    """What torch.export makes of it has other gradients: gpipe_export refuses it."""
+    """What torch.export makes of it has other gradients: gpipe.export refuses it."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = x @ x.T
         with torch.no_grad():

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The link between two workers is cut while both still reach the orchestrator: two network namespaces with a
 cable to it each, and one between them.
-Prints how long the cut lasted, after how many seconds the job had ended, how, and why. Needs root
-and iproute2.
+Prints how long the cut lasted, after how many seconds the job, which may not restart, had ended, how, and why. Needs root
+and iproute2. (test_cut_network.py has jobs that go on.)
 
     cut_link.py [--cuts 3 0]     (seconds; 0 is for good)
 """
@@ -15,7 +15,7 @@ import tempfile
 import time
 
 from cluster import BIN, Cluster, gpipe, wait_until, write_spec
-from failure_table import training_spec
+from failure_table import once, training_spec
 
 NAMESPACE = "gpipe-cut-"
 
@@ -36,9 +36,17 @@ def data_address(worker: int) -> str:
     return f"10.213.10.{1 + worker}"
 
 
+def remove_network() -> None:
+    """A namespace's cables would go with it, but some time after the command, and the next network needs their names."""
+    for worker in range(2):
+        for what in (["link", "delete", f"gpcut{worker}"], ["netns", "delete", f"{NAMESPACE}{worker}"]):
+            subprocess.run(["ip", *what], check=False, capture_output=True)
+
+
 @contextlib.contextmanager
 def network():
     """Two namespaces, each with a cable to the host, for the orchestrator, and one between the two, for tensors."""
+    remove_network()   # of a run that was killed
     try:
         for worker in range(2):
             ip("netns", "add", f"{NAMESPACE}{worker}")
@@ -53,8 +61,7 @@ def network():
                 in_namespace(worker, "link", "set", device, "up")
         yield
     finally:
-        for worker in range(2):
-            subprocess.run(["ip", "netns", "delete", f"{NAMESPACE}{worker}"], check=False, capture_output=True)
+        remove_network()
 
 
 def start_worker(cluster: Cluster, worker: int) -> None:
@@ -71,6 +78,13 @@ def cut(joined: bool) -> None:
         in_namespace(worker, "route", "delete" if joined else "add", "blackhole", f"{data_address(1 - worker)}/32")
 
 
+def cut_from_orchestrator(joined: bool) -> None:
+    """Both directions of w1's cable to it."""
+    verb = "delete" if joined else "add"
+    in_namespace(1, "route", verb, "blackhole", f"{host_address(1)}/32")
+    ip("route", verb, "blackhole", "10.213.9.6/32")
+
+
 def try_cut(seconds: float) -> str:
     with tempfile.TemporaryDirectory() as folder, network():
         cluster = Cluster(pathlib.Path(folder) / "cluster", lease_millis=5000, host="0.0.0.0",
@@ -79,7 +93,7 @@ def try_cut(seconds: float) -> str:
             for worker in range(2):
                 start_worker(cluster, worker)
             cluster.wait_idle(2)
-            job = cluster.submit(write_spec(pathlib.Path(folder), training_spec("cut", workers=2, steps=4000)))
+            job = cluster.submit(write_spec(pathlib.Path(folder), once(training_spec("cut", workers=2, steps=4000))))
             wait_until(lambda: int(cluster.job(job).get("steps_done", 0)) > 20, 60, "steps done")
             begin = time.monotonic()
             cut(joined=False)

@@ -15,7 +15,7 @@ RTOL = 1e-5 if DEVICE == "cpu" else 1e-4
 
 
 def save_model(model: nn.Module, path: pathlib.Path, *inputs: torch.Tensor) -> None:
-    """By torch.export alone, as one without gpipe_export would: one program, for everything."""
+    """By torch.export alone, as one without gpipe.export would: one program, for everything."""
     batch = torch.export.Dim("batch", min=1, max=1 << 20)
     program = torch.export.export(model.train(), inputs, dynamic_shapes=[{0: batch} for _ in inputs])
     torch.export.save(program, path)

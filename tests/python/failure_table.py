@@ -49,6 +49,11 @@ def training_spec(name: str, workers: int = 3, steps: int = 20, device: str = "a
     }
 
 
+def once(spec: dict) -> dict:
+    """The same job, which fails where another one would restart."""
+    return dict(spec, max_restarts=0)
+
+
 def failpoint(name: str, action: str) -> dict:
     point, _, hit = name.partition("@")
     return {"GPIPE_FAILPOINT": f"{point}={action}" + (f"@{hit}" if hit else "")}
@@ -92,7 +97,7 @@ def start_workers(cluster: Cluster, devices: list[str], victim: int, point: str)
 def lose_worker(cluster: Cluster, folder: pathlib.Path, point: str, how=signal.SIGKILL, devices=THREE):
     """Runs a job; stops w1 at the failpoint, then kills it. Returns (seconds until FAILED, job)."""
     start_workers(cluster, devices, 1, point)
-    job = cluster.submit(write_spec(folder, training_spec("victim", len(devices))))
+    job = cluster.submit(write_spec(folder, once(training_spec("victim", len(devices)))))
     wait_for_stop(cluster, "w1", point)
     begin = time.monotonic()
     cluster.workers["w1"].send_signal(how)
@@ -120,7 +125,7 @@ def hold_last_worker(cluster: Cluster, folder: pathlib.Path, spec: dict, point: 
 def lose_sender(cluster: Cluster, folder: pathlib.Path, how: int, devices=THREE):
     """Ends the last but one when it has sent its last micro-batch, and the last has not taken it. Returns (seconds until
     FAILED, job)."""
-    spec = inference_spec("sent", len(devices))
+    spec = once(inference_spec("sent", len(devices)))
     job = hold_last_worker(cluster, folder, spec, "worker.forward@16", devices)
     begin = time.monotonic()
     cluster.workers[f"w{len(devices) - 2}"].send_signal(how)
@@ -131,7 +136,7 @@ def lose_sender(cluster: Cluster, folder: pathlib.Path, how: int, devices=THREE)
 def lose_finished(cluster: Cluster, folder: pathlib.Path, how: int, devices=THREE):
     """Ends the last but one when it has finished, and the last has not; then that one. Returns (seconds until the first
     had gone, job)."""
-    job = hold_last_worker(cluster, folder, training_spec("finished", len(devices)), "worker.finishing", devices)
+    job = hold_last_worker(cluster, folder, once(training_spec("finished", len(devices))), "worker.finishing", devices)
     gone = end_finished(cluster, job, f"w{len(devices) - 2}", how)
     cluster.workers[f"w{len(devices) - 1}"].kill()
     gpipe("job", "wait", job, "--timeout", 30, address=cluster.address, check=False)

@@ -24,7 +24,7 @@ from exported import save_model
 from test_exported import BATCH, SAMPLES, TOKENS, language_spec, make_language_job
 
 sys.path.insert(0, str(ROOT / "client" / "python"))  # For the script: a test has it from conftest.py.
-from gpipe_export import ExportError, gpipe_export  # noqa: E402
+from gpipe import ExportError, export  # noqa: E402
 
 Break = Callable[[pathlib.Path, dict], None]
 
@@ -181,9 +181,9 @@ def violation(stderr: str) -> tuple[str, str]:
 
 
 def control_flow(folder: pathlib.Path) -> str:
-    """What gpipe_export says to a branch on data: torch.export makes no file of it."""
+    """What gpipe.export says to a branch on data: torch.export makes no file of it."""
     try:
-        gpipe_export(Small(lambda x: x if x.sum() > 0 else -x), (IDS, SCALE), folder / "model.pt2")
+        export(Small(lambda x: x if x.sum() > 0 else -x), (IDS, SCALE), folder / "model.pt2")
     except ExportError as error:
         return re.sub(r"/\S*/", "", str(error))  # Of a path the file is enough.
     raise AssertionError("it was exported")
@@ -207,7 +207,7 @@ def main() -> int:
                 print(row(refusal.what, f"`{field}`", message), flush=True)
         finally:
             cluster.stop()
-        print(row("a branch on data", "`gpipe_export`", control_flow(pathlib.Path(place))))
+        print(row("a branch on data", "`gpipe.export`", control_flow(pathlib.Path(place))))
     return 0
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from cluster import Cluster, gpipe, read_jsonl, wait_until, write_spec
-from failure_table import failpoint, training_spec, where_it_stopped
+from failure_table import failpoint, once, training_spec, where_it_stopped
 
 WRITE = "worker.checkpoint_write@2"  # The second checkpoint, of step 16: model handed over, optimizer not.
 
@@ -49,9 +49,13 @@ def start_workers(cluster: Cluster, environment=None):
     cluster.wait_idle(2)
 
 
-def submit_and_stop_in_a_checkpoint(cluster: Cluster, folder: pathlib.Path) -> str:
+def victim_spec() -> dict:
+    return training_spec("victim", workers=2, steps=40)
+
+
+def submit_and_stop_in_a_checkpoint(cluster: Cluster, folder: pathlib.Path, spec: dict) -> str:
     """A job whose w1 stands in the middle of its second checkpoint, while it has trained on."""
-    job = cluster.submit(write_spec(folder, training_spec("victim", workers=2, steps=40)))
+    job = cluster.submit(write_spec(folder, spec))
     wait_until(lambda: where_it_stopped(cluster, "w1"), 60, "w1 stopped")
     wait_until(lambda: int(cluster.job(job).get("steps_done", 0)) >= 24, what="steps beside the checkpoint")
     # Parts are joined beside the training, with what the machine has left.
@@ -69,7 +73,7 @@ def straight(cluster, tmp_path) -> pathlib.Path:
 
 def test_kill_9_of_a_worker_while_a_checkpoint_is_written(fresh_cluster, straight, tmp_path):
     start_workers(fresh_cluster, failpoint(WRITE, "stop"))
-    job = submit_and_stop_in_a_checkpoint(fresh_cluster, tmp_path)
+    job = submit_and_stop_in_a_checkpoint(fresh_cluster, tmp_path, once(victim_spec()))
     fresh_cluster.workers["w1"].kill()
     done = fresh_cluster.wait(job)
     assert done["state"] == "STATE_FAILED" and done["failure"]["code"] == "WORKER_LOST", done
@@ -84,7 +88,7 @@ def test_kill_9_of_a_worker_while_a_checkpoint_is_written(fresh_cluster, straigh
 
 def test_kill_9_of_the_orchestrator_while_a_checkpoint_is_written(fresh_cluster, straight, tmp_path):
     start_workers(fresh_cluster, failpoint(WRITE, "stop"))
-    job = submit_and_stop_in_a_checkpoint(fresh_cluster, tmp_path)
+    job = submit_and_stop_in_a_checkpoint(fresh_cluster, tmp_path, victim_spec())
     fresh_cluster.orchestrator.kill()
     fresh_cluster.orchestrator.wait()
     fresh_cluster.start_orchestrator(port=fresh_cluster.address.rpartition(":")[2])

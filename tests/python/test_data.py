@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import reference
 from cluster import Cluster, gpipe, read_jsonl, write_spec
-from gpipe_export import gpipe_export
+from gpipe import export
 from test_equality import close
 
 VOCABULARY, LENGTH = 50, 16
@@ -164,7 +164,7 @@ def test_weights_and_exported_models_may_lie_in_a_shared_folder(cluster, tmp_pat
     torch.manual_seed(2)
     model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
     (tmp_path / "away").mkdir()
-    gpipe_export(model, (torch.randn(2, 6),), tmp_path / "away" / "model.pt2")
+    export(model, (torch.randn(2, 6),), tmp_path / "away" / "model.pt2")
     weights = {name: torch.randn_like(value) for name, value in model.state_dict().items()}
     save_file(weights, tmp_path / "away" / "weights.safetensors")
     inputs = torch.randn(7, 6)

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-import gpipe_data
+from gpipe import data
 from cluster import ROOT, gpipe
 
 
@@ -81,23 +81,23 @@ def test_a_file_of_another_kind_is_named(tmp_path):
 
 def test_samples_of_a_torch_dataset(tmp_path):
     dataset = torch.utils.data.TensorDataset(torch.randn(6, 2, 3), torch.arange(6))
-    gpipe_data.write_samples(({"input": x, "target": y} for x, y in dataset), tmp_path / "out.safetensors")
+    data.write_samples(({"input": x, "target": y} for x, y in dataset), tmp_path / "out.safetensors")
     tensors = load_file(tmp_path / "out.safetensors")
     assert torch.equal(tensors["input"], dataset.tensors[0]) and torch.equal(tensors["target"], dataset.tensors[1])
-    with pytest.raises(gpipe_data.DataError, match="was"):
-        gpipe_data.write_samples([{"x": [1.0]}, {"x": [1.0, 2.0]}], tmp_path / "bad.safetensors")
+    with pytest.raises(data.DataError, match="was"):
+        data.write_samples([{"x": [1.0]}, {"x": [1.0, 2.0]}], tmp_path / "bad.safetensors")
     assert not (tmp_path / "bad.safetensors").exists()
 
 
 def test_tokens_of_texts(tmp_path):
-    gpipe_data.write_tokens([[1, 2], [], [50256]], tmp_path / "t.bin")
+    data.write_tokens([[1, 2], [], [50256]], tmp_path / "t.bin")
     assert np.fromfile(tmp_path / "t.bin", np.uint16).tolist() == [1, 2, 50256]
-    with pytest.raises(gpipe_data.DataError, match="65536"):
-        gpipe_data.write_tokens([[65536]], tmp_path / "u.bin")
+    with pytest.raises(data.DataError, match="65536"):
+        data.write_tokens([[65536]], tmp_path / "u.bin")
     assert not (tmp_path / "u.bin").exists()
 
 
 def test_the_script_runs_by_itself():
-    script = ROOT / "client" / "python" / "gpipe_data.py"
+    script = ROOT / "client" / "python" / "gpipe" / "data.py"
     done = subprocess.run([sys.executable, script, "convert", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "Parquet" in done.stdout

@@ -10,7 +10,7 @@ from torch import nn
 
 from cluster import gpipe, losses_of, write_spec
 from exported import RTOL, expect_model, parts_of
-from gpipe_export import gpipe_export
+from gpipe import export
 from reference import optimise
 
 WIDTH, CLASSES, SAMPLES, STEPS = 6, 3, 8, 3
@@ -58,7 +58,7 @@ def make_job(folder, function, name: str = "sizes", **pipeline) -> tuple[nn.Modu
     torch.manual_seed(3)
     model, x, y = Model(function), torch.randn(SAMPLES, WIDTH), torch.randint(CLASSES, (SAMPLES,))
     save_file({"x": x, "y": y}, folder / "data.safetensors")
-    gpipe_export(model, (x[:4],), folder / "model.pt2")
+    export(model, (x[:4],), folder / "model.pt2")
     return model, x, y, {
         "name": name, "model": {"exported": {"path": "model.pt2"}}, "pipeline": {"chunks": 2, **pipeline},
         "train": {"dataset": {"path": "data.safetensors", "inputs": ["x"], "target": "y"}, "batch_size": SAMPLES,
@@ -99,7 +99,7 @@ def test_an_output_of_such_a_size_is_left_out_or_refused(cluster, tmp_path):
     torch.manual_seed(3)
     model, x = Picks(), torch.randn(SAMPLES, WIDTH)
     save_file({"x": x}, tmp_path / "data.safetensors")
-    gpipe_export(model, (x[:4],), tmp_path / "model.pt2")
+    export(model, (x[:4],), tmp_path / "model.pt2")
     spec = {"name": "picks", "model": {"exported": {"path": "model.pt2"}}, "pipeline": {"workers": 1, "chunks": 2},
             "infer": {"inputs": "data.safetensors", "batch_size": SAMPLES}}
     outputs = load_file(cluster.run(write_spec(tmp_path, spec), tmp_path / "out") / "outputs.safetensors")

@@ -18,7 +18,7 @@ from test_data import spec_of as layers_spec
 from test_data import text_of, write_weights
 
 sys.path.insert(0, str(ROOT / "client" / "python"))
-from gpipe_export import gpipe_export  # noqa: E402
+from gpipe import export  # noqa: E402
 
 VOCABULARY, WIDTH, LENGTH, LONGER, BATCH, STEPS = 50, 8, 16, 40, 4, 3
 
@@ -46,7 +46,7 @@ def make_model(folder: pathlib.Path, free: bool = True, **options) -> Reader:
     model = Reader(**options)
     batch, length = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("length", min=2, max=256)
     shapes = ({0: batch, 1: length} if free else {0: batch},)
-    gpipe_export(model, (torch.zeros(3, LENGTH, dtype=torch.long),), folder / "model.pt2", dynamic_shapes=shapes)
+    export(model, (torch.zeros(3, LENGTH, dtype=torch.long),), folder / "model.pt2", dynamic_shapes=shapes)
     return model
 
 
@@ -111,7 +111,7 @@ def test_a_program_of_one_length_is_refused_with_what_would_work(cluster, tmp_pa
     spec, _ = job(tmp_path, "tokens", workers=1)
     words = cluster.refusal(write_spec(tmp_path, spec))
     assert "train.evaluate.dataset.inputs[0]: the model's input 'ids' is Long [any, 16]" in words
-    assert "`dynamic_shapes` of gpipe_export" in words
+    assert "`dynamic_shapes` of gpipe.export" in words
 
 
 def test_a_target_of_another_length_than_the_output_is_refused(cluster, tmp_path):

@@ -1,4 +1,4 @@
-"""gpipe_export: what it refuses, and that the model is left alone. PyTorch only."""
+"""gpipe.export: what it refuses, and that the model is left alone. PyTorch only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.export.pt2_archive._package import load_pt2
 
-from gpipe_export import ExportError, empty_weights, gpipe_export
+from gpipe import ExportError, empty_weights, export
 
 
 class Two(nn.Module):
@@ -37,7 +37,7 @@ def two_inputs() -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_saved_program_trains_as_the_model(tmp_path):
     torch.manual_seed(3)
     model, inputs = Two(), two_inputs()
-    gpipe_export(model, inputs, tmp_path / "two.pt2")
+    export(model, inputs, tmp_path / "two.pt2")
     loaded = torch.export.load(tmp_path / "two.pt2").module()
     results = []
     for call in (model, loaded):
@@ -54,7 +54,7 @@ def test_the_saved_program_trains_as_the_model(tmp_path):
 
 
 def test_other_batch_sizes_run(tmp_path):
-    gpipe_export(Two(), two_inputs(), tmp_path / "two.pt2")
+    export(Two(), two_inputs(), tmp_path / "two.pt2")
     loaded = torch.export.load(tmp_path / "two.pt2").module()
     for batch in (2, 7):
         assert loaded(torch.zeros(batch, 4, dtype=torch.long), torch.ones(batch))["logits"].shape == (batch, 11)
@@ -64,7 +64,7 @@ def test_other_batch_sizes_run(tmp_path):
 def test_inputs_keep_the_names_and_the_order_of_forward(tmp_path, by_name):
     ids, scale = two_inputs()
     given = {"scale": scale, "ids": ids} if by_name else (ids, scale)
-    program = gpipe_export(Two(), given, tmp_path / "two.pt2")
+    program = export(Two(), given, tmp_path / "two.pt2")
     assert list(program.graph_signature.user_inputs) == ["ids", "scale"]
 
 
@@ -76,7 +76,7 @@ def test_the_model_is_left_as_it_was(tmp_path):
     model.head.weight.register_post_accumulate_grad_hook(lambda _: calls.append(1))
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     parameters = list(model.parameters())
-    gpipe_export(model, two_inputs_from(state), tmp_path / "two.pt2")
+    export(model, two_inputs_from(state), tmp_path / "two.pt2")
     assert all(a is b for a, b in zip(parameters, model.parameters()))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert torch.equal(model.head.weight.grad, torch.ones(11, 6)) and not calls
@@ -114,7 +114,7 @@ class Reversed(nn.Module):
 
 def test_a_custom_backward_is_refused_with_the_parameters(tmp_path):
     with pytest.raises(ExportError) as refused:
-        gpipe_export(Reversed(), (torch.randn(3, 4),), tmp_path / "reversed.pt2")
+        export(Reversed(), (torch.randn(3, 4),), tmp_path / "reversed.pt2")
     assert "before.weight in module 'before' (Linear)" in str(refused.value)
     assert "after.weight" not in str(refused.value)
     assert "the model uses Reverse:" in str(refused.value)
@@ -131,7 +131,7 @@ class Jump(nn.Module):
 def test_control_flow_that_depends_on_data_is_refused_with_its_line(tmp_path):
     model = nn.Sequential(nn.Linear(4, 4), nn.ModuleDict({"jump": Jump()})["jump"])
     with pytest.raises(ExportError) as refused:
-        gpipe_export(model, (torch.randn(3, 4),), tmp_path / "jump.pt2")
+        export(model, (torch.randn(3, 4),), tmp_path / "jump.pt2")
     assert "module '1' (Jump)" in str(refused.value)
     assert "test_export.py:" in str(refused.value) and ": if x.sum() > 0:" in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -151,7 +151,7 @@ class Pairs(nn.Module):
 @pytest.mark.parametrize("module, batch, line", [(Baked, 3, "x.reshape(3, -1)"), (Pairs, 4, "x.view(2, x.shape[0]")])
 def test_a_batch_size_that_is_not_free_is_refused_with_its_line(tmp_path, module, batch, line):
     with pytest.raises(ExportError) as refused:
-        gpipe_export(nn.Sequential(nn.Identity(), module()), (torch.randn(batch, 4),), tmp_path / "baked.pt2")
+        export(nn.Sequential(nn.Identity(), module()), (torch.randn(batch, 4),), tmp_path / "baked.pt2")
     assert f"module '1' ({module.__name__}) at " in str(refused.value)
     assert line in str(refused.value) and "Constraints violated (batch): " in str(refused.value)
 
@@ -163,7 +163,7 @@ class Mapped(nn.Module):
 
 def test_functions_of_functorch_are_refused_with_their_line(tmp_path):
     with pytest.raises(ExportError, match=r"module '0' \(Mapped\) at .*: return torch.vmap"):
-        gpipe_export(nn.Sequential(Mapped()), (torch.randn(3, 4),), tmp_path / "mapped.pt2")
+        export(nn.Sequential(Mapped()), (torch.randn(3, 4),), tmp_path / "mapped.pt2")
 
 
 @pytest.mark.parametrize("inputs, message", [
@@ -175,14 +175,14 @@ def test_functions_of_functorch_are_refused_with_their_line(tmp_path):
 ])
 def test_example_inputs_that_cannot_be_are_refused(tmp_path, inputs, message):
     with pytest.raises(ExportError) as refused:
-        gpipe_export(Two(), inputs, tmp_path / "two.pt2")
+        export(Two(), inputs, tmp_path / "two.pt2")
     assert message in str(refused.value)
 
 
 def test_dynamic_shapes_of_ones_own(tmp_path):
     length = torch.export.Dim("length", min=2, max=64)
     batch = torch.export.Dim("batch", min=1, max=64)
-    gpipe_export(Two(), two_inputs(), tmp_path / "two.pt2", dynamic_shapes=({0: batch, 1: length}, {0: batch}))
+    export(Two(), two_inputs(), tmp_path / "two.pt2", dynamic_shapes=({0: batch, 1: length}, {0: batch}))
     loaded = torch.export.load(tmp_path / "two.pt2").module()
     assert loaded(torch.zeros(2, 9, dtype=torch.long), torch.ones(2))["logits"].shape == (2, 11)
 
@@ -208,7 +208,7 @@ class Foreign(nn.Module):
 def test_an_operator_registered_in_python_is_refused(tmp_path):
     model = nn.Sequential(nn.Linear(4, 4), Foreign())
     with pytest.raises(ExportError, match=r"module '1' \(Foreign\) at .*test_export.py:\d+: .*gpipe_test.twice"):
-        gpipe_export(model, (torch.randn(3, 4),), tmp_path / "foreign.pt2")
+        export(model, (torch.randn(3, 4),), tmp_path / "foreign.pt2")
 
 
 # --- What the model is in evaluation ---
@@ -229,7 +229,7 @@ def test_what_is_in_eval_in_a_model_in_training_stays_so(tmp_path):
     for root_in_eval in (False, True):
         if root_in_eval:  # Then all of it is meant for everything.
             model.eval()
-        program = gpipe_export(model, two_inputs(), tmp_path / "two.pt2")
+        program = export(model, two_inputs(), tmp_path / "two.pt2")
         modes = {node.target._schema.name: node.args[-4 if "norm" in node.name else -1] for node in program.graph.nodes
                  if node.name in ("batch_norm", "dropout")}
         assert modes == {"aten::batch_norm": root_in_eval, "aten::dropout": root_in_eval}
@@ -264,7 +264,7 @@ class Sampled(nn.Module):
 @pytest.mark.parametrize("make, inputs", [(Two, two_inputs), (Modules, lambda: (torch.randn(3, 5, 8),)),
                                           (Sampled, lambda: (torch.randn(3, 5),))])
 def test_an_evaluation_program_that_workers_would_make_is_not_saved(tmp_path, make, inputs):
-    gpipe_export(make(), inputs(), tmp_path / "m.pt2")
+    export(make(), inputs(), tmp_path / "m.pt2")
     assert "models/evaluation.json" not in records(tmp_path / "m.pt2") and note(tmp_path / "m.pt2") == "same"
 
 
@@ -285,7 +285,7 @@ class Otherwise(nn.Module):
                                      {"check": (Otherwise(), (torch.randn(3, 4),))}], ids=["all", "none", "check"])
 def test_another_evaluation_program_is_saved_beside_the_weights(tmp_path, options):
     model, path = Otherwise(), tmp_path / "m.pt2"
-    gpipe_export(model, (torch.randn(3, 4),), path, **options)
+    export(model, (torch.randn(3, 4),), path, **options)
     assert [file.name for file in tmp_path.iterdir()] == ["m.pt2"] and model.training
     names = records(path)
     assert len([n for n in names if n.startswith("data/weights/weight_")]) == (0 if "weights" in options else 4)
@@ -304,7 +304,7 @@ def test_another_evaluation_program_is_saved_beside_the_weights(tmp_path, option
 def test_a_model_without_values_has_its_evaluation_program(tmp_path):
     with empty_weights():
         model = Otherwise()
-    gpipe_export(model, (torch.randn(3, 4),), tmp_path / "m.pt2")
+    export(model, (torch.randn(3, 4),), tmp_path / "m.pt2")
     assert "models/evaluation.json" in records(tmp_path / "m.pt2")
 
 
@@ -314,6 +314,6 @@ class TrainsOnly(nn.Module):
 
 
 def test_a_model_that_only_training_can_be_exported_of_says_so(tmp_path, capsys):
-    gpipe_export(TrainsOnly(), (torch.randn(3, 4),), tmp_path / "m.pt2")
+    export(TrainsOnly(), (torch.randn(3, 4),), tmp_path / "m.pt2")
     assert "for training only, without `infer` and `evaluate`" in capsys.readouterr().out
     assert note(tmp_path / "m.pt2").startswith("in eval(): torch.export cannot export the model itself (TrainsOnly)")

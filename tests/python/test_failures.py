@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cluster import BIN, DEVICE, Cluster, gpipe, preloaded, read_jsonl, wait_until, write_spec
-from failure_table import (PHASES, check_outputs, failpoint, leave_finished, lose_finished, lose_sender, lose_worker,
+from failure_table import (PHASES, check_outputs, failpoint, leave_finished, lose_finished, lose_sender, lose_worker, once,
                            slow_disk, training_spec, where_it_stopped)
 
 BOUND_SECONDS = 10
@@ -91,7 +91,7 @@ def test_links_that_cannot_be_measured_do_not_fail_the_job(fresh_cluster, tmp_pa
 
 def test_an_uncontrolled_kill_fails_the_job_too(fresh_cluster, tmp_path):
     fresh_cluster.start_workers(3)
-    job = fresh_cluster.submit(write_spec(tmp_path, training_spec("long", steps=1000000)))
+    job = fresh_cluster.submit(write_spec(tmp_path, once(training_spec("long", steps=1000000))))
     wait_until(lambda: int(fresh_cluster.job(job).get("steps_done", 0)) > 3, what="steps done")
     fresh_cluster.workers["w2"].kill()
     done = fresh_cluster.wait(job, BOUND_SECONDS)
@@ -108,6 +108,7 @@ def test_a_failing_stage_is_named_and_its_peers_are_consequences(fresh_cluster, 
     done = fresh_cluster.wait(fresh_cluster.submit(write_spec(tmp_path, training_spec("bad"))), BOUND_SECONDS)
     assert done["state"] == "STATE_FAILED"
     assert done["failure"]["code"] == code and done["failure"]["worker"] == "w2", done["failure"]
+    assert done["attempt"] == 1 and "restarts" not in done, done
     fresh_cluster.wait_idle(3)
 
 
@@ -121,7 +122,7 @@ def test_a_diverging_loss_fails_the_job(cluster, tmp_path):
 
 def test_sigterm_to_a_worker_leaves_in_order(fresh_cluster, tmp_path):
     fresh_cluster.start_workers(3)
-    job = fresh_cluster.submit(write_spec(tmp_path, training_spec("leave", steps=1000000)))
+    job = fresh_cluster.submit(write_spec(tmp_path, once(training_spec("leave", steps=1000000))))
     wait_until(lambda: int(fresh_cluster.job(job).get("steps_done", 0)) > 3, what="steps done")
     leaving = fresh_cluster.workers["w1"]
     leaving.terminate()
@@ -399,7 +400,7 @@ def test_a_worker_that_its_peers_cannot_reach_gets_no_work_and_the_job_goes_to_o
     fresh_cluster.start_worker("w0", environment=blocked)
     fresh_cluster.start_worker("w1", arguments=["--data-address", "127.0.0.2"])
     fresh_cluster.wait_idle(2)
-    alone = fresh_cluster.wait(fresh_cluster.submit(write_spec(tmp_path, training_spec("alone", workers=2))),
+    alone = fresh_cluster.wait(fresh_cluster.submit(write_spec(tmp_path, once(training_spec("alone", workers=2)))),
                                BOUND_SECONDS)
     assert alone["state"] == "STATE_FAILED" and alone["failure"]["code"] == "WORKER_UNREACHABLE", alone
     assert alone["failure"]["worker"] == "w1" and "127.0.0.2" in alone["failure"]["message"], alone["failure"]

@@ -12,7 +12,7 @@ from torch import nn
 
 from cluster import gpipe, losses_of, write_spec
 from exported import RTOL, expect_model
-from gpipe_export import gpipe_export
+from gpipe import export
 from reference import optimise
 
 VOCABULARY, WIDTH, TOKENS, SAMPLES, BATCH, STEPS, RANK = 23, 16, 6, 8, 8, 4, 4
@@ -91,7 +91,7 @@ def make_job(folder, **pipeline) -> tuple[nn.Module, dict[str, torch.Tensor], di
             "attention_mask": (torch.arange(TOKENS) < torch.randint(2, TOKENS + 1, (SAMPLES, 1))).long(),
             "labels": torch.randint(VOCABULARY, (SAMPLES, TOKENS))}
     save_file(data, folder / "data.safetensors")
-    gpipe_export(model, {name: tensor[:3] for name, tensor in data.items()}, folder / "model.pt2")
+    export(model, {name: tensor[:3] for name, tensor in data.items()}, folder / "model.pt2")
     dataset = {"path": "data.safetensors", "inputs": list(data)}
     return model, data, {
         "name": "lora", "model": {"exported": {"path": "model.pt2"}}, "pipeline": {"chunks": 2, **pipeline},
@@ -156,7 +156,7 @@ def test_adapters_go_on_from_a_checkpoint_on_other_workers(cluster, tmp_path):
 def test_inputs_of_a_wrapper_are_known_by_their_keywords(cluster, tmp_path):
     model, data, spec = make_job(tmp_path)
     del spec["train"]
-    gpipe_export(model, {name: data[name][:3] for name in ("attention_mask", "input_ids")}, tmp_path / "model.pt2")
+    export(model, {name: data[name][:3] for name in ("attention_mask", "input_ids")}, tmp_path / "model.pt2")
     spec |= {"pipeline": {"workers": 2}, "infer": {"inputs": "data.safetensors", "batch_size": 3}}
     found = load_file(cluster.run(write_spec(tmp_path, spec), tmp_path / "out") / "outputs.safetensors")
     assert list(found) == ["logits"]
@@ -184,7 +184,7 @@ def test_a_frozen_parameter_that_is_written_to_is_written_once_a_mini_batch(clus
     torch.manual_seed(1)
     model, x, y = Decayed(), torch.randn(SAMPLES, WIDTH), torch.randint(3, (SAMPLES,))
     save_file({"x": x, "y": y}, tmp_path / "data.safetensors")
-    gpipe_export(model, (x[:3],), tmp_path / "model.pt2")
+    export(model, (x[:3],), tmp_path / "model.pt2")
     spec = {"name": "decayed", "model": {"exported": {"path": "model.pt2"}}, "pipeline": {"chunks": 4, "workers": workers},
             "train": {"dataset": {"path": "data.safetensors", "inputs": ["x"], "target": "y"}, "batch_size": BATCH,
                       "steps": STEPS, "loss": {"cross_entropy": {}}, "optimizer": {"sgd": {"lr": 0.1}}}}
@@ -199,7 +199,7 @@ def test_a_frozen_parameter_that_is_written_to_is_written_once_a_mini_batch(clus
 def test_where_nothing_is_trained_the_job_is_refused(cluster, tmp_path, freeze):
     model, data, spec = make_job(tmp_path, workers=1)
     if not freeze:  # As PeftModel.from_pretrained() leaves an adapter.
-        gpipe_export(model.requires_grad_(False), {name: data[name][:3] for name in data}, tmp_path / "model.pt2")
+        export(model.requires_grad_(False), {name: data[name][:3] for name in data}, tmp_path / "model.pt2")
     spec["train"]["freeze"] = freeze
     said = cluster.refusal(write_spec(tmp_path, spec))
     assert "model.exported.path: there is nothing to train: each of its parameters was exported with" in said

@@ -13,7 +13,7 @@ from torch import nn
 from cluster import gpipe, losses_of, read_jsonl, write_spec
 from exported import RTOL, save_model
 from failure_table import failpoint
-from gpipe_export import gpipe_export
+from gpipe import export
 from reference import optimise
 
 WIDTH, CLASSES, SAMPLES, BATCH = 6, 3, 20, 8
@@ -114,9 +114,9 @@ def make_data(folder: pathlib.Path, name: str = "x") -> dict[str, torch.Tensor]:
     return data
 
 
-def export(folder: pathlib.Path, model: nn.Module, data: dict[str, torch.Tensor]) -> str:
+def save(folder: pathlib.Path, model: nn.Module, data: dict[str, torch.Tensor]) -> str:
     name = "input" if isinstance(model, nn.Sequential) else "x"
-    gpipe_export(model, (data["x"][:4],), folder / "model.pt2")
+    export(model, (data["x"][:4],), folder / "model.pt2")
     return name
 
 
@@ -146,7 +146,7 @@ def test_inference_is_what_the_model_does_in_eval(cluster, tmp_path, make):
     data = make_data(tmp_path)
     torch.manual_seed(0)
     model = make()
-    name = export(tmp_path, model, data)
+    name = save(tmp_path, model, data)
     save_file({name: data["x"]}, tmp_path / "inputs.safetensors")
     out = cluster.run(write_spec(tmp_path, infer_spec("infer", workers=2)), tmp_path / "out")
     found, expected = load_file(out / "outputs.safetensors"), outputs_of(model, data["x"])
@@ -160,7 +160,7 @@ def test_what_is_random_in_eval_stays_random(cluster, tmp_path, always):
     data = make_data(tmp_path)
     torch.manual_seed(0)
     model = Sampled(always)
-    export(tmp_path, model, data)
+    save(tmp_path, model, data)
     rows = data["x"][:1].expand(2 * BATCH, -1).contiguous()
     save_file({"x": rows}, tmp_path / "inputs.safetensors")
     out = cluster.run(write_spec(tmp_path, infer_spec("infer", workers=2, chunks=2)), tmp_path / "out")
@@ -176,7 +176,7 @@ def test_evaluation_in_training_is_what_the_model_does_in_eval(cluster, tmp_path
     data = make_data(tmp_path)
     torch.manual_seed(0)
     model = make()
-    export(tmp_path, model, data)
+    save(tmp_path, model, data)
     spec = train_spec("train", workers=workers)
     spec["train"]["checkpoint_every"] = 2
     out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
@@ -192,7 +192,7 @@ def test_evaluation_in_training_is_what_the_model_does_in_eval(cluster, tmp_path
 
 def test_both_programs_are_on_the_same_stages(cluster, tmp_path):
     data = make_data(tmp_path)
-    export(tmp_path, StochasticDepth(), data)
+    save(tmp_path, StochasticDepth(), data)
     spec = write_spec(tmp_path, train_spec("plan", split=["block", "last"]))
     plan = json.loads(gpipe("plan", spec, "-o", "json", address=cluster.address).stdout)["plan"]
     assert len(plan["stages"]) == 3
@@ -204,7 +204,7 @@ def test_a_resumed_training_has_what_only_evaluation_uses(cluster, tmp_path):
     data = make_data(tmp_path)
     torch.manual_seed(0)
     model = Branches()
-    export(tmp_path, model, data)
+    save(tmp_path, model, data)
     spec = train_spec("half", workers=2)
     spec["train"] |= {"steps": 2, "checkpoint_every": 2}
     half = cluster.submit(write_spec(tmp_path, spec))
@@ -223,7 +223,7 @@ def test_frozen_modules_stay_frozen(cluster, tmp_path, workers):
     model = Frozen().train()
     model.norm.eval()
     model.drop.eval()
-    export(tmp_path, model, data)
+    save(tmp_path, model, data)
     out = cluster.run(write_spec(tmp_path, train_spec("frozen", workers=workers)), tmp_path / "out")
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     rows = [slice(first, min(first + BATCH, SAMPLES)) for first in (0, 8, 16, 0)]
@@ -247,13 +247,13 @@ class TrainsOnly(nn.Module):
 
 
 @pytest.mark.parametrize("by_hand, words", [(True, "the model draws random numbers (torch.ops.aten.bernoulli_.float"),
-                                            (False, "gpipe_export has saved the model for training only")])
+                                            (False, "gpipe.export has saved the model for training only")])
 def test_a_model_of_unknown_evaluation_is_only_trained(cluster, tmp_path, by_hand, words):
     data = make_data(tmp_path)
     if by_hand:
         save_model(StochasticDepth(), tmp_path / "model.pt2", data["x"][:4])
     else:
-        export(tmp_path, TrainsOnly(), data)
+        save(tmp_path, TrainsOnly(), data)
     save_file({"x": data["x"]}, tmp_path / "inputs.safetensors")
     said = cluster.refusal(write_spec(tmp_path, infer_spec("infer", workers=1)))
     assert "model.exported.path: " in said and words in said
@@ -268,7 +268,7 @@ def test_a_model_of_unknown_evaluation_is_only_trained(cluster, tmp_path, by_han
 def test_an_evaluation_that_fails_at_the_end_does_not_cost_the_model(fresh_cluster, tmp_path, action):
     data = make_data(tmp_path)
     torch.manual_seed(0)
-    export(tmp_path, StochasticDepth(), data)
+    save(tmp_path, StochasticDepth(), data)
     spec = train_spec("train", workers=2)
     spec["train"]["evaluate"].pop("every_steps")
     fresh_cluster.start_workers(2)
@@ -277,7 +277,7 @@ def test_an_evaluation_that_fails_at_the_end_does_not_cost_the_model(fresh_clust
     fresh_cluster.workers["w1"].wait(30)
     fresh_cluster.start_worker("w2", environment=failpoint("worker.evaluation@2", action))
     fresh_cluster.wait_idle(2)
-    job = fresh_cluster.wait(fresh_cluster.submit(write_spec(tmp_path, spec)))
+    job = fresh_cluster.wait(fresh_cluster.submit(write_spec(tmp_path, spec | {"max_restarts": 0})))
     assert job["state"] == "STATE_FAILED" and job["failure"]["worker"] == "w2", job
     out = fresh_cluster.pull(job["id"], tmp_path / "out")
     found, expected = (load_file(folder / "model.safetensors") for folder in (out, whole))

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from cluster import gpipe, losses_of, read_jsonl, write_spec
-from gpipe_export import gpipe_export
+from gpipe import export
 from reference import optimise
 
 WORDS, SAMPLES, BATCH, STEPS = 11, 12, 8, 3
@@ -44,7 +44,7 @@ def make_data(empty_half: bool = False) -> dict[str, torch.Tensor]:
 
 
 def make_job(folder, model, data, mean: dict, **pipeline) -> dict:
-    gpipe_export(model, tuple(data.values()), str(folder / "model.pt2"))
+    export(model, tuple(data.values()), str(folder / "model.pt2"))
     save_file(data, folder / "data.safetensors")
     dataset = {"path": "data.safetensors", "inputs": ["ids", "labels"]}
     return {"name": "own-loss", "model": {"exported": {"path": "model.pt2"}}, "pipeline": {"workers": 2} | pipeline,

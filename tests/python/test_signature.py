@@ -1,4 +1,4 @@
-"""gpipe_export: models that are called by keyword, wrappers that pass everything on, and what models return. PyTorch
+"""gpipe.export: models that are called by keyword, wrappers that pass everything on, and what models return. PyTorch
 only."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import nn
 
-from gpipe_export import ExportError, gpipe_export
+from gpipe import ExportError, export
 
 VOCABULARY, WIDTH = 11, 6
 
@@ -65,7 +65,7 @@ def loaded(path) -> nn.Module:
 @pytest.mark.parametrize("names", [("input_ids", "labels"), ("input_ids", "attention_mask", "labels", "scale")], ids=len)
 def test_inputs_have_the_names_of_the_keywords(tmp_path, make, names):
     model, path = make(), tmp_path / "m.pt2"
-    program = gpipe_export(model, by_name(*names), path)
+    program = export(model, by_name(*names), path)
     assert program.graph_signature.user_inputs == names
     given = {name: torch.cat([value, value]) for name, value in by_name(*names).items()}  # Another batch size.
     found, expected = loaded(path)(**given), model(**given)
@@ -78,14 +78,14 @@ def test_a_wrapper_may_have_positions_names_constants_and_shapes(tmp_path):
     shapes = {"args": ({0: batch, 1: length},), "labels": {0: batch, 1: length}, "use_cache": None}
     model, path = Wrapper(), tmp_path / "m.pt2"
     given = {"labels": tokens(), "use_cache": False}
-    gpipe_export(model, (tokens(),), path, example_kwargs=given, dynamic_shapes=shapes)
+    export(model, (tokens(),), path, example_kwargs=given, dynamic_shapes=shapes)
     assert loaded(path)(torch.zeros(5, 9, dtype=torch.long), labels=torch.zeros(5, 9, dtype=torch.long),
                         use_cache=False)["logits"].shape == (5, 9, VOCABULARY)
 
 
 def test_one_tensor_for_two_inputs_is_two_inputs(tmp_path):
     model, path, ids = Language(), tmp_path / "m.pt2", tokens()
-    gpipe_export(model, {"input_ids": ids, "labels": ids}, path)
+    export(model, {"input_ids": ids, "labels": ids}, path)
     given = by_name("input_ids", "labels")
     torch.testing.assert_close(loaded(path)(**given), model(**given))
 
@@ -95,13 +95,13 @@ def test_a_name_that_nothing_uses_is_refused(tmp_path, make):
     inputs = by_name("input_ids", "labels")
     inputs["label"] = inputs.pop("labels")
     with pytest.raises(ExportError, match="nothing uses the input 'label'" if make is Language else "label"):
-        gpipe_export(make(), inputs, tmp_path / "m.pt2")
+        export(make(), inputs, tmp_path / "m.pt2")
     assert not list(tmp_path.iterdir())
 
 
 def test_the_models_call_is_left_as_it_was(tmp_path):
     model = Wrapper()
-    gpipe_export(model, by_name("input_ids"), tmp_path / "m.pt2")
+    export(model, by_name("input_ids"), tmp_path / "m.pt2")
     assert "forward" not in vars(model) and not model._forward_hooks
     assert list(inspect.signature(model.forward).parameters) == ["args", "kwargs"]
 
@@ -114,7 +114,7 @@ def test_a_constant_does_not_keep_other_batch_sizes_from_being_compared(tmp_path
             return x * (scale if torch.compiler.is_exporting() or len(x) < 4 else -scale)
 
     with pytest.raises(ExportError, match="outputs differ"):
-        gpipe_export(Odd(), (torch.randn(3, 2), 2.0), tmp_path / "m.pt2")
+        export(Odd(), (torch.randn(3, 2), 2.0), tmp_path / "m.pt2")
 
 
 # --- Outputs ---
@@ -174,7 +174,7 @@ class Returns(nn.Module):
 ], ids=["namedtuple", "NamedTuple", "dataclass", "dataclass with None", "ModelOutput", "registered", "max", "topk", "nested"])
 def test_outputs_have_the_names_of_their_fields(tmp_path, function, names):
     model, x = Returns(function), torch.randn(3, WIDTH)
-    gpipe_export(model, (x,), tmp_path / "m.pt2")
+    export(model, (x,), tmp_path / "m.pt2")
     found = pytree.tree_flatten_with_path(loaded(tmp_path / "m.pt2")(x))[0]
     assert [".".join(str(getattr(key, "key", getattr(key, "idx", None))) for key in path) for path, _ in found] == names
     if names[0] == "values":
@@ -185,10 +185,10 @@ def test_hooks_see_what_forward_returns(tmp_path):
     model = Returns(lambda y: Fields(y, y * 2))
     model.register_forward_hook(lambda _, __, returned: Fields(returned.hidden, returned.logits))
     x = torch.randn(3, WIDTH)
-    gpipe_export(model, (x,), tmp_path / "m.pt2")
+    export(model, (x,), tmp_path / "m.pt2")
     torch.testing.assert_close(loaded(tmp_path / "m.pt2")(x)["logits"], model.layer(x) * 2)
 
 
 def test_an_output_that_is_nothing_of_pytorchs_is_refused_with_its_place(tmp_path):
     with pytest.raises(ExportError, match=r"returns a range at cache.0, which .*\(use_cache=False\)"):
-        gpipe_export(Returns(lambda y: {"logits": y, "cache": [range(3)]}), (torch.randn(3, WIDTH),), tmp_path / "m.pt2")
+        export(Returns(lambda y: {"logits": y, "cache": [range(3)]}), (torch.randn(3, WIDTH),), tmp_path / "m.pt2")

@@ -19,7 +19,7 @@ from test_data import epoch_order
 from test_exported import language_spec, make_language_job
 
 sys.path.insert(0, str(ROOT / "client" / "python"))
-from gpipe_export import ExportError, gpipe_export  # noqa: E402
+from gpipe import ExportError, export  # noqa: E402
 
 NODES, FEATURES, WIDTH, SAMPLES, BATCH, STEPS = 7, 5, 6, 22, 8, 5
 UNBATCHED = ("graph", "temperature")
@@ -57,7 +57,7 @@ def inputs_of(data: dict[str, torch.Tensor], rows=slice(None)) -> tuple[torch.Te
 def make_model(folder: pathlib.Path, **options) -> GraphNetwork:
     torch.manual_seed(5)
     model = GraphNetwork()
-    gpipe_export(model, inputs_of(data_of(3)), folder / "model.pt2", **(options or {"unbatched": UNBATCHED}))
+    export(model, inputs_of(data_of(3)), folder / "model.pt2", **(options or {"unbatched": UNBATCHED}))
     return model
 
 
@@ -186,7 +186,7 @@ def test_samples_and_no_samples_are_as_the_model_has_them(cluster, tmp_path):
     make_language_job(tmp_path)
     spec = language_spec("batch", workers=1)
     spec["train"]["dataset"]["unbatched"] = ["scale"]
-    assert 'gpipe_export(..., unbatched=["scale"])' in cluster.refusal(write_spec(tmp_path, spec))
+    assert 'gpipe.export(..., unbatched=["scale"])' in cluster.refusal(write_spec(tmp_path, spec))
 
     make_model(tmp_path)
     data = data_of(NODES)
@@ -197,6 +197,6 @@ def test_samples_and_no_samples_are_as_the_model_has_them(cluster, tmp_path):
     assert "name 'graph' in train.dataset.unbatched" in words
 
 
-def test_gpipe_export_says_what_is_no_input(tmp_path):
+def test_export_says_what_is_no_input(tmp_path):
     with pytest.raises(ExportError, match="unbatched names graphs, and the model's inputs are graph, x, temperature"):
         make_model(tmp_path, unbatched=["graphs"])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cluster import DEVICE, Cluster, gpipe, losses_of, write_spec
-from gpipe_export import ExportError, empty_weights, gpipe_export
+from gpipe import ExportError, empty_weights, export
 from reference import optimise
 
 VOCABULARY, WIDTH, TOKENS, SAMPLES, BATCH, STEPS = 23, 16, 6, 12, 6, 4
@@ -45,7 +45,7 @@ def example(samples: int = 2) -> tuple[torch.Tensor]:
 def export_empty(path: pathlib.Path, **options) -> nn.Module:
     with empty_weights():
         model = Tagger()
-    gpipe_export(model, example(), path, check=(Tagger(8, 1), example()), **options)
+    export(model, example(), path, check=(Tagger(8, 1), example()), **options)
     return model
 
 
@@ -85,13 +85,13 @@ def test_an_archive_without_weights_says_so_and_knows_what_is_tied(tmp_path, cap
 def test_without_a_copy_no_values_are_compared(tmp_path, capsys):
     with empty_weights():
         model = Tagger()
-    gpipe_export(model, example(), tmp_path / "m.pt2")
+    export(model, example(), tmp_path / "m.pt2")
     assert "no values were compared; give a small copy of the model" in capsys.readouterr().out
 
 
 def test_a_model_with_weights_may_be_saved_without_them(tmp_path, capsys):
     model = Tagger()
-    program = gpipe_export(model, example(), tmp_path / "m.pt2", weights=False)
+    program = export(model, example(), tmp_path / "m.pt2", weights=False)
     assert "without the values of 13 of 13 tensors; outputs and gradients were compared" in capsys.readouterr().out
     assert program.state_dict["layers.0.weight"].data_ptr() == model.layers[0].weight.data_ptr()
     assert all(tensor.is_meta for tensor in torch.export.load(tmp_path / "m.pt2").state_dict.values())
@@ -104,17 +104,17 @@ def test_what_the_copy_does_not_have_is_told(tmp_path, capsys):
 
     with empty_weights():
         model = Sometimes()
-    gpipe_export(model, example(), tmp_path / "m.pt2", check=(Sometimes(8, 1), example()))
+    export(model, example(), tmp_path / "m.pt2", check=(Sometimes(8, 1), example()))
     assert "it does not use torch.ops.aten.sinh.default" in capsys.readouterr().out
     with pytest.raises(ExportError, match="the copy to check is a Tagger, the model is a Sometimes"):
-        gpipe_export(model, example(), tmp_path / "m.pt2", check=(Tagger(8, 1), example()))
+        export(model, example(), tmp_path / "m.pt2", check=(Tagger(8, 1), example()))
 
 
 def test_a_buffer_that_no_file_has_must_have_its_value(tmp_path):
     with torch.device("meta"):
         model = Tagger()
     with pytest.raises(ExportError, match="buffer 'scale' is on the meta device.*empty_weights"):
-        gpipe_export(model, example(), tmp_path / "m.pt2")
+        export(model, example(), tmp_path / "m.pt2")
     assert not list(tmp_path.iterdir())
 
 
@@ -240,7 +240,7 @@ def test_what_torch_itself_saves_from_the_meta_device_is_refused(tmp_path):
                                       dynamic_shapes=[{0: torch.export.Dim("batch", min=1, max=64)}])
     torch.export.save(program, tmp_path / "m.pt2")
     refused = gpipe("validate", write_spec(tmp_path, train_spec({})), check=False)
-    assert "torch.export.save does not keep which of those are tied; save it with gpipe_export" in refused.stderr
+    assert "torch.export.save does not keep which of those are tied; save it with gpipe.export" in refused.stderr
 
 
 # --- A real model ---
@@ -277,7 +277,7 @@ def test_a_pretrained_model_embeds_sentences_as_pytorch_does(tmp_path):
         model = Embedder(transformers.AutoModel.from_config(config()))
     copy = Embedder(transformers.AutoModel.from_config(config(num_hidden_layers=1)))
     few = {name: tensor[:2] for name, tensor in inputs.items()}
-    gpipe_export(model, few, tmp_path / "m.pt2", check=(copy, few), weights=tmp_path / "hf", weights_prefix="encoder.")
+    export(model, few, tmp_path / "m.pt2", check=(copy, few), weights=tmp_path / "hf", weights_prefix="encoder.")
     assert (tmp_path / "m.pt2").stat().st_size < 5 << 20
     spec = {"name": "minilm", "model": {"exported": {"path": "m.pt2"}, "weights": "hf", "weights_prefix": "encoder."},
             "pipeline": {"workers": 3, "chunks": 2},

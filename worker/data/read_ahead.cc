@@ -13,34 +13,40 @@
 
 namespace gpipe::worker {
 
-ReadAhead::ReadAhead(std::unique_ptr<DataSource> source, const pipeline::TimelineSpec& timeline, c10::Device device)
-    : source_(std::move(source)),
-      device_(device),
-      thread_([this, timeline] { Loop(pipeline::RoundCursor(timeline)); }) {}
+ReadAhead::ReadAhead(std::unique_ptr<DataSource> source, NextRound next, c10::Device device)
+    : source_(std::move(source)), device_(device), thread_([this, next = std::move(next)] { Loop(next); }) {}
 
 ReadAhead::~ReadAhead() {
   ready_.Close();
   thread_.join();
 }
 
-void ReadAhead::Loop(pipeline::RoundCursor cursor) {
+void ReadAhead::Loop(const NextRound& next) {
   SetThreadName("data-reader");
-  const absl::Status set_up = CatchTorch([&]() -> absl::Status {
-    if (device_.is_cuda()) c10::cuda::set_device(device_.index());  // Pinned memory is that device's.
-    return absl::OkStatus();
-  });
-  while (const std::optional<pipeline::Round> round = cursor.Next()) {
-    if (round->kind == pipeline::RoundKind::kCheckpoint) continue;
-    absl::StatusOr<Batch> batch = set_up.ok() ? source_->Read(*round) : absl::StatusOr<Batch>(set_up);
-    const bool ends = !batch.ok();
+  while (std::optional<Ready> ready = ReadNext(next)) {
+    const bool ends = !ready->batch.ok();
     if (!first_read_.HasBeenNotified()) {
-      first_ = batch.status();
+      first_ = ready->batch.status();
       first_read_.Notify();
     }
-    if (!ready_.Push({.round = round->index, .batch = std::move(batch)}) || ends) break;
+    if (!ready_.Push(*std::move(ready)) || ends) break;
   }
   ready_.Close();                                            // What is ready can still be taken.
   if (!first_read_.HasBeenNotified()) first_read_.Notify();  // There was nothing to read.
+}
+
+std::optional<ReadAhead::Ready> ReadAhead::ReadNext(const NextRound& next) {
+  while (true) {
+    absl::StatusOr<std::optional<pipeline::Round>> round = next();
+    if (!round.ok()) return Ready{.batch = round.status()};
+    if (!round->has_value()) return std::nullopt;
+    if (pipeline::ComputesNothing((*round)->kind)) continue;
+    absl::StatusOr<Batch> batch = CatchTorch([&]() -> absl::StatusOr<Batch> {
+      if (device_.is_cuda()) c10::cuda::set_device(device_.index());  // Pinned memory is that device's.
+      return source_->Read(**round);
+    });
+    return Ready{.round = (*round)->index, .batch = std::move(batch)};
+  }
 }
 
 absl::Status ReadAhead::WaitForFirst() {
@@ -52,10 +58,10 @@ absl::StatusOr<ReadAhead::Taken> ReadAhead::Take(const pipeline::Round& round) {
   const absl::Time begin = absl::Now();
   std::optional<Ready> ready = ready_.Pop();
   Taken taken{.batch = {}, .waited = absl::Now() - begin};
+  if (ready) GPIPE_RETURN_IF_ERROR(ready->batch.status());
   if (!ready || ready->round != round.index) {
     return absl::InternalError(absl::StrCat("the data of round ", round.index, " was asked for out of its turn"));
   }
-  GPIPE_RETURN_IF_ERROR(ready->batch.status());
   return CatchTorch([&]() -> absl::StatusOr<Taken> {
     for (const auto& [value, rows] : ready->batch->inputs) taken.batch.inputs[value] = ToDevice(rows);
     for (const auto& [value, whole] : ready->batch->whole) taken.batch.whole[value] = KeptOnDevice(whole);

@@ -4,8 +4,10 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "absl/status/statusor.h"
@@ -23,8 +25,12 @@ class ReadAhead {
  public:
   static constexpr size_t kAhead = 2;
 
+  // The rounds of the job, one after the other; nullopt at the end. Called by the reader's thread, which may wait in
+  // it: whoever destroys the ReadAhead wakes it first.
+  using NextRound = std::function<absl::StatusOr<std::optional<pipeline::Round>>()>;
+
   // Begins to read at once. Batches of a CUDA device must be made in pinned memory.
-  ReadAhead(std::unique_ptr<DataSource> source, const pipeline::TimelineSpec& timeline, c10::Device device);
+  ReadAhead(std::unique_ptr<DataSource> source, NextRound next, c10::Device device);
   // Waits for the read under way.
   ~ReadAhead();
   ReadAhead(const ReadAhead&) = delete;
@@ -38,8 +44,8 @@ class ReadAhead {
     Batch batch;            // On the device; on CUDA its copy is queued, not done.
     absl::Duration waited;  // For the reader.
   };
-  // The batch of that round. The rounds of `timeline` must be taken in their order, but for checkpoints, which have
-  // none. Errors are those of DataSource::Read.
+  // The batch of that round. Rounds must be taken in their order, but for those that compute nothing, which have none.
+  // Errors are those of DataSource::Read and of `next`.
   absl::StatusOr<Taken> Take(const pipeline::Round& round);
 
  private:
@@ -48,7 +54,9 @@ class ReadAhead {
     absl::StatusOr<Batch> batch;
   };
 
-  void Loop(pipeline::RoundCursor cursor);
+  void Loop(const NextRound& next);
+  // Of the next round that reads any; nullopt at the end.
+  std::optional<Ready> ReadNext(const NextRound& next);
   at::Tensor ToDevice(const at::Tensor& rows) const;
   // Of a tensor that comes with every batch: copied once.
   at::Tensor KeptOnDevice(const at::Tensor& whole);

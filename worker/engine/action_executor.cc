@@ -10,7 +10,6 @@
 #include "common/status_macros.h"
 #include "pipeline/step_number.h"
 #include "worker/engine/round_trace.h"
-#include "worker/stage/lr_schedule.h"
 #include "worker/torch_status.h"
 
 namespace gpipe::worker {
@@ -60,6 +59,7 @@ absl::Status ActionExecutor::Begin(const RoundPlan& plan, Batch batch, RoundReco
     mini_batch.micro_batch_sizes = plan.program->micro_batch_sizes;
     mini_batch.training = plan.training();
     if (hosted.last) mini_batch.target = Target();
+    if (parts_.loss_scale != nullptr) mini_batch.loss_scale = parts_.loss_scale->scale();
     GPIPE_RETURN_IF_ERROR(hosted.stage->Begin(std::move(mini_batch)));
   }
   return absl::OkStatus();
@@ -217,6 +217,7 @@ absl::Status ActionExecutor::Send(const Action& action) {
 absl::Status ActionExecutor::Receive(const Action& action) {
   const Direction direction = pipeline::DirectionOf(action.kind);
   GPIPE_ASSIGN_OR_RETURN(at::Tensor value, parts_.transfers.CompleteReceive(action));
+  if (value.is_cuda()) record_->device_waits.push_back({record_->timed.size(), parts_.transfers.PeerOf(action)});
   values_.Put(action.edge, direction, action.micro_batch, std::move(value));
   return absl::OkStatus();
 }
@@ -225,25 +226,30 @@ absl::Status ActionExecutor::ReduceGradients(const Action& action) {
   parts_.beacon.activity.Set(v1::PHASE_OPTIMIZER, action.stage, pipeline::StepNumber(round_.round));
   const ActivityTracker::Wait waiting(parts_.beacon.activity, ActivityTracker::Wait::kAll);
   GPIPE_RETURN_IF_ERROR(parts_.shared_gradients.Reduce(parts_.communicator));
-  if (parts_.spec.train().grad_clip_norm() <= 0) return absl::OkStatus();
-  const at::Tensor squares = parts_.optimizer->SquaredGradientNorms(parts_.plan.layers_size());
+  const double max_norm = parts_.spec.train().grad_clip_norm();
+  if (max_norm <= 0 && parts_.loss_scale == nullptr) return absl::OkStatus();
+  at::Tensor squares = parts_.optimizer->SquaredGradientNorms(parts_.plan.layers_size());
   GPIPE_RETURN_IF_ERROR(parts_.communicator.AllReduceSum(squares));
+  if (parts_.loss_scale != nullptr) squares = parts_.loss_scale->Unscale(squares);
   record_->grad_squares = squares;
-  return parts_.optimizer->ClipGradients(squares.sum().sqrt(), parts_.spec.train().grad_clip_norm());
+  return max_norm <= 0 ? absl::OkStatus() : parts_.optimizer->ClipGradients(squares.sum().sqrt(), max_norm);
 }
 
 absl::Status ActionExecutor::Update(const Action& action) {
   GPIPE_RETURN_IF_ERROR(parts_.beacon.Enter(v1::PHASE_OPTIMIZER, failpoint::kOptimizer, action.stage,
                                             pipeline::StepNumber(round_.round)));
   if (parts_.checkpoints != nullptr) GPIPE_RETURN_IF_ERROR(parts_.checkpoints->WaitForCopy());
-  const v1::Train& train = parts_.spec.train();
-  record_->lr = LearningRate(train, train.lr_schedule(), round_.round.step, parts_.plan.timeline().steps());
-  return Timed(action, [&] {
-    if (!record_->grad_squares.defined()) {
-      record_->grad_squares = parts_.optimizer->SquaredGradientNorms(parts_.plan.layers_size());
-    }
+  record_->lr = round_.learning_rate;
+  const bool reduced = record_->grad_squares.defined();
+  if (parts_.loss_scale != nullptr && !reduced) return absl::InternalError("nobody has looked for an overflow");
+  GPIPE_RETURN_IF_ERROR(Timed(action, [&] {
+    if (!reduced) record_->grad_squares = parts_.optimizer->SquaredGradientNorms(parts_.plan.layers_size());
     return parts_.optimizer->Step(record_->lr);
-  });
+  }));
+  if (parts_.loss_scale != nullptr) {
+    record_->scaling = at::stack({parts_.loss_scale->scale(), parts_.loss_scale->overflow()}).to(at::kDouble);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace gpipe::worker

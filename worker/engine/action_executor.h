@@ -22,12 +22,14 @@ namespace gpipe::worker {
 // Does one action after the other, as the round's row says. Used by the engine's thread only.
 class ActionExecutor {
  public:
-  // What an attempt is made of; all of it outlives the executor. `optimizer` is null in inference.
+  // What an attempt is made of; all of it outlives the executor. `optimizer` is null in inference, `loss_scale` but in
+  // training in fp16.
   struct Parts {
     const v1::JobSpec& spec;
     const v1::Plan& plan;
     HostedStages& stages;
     Optimizer* optimizer;
+    LossScale* loss_scale;
     const SharedGradients& shared_gradients;
     Communicator& communicator;
     TransferQueue& transfers;

@@ -2,9 +2,11 @@
 
 #include <ATen/cuda/CUDAEvent.h>
 
-#include <chrono>
+#include <algorithm>
 #include <deque>
 #include <vector>
+
+#include "worker/engine/clock_offset.h"
 
 namespace gpipe::worker {
 namespace {
@@ -12,24 +14,28 @@ namespace {
 class CpuTimer : public ActionTimer {
  public:
   void Begin() override {
-    nanos_.clear();
-    begin_ = end_ = Clock::now();
+    intervals_.clear();
+    begin_ = end_ = SteadyNanos();
   }
-  void Start() override { start_ = Clock::now(); }
+  void Start() override { start_ = SteadyNanos(); }
   size_t Stop() override {
-    nanos_.push_back(std::chrono::nanoseconds(Clock::now() - start_).count());
-    return nanos_.size() - 1;
+    intervals_.push_back({start_, SteadyNanos()});
+    return intervals_.size() - 1;
   }
-  void End() override { end_ = Clock::now(); }
+  void End() override { end_ = SteadyNanos(); }
   bool Complete() const override { return true; }
   void Synchronize() override {}
-  int64_t Nanos(size_t action) const override { return nanos_[action]; }
-  int64_t WallNanos() const override { return std::chrono::nanoseconds(end_ - begin_).count(); }
+  int64_t Nanos(size_t action) const override { return intervals_[action].stop - intervals_[action].start; }
+  int64_t NanosBefore(size_t action) const override { return intervals_[action].start - begin_; }
+  int64_t WallNanos() const override { return end_ - begin_; }
+  int64_t BeginNanos(int64_t /*device_free*/) const override { return begin_; }
 
  private:
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point begin_, start_, end_;
-  std::vector<int64_t> nanos_;
+  struct Interval {
+    int64_t start = 0, stop = 0;
+  };
+  int64_t begin_ = 0, start_ = 0, end_ = 0;
+  std::vector<Interval> intervals_;
 };
 
 // A mark on the current stream that can be recorded again.
@@ -49,6 +55,8 @@ class CudaTimer : public ActionTimer {
  public:
   void Begin() override {
     actions_ = 0;
+    seen_ = 0;
+    queued_ = SteadyNanos();
     begin_.Record();
     last_ = &begin_;
   }
@@ -66,9 +74,17 @@ class CudaTimer : public ActionTimer {
     last_ = &end_;
   }
   bool Complete() const override { return last_->Passed(); }
-  void Synchronize() override { last_->Wait(); }
+  void Synchronize() override {
+    if (last_->Passed()) return;
+    last_->Wait();
+    seen_ = SteadyNanos() - begin_.NanosUntil(*last_);
+  }
   int64_t Nanos(size_t action) const override { return intervals_[action].start.NanosUntil(intervals_[action].stop); }
+  int64_t NanosBefore(size_t action) const override { return begin_.NanosUntil(intervals_[action].start); }
   int64_t WallNanos() const override { return begin_.NanosUntil(end_); }
+  // Events know no time of day. Whoever waited for one knows when it passed; else the device came to the beginning when
+  // it was queued, or when it was done with what was queued before.
+  int64_t BeginNanos(int64_t device_free) const override { return seen_ > 0 ? seen_ : std::max(queued_, device_free); }
 
  private:
   struct Interval {
@@ -78,6 +94,8 @@ class CudaTimer : public ActionTimer {
   Mark* last_ = &begin_;
   std::deque<Interval> intervals_;
   size_t actions_ = 0;
+  int64_t queued_ = 0;  // When the beginning was queued, on the steady clock.
+  int64_t seen_ = 0;    // When it passed, as far as somebody has waited; 0: nobody has.
 };
 
 }  // namespace

@@ -28,9 +28,15 @@ class ActionTimer {
   virtual bool Complete() const = 0;
   virtual void Synchronize() = 0;
 
-  // REQUIRES: the action is complete; for WallNanos, the round is.
+  // How long the action took, and from the round's beginning to its own. REQUIRES: the action is complete; for
+  // WallNanos, the round is.
   virtual int64_t Nanos(size_t action) const = 0;
+  virtual int64_t NanosBefore(size_t action) const = 0;
   virtual int64_t WallNanos() const = 0;
+
+  // When the round began, on this process's steady clock; on CUDA as near as the host can know. `device_free` is when
+  // the device was done with the round before. REQUIRES: Complete, or Synchronize was called.
+  virtual int64_t BeginNanos(int64_t device_free) const = 0;
 };
 
 }  // namespace gpipe::worker

@@ -20,6 +20,8 @@
 #include "worker/engine/round_ledger.h"
 #include "worker/engine/round_runner.h"
 #include "worker/engine/round_trace.h"
+#include "worker/stage/masters.h"
+#include "worker/torch_status.h"
 
 namespace gpipe::worker {
 namespace {
@@ -51,9 +53,13 @@ Attempt::Attempt(const Environment& environment, v1::Assignment assignment, cons
     : environment_(environment),
       assignment_(WithDefaults(std::move(assignment))),
       beacon_(beacon),
+      precision_(Precision::Of(assignment_.spec())),
       first_stage_(FirstStageOf(assignment_)) {}
 
-Attempt::~Attempt() { beacon_.control.SetCommunicator(nullptr); }
+Attempt::~Attempt() {
+  beacon_.control.SetCommunicator(nullptr);
+  beacon_.control.rounds().Leave(RoundFeed::Walker::kDataReader);  // It may wait for a round.
+}
 
 void Attempt::Say(std::string_view words) const { spdlog::info("{}: {}", AttemptName(assignment_.attempt()), words); }
 
@@ -68,6 +74,7 @@ absl::Status Attempt::Build() {
   GPIPE_RETURN_IF_ERROR(beacon_.Enter(v1::PHASE_PREPARING, failpoint::kPreparing, first_stage_));
   GPIPE_RETURN_IF_ERROR(beacon_.control.status());
   GPIPE_RETURN_IF_ERROR(CheckShared());
+  beacon_.control.rounds().Tell(assignment_.first());
   const v1::Plan& plan = assignment_.plan();
   GPIPE_ASSIGN_OR_RETURN(programs_, ProgramTable::Create(plan, assignment_.worker_index()));
   GPIPE_RETURN_IF_ERROR(OpenArchive());
@@ -94,9 +101,18 @@ absl::Status Attempt::OpenData() {
       std::unique_ptr<DataSource> source,
       DataSource::Create(
           assignment_.spec(), [this](const std::string& path) { return LocalPath(path); }, stages_->role(), options));
-  if (source->empty()) return absl::OkStatus();
-  data_ = std::make_unique<ReadAhead>(std::move(source), FromProto(plan.timeline()), environment_.device);
+  if (source->empty()) {
+    beacon_.control.rounds().Leave(RoundFeed::Walker::kDataReader);
+    return absl::OkStatus();
+  }
+  data_ = std::make_unique<ReadAhead>(std::move(source), [this] { return NextToRead(); }, environment_.device);
   return data_->WaitForFirst();
+}
+
+absl::StatusOr<std::optional<pipeline::Round>> Attempt::NextToRead() {
+  GPIPE_ASSIGN_OR_RETURN(const std::optional<v1::Round> round,
+                         beacon_.control.rounds().Next(RoundFeed::Walker::kDataReader));
+  return round ? FromProto(*round) : std::nullopt;
 }
 
 // All of them, also those that only other workers read: a folder that is not the same everywhere is a mistake.
@@ -118,17 +134,26 @@ absl::Status Attempt::OpenArchive() {
   return absl::OkStatus();
 }
 
+// Masters take the values as they are in the files; what is computed with is rounded from that.
 absl::Status Attempt::LoadState() {
+  if (StartValues() == InitialValues::kArchive) return absl::OkStatus();
+  const std::vector<NamedTensor> state = stages_->State();
+  const bool resumes = !assignment_.resume_model().empty();
+  // The masters of an exported model are in the optimizer's state.
+  if (resumes && !precision_.files_hold_masters) return LoadInto(state);
+  GPIPE_RETURN_IF_ERROR(LoadInto(WithMasters(state)));
+  return RoundMasters(state);
+}
+
+absl::Status Attempt::LoadInto(const std::vector<NamedTensor>& state) {
   TensorLoader loader(environment_.device);
   if (!assignment_.resume_model().empty()) {
     GPIPE_ASSIGN_OR_RETURN(const CheckpointTensors saved, OpenCheckpoint(assignment_.resume_model()));
-    return saved.LoadModel(stages_->State(), loader);
+    return saved.LoadModel(state, loader);
   }
-  const v1::Model& model = assignment_.spec().model();
-  if (model.weights().empty()) return absl::OkStatus();
   return LoadWeights(
-      model, assignment_.plan(), stages_->State(), [this](const std::string& path) { return OpenRanges(path); },
-      loader);
+      assignment_.spec().model(), assignment_.plan(), state,
+      [this](const std::string& path) { return OpenRanges(path); }, loader);
 }
 
 InitialValues Attempt::StartValues() const {
@@ -138,8 +163,16 @@ InitialValues Attempt::StartValues() const {
 
 absl::Status Attempt::CreateOptimizer() {
   if (!assignment_.spec().has_train()) return absl::OkStatus();
-  GPIPE_ASSIGN_OR_RETURN(optimizer_, Optimizer::Create(assignment_.spec().train().optimizer(),
-                                                       stages_->TrainableParameters(), environment_.device));
+  if (precision_.scales_loss()) {
+    GPIPE_RETURN_IF_ERROR(CatchTorch([this] {
+      loss_scale_ = std::make_unique<LossScale>(environment_.device);
+      return absl::OkStatus();
+    }));
+  }
+  GPIPE_ASSIGN_OR_RETURN(
+      optimizer_,
+      Optimizer::Create(assignment_.spec().train().optimizer(), stages_->TrainableParameters(), environment_.device,
+                        {precision_, loss_scale_.get(), /*saves_scale=*/assignment_.worker_index() == 0}));
   if (assignment_.resume_optimizer().empty()) return absl::OkStatus();
   GPIPE_ASSIGN_OR_RETURN(const CheckpointTensors saved, OpenCheckpoint(assignment_.resume_optimizer()));
   return saved.LoadOptimizer(*optimizer_);
@@ -148,9 +181,9 @@ absl::Status Attempt::CreateOptimizer() {
 absl::Status Attempt::CreateOutput() {
   if (!assignment_.spec().has_infer() || !stages_->has_last()) return absl::OkStatus();
   const v1::Plan& plan = assignment_.plan();
-  GPIPE_ASSIGN_OR_RETURN(output_,
-                         OutputFile::Create(environment_.folder / "outputs.safetensors",
-                                            plan.layers(plan.layers_size() - 1).outputs(), plan.timeline().samples()));
+  GPIPE_ASSIGN_OR_RETURN(
+      output_, OutputFile::Create(environment_.folder / "outputs.safetensors",
+                                  plan.layers(plan.layers_size() - 1).outputs(), assignment_.output_samples()));
   return absl::OkStatus();
 }
 
@@ -179,17 +212,17 @@ absl::Status Attempt::Run() {
                       .stages = LayersOf(*stages_, assignment_.plan()),
                       .reports_loss = stages_->has_last(),
                       .loss_adds_up = train.loss().model_output().mean_of() == v1::LOSS_MEAN_SUM,
-                      .output = output_ ? &*output_ : nullptr},
+                      .output = output_ ? &*output_ : nullptr,
+                      .clock = environment_.clock},
                      environment_.sink, *communicator_);
   CreateCheckpoints();
   const SharedGradients shared_gradients(assignment_.plan(), *stages_, channels_, assignment_.worker_index());
-  ActionExecutor executor({assignment_.spec(), assignment_.plan(), *stages_, optimizer_.get(), shared_gradients,
-                           *communicator_, *transfers_, checkpoints_ ? &*checkpoints_ : nullptr, beacon_});
-  const pipeline::TimelineSpec timeline = FromProto(assignment_.plan().timeline());
-  RoundTrace trace(TraceFile(), environment_.device, pipeline::CountRounds(timeline));
+  ActionExecutor executor({assignment_.spec(), assignment_.plan(), *stages_, optimizer_.get(), loss_scale_.get(),
+                           shared_gradients, *communicator_, *transfers_, checkpoints_ ? &*checkpoints_ : nullptr,
+                           beacon_});
+  RoundTrace trace(TraceFile(), environment_.device, beacon_.control.rounds().count());
   RoundRunner runner({*programs_, data_.get(), *communicator_, environment_.device, *transfers_, executor, ledger,
-                      beacon_.control.gate(), beacon_.activity, trace},
-                     timeline);
+                      beacon_.control.rounds(), beacon_.control.gate(), beacon_.activity, trace});
   return runner.Run({.save_checkpoint = [this](int64_t step) { return BeginCheckpoint(step); },
                      .store_model = [this] { return StoreModel(); }});
 }
@@ -206,7 +239,7 @@ void Attempt::CreateCheckpoints() {
 
 absl::Status Attempt::BeginCheckpoint(int64_t step) {
   GPIPE_RETURN_IF_ERROR(beacon_.Enter(v1::PHASE_CHECKPOINT, failpoint::kCheckpoint, first_stage_, step));
-  return checkpoints_->Begin({.step = step, .model = stages_->OwnState(), .optimizer = optimizer_->State()});
+  return checkpoints_->Begin({.step = step, .model = SavedState(), .optimizer = optimizer_->State()});
 }
 
 absl::Status Attempt::SaveCheckpoint(const TrainingState& copy, const std::stop_token& stop) {
@@ -276,9 +309,13 @@ ShardOptions Attempt::OptionsFor(std::optional<int64_t> step, std::stop_token st
           .stop = std::move(stop)};
 }
 
+std::vector<NamedTensor> Attempt::SavedState() const {
+  return precision_.files_hold_masters ? WithMasters(stages_->OwnState()) : stages_->OwnState();
+}
+
 // Under all its names, so that load_state_dict(strict=True) takes it.
 std::vector<NamedTensor> Attempt::FinalState() const {
-  std::vector<NamedTensor> state = stages_->OwnState();
+  std::vector<NamedTensor> state = SavedState();
   if (archive_ == nullptr) return state;
   const size_t count = state.size();
   for (size_t i = 0; i < count; ++i) {

@@ -25,6 +25,7 @@
 #include "worker/data/shared_files.h"
 #include "worker/engine/beacon.h"
 #include "worker/engine/channels.h"
+#include "worker/engine/clock_offset.h"
 #include "worker/engine/hosted_stages.h"
 #include "worker/engine/message_sink.h"
 #include "worker/engine/round_plan.h"
@@ -48,6 +49,7 @@ class Attempt {
     Artifacts& artifacts;
     RangeCache& ranges;  // For what is read of archives, weights and checkpoints.
     MessageSink& sink;
+    const ClockOffset* clock = nullptr;  // Of the orchestrator's clock; null: not known.
     SharedFiles shared = SharedFiles();
     int64_t max_shard_bytes = safetensors::kMaxShardBytes;  // Of models and checkpoints.
   };
@@ -82,7 +84,10 @@ class Attempt {
   // Whether those of the archive, or others that LoadState brings.
   InitialValues StartValues() const;
   absl::Status LoadState();
+  absl::Status LoadInto(const std::vector<NamedTensor>& state);
   absl::Status OpenData();
+  // By the thread of data_.
+  absl::StatusOr<std::optional<pipeline::Round>> NextToRead();
   absl::Status CreateOptimizer();
   absl::Status CreateOutput();
   void CreateCheckpoints();
@@ -95,6 +100,8 @@ class Attempt {
   absl::Status WriteModel();
   // Of its part of a checkpoint, or of the final model.
   ShardOptions OptionsFor(std::optional<int64_t> step, std::stop_token stop) const;
+  // Parameters and buffers as the files of a model hold them.
+  std::vector<NamedTensor> SavedState() const;
   std::vector<NamedTensor> FinalState() const;
   std::filesystem::path TraceFile() const;
   absl::StatusOr<v1::ArtifactRef> RefOf(const std::string& path_in_spec) const;
@@ -106,12 +113,14 @@ class Attempt {
   const Environment environment_;
   const v1::Assignment assignment_;
   const Beacon beacon_;
+  const Precision precision_;
   int first_stage_ = 0;  // Of this worker, for messages.
 
   std::optional<ProgramTable> programs_;
   std::unique_ptr<Archive> archive_;             // Of an exported model.
   std::unique_ptr<Archive> evaluation_archive_;  // The same in evaluation, where the plan has that.
   std::optional<HostedStages> stages_;
+  std::unique_ptr<LossScale> loss_scale_;  // Null but in fp16.
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<ReadAhead> data_;  // Null: this worker reads none.
   std::optional<OutputFile> output_;

@@ -8,6 +8,7 @@ void AttemptControl::Abort(const absl::Status& reason, bool announced) {
   if (aborted()) return;
   aborted_ = reason;
   gate_.Abort(reason);
+  rounds_.Abort(reason);
   rendezvous_.Abort(reason);
   if (communicator_ != nullptr) communicator_->Abort(reason);
   stop_.request_stop();

@@ -9,6 +9,7 @@
 #include "worker/comm/communicator.h"
 #include "worker/engine/grant_gate.h"
 #include "worker/engine/message_rendezvous.h"
+#include "worker/engine/round_feed.h"
 
 namespace gpipe::worker {
 
@@ -20,10 +21,11 @@ class AttemptControl {
 
   const v1::AttemptId& id() const { return id_; }
   GrantGate& gate() { return gate_; }
+  RoundFeed& rounds() { return rounds_; }
   MessageRendezvous& rendezvous() { return rendezvous_; }
 
-  // Wakes the engine wherever it waits: gate, rendezvous, communicator, a transfer, failpoint. The first reason stays.
-  // `announced`: the orchestrator asked for it and waits for Released.
+  // Wakes the engine wherever it waits: gate, rounds, rendezvous, communicator, a transfer, failpoint. The first reason
+  // stays. `announced`: the orchestrator asked for it and waits for Released.
   void Abort(const absl::Status& reason, bool announced);
 
   // The orchestrator lets go of the attempt.
@@ -52,10 +54,11 @@ class AttemptControl {
 
   const v1::AttemptId id_;
   GrantGate gate_;
+  RoundFeed rounds_;
   MessageRendezvous rendezvous_;
   std::stop_source stop_;
 
-  // Held before the locks of gate_, rendezvous_, the communicator and what hears of stop_.
+  // Held before the locks of gate_, rounds_, rendezvous_, the communicator and what hears of stop_.
   mutable absl::Mutex mutex_;
   Communicator* communicator_ ABSL_GUARDED_BY(mutex_) = nullptr;
   absl::Status aborted_ ABSL_GUARDED_BY(mutex_);

@@ -94,7 +94,10 @@ void Engine::Begin(const v1::AttemptId& id, AttemptEvent event, Task task) {
 
 void Engine::Grant(const v1::Grant& grant) {
   absl::MutexLock lock(&mutex_);
-  if (AttemptControl* control = Find(grant.attempt())) control->gate().Advance({grant.round(), grant.cycle()});
+  AttemptControl* control = Find(grant.attempt());
+  if (control == nullptr) return;
+  control->rounds().Tell(grant.next());
+  control->gate().Advance({grant.round(), grant.cycle()});
 }
 
 void Engine::OnRendezvousValue(const v1::RendezvousValue& value) {
@@ -185,6 +188,7 @@ void Engine::Run(v1::Assignment assignment, AttemptControl& control) {
                                             artifacts_,
                                             ranges_,
                                             sink_,
+                                            options_.clock,
                                             SharedFiles(options_.shared_root),
                                             options_.max_shard_bytes};
   ranges_.Attend(control.stop_token(), [this](int64_t bytes) { activity_.AddBytes(bytes); });

@@ -22,6 +22,7 @@
 #include "worker/engine/attempt_control.h"
 #include "worker/engine/attempt_host.h"
 #include "worker/engine/attempt_state.h"
+#include "worker/engine/clock_offset.h"
 #include "worker/engine/failpoint.h"
 #include "worker/engine/link_probe.h"
 #include "worker/engine/message_sink.h"
@@ -40,6 +41,7 @@ struct EngineOptions {
   int64_t max_shard_bytes = safetensors::kMaxShardBytes;  // Of a file of a model or a checkpoint.
   Connector connect = Connect;
   Failpoint failpoint;
+  const ClockOffset* clock = nullptr;  // Of the orchestrator's clock, outlives the engine; null: not known.
 };
 
 // Runs one attempt at a time on a thread of its own.

@@ -76,14 +76,14 @@ absl::StatusOr<std::vector<HostedStage>> CreateStages(const StagesRequest& reque
 absl::StatusOr<HostedStages> HostedStages::Create(const v1::JobSpec& spec, const v1::Plan& plan, int worker,
                                                   c10::Device device, const HostedModel& model) {
   HostedStages hosted;
-  TensorPool tensors;
-  GPIPE_ASSIGN_OR_RETURN(hosted.stages_,
-                         CreateStages({spec, plan, worker, device, 0}, {model.archive, &tensors, model.values}));
+  TensorPool tensors, masters;
+  GPIPE_ASSIGN_OR_RETURN(
+      hosted.stages_, CreateStages({spec, plan, worker, device, 0}, {model.archive, &tensors, model.values, &masters}));
   if (hosted.stages_.empty()) return absl::InvalidArgumentError(absl::StrCat("worker ", worker, " hosts no stage"));
   if (model.evaluation != nullptr) {
     const v1::Plan evaluation = EvaluationPlan(plan);
     GPIPE_ASSIGN_OR_RETURN(hosted.evaluation_, CreateStages({spec, evaluation, worker, device, plan.edges_size()},
-                                                            {model.evaluation, &tensors, model.values}));
+                                                            {model.evaluation, &tensors, model.values, &masters}));
   }
   const std::vector<std::string> inputs = InputNames(model.archive);
   if (hosted.has_last()) hosted.counted_input_ = CountedInput(spec.train(), inputs);

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "common/status_macros.h"
 #include "pipeline/step_number.h"
 #include "spdlog/spdlog.h"
+#include "worker/stage/loss_scale.h"
 
 namespace gpipe::worker {
 namespace {
@@ -35,6 +37,7 @@ at::Tensor GatherScalars(const RoundRecord& record) {
   if (!record.counts.empty()) parts.push_back(at::stack(record.counts));
   if (!record.hits.empty()) parts.push_back(at::stack(record.hits).sum(0).to(at::kDouble));
   if (record.grad_squares.defined()) parts.push_back(record.grad_squares);
+  if (record.scaling.defined()) parts.push_back(record.scaling);
   return parts.empty() ? at::Tensor() : ToHost(at::cat(parts));
 }
 
@@ -62,6 +65,22 @@ double CountedIn(const RoundRecord& record) {
 }
 
 const double* GradSquares(const RoundRecord& record) { return Hits(record) + (record.hits.empty() ? 0 : 2); }
+
+// In fp16, the loss scale after the step, and whether it was left out.
+const double* Scaling(const RoundRecord& record) { return Losses(record) + record.scalars.numel() - 2; }
+
+bool LeftOut(const RoundRecord& record) { return record.scaling.defined() && Scaling(record)[1] != 0; }
+
+// By worker, how long a device waited before actions for what it received last before them.
+void AddDeviceWaits(const RoundRecord& record, std::vector<TransferQueue::Traffic>& traffic) {
+  for (size_t i = 0; i < record.device_waits.size(); ++i) {
+    const auto [action, worker] = record.device_waits[i];
+    const bool last = i + 1 == record.device_waits.size() || record.device_waits[i + 1].action != action;
+    if (!last || action >= record.timed.size()) continue;
+    const int64_t idle_from = action == 0 ? 0 : record.timer->NanosBefore(action - 1) + record.timer->Nanos(action - 1);
+    traffic[worker].wait_nanos += std::max<int64_t>(0, record.timer->NanosBefore(action) - idle_from);
+  }
+}
 
 Position LastOf(const RoundPlan& plan) { return {plan.round.index, plan.program->cycles - 1}; }
 
@@ -125,6 +144,7 @@ absl::Status RoundLedger::BookOldest() {
   AddRoundDone(*record, loss, progress);
   Send(std::move(progress));
   reported_ = std::max(reported_, LastOf(record->plan));
+  device_free_ = record->timer->BeginNanos(device_free_) + record->timer->WallNanos();
   timers_.push_back(std::move(record->timer));
   return absl::OkStatus();
 }
@@ -155,7 +175,22 @@ void RoundLedger::AddLossCheck(const RoundRecord& record, double loss) {
   sink_.Send(std::move(message));
 }
 
+absl::Status RoundLedger::CheckScale(const RoundRecord& record) const {
+  const double scale = Scaling(record)[0];
+  const std::string step = pipeline::NameOf(record.plan.round);
+  if (scale < LossScale::kLeast) {
+    return absl::OutOfRangeError(
+        absl::StrCat("gradients are not finite in fp16 at any loss scale (", scale, ") in ", step));
+  }
+  if (options_.reports_loss) {
+    spdlog::info("{}: {} is left out, as its gradients overflowed in fp16; the loss scale is {} now",
+                 AttemptName(options_.attempt), step, scale);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status RoundLedger::CheckLoss(const RoundRecord& record, double loss) const {
+  if (LeftOut(record)) return CheckScale(record);
   if (std::isfinite(loss)) return absl::OkStatus();
   return absl::OutOfRangeError(absl::StrCat("loss is not finite (",
                                             std::isnan(loss) ? "nan"
@@ -200,8 +235,9 @@ void RoundLedger::AddRoundDone(const RoundRecord& record, double loss, v1::Progr
   done.set_wall_nanos(record.timer->WallNanos());
   done.set_data_wait_nanos(record.data_wait_nanos);
   for (size_t i = 0; i < options_.stages.size(); ++i) *done.add_stages() = ReportOf(i, record);
+  AddTraffic(record, done);
   if (!record.plan.training() || !options_.reports_loss) return;
-  done.set_loss(loss);
+  if (std::isfinite(loss)) done.set_loss(loss);
   done.set_lr(record.lr);
 }
 
@@ -214,13 +250,28 @@ v1::StageReport RoundLedger::ReportOf(size_t hosted, const RoundRecord& record) 
     if (record.timed[action].stage != layers.stage) continue;
     report.set_busy_nanos(report.busy_nanos() + record.timer->Nanos(action));
   }
-  if (!record.grad_squares.defined()) return report;
+  if (!record.grad_squares.defined() || LeftOut(record)) return report;
   const double* squares = GradSquares(record);
   report.mutable_layer_grad_squares()->Add(squares + layers.first, squares + layers.first + layers.count);
   return report;
 }
 
+void RoundLedger::AddTraffic(const RoundRecord& record, v1::RoundDone& done) {
+  std::vector<TransferQueue::Traffic> traffic = record.traffic;
+  AddDeviceWaits(record, traffic);
+  for (size_t worker = 0; worker < traffic.size(); ++worker) {
+    const auto& [sent, received, waited] = traffic[worker];
+    if (sent == 0 && received == 0) continue;
+    v1::PeerTraffic& peer = *done.add_traffic();
+    peer.set_worker(static_cast<int>(worker));
+    peer.set_sent_bytes(sent);
+    peer.set_received_bytes(received);
+    peer.set_wait_nanos(waited);
+  }
+}
+
 void RoundLedger::AddActions(RoundRecord& record, v1::Progress& progress) const {
+  const int64_t begin = record.timer->BeginNanos(device_free_);
   for (; record.reported < record.timed.size(); ++record.reported) {
     const pipeline::Action& action = record.timed[record.reported];
     v1::ActionDone& done = *progress.add_actions();
@@ -230,6 +281,8 @@ void RoundLedger::AddActions(RoundRecord& record, v1::Progress& progress) const 
     done.set_kind(ToProto(action.kind));
     done.set_micro_batch(action.micro_batch);
     done.set_nanos(record.timer->Nanos(record.reported));
+    const int64_t start = begin + record.timer->NanosBefore(record.reported);
+    if (options_.clock != nullptr) done.set_start_nanos(options_.clock->OnOrchestrator(start));
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/plan/convert.h"
@@ -20,7 +21,7 @@ absl::StatusOr<WorkerProgram> RowOf(const v1::Program& program, int worker) {
   if (worker < 0 || worker >= program.rows_size()) {
     return absl::InvalidArgumentError(absl::StrCat("the ", name, " has no row for worker ", worker));
   }
-  WorkerProgram result;
+  WorkerProgram result{.kind = program.kind(), .batch_size = program.batch_size()};
   int64_t offset = 0;
   for (int64_t size : program.micro_batch_sizes()) {
     result.micro_batch_sizes.push_back(size);
@@ -68,9 +69,6 @@ absl::Status CheckPlan(const v1::Plan& plan) {
     return absl::InvalidArgumentError(absl::StrCat("the plan has ", stages, " stages, ", plan.stage_worker_size(),
                                                    " of them placed, and ", plan.layers_size(), " layers"));
   }
-  if (plan.timeline().samples() < 1 || plan.timeline().batch_size() < 1) {
-    return absl::InvalidArgumentError("the plan's timeline has no samples");
-  }
   for (int i = 0; i < CountEdges(plan); ++i) {
     const v1::Edge& edge = EdgeAt(plan, i);
     if (edge.from_stage() >= 0 && edge.from_stage() < edge.to_stage() && edge.to_stage() < stages) continue;
@@ -88,19 +86,23 @@ absl::StatusOr<ProgramTable> ProgramTable::Create(const v1::Plan& plan, int work
   for (const v1::Program& program : plan.programs()) {
     GPIPE_ASSIGN_OR_RETURN(WorkerProgram row, RowOf(program, worker));
     GPIPE_RETURN_IF_ERROR(CheckActions(plan, program, row, worker));
-    table.programs_[{program.kind(), program.batch_size()}] = std::move(row);
+    table.programs_.push_back(std::move(row));
   }
   return table;
 }
 
-absl::StatusOr<RoundPlan> ProgramTable::Find(const pipeline::Round& round) const {
-  if (round.kind == pipeline::RoundKind::kCheckpoint) return RoundPlan{round, &checkpoint_};
-  const v1::ProgramKind kind = ProgramKindOf(round.kind);
-  auto found = programs_.find({kind, round.batch_size});
-  if (found == programs_.end()) {
-    return absl::InternalError(absl::StrCat("the plan has no ", Describe(kind, round.batch_size)));
+absl::StatusOr<RoundPlan> ProgramTable::Find(const v1::Round& told) const {
+  const std::optional<pipeline::Round> round = FromProto(told);
+  if (!round) return absl::InternalError(absl::StrCat("round ", told.index(), " is of an unknown kind"));
+  if (pipeline::ComputesNothing(round->kind)) return RoundPlan{.round = *round, .program = &nothing_};
+  const v1::ProgramKind kind = ProgramKindOf(round->kind);
+  const bool there = told.program() >= 0 && std::cmp_less(told.program(), programs_.size());
+  const WorkerProgram* program = there ? &programs_[told.program()] : nullptr;
+  if (!there || program->kind != kind || program->batch_size != round->batch_size) {
+    return absl::InternalError(absl::StrCat("round ", told.index(), " needs a ", Describe(kind, round->batch_size),
+                                            ", and the plan's program ", told.program(), " is none"));
   }
-  return RoundPlan{round, &found->second};
+  return RoundPlan{.round = *round, .learning_rate = told.learning_rate(), .program = program};
 }
 
 }  // namespace gpipe::worker

@@ -2,12 +2,11 @@
 #define GPIPE_WORKER_ENGINE_ROUND_PLAN_H_
 
 #include <cstdint>
-#include <map>
-#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "gpipe/v1/plan.pb.h"
+#include "gpipe/v1/worker_session.pb.h"
 #include "pipeline/action.h"
 #include "pipeline/timeline.h"
 
@@ -15,15 +14,19 @@ namespace gpipe::worker {
 
 // One worker's row of a program.
 struct WorkerProgram {
+  v1::ProgramKind kind = v1::PROGRAM_KIND_UNSPECIFIED;
+  int64_t batch_size = 0;
   std::vector<int64_t> micro_batch_sizes;
   std::vector<int64_t> offsets;  // Of each micro-batch in the mini-batch.
   int cycles = 1;
   std::vector<pipeline::Action> row;
 };
 
-// A round and what to do in it. The program is owned by the ProgramTable; a checkpoint round has an empty one.
+// A round and what to do in it. The program is owned by the ProgramTable; that of a round that computes nothing is
+// empty.
 struct RoundPlan {
   pipeline::Round round;
+  double learning_rate = 0;  // kTrain.
   const WorkerProgram* program = nullptr;
 
   bool training() const { return round.kind == pipeline::RoundKind::kTrain; }
@@ -39,13 +42,13 @@ class ProgramTable {
   // INVALID_ARGUMENT when the plan cannot be executed by this worker: stages, edges, actions or sizes that do not fit.
   static absl::StatusOr<ProgramTable> Create(const v1::Plan& plan, int worker);
 
-  // INTERNAL when the plan has no program for the round's kind and size. The result refers to this table.
-  absl::StatusOr<RoundPlan> Find(const pipeline::Round& round) const;
+  // INTERNAL when the round is none, or its program is not of its kind and size. The result refers to this
+  // table.
+  absl::StatusOr<RoundPlan> Find(const v1::Round& round) const;
 
  private:
-  using Key = std::pair<v1::ProgramKind, int64_t>;
-  std::map<Key, WorkerProgram> programs_;
-  WorkerProgram checkpoint_;
+  std::vector<WorkerProgram> programs_;  // As in the plan.
+  WorkerProgram nothing_;
 };
 
 }  // namespace gpipe::worker

@@ -12,6 +12,7 @@
 #include "pipeline/action.h"
 #include "worker/engine/action_timer.h"
 #include "worker/engine/round_plan.h"
+#include "worker/engine/transfer_queue.h"
 
 namespace gpipe::worker {
 
@@ -33,10 +34,19 @@ struct RoundRecord {
 
   int64_t data_wait_nanos = 0;  // How long the engine waited for its mini-batch to be read.
 
+  std::vector<TransferQueue::Traffic> traffic;  // By worker.
+  // On CUDA, where the device waits and not the engine: what it waited for before the action of this number, if it did.
+  struct DeviceWait {
+    size_t action = 0;
+    int worker = 0;
+  };
+  std::vector<DeviceWait> device_waits;
+
   at::Tensor grad_squares;  // Training: of each layer of the model, right for this worker's layers.
+  at::Tensor scaling;       // In fp16: the loss scale after the step, and whether the step was left out, float64.
 
   // Copies on the host, there when the timer is complete: losses, counts, the sum of hits if there are any,
-  // grad_squares; and the rows of each output.
+  // grad_squares, scaling; and the rows of each output.
   at::Tensor scalars;
   std::map<std::string, at::Tensor> rows;
 };

@@ -18,12 +18,8 @@ absl::Status RoundRunner::Run(const Hooks& hooks) {
   while (true) {
     GPIPE_ASSIGN_OR_RETURN(const std::optional<RoundPlan> plan, Next());
     if (!plan) break;
-    if (plan->round.kind == pipeline::RoundKind::kCheckpoint) {
-      GPIPE_RETURN_IF_ERROR(RunCheckpoint(*plan, hooks));
-    } else {
-      if (BeginsLastEvaluation(plan->round)) GPIPE_RETURN_IF_ERROR(StoreModel(*plan, hooks));
-      GPIPE_RETURN_IF_ERROR(RunRound(*plan));
-    }
+    const bool computes = !pipeline::ComputesNothing(plan->round.kind);
+    GPIPE_RETURN_IF_ERROR(computes ? RunRound(*plan) : RunHook(*plan, hooks));
   }
   GPIPE_RETURN_IF_ERROR(parts_.trace.Finish());
   parts_.gate.Leave();
@@ -42,6 +38,7 @@ absl::Status RoundRunner::RunRound(const RoundPlan& plan) {
   GPIPE_RETURN_IF_ERROR(Admit(plan, plan.program->cycles - 1));
   // Before it is booked: who has booked the last round is done, and not needed by the others any more.
   if (!peeked_) GPIPE_RETURN_IF_ERROR(Meet());
+  record.traffic = parts_.transfers.TakeTraffic();
   return parts_.ledger.End();
 }
 
@@ -73,24 +70,14 @@ absl::Status RoundRunner::Meet() {
   return worker::Meet(parts_.communicator, parts_.device);
 }
 
-bool RoundRunner::BeginsLastEvaluation(const pipeline::Round& round) const {
-  return round.kind == pipeline::RoundKind::kEvaluate && round.step == steps_ && round.first_sample == 0;
-}
-
-absl::Status RoundRunner::StoreModel(const RoundPlan& plan, const Hooks& hooks) {
-  GPIPE_RETURN_IF_ERROR(Admit(plan, 0));
-  GPIPE_RETURN_IF_ERROR(Meet());  // As before a checkpoint.
-  GPIPE_RETURN_IF_ERROR(parts_.ledger.Flush());
-  return hooks.store_model();
-}
-
-absl::Status RoundRunner::RunCheckpoint(const RoundPlan& plan, const Hooks& hooks) {
+absl::Status RoundRunner::RunHook(const RoundPlan& plan, const Hooks& hooks) {
   GPIPE_RETURN_IF_ERROR(Admit(plan, 0));
   GPIPE_RETURN_IF_ERROR(parts_.trace.BeginRound(plan.round.index));
   GPIPE_RETURN_IF_ERROR(Meet());  // Else a part could be announced that its worker's end makes the others miss.
   GPIPE_RETURN_IF_ERROR(parts_.ledger.Flush());
   parts_.ledger.Begin(plan);
-  GPIPE_RETURN_IF_ERROR(hooks.save_checkpoint(plan.round.step));
+  const bool saves = plan.round.kind == pipeline::RoundKind::kCheckpoint;
+  GPIPE_RETURN_IF_ERROR(saves ? hooks.save_checkpoint(plan.round.step) : hooks.store_model());
   return parts_.ledger.End();
 }
 
@@ -133,7 +120,7 @@ absl::StatusOr<std::optional<RoundPlan>> RoundRunner::Next() {
 
 absl::Status RoundRunner::Peek() {
   peeked_.reset();
-  const std::optional<pipeline::Round> round = cursor_.Next();
+  GPIPE_ASSIGN_OR_RETURN(const std::optional<v1::Round> round, parts_.rounds.Next(RoundFeed::Walker::kEngine));
   if (!round) return absl::OkStatus();
   GPIPE_ASSIGN_OR_RETURN(peeked_, parts_.programs.Find(*round));
   return absl::OkStatus();

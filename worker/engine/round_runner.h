@@ -6,10 +6,10 @@
 #include <optional>
 
 #include "absl/status/statusor.h"
-#include "pipeline/timeline.h"
 #include "worker/data/read_ahead.h"
 #include "worker/engine/action_executor.h"
 #include "worker/engine/grant_gate.h"
+#include "worker/engine/round_feed.h"
 #include "worker/engine/round_ledger.h"
 #include "worker/engine/round_plan.h"
 #include "worker/engine/round_trace.h"
@@ -30,6 +30,7 @@ class RoundRunner {
     TransferQueue& transfers;
     ActionExecutor& executor;
     RoundLedger& ledger;
+    RoundFeed& rounds;
     GrantGate& gate;
     ActivityTracker& activity;
     RoundTrace& trace;
@@ -38,12 +39,11 @@ class RoundRunner {
   struct Hooks {
     // Begins a checkpoint after so many optimizer steps.
     std::function<absl::Status(int64_t step)> save_checkpoint;
-    // Stores the model; before the evaluation after the last step, if there is one.
+    // Stores the trained model.
     std::function<absl::Status()> store_model;
   };
 
-  RoundRunner(Parts parts, const pipeline::TimelineSpec& timeline)
-      : parts_(parts), cursor_(timeline), steps_(timeline.steps) {}
+  explicit RoundRunner(Parts parts) : parts_(parts) {}
 
   // Runs all rounds; returns when all are done and reported, or at the first error.
   absl::Status Run(const Hooks& hooks);
@@ -54,9 +54,8 @@ class RoundRunner {
   absl::Status RunActions(const RoundPlan& plan);
   // Waits until all workers have received what was sent in the rounds so far.
   absl::Status Meet();
-  absl::Status RunCheckpoint(const RoundPlan& plan, const Hooks& hooks);
-  bool BeginsLastEvaluation(const pipeline::Round& round) const;
-  absl::Status StoreModel(const RoundPlan& plan, const Hooks& hooks);
+  // A round that computes nothing.
+  absl::Status RunHook(const RoundPlan& plan, const Hooks& hooks);
 
   // Waits until the clock cycle is granted, having reported what is done.
   absl::Status Admit(const RoundPlan& plan, int cycle);
@@ -69,13 +68,11 @@ class RoundRunner {
   // Posts the action at `position` if it is a receive.
   absl::Status PostOne(const RoundPlan& plan, size_t position);
 
-  // The next round, and a look at the one after it.
+  // The next round, and a look at the one after it: whether one follows is always told.
   absl::StatusOr<std::optional<RoundPlan>> Next();
   absl::Status Peek();
 
   const Parts parts_;
-  pipeline::RoundCursor cursor_;
-  const int64_t steps_;  // Of the whole job.
   std::optional<RoundPlan> peeked_;
   size_t posted_ = 0;       // Actions of the current row whose receives are posted.
   size_t posted_next_ = 0;  // The same in the peeked round's row.

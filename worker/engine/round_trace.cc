@@ -19,6 +19,7 @@ using torch::profiler::impl::ActivityType;
 
 constexpr int64_t kWarmUpRounds = 3;
 constexpr int64_t kTracedRounds = 2;
+constexpr int64_t kMostRounds = kWarmUpRounds + kTracedRounds;
 
 torch::profiler::impl::ProfilerConfig Config() {
   return torch::profiler::impl::ProfilerConfig(torch::profiler::impl::ProfilerState::KINETO);
@@ -31,10 +32,10 @@ std::set<ActivityType> ActivitiesOf(c10::Device device) {
 
 }  // namespace
 
-RoundTrace::RoundTrace(std::filesystem::path file, c10::Device device, int64_t rounds)
+RoundTrace::RoundTrace(std::filesystem::path file, c10::Device device, std::optional<int64_t> rounds)
     : file_(std::move(file)),
       device_(device),
-      first_round_(std::clamp<int64_t>(rounds - kTracedRounds, 0, kWarmUpRounds)) {}
+      first_round_(std::clamp<int64_t>(rounds.value_or(kMostRounds) - kTracedRounds, 0, kWarmUpRounds)) {}
 
 RoundTrace::~RoundTrace() {
   if (recording_) CatchTorch([] { return profiler::disableProfiler(), absl::OkStatus(); }).IgnoreError();

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "pipeline/action.h"
@@ -20,9 +21,9 @@ class RoundTrace {
   // Kineto, the profiler's library, insists on the process's main thread for this; call it there once before any trace.
   static absl::Status SetUpProcess(c10::Device device);
 
-  // Traces into `file`, whose folder is made; none: does nothing. `rounds` is how many the attempt has: the first few,
-  // which warm up, are left out if there are more.
-  RoundTrace(std::filesystem::path file, c10::Device device, int64_t rounds);
+  // Traces into `file`, whose folder is made; none: does nothing. `rounds` is how many the attempt has,
+  // nullopt if they are too many to be known yet: the first few, which warm up, are left out if there are more.
+  RoundTrace(std::filesystem::path file, c10::Device device, std::optional<int64_t> rounds);
   // An attempt that fails amid the traced rounds leaves no file.
   ~RoundTrace();
   RoundTrace(const RoundTrace&) = delete;

@@ -15,9 +15,21 @@ namespace gpipe::worker {
 
 namespace {
 
+// A gradient stays where it is, if there is one.
+void SetGradient(const at::Tensor& parameter, at::Tensor sum) {
+  at::Tensor& gradient = parameter.mutable_grad();
+  if (!gradient.defined()) {
+    gradient = std::move(sum);
+  } else if (!gradient.is_alias_of(sum)) {
+    gradient.copy_(sum);
+  }
+}
+
 // A copy that no micro-batch has used has none.
 at::Tensor GradientOf(const at::Tensor& parameter) {
-  return parameter.grad().defined() ? InOrder(parameter.grad(), {}) : at::zeros_like(parameter).contiguous();
+  if (parameter.grad().defined()) return InOrder(parameter.grad(), {});
+  return at::zeros(parameter.sizes(),
+                   parameter.options().dtype(parameter.grad_dtype().value_or(parameter.scalar_type())));
 }
 
 }  // namespace
@@ -55,7 +67,7 @@ absl::Status SharedGradients::AddUp(const Shared& shared, Communicator& communic
     GPIPE_ASSIGN_OR_RETURN(const std::unique_ptr<Work> send, communicator.Send(channel, sum));
     GPIPE_RETURN_IF_ERROR(send->Wait());
   }
-  shared.parameter.mutable_grad() = std::move(sum);
+  SetGradient(shared.parameter, std::move(sum));
   return absl::OkStatus();
 }
 
@@ -69,7 +81,7 @@ absl::Status SharedGradients::SendAndTake(const Shared& shared, Communicator& co
                          communicator.Receive(shared.group->from_first[place], sum));
   GPIPE_RETURN_IF_ERROR(send->Wait());
   GPIPE_RETURN_IF_ERROR(receive->Wait());
-  shared.parameter.mutable_grad() = std::move(sum);
+  SetGradient(shared.parameter, std::move(sum));
   return absl::OkStatus();
 }
 

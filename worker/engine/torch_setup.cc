@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAStream.h>
 
 #include "worker/torch_status.h"
 
@@ -20,7 +21,9 @@ absl::Status SetUpTorchThread(c10::Device device, int threads) {
   return CatchTorch([&]() -> absl::Status {
     at::set_num_threads(threads);
     at::globalContext().setFlushDenormal(false);
-    if (device.is_cuda()) c10::cuda::set_device(device.index());
+    if (!device.is_cuda()) return absl::OkStatus();
+    c10::cuda::set_device(device.index());
+    c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index()));
     return absl::OkStatus();
   });
 }

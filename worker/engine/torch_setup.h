@@ -12,7 +12,8 @@ namespace gpipe::worker {
 void SetUpTorchProcess();
 
 // Settings of the calling thread, for each thread that works on tensors: `threads` cores for one operation, its device,
-// and no flushing of denormals, so that every worker computes the same numbers.
+// there a stream of its own (what is queued on the default one cannot be recorded as a CUDA graph), and no flushing of
+// denormals, so that every worker computes the same numbers.
 absl::Status SetUpTorchThread(c10::Device device, int threads);
 
 // Gives memory that no tensor uses back to the device, for other processes on it.

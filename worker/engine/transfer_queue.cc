@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -12,8 +13,17 @@
 #include "common/status_macros.h"
 #include "pipeline/transfers.h"
 #include "worker/data/tensor_file.h"
+#include "worker/engine/clock_offset.h"
 
 namespace gpipe::worker {
+namespace {
+
+size_t WorkersOf(const v1::Plan& plan) {
+  const auto& workers = plan.stage_worker();
+  return workers.empty() ? 0 : static_cast<size_t>(*std::max_element(workers.begin(), workers.end())) + 1;
+}
+
+}  // namespace
 
 using pipeline::DirectionOf;
 
@@ -24,7 +34,8 @@ TransferQueue::TransferQueue(Communicator& communicator, const v1::Plan& plan, c
       channels_(channels),
       device_(device),
       activity_(activity),
-      sends_(channels.channels.size()) {}
+      sends_(channels.channels.size()),
+      traffic_(WorkersOf(plan)) {}
 
 absl::Status TransferQueue::PostReceive(const pipeline::Action& action, int64_t samples) {
   at::Tensor tensor = Ordered(Allocate(action.edge, samples), OrderOfEdge(action.edge));
@@ -41,6 +52,7 @@ absl::StatusOr<at::Tensor> TransferQueue::CompleteReceive(const pipeline::Action
   Transfer transfer = std::move(receives_.front());
   receives_.pop_front();
   GPIPE_RETURN_IF_ERROR(Await(transfer));
+  traffic_[PeerOf(action)].received_bytes += static_cast<int64_t>(transfer.tensor.nbytes());
   return Unordered(transfer.tensor, OrderOfEdge(action.edge));
 }
 
@@ -55,6 +67,7 @@ absl::Status TransferQueue::Send(const pipeline::Action& action, int64_t samples
   tensor = Ordered(InOrder(tensor, OrderOfEdge(action.edge)), OrderOfEdge(action.edge));
   auto work = communicator_.Send(channel, tensor);
   if (!work.ok()) return Describe(work.status(), action);
+  traffic_[PeerOf(action)].sent_bytes += static_cast<int64_t>(tensor.nbytes());
   sends.push_back({action, std::move(tensor), *std::move(work)});
   return absl::OkStatus();
 }
@@ -72,9 +85,17 @@ absl::Status TransferQueue::FinishOldest(std::deque<Transfer>& sends) {
   return Await(transfer);
 }
 
-absl::Status TransferQueue::Await(const Transfer& transfer) const {
-  const ActivityTracker::Wait waiting(activity_, PeerOf(transfer.action));
-  return Describe(transfer.work->Wait(), transfer.action);
+absl::Status TransferQueue::Await(const Transfer& transfer) {
+  const int peer = PeerOf(transfer.action);
+  const ActivityTracker::Wait waiting(activity_, peer);
+  const int64_t begun = SteadyNanos();
+  absl::Status ended = transfer.work->Wait();
+  if (device_.is_cpu()) traffic_[peer].wait_nanos += SteadyNanos() - begun;
+  return Describe(ended, transfer.action);
+}
+
+std::vector<TransferQueue::Traffic> TransferQueue::TakeTraffic() {
+  return std::exchange(traffic_, std::vector<Traffic>(traffic_.size()));
 }
 
 int TransferQueue::PeerOf(const pipeline::Action& action) const {

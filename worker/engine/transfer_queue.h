@@ -53,6 +53,18 @@ class TransferQueue {
   // Waits until all sends are complete.
   absl::Status FinishSends();
 
+  // By worker, what was exchanged with it since the last call: begun sends, completed receives, and, on CPU, how long
+  // the engine waited for either.
+  struct Traffic {
+    int64_t sent_bytes = 0;
+    int64_t received_bytes = 0;
+    int64_t wait_nanos = 0;
+  };
+  std::vector<Traffic> TakeTraffic();
+
+  // The worker at the other end of a transfer.
+  int PeerOf(const pipeline::Action& action) const;
+
  private:
   struct Transfer {
     pipeline::Action action;
@@ -62,9 +74,7 @@ class TransferQueue {
 
   absl::Status FinishOldest(std::deque<Transfer>& sends);
   // The transfer's end, described.
-  absl::Status Await(const Transfer& transfer) const;
-  // The worker at the other end.
-  int PeerOf(const pipeline::Action& action) const;
+  absl::Status Await(const Transfer& transfer);
   at::Tensor Allocate(int edge, int64_t samples) const;
   DimensionOrder OrderOfEdge(int edge) const;
   absl::Status CheckFits(int edge, int64_t samples, const at::Tensor& tensor) const;
@@ -78,6 +88,7 @@ class TransferQueue {
   ActivityTracker& activity_;
   std::deque<Transfer> receives_;
   std::vector<std::deque<Transfer>> sends_;  // By channel.
+  std::vector<Traffic> traffic_;             // By worker.
 };
 
 }  // namespace gpipe::worker

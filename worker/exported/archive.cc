@@ -27,7 +27,7 @@ using exported::StoredTensor;
 
 constexpr char kWeights[] = "data/weights/";
 constexpr char kConstants[] = "data/constants/";
-// As client/python/gpipe_modes.py names them.
+// As client/python/gpipe/_export/modes.py names them.
 constexpr std::string_view kModel = "model";
 constexpr std::string_view kEvaluation = "evaluation";
 constexpr char kEvaluationNote[] = "extra/gpipe_evaluation";
@@ -138,7 +138,7 @@ absl::Status Archive::FindValues() {
     return absl::InvalidArgumentError(
         absl::StrCat("its weights ('", first->second, "', '", name,
                      "', ...) were on the meta device, and torch.export.save does not keep which of those are tied; "
-                     "save it with gpipe_export, which does"));
+                     "save it with gpipe.export, which does"));
   }
   for (const auto& [name, tensor] : constants_) {
     if (IsEmpty(tensor)) continue;

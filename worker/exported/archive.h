@@ -26,7 +26,7 @@ class ReadAdapterInterface;
 
 namespace gpipe::worker {
 
-// Which of a model's programs is wanted. An archive has that for training, and, where gpipe_export has found that it is
+// Which of a model's programs is wanted. An archive has that for training, and, where gpipe.export has found that it is
 // another one, that for evaluation.
 enum class ModelMode { kTraining, kEvaluation };
 
@@ -47,7 +47,7 @@ class Archive {
   // Whether program() is the model in evaluation. Otherwise it is the model in training, and is turned into that in
   // evaluation by what is known of its operators.
   bool is_evaluation() const { return is_evaluation_; }
-  // What gpipe_export has found out about the training program in evaluation (evaluation.h); empty: it has not saved
+  // What gpipe.export has found out about the training program in evaluation (evaluation.h); empty: it has not saved
   // it.
   const std::string& evaluation_note() const { return evaluation_note_; }
 

@@ -21,6 +21,7 @@ struct ExportedModel {
   const Archive* archive = nullptr;
   TensorPool* tensors = nullptr;  // So that stages of one worker that use the same parameter have the same tensor.
   InitialValues values = InitialValues::kArchive;
+  TensorPool* masters = nullptr;  // The same of their masters, by name.
 };
 
 // The values that are the model's inputs, in its order; of a layer list, which has no archive, `input`.

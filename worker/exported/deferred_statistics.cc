@@ -17,8 +17,7 @@ void DeferredStatistics::Add(uint64_t position, const at::Tensor& input, const a
 void DeferredStatistics::Commit() {
   const torch::autograd::AutoGradMode no_grad(false);
   for (const auto& [position, pending] : pending_) {
-    pending.running_mean.lerp_(pending.statistics.mean, pending.momentum);
-    pending.running_var.lerp_(pending.statistics.UnbiasedVariance(), pending.momentum);
+    pending.statistics.MoveTo(pending.running_mean, pending.running_var, pending.momentum);
   }
   for (const auto& [position, batches] : counters_) batches.add_(1);
   pending_.clear();

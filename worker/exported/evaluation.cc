@@ -16,7 +16,7 @@ namespace {
 using exported::Graph;
 using exported::Node;
 
-constexpr char kSame[] = "same";  // client/python/gpipe_modes.py
+constexpr char kSame[] = "same";  // client/python/gpipe/_export/modes.py
 
 std::optional<c10::OperatorHandle> OperatorOf(const Node& node) { return FindOperator(node).value_or(std::nullopt); }
 
@@ -63,13 +63,13 @@ absl::Status CheckEvaluates(const Archive& archive) {
   if (archive.is_evaluation() || note == kSame) return absl::OkStatus();
   if (!note.empty()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("gpipe_export has saved the model for training only, as there is no program of it ", note));
+        absl::StrCat("gpipe.export has saved the model for training only, as there is no program of it ", note));
   }
   const Node* random = RandomIn(archive.program());
   if (random == nullptr) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       "the model draws random numbers (", random->target, random->source.empty() ? "" : " at ", random->source,
-      "), and its file does not say whether it does so in evaluation; save it with gpipe_export, which also saves what "
+      "), and its file does not say whether it does so in evaluation; save it with gpipe.export, which also saves what "
       "the model does in eval()"));
 }
 

@@ -6,7 +6,7 @@
 
 namespace gpipe::worker {
 
-// Whether program() is the model in evaluation, as it is or turned off (MakeOperatorCall). gpipe_export has compared
+// Whether program() is the model in evaluation, as it is or turned off (MakeOperatorCall). gpipe.export has compared
 // the two. Of a program of another exporter it is taken for granted, unless it draws random numbers by other operators
 // than those that are known to be for training. INVALID_ARGUMENT says why not, and what works instead. REQUIRES: the
 // program's operators exist.

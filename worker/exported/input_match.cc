@@ -68,7 +68,7 @@ absl::Status CheckFits(const UserInput& input, const v1::ModelValue& data, const
   return FieldError(
       field,
       absl::StrCat("the model's input '", input.name, "' is ", TextOf(input), ", the data's '", data.name(), "' is ",
-                   TextOf(data), alike ? "; sizes that `dynamic_shapes` of gpipe_export leaves free may be any" : ""));
+                   TextOf(data), alike ? "; sizes that `dynamic_shapes` of gpipe.export leaves free may be any" : ""));
 }
 
 absl::Status MatchInput(const UserInput& input, const v1::ModelValue& data, const ProgramData& all,
@@ -91,7 +91,7 @@ absl::Status CheckWhole(const exported::Program& program, const std::vector<v1::
     return FieldError(
         data.dataset + ".unbatched",
         absl::StrCat("the model's input '", input.name, "' has the batch in its shape, the data's '", matched[i].name(),
-                     "' has none; export the model with gpipe_export(..., unbatched=[\"", input.name, "\"])"));
+                     "' has none; export the model with gpipe.export(..., unbatched=[\"", input.name, "\"])"));
   }
   return absl::OkStatus();
 }

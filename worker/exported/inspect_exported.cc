@@ -100,6 +100,9 @@ class ExportedInspection {
     if (training()) GPIPE_RETURN_IF_ERROR(state_.Check(kModel));
     GPIPE_ASSIGN_OR_RETURN(Units units, Units::Find(archive_));
     units_.emplace(std::move(units));
+    if (training()) {
+      GPIPE_RETURN_IF_ERROR(state_.CheckWritten(units_->PartOf(0, Nodes(), OutputNames()).written));
+    }
     const std::vector<std::string> frozen(request_.freeze().begin(), request_.freeze().end());
     GPIPE_ASSIGN_OR_RETURN(ValueTable values,
                            ValueTable::Create(archive_, *units_, inputs, frozen, data_.data.field()));
@@ -281,12 +284,12 @@ class ExportedInspection {
   absl::Status Profile() {
     PartProfiler profiler({archive_, *units_, *values_}, request_, device_, static_cast<int>(parts_.size()));
     for (size_t i = 0; i < parts_.size(); ++i) {
-      v1::LayerInfo& info = *result_.mutable_layers(static_cast<int>(i));
       GPIPE_ASSIGN_OR_RETURN(const LayerCost cost, profiler.Measure(parts_[i]));
-      info.set_forward_nanos(cost.forward_nanos);
-      info.set_backward_nanos(cost.backward_nanos);
-      info.set_activation_bytes_per_sample(cost.activation_bytes / request_.profile_micro_batch());
+      AddCost(cost, request_.profile_micro_batch(), *result_.mutable_layers(static_cast<int>(i)));
     }
+    if (!training() || parts_.empty()) return absl::OkStatus();
+    GPIPE_ASSIGN_OR_RETURN(const LayerCost loss, profiler.MeasureLoss(ValueOf(outputs_.front())));
+    AddCost(loss, request_.profile_micro_batch(), *result_.mutable_layers(result_.layers_size() - 1));
     return absl::OkStatus();
   }
 

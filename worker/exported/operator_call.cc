@@ -1,7 +1,6 @@
 #include "worker/exported/operator_call.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Context.h>
 
 #include <algorithm>
 #include <iterator>
@@ -12,9 +11,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "absl/synchronization/mutex.h"
 #include "common/status_macros.h"
 #include "worker/exported/argument_source.h"
+#include "worker/model/accumulating.h"
 #include "worker/model/checks.h"
 #include "worker/model/random.h"
 
@@ -64,21 +63,31 @@ constexpr OperatorArgument kSparseGradients[] = {
 constexpr std::string_view kBatchNorm = "aten::batch_norm";
 constexpr std::string_view kAttention = "aten::scaled_dot_product_attention";
 
+// Operators that have a gradient of a weight added where it is kept (accumulating.h). False: not with these arguments.
+using Accumulating = bool (*)(torch::jit::Stack& stack);
+
+bool CallLinear(torch::jit::Stack& stack) {
+  const at::Tensor bias = stack[2].isNone() ? at::Tensor() : stack[2].toTensor();
+  stack = {AccumulatingLinear(stack[0].toTensor(), stack[1].toTensor(), bias)};
+  return true;
+}
+
+bool CallAddmm(torch::jit::Stack& stack) {
+  if (!stack[3].toScalar().equal(1) || !stack[4].toScalar().equal(1)) return false;
+  stack = {AccumulatingAddmm(stack[0].toTensor(), stack[1].toTensor(), stack[2].toTensor())};
+  return true;
+}
+
+Accumulating FindAccumulating(const c10::OperatorName& name) {
+  if (name.name == "aten::linear" && name.overload_name.empty()) return CallLinear;
+  return name.name == "aten::addmm" && name.overload_name.empty() ? CallAddmm : nullptr;
+}
+
 // Batch norm counts its training batches in a buffer of this name, by an addition of its own.
 bool CountsBatches(const Node& node) {
   if (node.target != "torch.ops.aten.add_.Tensor" || node.inputs.empty()) return false;
   const auto* value = std::get_if<exported::ValueName>(&node.inputs.front().argument.value);
   return value != nullptr && absl::EndsWith(value->name, "num_batches_tracked");
-}
-
-// Operators of a program draw from LibTorch's default generator, of which a process has one a device. Held from seeding
-// it until the operator has drawn: the inspector may run another program beside the engine's.
-ABSL_CONST_INIT absl::Mutex default_generator_mutex(absl::kConstInit);
-
-void SeedDefaultGenerator(c10::Device device, uint64_t seed) {
-  at::Generator generator = at::globalContext().defaultGenerator(device);
-  const std::lock_guard<std::mutex> lock(generator.mutex());
-  generator.set_current_seed(seed);
 }
 
 // A call's results, put where the program names them.
@@ -107,7 +116,8 @@ class OperatorCall : public Instruction {
         device_(options.device),
         deferred_(options.deferred),
         as_it_is_(options.as_it_is),
-        random_(handle_.hasTag(at::Tag::nondeterministic_seeded)) {}
+        random_(handle_.hasTag(at::Tag::nondeterministic_seeded)),
+        accumulating_(FindAccumulating(handle_.operator_name())) {}
 
   void Run(const LayerContext& context, Frame& frame) const override {
     const bool counts = (context.training && !context.recomputing) || as_it_is_;
@@ -154,10 +164,9 @@ class OperatorCall : public Instruction {
 
  private:
   void Call(const LayerContext& context, torch::jit::Stack& stack) const {
+    if (accumulating_ != nullptr && accumulating_(stack)) return;
     if (!random_ || device_.is_meta()) return handle_.callBoxed(stack);
-    const absl::MutexLock lock(&default_generator_mutex);
-    SeedDefaultGenerator(device_, SeedOf(context.seed, context.step, context.micro_batch, position_));
-    handle_.callBoxed(stack);
+    DrawSeeded(device_, context, position_, [&](const at::Generator&) { handle_.callBoxed(stack); });
   }
 
   absl::Status BindOne(const Node& node, const c10::Argument& argument, const Slots& slots,
@@ -235,6 +244,7 @@ class OperatorCall : public Instruction {
   DeferredStatistics* const deferred_;
   const bool as_it_is_;
   const bool random_;
+  const Accumulating accumulating_;      // Null: the operator is called.
   std::vector<ArgumentSource> sources_;  // In the order of the schema.
   std::vector<ResultSlots> results_;
   std::optional<size_t> training_, momentum_, running_mean_, own_statistics_, attention_dropout_;

@@ -12,6 +12,7 @@
 #include "common/status_macros.h"
 #include "worker/exported/part_work.h"
 #include "worker/model/frozen.h"
+#include "worker/model/loss_profile.h"
 #include "worker/model/random.h"
 #include "worker/torch_status.h"
 
@@ -53,6 +54,12 @@ absl::StatusOr<LayerCost> PartProfiler::Measure(const GraphLayer::Part& part) {
       profiler_.Measure(Describe(part), inputs, needs_gradient, work, [&] { return Build(part); });
   if (cost.ok() || absl::IsResourceExhausted(cost.status()) || !DependsOnData(part)) return cost;
   return CatchTorch([&]() -> absl::StatusOr<LayerCost> { return profiler_.Estimate(work); });
+}
+
+absl::StatusOr<LayerCost> PartProfiler::MeasureLoss(const std::string& output) {
+  return CatchTorch([&] {
+    return worker::MeasureLoss(request_, model_.values.Meta(output, request_.profile_micro_batch()), profiler_);
+  });
 }
 
 bool PartProfiler::DependsOnData(const GraphLayer::Part& part) const {

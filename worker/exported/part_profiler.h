@@ -31,9 +31,11 @@ class PartProfiler {
 
   // `parts` is the number of calls to come. REQUIRES: request.profile_micro_batch is set.
   PartProfiler(const Model& model, const v1::Inspect& request, c10::Device device, int parts)
-      : model_(model), request_(request), device_(device), profiler_(device, request.has_loss(), parts) {}
+      : model_(model), request_(request), device_(device), profiler_(device, request.has_loss(), parts + 1) {}
 
   absl::StatusOr<LayerCost> Measure(const GraphLayer::Part& part);
+  // Of the value that the loss takes.
+  absl::StatusOr<LayerCost> MeasureLoss(const std::string& output);
 
  private:
   absl::StatusOr<ModelLayer> Build(const GraphLayer::Part& part) const;

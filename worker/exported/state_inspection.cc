@@ -15,6 +15,8 @@
 namespace gpipe::worker {
 namespace {
 
+constexpr char kPrecision[] = "train.precision";
+
 std::string NothingToTrain(const v1::Inspect& request) {
   return absl::StrCat("there is nothing to train: each of its parameters was exported with requires_grad=False",
                       request.freeze().empty() ? "" : ", or is frozen by train.freeze",
@@ -39,7 +41,39 @@ absl::Status StateInspection::Check(std::string_view field) const {
     }
   }
   if (!trains) errors.Add(field, NothingToTrain(request_));
-  return errors.ToStatus();
+  GPIPE_RETURN_IF_ERROR(errors.ToStatus());
+  return CheckPrecision();
+}
+
+absl::StatusOr<bool> StateInspection::HasMaster(const std::string& name) const {
+  GPIPE_ASSIGN_OR_RETURN(const at::Tensor meta, archive_.Describe(name));
+  return IsTrained(name) && precision_.has_master(meta.scalar_type());
+}
+
+absl::Status StateInspection::CheckPrecision() const {
+  if (!precision_.mixed()) return absl::OkStatus();
+  for (const std::string& name : archive_.StateNames()) {
+    GPIPE_ASSIGN_OR_RETURN(const bool has_master, HasMaster(name));
+    if (has_master) return absl::OkStatus();
+  }
+  const bool bf16 = precision_.compute == c10::ScalarType::BFloat16;
+  return FieldError(
+      kPrecision, absl::StrCat("an exported model computes in the types it was exported in, and none of the parameters "
+                               "that are trained is ",
+                               c10::toString(precision_.compute), ": export it after model.to(torch.",
+                               bf16 ? "bfloat16" : "float16", "), or leave out precision"));
+}
+
+absl::Status StateInspection::CheckWritten(const std::set<std::string>& written) const {
+  for (const exported::Input& input : archive_.program().inputs) {
+    if (input.kind != exported::InputKind::kParameter || !written.contains(input.value)) continue;
+    const std::string& name = archive_.CanonicalName(input.name);
+    GPIPE_ASSIGN_OR_RETURN(const bool has_master, HasMaster(name));
+    if (!has_master) continue;
+    return FieldError(kPrecision, absl::StrCat("the model writes to '", name, "' itself, which mixed precision would ",
+                                               "undo; leave out precision, or freeze it (train.freeze)"));
+  }
+  return absl::OkStatus();
 }
 
 bool StateInspection::IsTrained(const std::string& name) const {

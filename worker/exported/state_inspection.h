@@ -3,6 +3,7 @@
 
 #include <google/protobuf/repeated_ptr_field.h>
 
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "absl/status/status.h"
 #include "gpipe/v1/worker_session.pb.h"
 #include "worker/exported/archive.h"
+#include "worker/model/precision.h"
 
 namespace gpipe::worker {
 
@@ -18,11 +20,16 @@ namespace gpipe::worker {
 // arguments must outlive it. Used by one thread.
 class StateInspection {
  public:
-  StateInspection(const Archive& archive, const v1::Inspect& request) : archive_(archive), request_(request) {}
+  StateInspection(const Archive& archive, const v1::Inspect& request)
+      : archive_(archive), request_(request), precision_(Precision::Of(request.precision(), /*layer_list=*/false)) {}
 
   // For training: that there is something to train, and that it can be updated and stored. INVALID_ARGUMENT for
-  // `field`.
+  // `field`; for `train.precision`, where no trained parameter is of the type that is to be computed in.
   absl::Status Check(std::string_view field) const;
+
+  // That the program, which writes to these of its values, writes to no parameter that has a master: what it writes
+  // would be lost. INVALID_ARGUMENT for `train.precision`.
+  absl::Status CheckWritten(const std::set<std::string>& written) const;
 
   // The parameters and buffers among what a part is bound to (Units::InputsOf), each once, whatever names it has.
   void Describe(const std::vector<const exported::Input*>& inputs, v1::LayerInfo& layer) const;
@@ -31,10 +38,13 @@ class StateInspection {
 
  private:
   bool IsTrained(const std::string& name) const;
+  absl::StatusOr<bool> HasMaster(const std::string& name) const;
+  absl::Status CheckPrecision() const;
   void Add(const std::string& name, v1::LayerInfo& layer) const;
 
   const Archive& archive_;
   const v1::Inspect& request_;
+  const Precision precision_;
 };
 
 }  // namespace gpipe::worker

@@ -54,6 +54,9 @@ class BatchNorm : public UnaryLayer {
   }
 
  private:
+  // Its kernels take parameters and statistics in fp32 beside values in half of that, on CPUs and GPUs alike.
+  bool keeps_type() const override { return true; }
+
   // torch.nn's momentum=None.
   bool Cumulative() const { return momentum_ < 0; }
 
@@ -73,8 +76,7 @@ class BatchNorm : public UnaryLayer {
     Count();
     const at::Tensor share =
         Cumulative() ? batches_.to(mean_.scalar_type()).reciprocal() : at::full({}, momentum_, mean_.options());
-    mean_.lerp_(statistics.mean, share);
-    variance_.lerp_(statistics.UnbiasedVariance(), share);
+    statistics.MoveTo(mean_, variance_, share);
   }
 
   void CheckInput(const at::Tensor& x) const {

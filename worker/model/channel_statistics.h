@@ -2,6 +2,7 @@
 #define GPIPE_WORKER_MODEL_CHANNEL_STATISTICS_H_
 
 #include <ATen/ATen.h>
+#include <ATen/OpMathType.h>
 
 #include <cstdint>
 #include <vector>
@@ -9,7 +10,8 @@
 namespace gpipe::worker {
 
 // Count, mean and sum of squared deviations of [N, C, ...] per channel; micro-batches are merged as by Chan, Golub and
-// LeVeque (1979), because a sum of squares minus a squared mean loses all digits when the mean is large.
+// LeVeque (1979), because a sum of squares minus a squared mean loses all digits when the mean is large. Of values in
+// half a float they are floats.
 struct ChannelStatistics {
   int64_t count = 0;
   at::Tensor mean;
@@ -19,7 +21,8 @@ struct ChannelStatistics {
     std::vector<int64_t> dims = {0};
     for (int64_t dim = 2; dim < x.dim(); ++dim) dims.push_back(dim);
     const int64_t count = x.numel() / x.size(1);
-    auto [variance, mean] = at::var_mean(x.detach(), at::OptionalIntArrayRef(dims), /*correction=*/at::Scalar(0));
+    const at::Tensor wide = x.detach().to(at::toOpMathType(x.scalar_type()));
+    auto [variance, mean] = at::var_mean(wide, at::OptionalIntArrayRef(dims), /*correction=*/at::Scalar(0));
     return {count, mean, variance.mul_(count)};
   }
 
@@ -36,6 +39,12 @@ struct ChannelStatistics {
   }
 
   at::Tensor UnbiasedVariance() const { return squares / static_cast<double>(count - 1); }
+
+  // Moves running statistics, which may be of a narrower type, by that share of the way to these.
+  void MoveTo(const at::Tensor& running_mean, const at::Tensor& running_var, const auto& share) const {
+    running_mean.lerp_(mean.to(running_mean.scalar_type()), share);
+    running_var.lerp_(UnbiasedVariance().to(running_var.scalar_type()), share);
+  }
 };
 
 }  // namespace gpipe::worker

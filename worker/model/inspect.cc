@@ -14,6 +14,7 @@
 #include "worker/data/tensor_file.h"
 #include "worker/model/frozen.h"
 #include "worker/model/loss_check.h"
+#include "worker/model/loss_profile.h"
 #include "worker/model/model_layers.h"
 #include "worker/model/profile.h"
 #include "worker/model/tensor_layout.h"
@@ -41,14 +42,18 @@ absl::StatusOr<at::Tensor> MetaTensor(const char* what, const std::vector<int64_
 class Inspection {
  public:
   Inspection(const v1::Inspect& request, c10::Device device, v1::Inspected& result)
-      : request_(request), device_(device), result_(result) {
+      : request_(request),
+        precision_(Precision::Of(request.precision(), /*layer_list=*/true)),
+        device_(device),
+        result_(result) {
     v1::JobSpec spec;
     *spec.mutable_model() = request.model();
     spec_ = spec::WithDefaults(spec);
   }
 
   absl::Status Run() {
-    GPIPE_ASSIGN_OR_RETURN(layers_, BuildSequential(spec_, {0, spec_.model().sequential_size(), false, at::kMeta}));
+    GPIPE_ASSIGN_OR_RETURN(layers_,
+                           BuildSequential(spec_, {0, spec_.model().sequential_size(), false, at::kMeta, precision_}));
     GPIPE_RETURN_IF_ERROR(FindShapes());
     GPIPE_RETURN_IF_ERROR(CheckLoss());
     return request_.profile_micro_batch() > 0 ? Profile() : absl::OkStatus();
@@ -60,6 +65,9 @@ class Inspection {
     const v1::ModelValue& input = request_.inputs(0);
     GPIPE_ASSIGN_OR_RETURN(values_["input"],
                            MetaTensor("the input", SampleShape(input.shape()), input.dtype(), kBatch));
+    if (precision_.mixed() && values_["input"].is_floating_point()) {
+      values_["input"] = values_["input"].to(precision_.compute);
+    }
     for (const ModelLayer& layer : layers_) {
       GPIPE_RETURN_IF_ERROR(FindOutputs(layer));
       Describe(layer);
@@ -95,7 +103,7 @@ class Inspection {
     int64_t count = 0, bytes = 0, trainable = 0;
     for (const LayerTensor& entry : layer.layer->tensors()) {
       v1::ModelTensor& tensor = *info.add_tensors();
-      Describe(layer.prefix + entry.name, entry.tensor, tensor);
+      Describe(layer.prefix + entry.name, entry.master.defined() ? entry.master : entry.tensor, tensor);
       tensor.set_trainable(entry.parameter && !Frozen(layer, entry));
       if (!entry.parameter) continue;
       count += entry.tensor.numel();
@@ -155,12 +163,21 @@ class Inspection {
   }
 
   absl::Status Profile() {
-    LayerProfiler profiler(device_, request_.has_loss(), static_cast<int>(layers_.size()));
+    LayerProfiler profiler(device_, request_.has_loss(), static_cast<int>(layers_.size()) + 1);
     bool trained_before = false;
     for (const ModelLayer& layer : layers_) {
       GPIPE_RETURN_IF_ERROR(ProfileLayer(layer.index, trained_before, profiler));
       trained_before = trained_before || result_.layers(layer.index).trainable_count() > 0;
     }
+    return request_.has_loss() && !layers_.empty() ? ProfileLoss(profiler) : absl::OkStatus();
+  }
+
+  absl::Status ProfileLoss(LayerProfiler& profiler) {
+    const absl::StatusOr<LayerCost> cost =
+        CatchTorch([&] { return MeasureLoss(request_, MicroBatchOf(layers_.back().outputs.front()), profiler); });
+    if (!cost.ok())
+      return absl::Status(cost.status().code(), absl::StrCat("measuring train.loss: ", cost.status().message()));
+    AddCost(*cost, request_.profile_micro_batch(), *result_.mutable_layers(layers_.back().index));
     return absl::OkStatus();
   }
 
@@ -178,16 +195,14 @@ class Inspection {
     const auto cost =
         profiler.Measure(description, *inputs, input_needs_gradient, {}, [&] { return BuildOnDevice(index); });
     if (!cost.ok()) return Located(index, cost.status());
-    v1::LayerInfo& info = *result_.mutable_layers(index);
-    info.set_forward_nanos(cost->forward_nanos);
-    info.set_backward_nanos(cost->backward_nanos);
-    info.set_activation_bytes_per_sample(cost->activation_bytes / request_.profile_micro_batch());
+    AddCost(*cost, request_.profile_micro_batch(), *result_.mutable_layers(index));
     return absl::OkStatus();
   }
 
   // One layer at a time is on the device: the model need not fit.
   absl::StatusOr<ModelLayer> BuildOnDevice(int index) const {
-    GPIPE_ASSIGN_OR_RETURN(std::vector<ModelLayer> layers, BuildSequential(spec_, {index, 1, false, device_}));
+    GPIPE_ASSIGN_OR_RETURN(std::vector<ModelLayer> layers,
+                           BuildSequential(spec_, {index, 1, false, device_, precision_}));
     for (const LayerTensor& entry : layers.front().layer->tensors()) {
       if (entry.parameter) entry.tensor.set_requires_grad(!Frozen(layers.front(), entry));
     }
@@ -202,6 +217,7 @@ class Inspection {
   }
 
   const v1::Inspect& request_;
+  const Precision precision_;
   const c10::Device device_;
   v1::Inspected& result_;
   v1::JobSpec spec_;

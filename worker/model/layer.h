@@ -24,6 +24,7 @@ struct LayerTensor {
   std::string name;
   at::Tensor tensor;
   bool parameter = true;
+  at::Tensor master = {};  // What it was before CastParameters has rounded it; else undefined.
 };
 
 // One cuttable unit of a model: a function of values, with parameters and buffers. Used by one thread.
@@ -45,7 +46,12 @@ class Layer {
   // In the order of state_dict().
   const std::vector<LayerTensor>& tensors() const { return tensors_; }
 
+  // Mixed precision: from now on the parameters are of this type, and so is what Forward makes of values of it. A layer
+  // whose kernels take parameters of a wider type than the values keeps its own. REQUIRES: nothing has been computed.
+  void CastParameters(c10::ScalarType type);
+
  protected:
+  virtual bool keeps_type() const { return false; }
   at::Tensor AddParameter(std::string name, at::Tensor tensor) { return Add(std::move(name), std::move(tensor), true); }
   at::Tensor AddBuffer(std::string name, at::Tensor tensor) { return Add(std::move(name), std::move(tensor), false); }
 

@@ -33,6 +33,7 @@ absl::StatusOr<ModelLayer> BuildLayer(const v1::JobSpec& spec, int index, const 
   const absl::Status made = CatchTorch([&] {
     ParameterSource parameters(spec.model().init_seed(), index, options.device);
     layer.layer = MakeLayer(description, {index, options.deferred_batch_norm, parameters});
+    if (options.precision.mixed()) layer.layer->CastParameters(options.precision.compute);
     return absl::OkStatus();
   });
   if (made.ok()) return layer;

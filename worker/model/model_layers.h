@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "gpipe/v1/job_spec.pb.h"
 #include "worker/model/layer.h"
+#include "worker/model/precision.h"
 
 namespace gpipe::worker {
 
@@ -29,6 +30,7 @@ struct SequentialOptions {
   int layer_count = 0;
   bool deferred_batch_norm = false;
   c10::Device device = c10::kCPU;  // kMeta: shapes only.
+  Precision precision = {};        // Whether parameters are cast.
 };
 
 // A run of the layers of `model.sequential`. Layer i reads `layer.<i-1>` (the first one `input`) and makes `layer.<i>`;

@@ -1,21 +1,12 @@
 #include "worker/model/parameter_source.h"
 
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
 
 #include <cmath>
 
 #include "worker/model/random.h"
 
 namespace gpipe::worker {
-
-at::Generator MakeGenerator(c10::Device device, uint64_t seed) {
-  if (device.is_cpu()) return at::make_generator<at::CPUGeneratorImpl>(seed);
-  const auto& hooks = at::globalContext().getAcceleratorHooksInterface(device.type());
-  at::Generator generator = hooks.getNewGenerator(device.index());
-  generator.set_current_seed(seed);
-  return generator;
-}
 
 ParameterSource::ParameterSource(uint64_t init_seed, int layer, c10::Device device)
     : device_(device), generator_(MakeGenerator(at::kCPU, SeedOf(init_seed, layer))) {}

@@ -1,15 +1,19 @@
 #include "worker/model/profile.h"
 
 #include <ATen/ATen.h>
+#include <ATen/cuda/CUDAEvent.h>
+#include <ATen/cuda/CUDAGraph.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/grad_mode.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/status_macros.h"
+#include "worker/model/graph_pool.h"
 #include "worker/model/memory_meter.h"
 #include "worker/model/random.h"
 #include "worker/model/tensor_layout.h"
@@ -24,6 +28,9 @@ constexpr absl::Duration kLongestRun = absl::Seconds(1);         // What is expe
 constexpr absl::Duration kLongWarmUp = absl::Milliseconds(500);  // What took so long is not repeated.
 constexpr size_t kEnoughRuns = 5;
 constexpr size_t kMostRuns = 25;
+// Launching a graph takes a GPU as long as some small kernels: so what is short is repeated in it.
+constexpr size_t kRepeats = 8;
+constexpr absl::Duration kShortRun = absl::Milliseconds(2);
 constexpr uint64_t kSeed = 1;  // Of the values to measure with.
 
 template <typename Value>
@@ -43,7 +50,22 @@ std::string KeyOf(const std::string& description, const std::vector<at::Tensor>&
   return key;
 }
 
-void RunBackward(const std::vector<at::Tensor>& outputs) {
+// How long the device takes for each of two graphs, one after the other.
+std::pair<int64_t, int64_t> ReplayNanos(at::cuda::CUDAGraph& first, at::cuda::CUDAGraph& second) {
+  at::cuda::CUDAEvent begin(cudaEventDefault), middle(cudaEventDefault), end(cudaEventDefault);
+  begin.record();
+  first.replay();
+  middle.record();
+  second.replay();
+  end.record();
+  end.synchronize();
+  const auto nanos = [](float millis) { return static_cast<int64_t>(static_cast<double>(millis) * 1e6); };
+  return {nanos(begin.elapsed_time(middle)), nanos(middle.elapsed_time(end))};
+}
+
+// The gradients of inputs are made anew, as for a micro-batch; those of parameters are added up.
+void RunBackward(const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& outputs) {
+  for (const at::Tensor& input : inputs) input.mutable_grad().reset();
   std::vector<at::Tensor> roots, gradients;
   for (const at::Tensor& output : outputs) {
     if (!output.requires_grad()) continue;
@@ -54,6 +76,12 @@ void RunBackward(const std::vector<at::Tensor>& outputs) {
 }
 
 }  // namespace
+
+void AddCost(const LayerCost& cost, int64_t samples, v1::LayerInfo& layer) {
+  layer.set_forward_nanos(layer.forward_nanos() + cost.forward_nanos);
+  layer.set_backward_nanos(layer.backward_nanos() + cost.backward_nanos);
+  layer.set_activation_bytes_per_sample(layer.activation_bytes_per_sample() + cost.activation_bytes / samples);
+}
 
 LayerProfiler::LayerProfiler(c10::Device device, bool training, int layers)
     : device_(device), training_(training), speed_(device), layers_left_(layers), time_left_(kTotalTime) {}
@@ -101,6 +129,9 @@ LayerCost LayerProfiler::MeasureNow(const ModelLayer& layer, const std::vector<a
   if (first.forward + first.backward > kLongWarmUp) {
     return {absl::ToInt64Nanoseconds(first.forward), absl::ToInt64Nanoseconds(first.backward), first.bytes};
   }
+  if (device_.is_cuda()) {
+    if (auto captured = MeasureCaptured(layer, inputs, limit, first); captured.ok()) return *std::move(captured);
+  }
   const absl::Time begin = absl::Now();
   std::vector<absl::Duration> forward, backward;
   int64_t bytes = 0;
@@ -113,6 +144,34 @@ LayerCost LayerProfiler::MeasureNow(const ModelLayer& layer, const std::vector<a
     bytes = run.bytes;
   }
   return {absl::ToInt64Nanoseconds(Median(forward)), absl::ToInt64Nanoseconds(Median(backward)), bytes};
+}
+
+absl::StatusOr<LayerCost> LayerProfiler::MeasureCaptured(const ModelLayer& layer, const std::vector<at::Tensor>& inputs,
+                                                         absl::Duration limit, const Run& warm_up) const {
+  const size_t repeats = warm_up.forward + warm_up.backward < kShortRun ? kRepeats : 1;
+  GraphPool pool(device_);
+  at::cuda::CUDAGraph forward, backward;
+  std::vector<std::vector<at::Tensor>> outputs(repeats);
+  GPIPE_RETURN_IF_ERROR(pool.Record(forward, [&] {
+    for (auto& made : outputs) made = layer.layer->Forward({.training = training_, .recomputing = true}, inputs);
+    return absl::OkStatus();
+  }));
+  GPIPE_RETURN_IF_ERROR(pool.Record(backward, [&] {
+    for (auto& made : outputs) {
+      if (training_) RunBackward(inputs, std::exchange(made, {}));
+    }
+    return absl::OkStatus();
+  }));
+  std::vector<int64_t> forward_nanos, backward_nanos;
+  const absl::Time begin = absl::Now();
+  while (forward_nanos.size() < kMostRuns) {
+    const absl::Duration used = absl::Now() - begin;
+    if (forward_nanos.size() >= kEnoughRuns && (used > limit || used > kEnoughTime)) break;
+    const auto [of_forward, of_backward] = ReplayNanos(forward, backward);
+    forward_nanos.push_back(of_forward / static_cast<int64_t>(repeats));
+    backward_nanos.push_back(of_backward / static_cast<int64_t>(repeats));
+  }
+  return LayerCost{Median(forward_nanos), Median(backward_nanos), warm_up.bytes};
 }
 
 LayerProfiler::Run LayerProfiler::RunOnce(const ModelLayer& layer, const std::vector<at::Tensor>& inputs) const {
@@ -129,7 +188,7 @@ LayerProfiler::Run LayerProfiler::RunOnce(const ModelLayer& layer, const std::ve
     run.bytes = meter.Allocated();
   }
   const absl::Time begin = absl::Now();
-  if (training_) RunBackward(outputs);
+  if (training_) RunBackward(inputs, outputs);
   SynchronizeDevice(device_);
   run.backward = absl::Now() - begin;
   return run;

@@ -9,6 +9,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "gpipe/v1/plan.pb.h"
 #include "worker/model/device_speed.h"
 #include "worker/model/model_layers.h"
 
@@ -19,6 +20,9 @@ struct LayerCost {
   int64_t backward_nanos = 0;
   int64_t activation_bytes = 0;  // Alive between forward and backward, the output included.
 };
+
+// Adds what a micro-batch of so many samples was measured to cost to a layer's description.
+void AddCost(const LayerCost& cost, int64_t samples, v1::LayerInfo& layer);
 
 // Measures layers one at a time on a device: the first run discarded, then the median of at least five, unless its
 // share of the time for the whole model is used up. Layers that are alike are measured once. What would take seconds
@@ -47,6 +51,9 @@ class LayerProfiler {
   };
 
   LayerCost MeasureNow(const ModelLayer& layer, const std::vector<at::Tensor>& inputs, absl::Duration limit) const;
+  // Of a GPU alone, as in a stage that is captured; an error where the layer cannot be.
+  absl::StatusOr<LayerCost> MeasureCaptured(const ModelLayer& layer, const std::vector<at::Tensor>& inputs,
+                                            absl::Duration limit, const Run& warm_up) const;
   Run RunOnce(const ModelLayer& layer, const std::vector<at::Tensor>& inputs) const;
   std::vector<at::Tensor> RandomInputs(const std::vector<at::Tensor>& shapes, bool need_gradient) const;
   // Nullopt: it is quick enough to be measured.

@@ -6,7 +6,9 @@
 
 #include <cstdint>
 
+#include "absl/functional/function_ref.h"
 #include "common/mix64.h"
+#include "worker/model/layer.h"
 
 namespace gpipe::worker {
 
@@ -18,8 +20,20 @@ constexpr uint64_t SeedOf(Keys... keys) {
   return seed;
 }
 
-// A new generator. The process's default generators are never used, because their state depends on what ran before.
+// A new generator. The process's default generators are not used for it, because their state depends on what ran
+// before.
 at::Generator MakeGenerator(c10::Device device, uint64_t seed);
+
+// Draws with LibTorch's default generator of the device, from which operators of exported programs draw whatever they
+// are given, set to what a place of the model draws in one forward of a micro-batch. `place` tells apart the draws of
+// that forward: the position of an operator, the number of a layer. A process has one such generator a device, and its
+// threads may run several models: another one waits until `draw` has returned.
+//
+// On CUDA the seed is a function of (job seed, step, micro-batch), and the place only moves the offset into its
+// numbers: a CUDA graph reads one seed from the device's memory, so that a recorded forward draws what a plain one
+// does. While a graph is recorded places come in ascending order; a c10::Error says where they do not.
+void DrawSeeded(c10::Device device, const LayerContext& context, uint64_t place,
+                absl::FunctionRef<void(const at::Generator&)> draw);
 
 }  // namespace gpipe::worker
 

@@ -11,6 +11,9 @@
 namespace gpipe::worker {
 namespace {
 
+// Dropouts within one layer.
+constexpr uint64_t kMaxPlaces = 16;
+
 // A layer that is one function of its input and nothing else.
 class FunctionLayer : public UnaryLayer {
  public:
@@ -83,9 +86,10 @@ class PopCat : public Layer {
 at::Tensor Dropout(const at::Tensor& x, double p, const LayerContext& context, int layer, int place) {
   if (!context.training || p == 0 || x.is_meta()) return x;
   if (p >= 1) return x * 0;
-  const uint64_t seed = SeedOf(context.seed, context.step, context.micro_batch, layer, place);
-  const at::Tensor mask = at::empty_like(x).bernoulli_(1 - p, MakeGenerator(x.device(), seed)).div_(1 - p);
-  return x * mask;
+  const at::Tensor mask = at::empty_like(x);
+  const uint64_t drawn_at = static_cast<uint64_t>(layer) * kMaxPlaces + static_cast<uint64_t>(place);
+  DrawSeeded(x.device(), context, drawn_at, [&](const at::Generator& generator) { mask.bernoulli_(1 - p, generator); });
+  return x * mask.div_(1 - p);
 }
 
 std::unique_ptr<Layer> MakeDropout(const v1::Dropout& spec, const LayerOptions& options) {

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "worker/model/accumulating.h"
 #include "worker/model/checks.h"
 #include "worker/model/dropout.h"
 #include "worker/model/layers.h"
@@ -14,7 +15,7 @@ namespace {
 struct Projection {
   at::Tensor weight;
   at::Tensor bias;
-  at::Tensor operator()(const at::Tensor& x) const { return at::linear(x, weight, bias); }
+  at::Tensor operator()(const at::Tensor& x) const { return AccumulatingLinear(x, weight, bias); }
 };
 
 struct Normalisation {

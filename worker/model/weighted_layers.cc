@@ -1,6 +1,7 @@
 // Layers whose work is one operator with weights: linear, conv_2d, embedding, layer_norm.
 #include <ATen/ATen.h>
 
+#include "worker/model/accumulating.h"
 #include "worker/model/checks.h"
 #include "worker/model/layers.h"
 
@@ -18,7 +19,7 @@ class Linear : public UnaryLayer {
   at::Tensor Apply(const LayerContext& context, const at::Tensor& x) override {
     CheckType(x, weight_.scalar_type());
     CheckSize(x, -1, weight_.size(1), "features");
-    return at::linear(x, weight_, bias_);
+    return AccumulatingLinear(x, weight_, bias_);
   }
 
  private:

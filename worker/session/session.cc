@@ -109,6 +109,7 @@ absl::Status Session::Converse(grpc::ClientContext& context, Stream& stream) {
   v1::WorkerMessage hello;
   *hello.mutable_hello() = options_.hello;
   lease_.Begin(clock_.Now(), options_.welcome_patience);
+  if (options_.clock != nullptr) options_.clock->Forget();
   if (!stream.Write(hello)) return absl::OkStatus();  // Finish says why.
   outbox_.Open();
   std::thread writer([&] {
@@ -173,11 +174,17 @@ void Session::Dispatch(v1::OrchestratorMessage& message) {
     case v1::OrchestratorMessage::kLeaveGranted:
       return OnLeaveGranted();
     case v1::OrchestratorMessage::kAlive:
-      return;  // Renewed the lease.
+      return OnAlive(message.alive());
     case v1::OrchestratorMessage::kWelcome:
     case v1::OrchestratorMessage::MESSAGE_NOT_SET:
       spdlog::warn("an unexpected message from the orchestrator (kind {})", static_cast<int>(message.message_case()));
   }
+}
+
+// It has renewed the lease already.
+void Session::OnAlive(const v1::Alive& alive) {
+  if (options_.clock == nullptr) return;
+  options_.clock->Add(alive.sent_nanos(), alive.answered_nanos(), SteadyNanos());
 }
 
 void Session::OnLeaveGranted() {
@@ -212,7 +219,10 @@ void Session::Write(grpc::ClientContext& context, Stream& stream) {
 bool Session::WriteHeartbeat(Stream& stream) {
   outbox_.TakeActivityChange();
   v1::WorkerMessage message;
-  *message.mutable_heartbeat()->mutable_activity() = host_.activity();
+  v1::Heartbeat& heartbeat = *message.mutable_heartbeat();
+  *heartbeat.mutable_activity() = host_.activity();
+  if (options_.device_use) *heartbeat.mutable_use() = options_.device_use();
+  heartbeat.set_sent_nanos(SteadyNanos());
   return stream.Write(message);
 }
 

@@ -1,6 +1,7 @@
 #ifndef GPIPE_WORKER_SESSION_SESSION_H_
 #define GPIPE_WORKER_SESSION_SESSION_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -12,6 +13,7 @@
 #include "common/steady_signal.h"
 #include "gpipe/v1/worker_session.grpc.pb.h"
 #include "worker/engine/attempt_host.h"
+#include "worker/engine/clock_offset.h"
 #include "worker/session/backoff.h"
 #include "worker/session/inspector.h"
 #include "worker/session/lease.h"
@@ -29,6 +31,10 @@ struct SessionOptions {
   absl::Duration refusal_patience = absl::Seconds(15);
   absl::Duration first_backoff = absl::Milliseconds(100);
   absl::Duration max_backoff = absl::Seconds(5);
+  // What heartbeats say of the machine; called by the writer. Null: nothing.
+  std::function<v1::DeviceUse()> device_use;
+  // Learns from heartbeats; outlives the session. Null: nobody asks for the orchestrator's clock.
+  ClockOffset* clock = nullptr;
 };
 
 // The worker's connection with the orchestrator: says Hello, hands messages to the engine, sends what the outbox holds
@@ -53,6 +59,12 @@ class Session {
   // Another thread: ends Run.
   void Stop();
 
+  // Any thread: whether the orchestrator has welcomed this worker, and is there.
+  bool connected() const {
+    absl::MutexLock lock(&mutex_);
+    return welcomed_;
+  }
+
  private:
   using Stream = grpc::ClientReaderWriterInterface<v1::WorkerMessage, v1::OrchestratorMessage>;
 
@@ -71,6 +83,7 @@ class Session {
   bool Sleep(absl::Duration length);
   bool LeaveSettled();
   void OnLeaveGranted();
+  void OnAlive(const v1::Alive& alive);
   bool stopping();
 
   const SessionOptions options_;
@@ -88,7 +101,7 @@ class Session {
 
   const SteadyClock clock_;
   SteadySignal stopped_, leave_changed_;
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool welcomed_ ABSL_GUARDED_BY(mutex_) = false;
   bool leave_granted_ ABSL_GUARDED_BY(mutex_) = false;

@@ -14,6 +14,7 @@
 #include "common/status_macros.h"
 #include "worker/model/frozen.h"
 #include "worker/model/memory_meter.h"
+#include "worker/stage/masters.h"
 #include "worker/torch_status.h"
 
 namespace gpipe::worker {
@@ -86,6 +87,8 @@ void ModelStage::CollectState(const StageParts& parts) {
       named.owned = !parts.elsewhere.contains(named.name);
       named.trainable = parts.training && entry.parameter && !IsFrozen(parts.frozen, named.name);
       named.tensor.set_requires_grad(named.trainable);
+      named.master = entry.master;
+      GiveMaster(parts.precision, parts.masters, named);
       state_.push_back(std::move(named));
     }
   }
@@ -103,7 +106,7 @@ absl::Status ModelStage::Begin(MiniBatch mini_batch) {
   }
   return CatchTorch([&] {
     mini_batch_ = std::move(mini_batch);
-    for (NamedTensor& named : state_) named.tensor.mutable_grad().reset();
+    ResetGradients();
     if (loss_ != nullptr) loss_->Begin(mini_batch_.target, samples);
     saved_.clear();
     counts_.assign(offsets_.size(), {});
@@ -112,6 +115,20 @@ absl::Status ModelStage::Begin(MiniBatch mini_batch) {
     open_ = true;
     return absl::OkStatus();
   });
+}
+
+void ModelStage::ResetGradients() const {
+  if (!keep_gradients_) {
+    for (const NamedTensor& named : state_) named.tensor.mutable_grad().reset();
+    return;
+  }
+  if (!mini_batch_.training) return;
+  const torch::autograd::AutoGradMode no_grad(false);
+  std::vector<at::Tensor> gradients;
+  for (const NamedTensor& named : state_) {
+    if (named.tensor.grad().defined()) gradients.push_back(named.tensor.grad());
+  }
+  if (!gradients.empty()) at::_foreach_zero_(gradients);
 }
 
 absl::Status ModelStage::CheckForward(int micro_batch, ForwardMode mode) const {
@@ -138,7 +155,8 @@ absl::StatusOr<std::vector<at::Tensor>> ModelStage::TakeInputs(int micro_batch, 
     }
     const absl::Status fits = CheckSamples(value, found->second, samples);
     if (!fits.ok()) return Prefixed(absl::StrCat("micro-batch ", micro_batch), fits);
-    taken.push_back(found->second.detach());
+    const bool cast = value.cast != c10::ScalarType::Undefined && found->second.is_floating_point();
+    taken.push_back(cast ? found->second.detach().to(value.cast) : found->second.detach());
   }
   return taken;
 }
@@ -297,6 +315,11 @@ absl::StatusOr<Values> ModelStage::Backward(int micro_batch, Values gradients) {
 }
 
 absl::StatusOr<at::Tensor> ModelStage::LossGradient(int micro_batch) {
+  GPIPE_ASSIGN_OR_RETURN(const at::Tensor weight, LossWeight(micro_batch));
+  return mini_batch_.loss_scale.defined() ? weight * mini_batch_.loss_scale : weight;
+}
+
+absl::StatusOr<at::Tensor> ModelStage::LossWeight(int micro_batch) {
   if (!counts_[micro_batch].defined()) return at::ones({}, at::device(device_).dtype(at::kFloat));
   if (!weights_.defined()) {
     if (!std::ranges::all_of(counts_, [](const at::Tensor& count) { return count.defined(); })) {
@@ -357,6 +380,11 @@ absl::Status ModelStage::End() {
     mini_batch_.target.reset();
     return absl::OkStatus();
   });
+}
+
+absl::Status ModelStage::Abandon() {
+  saved_.clear();
+  return open_ ? End() : absl::OkStatus();
 }
 
 }  // namespace gpipe::worker

@@ -9,9 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "worker/model/loss.h"
+#include "worker/model/precision.h"
 #include "worker/model/segment.h"
 #include "worker/model/tensor_layout.h"
-#include "worker/stage/loss.h"
 #include "worker/stage/stage.h"
 
 namespace gpipe::worker {
@@ -21,7 +22,8 @@ struct CrossingValue {
   std::string name;
   bool requires_grad = false;  // A gradient goes the other way.
   bool begins_with_batch = true;
-  DimensionOrder order = {};  // In which it lies in memory, and its gradient.
+  DimensionOrder order = {};                          // In which it lies in memory, and its gradient.
+  c10::ScalarType cast = c10::ScalarType::Undefined;  // What is given is cast to this, if it is floating.
 };
 
 // A value that is an output of the model, and the name by which the job knows it.
@@ -43,6 +45,8 @@ struct StageParts {
   bool training = false;                // Whether parameters that are not frozen are trained.
   bool needs_backward = false;
   c10::Device device = c10::kCPU;
+  Precision precision = {};
+  Values* masters = nullptr;  // By name, of all stages of the worker; null: of this one.
 };
 
 // The stage that every model source ends in. Its contract is Stage's.
@@ -56,6 +60,8 @@ class ModelStage : public Stage {
   absl::Status Recompute(int micro_batch) override;
   absl::StatusOr<Values> Backward(int micro_batch, Values gradients) override;
   absl::Status End() override;
+  absl::Status Abandon() override;
+  void KeepGradients(bool keep) override { keep_gradients_ = keep; }
   int64_t peak_saved_bytes() const override { return peak_bytes_; }
 
  private:
@@ -78,6 +84,7 @@ class ModelStage : public Stage {
 
   ModelStage(StageParts parts, Segment segment);
   void CollectState(const StageParts& parts);
+  void ResetGradients() const;
 
   absl::Status CheckForward(int micro_batch, ForwardMode mode) const;
   absl::StatusOr<std::vector<at::Tensor>> TakeInputs(int micro_batch, Values& inputs) const;
@@ -96,8 +103,9 @@ class ModelStage : public Stage {
   Values Leave(int micro_batch, Results results, ForwardMode mode) const;
 
   absl::Status RunBackward(int micro_batch, const Saved& saved, const Values& gradients);
-  // The gradient of a micro-batch's loss: one, or what it weighs.
+  // The gradient of a micro-batch's loss: one, or what it weighs, times the mini-batch's loss scale.
   absl::StatusOr<at::Tensor> LossGradient(int micro_batch);
+  absl::StatusOr<at::Tensor> LossWeight(int micro_batch);
   Values TakeInputGradients(Saved& saved) const;
 
   const Segment segment_;
@@ -109,6 +117,7 @@ class ModelStage : public Stage {
   const c10::Device device_;
   std::vector<NamedTensor> state_;
 
+  bool keep_gradients_ = false;
   bool open_ = false;  // Between Begin and End.
   MiniBatch mini_batch_;
   std::vector<int64_t> offsets_;  // First sample of each micro-batch.

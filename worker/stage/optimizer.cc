@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "worker/stage/masters.h"
 #include "worker/stage/update_rule.h"
 #include "worker/torch_status.h"
 
@@ -28,21 +29,26 @@ at::Tensor LikeParameter(const at::Tensor& gradient, const at::Tensor& parameter
   return at::empty_like(parameter).copy_(gradient);
 }
 
-// In files steps are counted in whole numbers; everything else is like its parameter.
+// What is updated.
+at::Tensor Updated(const NamedTensor& parameter) {
+  return parameter.master.defined() ? parameter.master : parameter.tensor.detach();
+}
+
+// In files steps are counted in whole numbers; everything else is like what is updated.
 absl::StatusOr<at::Tensor> LoadSlot(const Values& state, const NamedTensor& parameter, const std::string& slot) {
   const std::string name = absl::StrCat(parameter.name, "/", slot);
   const auto found = state.find(name);
   if (found == state.end()) return absl::NotFoundError(absl::StrCat("optimizer state: no tensor '", name, "'"));
   const at::Tensor& tensor = found->second;
   const bool counts = slot == kStep;
-  const bool fits = counts ? tensor.numel() == 1 : tensor.sizes() == parameter.tensor.sizes();
-  const auto type = counts ? at::kLong : parameter.tensor.scalar_type();
+  const at::Tensor updated = Updated(parameter);
+  const bool fits = counts ? tensor.numel() == 1 : tensor.sizes() == updated.sizes();
+  const auto type = counts ? at::kLong : updated.scalar_type();
   if (!fits || tensor.scalar_type() != type) {
     return absl::InvalidArgumentError(absl::StrCat("optimizer state: '", name, "' does not fit its parameter"));
   }
-  const at::Device device = parameter.tensor.device();
-  if (counts) return tensor.detach().reshape({}).to(device, at::kFloat);
-  return AsReal(at::empty_like(parameter.tensor.detach()).copy_(tensor.detach()));
+  if (counts) return tensor.detach().reshape({}).to(updated.device(), at::kFloat);
+  return AsReal(at::empty_like(updated).copy_(tensor.detach()));
 }
 
 // Of one gradient on the CPU. Blocks in its own type, their sum in double: LibTorch's norm of millions of elements in
@@ -67,13 +73,16 @@ at::Tensor SquaredNorms(const std::vector<at::Tensor>& gradients) {
 
 class RuledOptimizer : public Optimizer {
  public:
-  RuledOptimizer(std::unique_ptr<UpdateRule> rule, std::vector<NamedTensor> parameters, c10::Device device)
+  RuledOptimizer(std::unique_ptr<UpdateRule> rule, std::vector<NamedTensor> parameters, c10::Device device,
+                 const MixedState::Options& mixed)
       : rule_(std::move(rule)),
         parameters_(std::move(parameters)),
         names_(rule_->slots()),
         device_(device),
+        loss_scale_(mixed.loss_scale),
+        mixed_(mixed, parameters_),
         slots_(parameters_.size()) {
-    for (const NamedTensor& parameter : parameters_) updated_.push_back(AsReal(parameter.tensor.detach()));
+    for (const NamedTensor& parameter : parameters_) updated_.push_back(AsReal(Updated(parameter)));
   }
 
   at::Tensor SquaredGradientNorms(int64_t layers) const override {
@@ -108,12 +117,13 @@ class RuledOptimizer : public Optimizer {
     return CatchTorch([&] {
       const torch::autograd::AutoGradMode no_grad(false);
       for (auto& [key, batch] : Batches()) rule_->Update(batch, lr);
-      return absl::OkStatus();
+      if (loss_scale_ != nullptr) loss_scale_->Update();
+      return RoundMasters(parameters_);
     });
   }
 
   std::vector<NamedTensor> State() const override {
-    std::vector<NamedTensor> result;
+    std::vector<NamedTensor> result = mixed_.State();
     for (size_t i = 0; i < parameters_.size(); ++i) {
       const NamedTensor& parameter = parameters_[i];
       if (!parameter.owned) continue;
@@ -134,12 +144,12 @@ class RuledOptimizer : public Optimizer {
         }
         slots_[i] = std::move(slots);
       }
-      return absl::OkStatus();
+      return mixed_.Load(state);
     });
   }
 
   std::vector<std::string> StateNames() const override {
-    std::vector<std::string> names;
+    std::vector<std::string> names = mixed_.Names();
     for (const NamedTensor& parameter : parameters_) {
       for (const std::string& slot : names_) names.push_back(absl::StrCat(parameter.name, "/", slot));
     }
@@ -159,6 +169,10 @@ class RuledOptimizer : public Optimizer {
       if (first) slots_[i] = rule_->NewSlots(updated_[i]);
       UpdateBatch& batch = batches[{updated_[i].scalar_type(), first}];
       batch.first = first;
+      if (loss_scale_ != nullptr) {
+        batch.grad_scale = loss_scale_->scale();
+        batch.overflow = loss_scale_->overflow();
+      }
       batch.parameters.push_back(updated_[i]);
       batch.gradients.push_back(LikeParameter(AsReal(gradient), updated_[i]));
       batch.slots.resize(names_.size());
@@ -194,17 +208,20 @@ class RuledOptimizer : public Optimizer {
   const std::vector<NamedTensor> parameters_;
   const std::vector<std::string> names_;  // Of slots.
   const c10::Device device_;
-  std::vector<at::Tensor> updated_;             // The parameters; of complex ones views as real numbers.
+  LossScale* const loss_scale_;  // Null: there is none.
+  MixedState mixed_;
+  std::vector<at::Tensor> updated_;  // The parameters or their masters; of complex ones views as real numbers.
   std::vector<std::vector<at::Tensor>> slots_;  // By parameter; empty before its first update.
 };
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Optimizer>> Optimizer::Create(const v1::Optimizer& spec,
-                                                             std::vector<NamedTensor> parameters, c10::Device device) {
+                                                             std::vector<NamedTensor> parameters, c10::Device device,
+                                                             const MixedState::Options& mixed) {
   return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<Optimizer>> {
     std::erase_if(parameters, [](const NamedTensor& parameter) { return !parameter.trainable; });
-    return std::make_unique<RuledOptimizer>(UpdateRule::Create(spec), std::move(parameters), device);
+    return std::make_unique<RuledOptimizer>(UpdateRule::Create(spec), std::move(parameters), device, mixed);
   });
 }
 

@@ -15,8 +15,9 @@
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
 #include "worker/exported/build.h"
+#include "worker/model/loss.h"
 #include "worker/model/model_layers.h"
-#include "worker/stage/loss.h"
+#include "worker/stage/captured_stage.h"
 #include "worker/stage/model_stage.h"
 #include "worker/torch_status.h"
 
@@ -27,10 +28,13 @@ CrossingValue CrossingOver(const v1::Edge& edge) {
   return {edge.value(), edge.requires_grad(), BeginsWithBatch(edge.shape()), FromField(edge.dimension_order())};
 }
 
-std::vector<CrossingValue> IncomingOf(const v1::Plan& plan, int stage, const std::set<std::string>& unbatched) {
+// The data is cast to what a layer list computes in; an exported model takes it as it is.
+std::vector<CrossingValue> IncomingOf(const v1::Plan& plan, int stage, const std::set<std::string>& unbatched,
+                                      c10::ScalarType cast) {
   std::vector<CrossingValue> values;
-  for (const std::string& name : plan.stages(stage).inputs())
-    values.push_back({name, false, !unbatched.contains(name)});
+  for (const std::string& name : plan.stages(stage).inputs()) {
+    values.push_back({name, false, !unbatched.contains(name), {}, cast});
+  }
   for (const v1::Edge& edge : plan.edges()) {
     if (edge.to_stage() == stage) values.push_back(CrossingOver(edge));
   }
@@ -85,8 +89,9 @@ std::set<std::string> SavedElsewhere(const v1::Plan& plan, int worker) {
 absl::Status AddSequential(const v1::JobSpec& spec, const v1::Plan& plan, int stage, StageParts& parts) {
   GPIPE_RETURN_IF_ERROR(CheckCut(plan, stage, spec.model().sequential_size()));
   const v1::Stage& cut = plan.stages(stage);
-  GPIPE_ASSIGN_OR_RETURN(parts.layers, BuildSequential(spec, {cut.first_layer(), cut.layer_count(),
-                                                              spec.pipeline().deferred_batch_norm(), parts.device}));
+  GPIPE_ASSIGN_OR_RETURN(
+      parts.layers, BuildSequential(spec, {cut.first_layer(), cut.layer_count(), spec.pipeline().deferred_batch_norm(),
+                                           parts.device, parts.precision}));
   if (stage == plan.stages_size() - 1) parts.outputs = {{"output", parts.layers.back().outputs.front()}};
   return absl::OkStatus();
 }
@@ -118,16 +123,22 @@ absl::StatusOr<std::unique_ptr<Stage>> Stage::Create(const v1::JobSpec& job, con
   const v1::JobSpec spec = spec::WithDefaults(job);
   StageParts parts;
   parts.device = device;
+  parts.precision = Precision::Of(spec);
+  parts.masters = model.masters;
   GPIPE_RETURN_IF_ERROR(model.archive == nullptr ? AddSequential(spec, plan, stage, parts)
                                                  : AddExported(spec, plan, stage, model, parts));
-  parts.incoming = IncomingOf(plan, stage, spec::UnbatchedInputs(spec, InputNames(model.archive)));
+  const auto cast = model.archive == nullptr ? parts.precision.compute : c10::ScalarType::Undefined;
+  parts.incoming = IncomingOf(plan, stage, spec::UnbatchedInputs(spec, InputNames(model.archive)), cast);
   parts.outgoing = OutgoingOf(plan, stage);
   parts.frozen.assign(spec.train().freeze().begin(), spec.train().freeze().end());
   parts.training = spec.has_train();
   parts.needs_backward = plan.stages(stage).needs_backward();
   return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<Stage>> {
     if (!parts.outputs.empty() && spec.has_train()) parts.loss = Loss::Create(spec.train().loss());
-    return ModelStage::Create(std::move(parts));
+    const bool captured = device.is_cuda() && spec.has_train() && spec.pipeline().capture() != v1::CAPTURE_NEVER;
+    GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Stage> made, ModelStage::Create(std::move(parts)));
+    if (!captured) return made;
+    return std::make_unique<CapturedStage>(std::move(made), stage, device);
   });
 }
 

@@ -25,7 +25,8 @@ struct NamedTensor {
   int layer = 0;
   at::Tensor tensor;  // The live parameter or buffer.
   bool trainable = false;
-  bool owned = true;  // False for a copy of what an earlier worker has too, and saves.
+  bool owned = true;       // False for a copy of what an earlier worker has too, and saves.
+  at::Tensor master = {};  // Mixed precision: what `tensor` is the rounding of, live; undefined: it is none.
 };
 
 // What one mini-batch means to a stage.
@@ -35,6 +36,9 @@ struct MiniBatch {
   std::vector<int64_t> micro_batch_sizes;
   bool training = false;
   at::Tensor target;  // The whole mini-batch's, on the stage's device; last stage, with a loss that has one.
+  // A float scalar on the device, the same tensor in every mini-batch: what the loss is multiplied by where it goes
+  // back, and so all gradients are. Undefined: one.
+  at::Tensor loss_scale = {};
 };
 
 enum class ForwardMode {
@@ -55,7 +59,7 @@ class Stage {
                                                        c10::Device device, const ExportedModel& model = {});
   virtual ~Stage() = default;
 
-  // Parameters and buffers in the order of state_dict().
+  // Parameters and buffers in the order of state_dict(). Gradients of what has a master are of the master's type.
   virtual const std::vector<NamedTensor>& state() const = 0;
 
   // A mini-batch begins: gradients are zeroed. REQUIRES: the last one has ended.
@@ -80,6 +84,13 @@ class Stage {
 
   // The mini-batch ends: deferred batch norm commits. INTERNAL if anything is still saved.
   virtual absl::Status End() = 0;
+
+  // Ends a mini-batch, if one has begun, whose rest is not wanted: lets go of what it has saved.
+  virtual absl::Status Abandon() = 0;
+
+  // Whether Begin zeroes the gradients that are there, in place, or lets go of them. At first it lets go of them: then
+  // a parameter that gets none in a mini-batch is not updated.
+  virtual void KeepGradients(bool keep) = 0;
 
   // Highest bytes saved between Forward and Backward in this mini-batch, as the device's allocator counted them.
   virtual int64_t peak_saved_bytes() const = 0;

@@ -14,7 +14,8 @@ class SgdRule : public UpdateRule {
     return {"momentum_buffer"};
   }
 
-  // The first update fills it.
+  // The first update fills it. Where that is left out, the next one does all the same: with no dampening, which
+  // check_train.cc has seen to, a momentum of zeros is as good as none.
   std::vector<at::Tensor> NewSlots(const at::Tensor& parameter) const override {
     if (spec_.momentum() == 0) return {};
     return {at::zeros_like(parameter)};
@@ -24,7 +25,7 @@ class SgdRule : public UpdateRule {
     const std::vector<at::Tensor> none;
     at::_fused_sgd_(batch.parameters, batch.gradients, batch.slots.empty() ? none : batch.slots[0],
                     spec_.weight_decay(), spec_.momentum(), lr, spec_.dampening(), spec_.nesterov(), /*maximize=*/false,
-                    batch.first);
+                    batch.first, batch.grad_scale, batch.overflow);
   }
 
  private:
@@ -49,9 +50,11 @@ class AdamRule : public UpdateRule {
     const auto update = [&](auto kernel) {
       kernel(batch.parameters, batch.gradients, batch.slots[0], batch.slots[1], /*max_exp_avg_sqs=*/at::TensorList(),
              batch.slots[2], lr, spec_.betas(0), spec_.betas(1), spec_.weight_decay(), spec_.eps(), /*amsgrad=*/false,
-             /*maximize=*/false, /*grad_scale=*/std::nullopt, /*found_inf=*/std::nullopt);
+             /*maximize=*/false, batch.grad_scale, batch.overflow);
     };
     decoupled_ ? update(at::_ops::_fused_adamw_::call) : update(at::_ops::_fused_adam_::call);
+    if (batch.overflow)
+      at::_foreach_sub_(batch.slots[2], std::vector<at::Tensor>(batch.slots[2].size(), *batch.overflow));
   }
 
  private:

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,8 @@ struct UpdateBatch {
   std::vector<at::Tensor> gradients;
   std::vector<std::vector<at::Tensor>> slots;  // By slot of the rule, then by parameter.
   bool first = false;                          // Their first update.
+  // Where gradients are scaled, float scalars on the device: by what, and 1 for leaving this update out, else 0.
+  std::optional<at::Tensor> grad_scale = {}, overflow = {};
 };
 
 // How an optimizer changes parameters: torch.optim's fused kernels, which compute bfloat16 and float16 in float32 and

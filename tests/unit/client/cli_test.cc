@@ -61,8 +61,8 @@ TEST_F(CliTest, HelpNamesEveryCommandAndExitCode) {
   }
   EXPECT_THAT(help.output, HasSubstr("EXIT CODES"));
   const ProgramResult job = RunGpipe("job --help");
-  for (const char* verb :
-       {"submit", "list", "get", "watch", "wait", "pause", "resume", "cancel", "delete", "pull", "logs"}) {
+  for (const char* verb : {"submit", "list", "get", "describe", "watch", "timeline", "wait", "pause", "resume",
+                           "cancel", "delete", "pull", "logs"}) {
     EXPECT_THAT(job.output, HasSubstr(absl::StrCat("\n  ", verb, " ")));
   }
 }
@@ -71,9 +71,11 @@ TEST_F(CliTest, CompletionScriptsNameEveryCommandAndParse) {
   for (const char* shell : {"bash", "zsh"}) {
     const ProgramResult script = RunGpipe(absl::StrCat("completion ", shell));
     EXPECT_EQ(script.exit_code, 0);
-    for (const char* command : {"run", "plan", "validate", "health", "version", "completion", "job submit", "job list",
-                                "job get", "data convert", "job watch", "job wait", "job pause", "job resume",
-                                "job cancel", "job delete", "job pull", "job logs", "worker list"}) {
+    for (const char* command : {"run",          "plan",           "validate",     "health",        "version",
+                                "completion",   "job submit",     "job list",     "job get",       "job describe",
+                                "data convert", "job watch",      "job wait",     "job pause",     "job resume",
+                                "job cancel",   "job delete",     "job pull",     "job logs",      "worker list",
+                                "worker drain", "worker undrain", "admin backup", "admin restore", "worker describe"}) {
       EXPECT_THAT(script.output, HasSubstr(absl::StrCat("\"", command, "\")"))) << shell;
     }
   }
@@ -82,6 +84,15 @@ TEST_F(CliTest, CompletionScriptsNameEveryCommandAndParse) {
                          "; COMP_WORDS=(gpipe job wa); COMP_CWORD=2; _gpipe; [ \"${COMPREPLY[*]}\" = \"watch wait\" ]'")
                             .c_str()),
             0);
+}
+
+TEST_F(CliTest, CompletionOffersTheIdsOfJobs) {
+  const std::string file = Write("completion", RunGpipe("completion bash").output);
+  const std::string complete =
+      absl::StrCat("bash -c 'export GPIPE_ORCHESTRATOR=", fake_.address(), "; . ", file, "; COMP_WORDS=(",
+                   (BinFolder() / "gpipe").string(),
+                   " job get old); COMP_CWORD=3; _gpipe; [ \"${COMPREPLY[*]}\" = \"old-1 old-2\" ]'");
+  EXPECT_EQ(std::system(complete.c_str()), 0);
 }
 
 TEST_F(CliTest, MistakesInTheCommandLineExitWith2AndSayWhat) {
@@ -237,6 +248,23 @@ TEST_F(CliTest, ListReadsAllPagesAndJsonIsOneDocument) {
   EXPECT_THAT(json.output, HasSubstr("\"id\": \"old-2\""));
 }
 
+TEST_F(CliTest, ATimelineIsWhatItsFileSays) {
+  EXPECT_THAT(OnFake("job timeline job-1").output, HasSubstr("step 7 of job-1"));
+  EXPECT_THAT(OnFake("job timeline job-1 -o -").output, HasSubstr("\"traceEvents\""));
+  EXPECT_THAT(OnFake("job timeline job-1 -o json").output, HasSubstr("\"step_seconds\": 0.5"));
+  EXPECT_THAT(OnFake("-o json job timeline job-1").output, HasSubstr("\"step_seconds\": 0.5"));
+  const std::string svg = folder_.path() / "t.svg", trace = folder_.path() / "t.json";
+  EXPECT_EQ(OnFake("job timeline job-1 --step 7 -o " + svg).exit_code, 0);
+  EXPECT_EQ(ReadFile(svg)->substr(0, 4), "<svg");
+  EXPECT_EQ(OnFake("-q job timeline job-1 -o " + trace).output, "");
+  EXPECT_THAT(*ReadFile(trace), HasSubstr("\"traceEvents\""));
+  const ProgramResult bad = OnFake("job timeline job-1 -o step.png");
+  EXPECT_EQ(bad.exit_code, 2);
+  EXPECT_THAT(bad.output, HasSubstr("--output step.png: must end in .svg"));
+  EXPECT_EQ(OnFake("job timeline job-1 --step 8").exit_code, 4);
+  EXPECT_EQ(OnFake("job timeline job-1 --step 0").exit_code, 2);
+}
+
 TEST_F(CliTest, VersionNamesBothPrograms) {
   EXPECT_THAT(OnFake("version").output, HasSubstr("orchestrator 1.2.3"));
   EXPECT_EQ(RunGpipe("version").exit_code, 0);
@@ -253,7 +281,7 @@ TEST_F(CliTest, ADaemonThatDoesNotStartFailsTheRunWithItsLog) {
 TEST(FollowJob, GivesUpWhenTheOrchestratorStaysAway) {
   auto fake = std::make_unique<FakeOrchestrator>();
   fake->AddStream({{JobIn(v1::Job::STATE_RUNNING)}, absl::UnavailableError("going")});
-  ClusterClient client({fake->address(), absl::ZeroDuration(), {}});
+  ClusterClient client({.address = fake->address()});
   FollowOptions options;
   options.patience = absl::Milliseconds(300);
   const auto on_update = [&](const v1::WatchJobResponse&) {};
@@ -266,11 +294,34 @@ TEST(FollowJob, GivesUpWhenTheOrchestratorStaysAway) {
   EXPECT_TRUE(absl::IsUnavailable(status) || absl::IsNotFound(status)) << status;
 }
 
+TEST(FollowJob, GoesOnBehindTheLastUpdateOfABrokenStream) {
+  FakeOrchestrator fake;
+  v1::WatchJobResponse running = JobIn(v1::Job::STATE_RUNNING), step;
+  running.set_resume_token("x-1");
+  step.mutable_step()->set_step(1);
+  step.set_resume_token("x-2");
+  fake.AddStream({{running, step}, absl::UnavailableError("the connection broke")});
+  fake.AddStream({{}, absl::UnavailableError("it broke again")});
+  fake.AddStream({{JobIn(v1::Job::STATE_SUCCEEDED)}, absl::OkStatus()});
+  ClusterClient client({.address = fake.address()});
+  FollowOptions options;
+  options.stages = true;
+  int updates = 0;
+  EXPECT_TRUE(FollowJob(client, "job-1", options, [&](const v1::WatchJobResponse&) { ++updates; }).ok());
+  EXPECT_EQ(updates, 3);
+  std::vector<std::string> tokens;
+  for (const v1::WatchJobRequest& watch : fake.watches()) {
+    EXPECT_TRUE(watch.stages());
+    tokens.push_back(watch.resume_token());
+  }
+  EXPECT_THAT(tokens, testing::ElementsAre("", "x-2", "x-2"));
+}
+
 TEST(FollowJob, EndsWhenItsTokenIsStopped) {
   FakeOrchestrator fake;
   fake.AddStream({{JobIn(v1::Job::STATE_RUNNING)}, absl::OkStatus(), /*hangs=*/true});
   std::stop_source stop;
-  ClusterClient client({fake.address(), absl::ZeroDuration(), stop.get_token()});
+  ClusterClient client({.address = fake.address(), .stop = stop.get_token()});
   const auto on_update = [&](const v1::WatchJobResponse&) { stop.request_stop(); };
   EXPECT_TRUE(absl::IsCancelled(FollowJob(client, "job-1", {}, on_update).status()));
 }
@@ -342,6 +393,13 @@ TEST(FitCluster, ASplitHasAStageMoreThanPlaces) {
   RunOptions options;
   options.workers = 5;
   EXPECT_EQ(FitCluster(options, 4, 0, spec).value().workers, 3);
+}
+
+TEST(FitCluster, AJobDoesNotWaitForWorkersThatNobodyStarts) {
+  v1::JobSpec spec;
+  spec.set_max_restarts(5);
+  ASSERT_TRUE(FitCluster({}, 4, 0, spec).ok());
+  EXPECT_EQ(spec.max_restarts(), 0);
 }
 
 TEST(FitCluster, OnCudaItNeedsAGpu) {

@@ -13,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/grpc_status.h"
 #include "common/sha256.h"
+#include "gpipe/v1/monitoring.grpc.pb.h"
 #include "gpipe/v1/pipeline_service.grpc.pb.h"
 #include "grpcpp/grpcpp.h"
 
@@ -28,7 +29,8 @@ struct Script {
 // An orchestrator that answers by script, on a port of the kernel's choice.
 class FakeOrchestrator final : public v1::JobService::Service,
                                public v1::ArtifactService::Service,
-                               public v1::ClusterService::Service {
+                               public v1::ClusterService::Service,
+                               public v1::MonitoringService::Service {
  public:
   FakeOrchestrator() {
     grpc::ServerBuilder builder;
@@ -37,6 +39,7 @@ class FakeOrchestrator final : public v1::JobService::Service,
     builder.RegisterService(static_cast<v1::JobService::Service*>(this));
     builder.RegisterService(static_cast<v1::ArtifactService::Service*>(this));
     builder.RegisterService(static_cast<v1::ClusterService::Service*>(this));
+    builder.RegisterService(static_cast<v1::MonitoringService::Service*>(this));
     server_ = builder.BuildAndStart();
     address_ = absl::StrCat("127.0.0.1:", port);
   }
@@ -72,11 +75,32 @@ class FakeOrchestrator final : public v1::JobService::Service,
     return request_ids_;
   }
 
-  grpc::Status WatchJob(grpc::ServerContext* context, const v1::WatchJobRequest*,
+  // Of the watches so far.
+  std::vector<v1::WatchJobRequest> watches() const {
+    absl::MutexLock lock(&mutex_);
+    return watches_;
+  }
+
+  // A step 7 of one action.
+  grpc::Status GetTimeline(grpc::ServerContext*, const v1::GetTimelineRequest* request,
+                           v1::StepTimeline* timeline) override {
+    if (request->step() > 7) return grpc::Status(grpc::NOT_FOUND, "no timeline is kept of that step");
+    timeline->set_job(request->job());
+    timeline->set_step(7);
+    timeline->add_workers("w0");
+    timeline->add_stage_worker(0);
+    timeline->set_step_seconds(0.5);
+    timeline->add_actions()->set_kind(v1::ACTION_KIND_FORWARD);
+    timeline->mutable_actions(0)->set_nanos(250'000'000);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status WatchJob(grpc::ServerContext* context, const v1::WatchJobRequest* request,
                         grpc::ServerWriter<v1::WatchJobResponse>* writer) override {
     Script script;
     {
       absl::MutexLock lock(&mutex_);
+      watches_.push_back(*request);
       if (streams_.empty()) return grpc::Status(grpc::NOT_FOUND, "there is no such job");
       script = std::move(streams_.front());
       streams_.pop_front();
@@ -151,6 +175,7 @@ class FakeOrchestrator final : public v1::JobService::Service,
  private:
   mutable absl::Mutex mutex_;
   std::deque<Script> streams_ ABSL_GUARDED_BY(mutex_);
+  std::vector<v1::WatchJobRequest> watches_ ABSL_GUARDED_BY(mutex_);
   std::deque<absl::Status> submit_errors_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> request_ids_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::string> artifacts_ ABSL_GUARDED_BY(mutex_);

@@ -27,7 +27,7 @@ class ProcessTest : public testing::Test {
   ProcessTest() : folder_(TemporaryFolder::Create("gpipe-process-test").value()) {}
 
   ProcessOptions Shell(const std::string& script) const {
-    return {"/bin/sh", {"-c", script}, folder_.path() / "log", -1, nullptr};
+    return {.program = "/bin/sh", .arguments = {"-c", script}, .log = folder_.path() / "log"};
   }
   std::string Log() const { return ReadFile(folder_.path() / "log").value_or(""); }
   // A program of the private cluster, as a shell script.

@@ -220,6 +220,18 @@ TEST(PlainLines, SayEachStateOnceAndProgressOnceASecond) {
   EXPECT_THAT(lines.Take(JobUpdate(v1::Job::STATE_SUCCEEDED), kStart), IsEmpty());
 }
 
+TEST(PlainLines, SayWhatAJobWaitsForWhenThatIsSomethingElse) {
+  PlainLines lines;
+  v1::WatchJobResponse update = JobUpdate(v1::Job::STATE_QUEUED);
+  update.mutable_job()->set_reason("restarts in 1 s (1 of 3): worker w1 was lost");
+  EXPECT_THAT(lines.Take(update, kStart),
+              ElementsAre("digits-a1b2c3 QUEUED: restarts in 1 s (1 of 3): worker w1 was lost"));
+  EXPECT_THAT(lines.Take(update, kStart), IsEmpty());
+  update.mutable_job()->set_reason("restart 1 of 3: needs 2 workers; 1 is connected");
+  EXPECT_THAT(lines.Take(update, kStart),
+              ElementsAre("digits-a1b2c3 QUEUED: restart 1 of 3: needs 2 workers; 1 is connected"));
+}
+
 TEST(PlainLines, SayHowFastAWorkerGetsItsFiles) {
   PlainLines lines;
   lines.Take(JobUpdate(v1::Job::STATE_STARTING), kStart);

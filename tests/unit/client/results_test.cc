@@ -67,7 +67,7 @@ class PullTest : public testing::Test {
 
   TemporaryFolder folder_;
   FakeOrchestrator fake_;
-  ClusterClient client_{{fake_.address(), absl::ZeroDuration(), {}}};
+  ClusterClient client_{{.address = fake_.address()}};
   v1::Job job_;
 };
 
@@ -255,6 +255,29 @@ TEST(RenderJob, DescribesAFailure) {
             "failure      WORKER_LOST\n"
             "  worker     w1, stage 1\n"
             "  then       w0: connection closed\n");
+}
+
+TEST(RenderJob, TellsOfRestarts) {
+  v1::Job job;
+  job.set_state(v1::Job::STATE_QUEUED);
+  job.mutable_spec()->set_max_restarts(3);
+  job.set_restarts(2);
+  job.mutable_last_failure()->set_code("WORKER_LOST");
+  job.mutable_last_failure()->set_step(12);
+  EXPECT_EQ(RenderJob(job),
+            "state        QUEUED\n"
+            "restarts     2 of 3\n"
+            "restarted    WORKER_LOST\n"
+            "  step       12\n");
+}
+
+TEST(RenderJob, TellsWhoSubmittedIt) {
+  v1::ListJobsResponse jobs;
+  jobs.add_jobs()->set_id("a");
+  EXPECT_THAT(RenderJobs(jobs), testing::Not(testing::HasSubstr("BY")));
+  jobs.add_jobs()->set_submitted_by("anna");
+  EXPECT_THAT(RenderJobs(jobs), testing::StartsWith("ID  BY    STATE"));
+  EXPECT_THAT(RenderJob(jobs.jobs(1)), testing::HasSubstr("by           anna\n"));
 }
 
 }  // namespace

@@ -73,6 +73,21 @@ TEST(ConvertTest, TimelinesThereAndBack) {
   EXPECT_EQ(back.first_step, 7);
 }
 
+TEST(ConvertTest, RoundsOfEveryKindThereAndBack) {
+  const google::protobuf::EnumDescriptor& kinds = *v1::RoundKind_descriptor();
+  for (int i = 1; i < kinds.value_count(); ++i) {
+    pipeline::Round round = {
+        .index = 1, .step = 2, .epoch = 3, .first_sample = 4, .batch_size = 5, .last_of_kind = true};
+    round.kind = static_cast<pipeline::RoundKind>(i - 1);
+    v1::Round proto = ToProto(round);
+    EXPECT_EQ(proto.kind(), kinds.value(i)->number());
+    EXPECT_EQ(proto.program(), -1);
+    EXPECT_EQ(FromProto(proto), round);
+    proto.set_kind(v1::ROUND_KIND_UNSPECIFIED);
+    EXPECT_EQ(FromProto(proto), std::nullopt);
+  }
+}
+
 TEST(ConvertTest, EdgesAndScheduleOfAPlan) {
   v1::Plan plan;
   plan.add_stages();

@@ -6,7 +6,9 @@
 #include <cerrno>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "common/sha256.h"
 #include "gmock/gmock.h"
@@ -104,6 +106,18 @@ TEST_F(FileTest, WritesAtPlacesBeyondTheEnd) {
   ASSERT_TRUE(file->Append("gh").ok());
   ASSERT_TRUE(file->Commit().ok());
   EXPECT_EQ(*ReadFile(At("x")), std::string("ab\0\0efgh", 8));
+}
+
+TEST_F(FileTest, SeveralThreadsWriteAtDifferentPlaces) {
+  auto file = AtomicFile::Create(At("x"));
+  ASSERT_TRUE(file.ok());
+  std::vector<std::thread> threads;
+  for (int i = 3; i >= 0; --i) {
+    threads.emplace_back([&file, i] { EXPECT_TRUE(file->WriteAt(2 * i, std::string(2, 'a' + i)).ok()); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  ASSERT_TRUE(file->Append("!").ok() && file->Commit().ok());
+  EXPECT_EQ(*ReadFile(At("x")), "aabbccdd!");
 }
 
 TEST_F(FileTest, TwoWritersOfOneNameDoNotMeet) {

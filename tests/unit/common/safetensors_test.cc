@@ -1,3 +1,6 @@
+#include <malloc.h>
+
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -238,6 +241,22 @@ TEST_F(SafetensorsFileTest, MergeRefusesAndLeavesNothing) {
   EXPECT_EQ(MergeInto(At("all"), {first, At("none")}).code(), absl::StatusCode::kNotFound);
   EXPECT_FALSE(std::filesystem::exists(At("all")));
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_->path()), {}), 2);
+}
+
+// Of many merges each has a thread of its own, and thus an arena of the heap, which keeps what was once used.
+TEST_F(SafetensorsFileTest, SmallFilesAreMergedInLittleMemory) {
+  const auto first = Write("first", {{"a", 5}}), second = Write("second", {{"b", 7}});
+  const auto in_use = [] {
+    const struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+  };
+  const size_t before = in_use();
+  size_t most = 0;
+  ASSERT_TRUE(Merge({first, second}, [&](std::string_view) {
+                most = std::max(most, in_use());
+                return absl::OkStatus();
+              }).ok());
+  EXPECT_LT(most, before + (size_t{1} << 20));
 }
 
 TEST_F(SafetensorsFileTest, MergesNothing) {

@@ -24,7 +24,8 @@ void ExpectDefaults(std::string_view given, std::string_view filled) {
 
 TEST(SpecDefaultsTest, LayersAreThoseOfTorch) {
   constexpr char kAround[] =
-      "name: a\npipeline: {chunks: 1, checkpoint: except_last, schedule: gpipe, device: any}\n"
+      "name: a\npipeline: {chunks: 1, checkpoint: auto, schedule: gpipe, device: any, capture: "
+      "auto}\nmax_restarts: 3\n"
       "infer: {inputs: x, batch_size: 64}\nmodel:\n  sequential:\n";
   const std::string given = std::string(kAround) + R"(
     - linear: {in_features: 1, out_features: 2}
@@ -64,15 +65,16 @@ TEST(SpecDefaultsTest, LayersAreThoseOfTorch) {
 }
 
 TEST(SpecDefaultsTest, PipelineAndInference) {
-  ExpectDefaults("name: a\nmodel: {sequential: [relu]}\ninfer: {inputs: x}\n",
-                 "name: a\nmodel: {sequential: [relu]}\ninfer: {inputs: x, batch_size: 64}\n"
-                 "pipeline: {chunks: 1, checkpoint: except_last, schedule: gpipe, device: any}\n");
+  ExpectDefaults(
+      "name: a\nmodel: {sequential: [relu]}\ninfer: {inputs: x}\n",
+      "name: a\nmodel: {sequential: [relu]}\ninfer: {inputs: x, batch_size: 64}\n"
+      "pipeline: {chunks: 1, checkpoint: auto, schedule: gpipe, device: any, capture: auto}\nmax_restarts: 3\n");
 }
 
 TEST(SpecDefaultsTest, Training) {
   constexpr char kAround[] =
       "name: a\nmodel: {sequential: [relu]}\n"
-      "pipeline: {chunks: 1, checkpoint: except_last, schedule: gpipe, device: any}\n";
+      "pipeline: {chunks: 1, checkpoint: auto, schedule: gpipe, device: any, capture: auto}\nmax_restarts: 3\n";
   ExpectDefaults(std::string(kAround) + R"(
 train:
   dataset: {path: d}

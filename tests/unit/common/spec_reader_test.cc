@@ -57,6 +57,16 @@ train:
   EXPECT_FALSE(spec.train().drop_last());
 }
 
+TEST(SpecReaderTest, ReadsIntegersOf32Bits) {
+  EXPECT_EQ(Read("max_restarts: 7").max_restarts(), 7);
+  for (const char* bad : {"99999999999", "1.5", "often", "'7'"}) {
+    v1::JobSpec spec;
+    SourceMap lines;
+    const absl::Status status = ReadYaml(absl::StrCat("max_restarts: ", bad), spec, lines);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("must be a whole number")) << bad;
+  }
+}
+
 TEST(SpecReaderTest, WhatCannotBeMergedIsRefused) {
   EXPECT_THAT(ProblemsOf("name: a\ntrain: {<<: 3}"), ElementsAre(IsProblem(2, "train.<<", "must be a mapping")));
   EXPECT_THAT(ProblemsOf("name: a\ntrain: {x-y: 3}"), ElementsAre(IsProblem(2, "train.x-y", "is not a field")));

@@ -92,6 +92,14 @@ TEST(SpecValidatorTest, RefusesBadNames) {
   EXPECT_THAT(ProblemsOf("name: " + std::string(63, 'n') + std::string(kInfer).substr(10)), testing::IsEmpty());
 }
 
+TEST(SpecValidatorTest, RestartsAreFewOrNone) {
+  ExpectEach(kInfer, {
+                         {"model:", "max_restarts: -1\nmodel:", "max_restarts", "between 0 and 1000", "max_restarts"},
+                         {"model:", "max_restarts: 1001\nmodel:", "max_restarts", "is 1001", "max_restarts"},
+                     });
+  EXPECT_THAT(ProblemsOf(std::string(kInfer) + "max_restarts: 1000\n"), testing::IsEmpty());
+}
+
 TEST(SpecValidatorTest, RefusesBadLayerArguments) {
   const std::string conv = "model.sequential[0].conv_2d";
   const std::string transformer = "model.sequential[15].transformer_encoder_layer";

@@ -88,7 +88,7 @@ class TransferTest : public testing::Test {
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
     ASSERT_NE(server_, nullptr);
-    connections_.emplace("127.0.0.1:" + std::to_string(port));
+    connections_.emplace(Endpoint{"127.0.0.1:" + std::to_string(port)});
   }
   void TearDown() override {
     if (server_) server_->Shutdown();

@@ -160,7 +160,8 @@ TEST_F(AdmissionTest, AShutdownAnswersWhatIsUnderWay) {
   auto answer = std::make_shared<absl::Status>();
   v1::SubmitJobRequest request;
   parts_->loop.Post([&] {
-    parts_->admission.Submit(request, ParseSpec(kTrainYaml), [&](absl::StatusOr<Job> job) { *answer = job.status(); });
+    parts_->admission.Submit(request, ParseSpec(kTrainYaml), "",
+                             [&](absl::StatusOr<Job> job) { *answer = job.status(); });
   });
   Settle();
   Do([&] { return parts_->admission.Shutdown(absl::UnavailableError("bye")), 0; });

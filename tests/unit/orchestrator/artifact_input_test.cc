@@ -465,7 +465,9 @@ TEST_F(WeightCheckTest, AResumedOptimizerIsOfTheCheckpointsKind) {
     if (optimizer == "adamw") spec.mutable_adamw();
     if (optimizer == "sgd") spec.mutable_sgd();
     if (optimizer == "momentum") spec.mutable_sgd()->set_momentum(0.9);
-    return CheckResumedOptimizer(spec, checkpoint, *store_);
+    v1::Train train;
+    *train.mutable_optimizer() = spec;
+    return CheckResumedOptimizer(train, checkpoint, *store_);
   };
   const std::vector<TestTensor> adam = {Floats("a/b.weight/exp_avg", {1}), Floats("a/b.weight/exp_avg_sq", {1}),
                                         Ints("a/b.weight/step", {})};
@@ -476,6 +478,27 @@ TEST_F(WeightCheckTest, AResumedOptimizerIsOfTheCheckpointsKind) {
   ExpectViolation(check("sgd", momentum), "train.optimizer", "which is that of sgd with a momentum");
   ExpectViolation(check("momentum", adam), "train.optimizer", "which is that of adam or adamw");
   ExpectViolation(check("adamw", momentum), "train.optimizer", "momentum_buffer");
+}
+
+TEST_F(WeightCheckTest, AResumedOptimizerWorksInTheCheckpointsPrecision) {
+  const auto check = [&](v1::Precision precision, const std::vector<TestTensor>& state) {
+    AddFile("optimizer.safetensors", state);
+    CheckpointFiles checkpoint;
+    checkpoint.files["optimizer.safetensors"] = files_.at("optimizer.safetensors");
+    v1::Train train;
+    train.mutable_optimizer()->mutable_sgd();
+    train.set_precision(precision);
+    return CheckResumedOptimizer(train, checkpoint, *store_);
+  };
+  const std::vector<TestTensor> bf16 = {Floats("precision/bf16", {}), Floats("0.weight/master", {1})};
+  const std::vector<TestTensor> fp16 = {Floats("precision/fp16", {}), Ints("precision/good_steps", {})};
+  EXPECT_TRUE(check(v1::PRECISION_FP32, {}).ok());
+  EXPECT_TRUE(check(v1::PRECISION_BF16, bf16).ok());
+  EXPECT_TRUE(check(v1::PRECISION_FP16, fp16).ok());
+  ExpectViolation(check(v1::PRECISION_BF16, {}), "train.precision",
+                  "is bf16, and what the checkpoint has is of training in fp32");
+  ExpectViolation(check(v1::PRECISION_FP32, bf16), "train.precision", "training in bf16");
+  ExpectViolation(check(v1::PRECISION_BF16, fp16), "train.precision", "training in fp16");
 }
 
 TEST_F(WeightCheckTest, ATiedParameterNeedsOneOfItsNames) {

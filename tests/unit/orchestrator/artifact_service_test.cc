@@ -1,8 +1,11 @@
 #include "orchestrator/artifacts/artifact_service.h"
 
+#include <algorithm>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "common/artifacts/parts.h"
+#include "common/artifacts/raw_call.h"
 #include "common/artifacts/transfer.h"
 #include "common/grpc_status.h"
 #include "grpcpp/create_channel.h"
@@ -19,7 +22,9 @@ using testing::HasSubstr;
 
 class ArtifactServiceTest : public ArtifactTest {
  protected:
-  ArtifactServiceTest() : service_(store_.get()) {
+  ArtifactServiceTest() : ArtifactServiceTest(ArtifactService::Limits()) {}
+  explicit ArtifactServiceTest(const ArtifactService::Limits& limits)
+      : service_(store_.get(), [this](const auto&) { return access_; }, limits) {
     address_ = "127.0.0.1:" + std::to_string(Serve("127.0.0.1:0"));
     stub_ = v1::ArtifactService::NewStub(grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()));
   }
@@ -71,6 +76,7 @@ class ArtifactServiceTest : public ArtifactTest {
     return reader->Finish();
   }
 
+  ArtifactService::Access access_;
   ArtifactService service_;
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
@@ -87,7 +93,7 @@ TEST_F(ArtifactServiceTest, AFileOfManyPiecesGoesUpAndComesDown) {
   const std::string content = Patterned((5 << 20) + 17);
   std::filesystem::path path = folder_.path() / "file";
   ASSERT_TRUE(WriteFileAtomically(path, content).ok());
-  ArtifactConnections connections(address_);
+  ArtifactConnections connections({address_});
   auto ref = UploadFile(connections, path);
   ASSERT_TRUE(ref.ok()) << ref.status();
   EXPECT_EQ(Content(*ref), content);
@@ -104,7 +110,7 @@ TEST_F(ArtifactServiceTest, APartIsHandedOverAndIsNoArtifact) {
   ASSERT_TRUE(WriteFileAtomically(path, content).ok());
   v1::AttemptId attempt;
   attempt.set_job("job");
-  ArtifactConnections connections(address_);
+  ArtifactConnections connections({address_});
   const absl::Status sent = UploadPart(connections, MakePartOf(attempt, 3), RefOf(content), path);
   ASSERT_TRUE(sent.ok()) << sent;
   EXPECT_FALSE(store_->Has(RefOf(content)));
@@ -117,7 +123,7 @@ TEST_F(ArtifactServiceTest, APartIsHandedOverAndIsNoArtifact) {
 // session.
 TEST_F(ArtifactServiceTest, AWorkersTransfersWaitForAnOrchestratorThatIsAway) {
   const v1::ArtifactRef ref = Put("hello");
-  ArtifactConnections worker(address_, 1, ArtifactConnections::Absent::kAwait), client(address_, 1);
+  ArtifactConnections worker({address_}, 1, ArtifactConnections::Absent::kAwait), client({address_}, 1);
   server_->Shutdown();
   EXPECT_THAT(DownloadFile(client, ref, folder_.path() / "client"), HasCode(absl::StatusCode::kUnavailable));
   absl::Status fetched = absl::UnknownError("not yet");
@@ -169,6 +175,18 @@ TEST_F(ArtifactServiceTest, UploadsThatBreakTheProtocolAreRefused) {
   EXPECT_EQ(Upload({ref, ref}).error_code(), StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(Upload({RefPart({})}).error_code(), StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(CountFiles(), 0);
+}
+
+TEST_F(ArtifactServiceTest, BytesThatAreNoMessageAreRefused) {
+  grpc::Slice slice("\xff\xff\xff\xff");
+  grpc::GenericStub stub(grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()));
+  for (const char* method : {"UploadArtifact", "DownloadArtifact"}) {
+    RawCall call(stub, absl::StrCat("/gpipe.v1.ArtifactService/", method), {});
+    call.WriteLast(grpc::ByteBuffer(&slice, 1));
+    const absl::Status refused = call.Finish();
+    EXPECT_TRUE(absl::IsInvalidArgument(refused)) << refused;
+    EXPECT_NE(refused.message().find("Request"), std::string::npos) << refused;
+  }
 }
 
 TEST_F(ArtifactServiceTest, UploadsOfOtherBytesAreDataLoss) {
@@ -240,6 +258,56 @@ TEST_F(ArtifactServiceTest, ManyClientsAtOnce) {
       EXPECT_EQ(got, content);
     });
   }
+}
+
+TEST_F(ArtifactServiceTest, WhatACallerMayNotReadOrWriteIsRefused) {
+  const v1::ArtifactRef mine = Put("mine"), other = Put("other");
+  access_.may_read = [&](const v1::ArtifactRef& file) {
+    return file.sha256() == mine.sha256() ? absl::OkStatus() : absl::PermissionDeniedError("not yours");
+  };
+  access_.may_write = [](const v1::UploadArtifactRequest& first) {
+    return first.has_part_of() ? absl::OkStatus() : absl::PermissionDeniedError("not yours");
+  };
+  std::string got;
+  EXPECT_TRUE(Download(mine, 0, got).ok());
+  EXPECT_EQ(Download(other, 0, got).error_code(), StatusCode::PERMISSION_DENIED);
+  EXPECT_EQ(Upload({RefPart(RefOf("new")), DataPart("new")}).error_code(), StatusCode::PERMISSION_DENIED);
+  EXPECT_FALSE(store_->Has(RefOf("new")));
+  v1::UploadArtifactRequest part = RefPart(RefOf("new"));
+  part.mutable_part_of()->mutable_attempt()->set_job("job");
+  EXPECT_TRUE(Upload({part, DataPart("new")}).ok());
+}
+
+class ArtifactLimitsTest : public ArtifactServiceTest {
+ protected:
+  ArtifactLimitsTest()
+      : ArtifactServiceTest({.uploads = {.most = 2, .patience = absl::Seconds(3)},
+                             .downloads = {.most = 0, .patience = absl::InfiniteDuration()}}) {}
+};
+
+TEST_F(ArtifactLimitsTest, MoreAtOnceAreRefusedAndThoseThatNeverEndAreCollected) {
+  std::string got;
+  EXPECT_EQ(Download(Put("x"), 0, got).error_code(), StatusCode::RESOURCE_EXHAUSTED);
+
+  const auto files = [&] {
+    const std::filesystem::recursive_directory_iterator all(store_->folder());
+    return std::count_if(begin(all), end(all), [](const auto& entry) { return entry.is_regular_file(); });
+  };
+  const auto before = files();
+  grpc::ClientContext contexts[2];
+  v1::UploadArtifactResponse responses[2];
+  std::vector<std::unique_ptr<grpc::ClientWriter<v1::UploadArtifactRequest>>> silent;
+  for (int i = 0; i < 2; ++i) {
+    silent.push_back(stub_->UploadArtifact(&contexts[i], &responses[i]));
+    ASSERT_TRUE(silent.back()->Write(RefPart(RefOf(absl::StrCat("silent ", i)))));
+  }
+  while (files() < before + 2) std::this_thread::yield();  // Until both are there.
+  EXPECT_EQ(Upload({RefPart(RefOf("new")), DataPart("new")}).error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  for (auto& upload : silent) EXPECT_EQ(upload->Finish().error_code(), StatusCode::CANCELLED);
+  while (files() > before) std::this_thread::yield();  // The client hears of it first.
+  StatusCode after = StatusCode::RESOURCE_EXHAUSTED;
+  while (after == StatusCode::RESOURCE_EXHAUSTED) after = Upload({RefPart(RefOf("new")), DataPart("new")}).error_code();
+  EXPECT_EQ(after, StatusCode::OK);
 }
 
 }  // namespace

@@ -120,6 +120,18 @@ TEST_F(ArtifactStoreTest, ContentGoesUnlessItWasClaimedSince) {
   EXPECT_THAT(store_->Claim(ref).status(), HasCode(StatusCode::kNotFound));
 }
 
+TEST_F(ArtifactStoreTest, NothingGoesWhileABackupIsTaken) {
+  const v1::ArtifactRef ref = Put("hello");
+  {
+    const ArtifactStore::Keep keep(store_.get());
+    const ArtifactStore::Keep another(store_.get());
+    store_->Remove(ref, store_->Now());
+    EXPECT_TRUE(store_->Has(ref));
+  }
+  store_->Remove(ref, store_->Now());
+  EXPECT_FALSE(store_->Has(ref));
+}
+
 // It was asked for, was not there, and is on its way.
 TEST_F(ArtifactStoreTest, WhatIsMissingCanBeClaimedToo) {
   const absl::Time before = store_->Now();

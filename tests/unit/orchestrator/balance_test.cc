@@ -1,5 +1,9 @@
 #include "orchestrator/planning/balance.h"
 
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "orchestrator/planning/checkpoint_choice.h"
 #include "tests/unit/orchestrator/plan_testing.h"
 
 namespace gpipe::orchestrator {
@@ -90,6 +94,42 @@ TEST_F(GivenBalanceTest, InferenceNeedsWeightsAlone) {
   EXPECT_THAT(Refusal({127, 96}), HasSubstr("needs 128 bytes for weights, and worker 0 can take 127"));
 }
 
+// Beside two bytes that are computed with: master, gradient and momentum, of four bytes each.
+TEST_F(GivenBalanceTest, MastersCountInMixedPrecision) {
+  given_.mutable_train()->set_precision(v1::PRECISION_BF16);
+  given_.mutable_train()->mutable_optimizer()->mutable_sgd()->set_momentum(0.9);
+  for (v1::LayerInfo& layer : layers_) {
+    layer.set_parameter_count(100);
+    layer.set_parameter_bytes(200);
+    layer.set_trainable_count(50);  // What is frozen has a master alone.
+  }
+  EXPECT_THAT(Refusal({1, 0}), HasSubstr(absl::StrCat("needs ", 2 * (100 * (2 + 4) + 50 * (4 + 4)), " bytes")));
+  layers_[0].set_parameter_bytes(400);  // A batch norm.
+  EXPECT_THAT(Refusal({1, 0}), HasSubstr(absl::StrCat("needs ", 400 + 50 * 8 + 100 * 6 + 50 * 8, " bytes")));
+}
+
+TEST_F(GivenBalanceTest, MastersOfAnExportedModelAreThoseOfItsType) {
+  given_.mutable_model()->clear_sequential();
+  given_.mutable_model()->mutable_exported()->set_path("model.pt2");
+  given_.mutable_train()->set_precision(v1::PRECISION_FP16);
+  given_.mutable_train()->mutable_optimizer()->mutable_adam();
+  for (v1::LayerInfo& layer : layers_) {
+    layer.set_parameter_count(110);
+    layer.set_parameter_bytes(240);
+    layer.set_trainable_count(110);
+    layer.clear_tensors();
+    for (const auto& [type, size] : {std::pair(v1::DATA_TYPE_FLOAT16, 100), std::pair(v1::DATA_TYPE_FLOAT32, 10)}) {
+      v1::ModelTensor& tensor = *layer.add_tensors();
+      tensor.set_name(absl::StrCat("weight", layer.tensors_size()));
+      tensor.add_shape(size);
+      tensor.set_dtype(type);
+      tensor.set_trainable(true);
+    }
+  }
+  // Layers of one worker have these tensors once.
+  EXPECT_THAT(Refusal({1, 0}), HasSubstr(absl::StrCat("needs ", 100 * (2 + 4 + 4 + 8) + 10 * 4 * 4, " bytes")));
+}
+
 TEST_F(GivenBalanceTest, AWorkerHasATensorOnceThatSeveralOfItsLayersUse) {
   for (v1::LayerInfo& layer : layers_) {
     layer.set_parameter_count(100);
@@ -171,6 +211,45 @@ TEST_F(BalanceTest, WhatIsSavedCountsOncePerMicroBatchThatIsKept) {
   EXPECT_TRUE(Balance(request).ok());  // 2 layers of 2 samples, and the rest.
   spec_.mutable_pipeline()->set_checkpoint(v1::CHECKPOINT_NEVER);
   EXPECT_TRUE(absl::IsResourceExhausted(Balance(request).status()));
+}
+
+// Layers of 1000 bytes a sample: of 2 samples 2000 inside each, for one micro-batch or for all 4.
+TEST_F(BalanceTest, WhatIsLeftOpenIsNeverComputedAgainWhereAllOfItFits) {
+  LayerInfos even = Timed(layers_, {1000, 1000, 1000});
+  for (v1::LayerInfo& layer : even) layer.set_activation_bytes_per_sample(1000);
+  PlanRequest request = Request(even, even);
+  spec_.mutable_pipeline()->set_checkpoint(v1::CHECKPOINT_AUTO);
+  EXPECT_EQ(ChooseCheckpoint(request), v1::CHECKPOINT_EXCEPT_LAST) << "others use that memory";
+  request.may_keep_all = true;
+  EXPECT_EQ(ChooseCheckpoint(request), v1::CHECKPOINT_NEVER) << "memory is not known to have a bound";
+  request.memory_bytes = {20000, 20000};
+  EXPECT_EQ(ChooseCheckpoint(request), v1::CHECKPOINT_NEVER);
+  request.memory_bytes = {5000, 5000};
+  EXPECT_EQ(ChooseCheckpoint(request), v1::CHECKPOINT_EXCEPT_LAST);
+  request.memory_bytes = {17000, 9000};
+  EXPECT_EQ(ChooseCheckpoint(request), v1::CHECKPOINT_NEVER) << "two layers on the first worker";
+  request.profiles.clear();
+  request.memory_bytes = {20000, 20000};
+  EXPECT_EQ(ChooseCheckpoint(request), v1::CHECKPOINT_EXCEPT_LAST) << "nobody knows what it keeps";
+  spec_.mutable_pipeline()->set_checkpoint(v1::CHECKPOINT_ALWAYS);
+  EXPECT_EQ(ChooseCheckpoint(request), v1::CHECKPOINT_ALWAYS);
+}
+
+// Nine layers on two workers, of which the second one holds but one of them if all micro-batches are kept.
+TEST_F(BalanceTest, ALopsidedCutIsNotWorthWhatItSpares) {
+  UseSkips();
+  LayerInfos even = Timed(layers_, std::vector<int64_t>(9, 1000));
+  for (v1::LayerInfo& layer : even) {
+    layer.set_backward_nanos(2000);
+    layer.set_activation_bytes_per_sample(1 << 20);
+  }
+  PlanRequest request = Request(even, even);
+  request.may_keep_all = true;
+  spec_.mutable_pipeline()->set_checkpoint(v1::CHECKPOINT_AUTO);
+  EXPECT_EQ(ChooseCheckpoint(request), v1::CHECKPOINT_NEVER);
+  const int64_t kept = MicroBatches(spec_, facts_) * LargestMicroBatch(spec_, facts_) << 20;
+  request.memory_bytes = {0, kept + kept / 2};
+  EXPECT_EQ(ChooseCheckpoint(request), v1::CHECKPOINT_EXCEPT_LAST);
 }
 
 }  // namespace

@@ -1,3 +1,5 @@
+#include "common/string_view.h"
+#include "common/version.h"
 #include "tests/unit/orchestrator/scheduling_testing.h"
 
 namespace gpipe::orchestrator {
@@ -40,6 +42,66 @@ TEST_F(ClusterTest, BadHellosAreRefusedByField) {
     EXPECT_TRUE(Connect("w", device).closed.has_value()) << device;
   }
   EXPECT_FALSE(Connect("w", "cuda:7").closed.has_value());
+}
+
+TEST_F(ClusterTest, WhatAWorkerComputesWithIsToldIfItIsSane) {
+  using Software = std::map<std::string, std::string>;
+  v1::Hello hello = (Connect("w0"), parts_->cluster.registry().Find("w0")->hello);
+  hello.set_name("w1");
+  const auto join = [&](const Software& software) {
+    hello.mutable_software()->clear();
+    hello.mutable_software()->insert(software.begin(), software.end());
+    return Do([&] { return parts_->cluster.registry().Join(hello, std::make_shared<FakeWorker>(), clock_.Now()); });
+  };
+  Software many;
+  for (int i = 0; i < 100; ++i) many[absl::StrCat("library_", i)] = "1";
+  for (const Software& software :
+       {Software{{"", "1"}}, Software{{"a b", "1"}}, Software{{"cudnn", ""}}, Software{{"cudnn", "\x1b[31m"}},
+        Software{{"cudnn", std::string(65, '9')}}, Software{{std::string(33, 'x'), "1"}}, many}) {
+    const absl::Status refused = join(software).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(refused)) << refused;
+    EXPECT_NE(std::string(refused.message()).find("hello.software"), std::string::npos) << refused;
+  }
+  ASSERT_TRUE(join({{"cudnn", "9.19.0"}, {"driver", "580.65.06"}}).ok());
+  const v1::Worker worker = DescribeWorker(*parts_->cluster.registry().Find("w1"), clock_.Now());
+  EXPECT_EQ(worker.hello().software().at("cudnn"), "9.19.0");
+}
+
+TEST_F(ClusterTest, AHealthThatCannotBeTrueEndsTheSession) {
+  FakeWorker& worker = Connect("w0");
+  v1::WorkerMessage message;
+  message.mutable_heartbeat()->mutable_use()->mutable_gpu()->set_temperature_celsius(54);
+  Say(worker, message);
+  EXPECT_EQ(DescribeWorker(*parts_->cluster.registry().Find("w0"), clock_.Now()).use().gpu().temperature_celsius(), 54);
+  message.mutable_heartbeat()->mutable_use()->mutable_gpu()->add_slowed_by("magic");
+  Say(worker, message);
+  EXPECT_EQ(StateOf("w0"), Worker::STATE_LOST);
+  EXPECT_TRUE(worker.closed.has_value());
+}
+
+TEST_F(ClusterTest, AWorkerOfAnotherVersionIsRefusedWithBothNamed) {
+  v1::Hello hello = (Connect("w0"), parts_->cluster.registry().Find("w0")->hello);
+  hello.set_name("w1");
+  const auto join = [&](std::string_view version) {
+    hello.set_version(std::string(version));
+    return Do([&] { return parts_->cluster.registry().Join(hello, std::make_shared<FakeWorker>(), clock_.Now()); });
+  };
+  const absl::Status refused = join("0.0.9").status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_EQ(refused.message(), absl::StrCat("the worker 'w1' is gpipe 0.0.9, the orchestrator ", AbslView(kVersion),
+                                            ": install the same"));
+  EXPECT_EQ(parts_->cluster.registry().Find("w1"), nullptr);
+  EXPECT_TRUE(join(kVersion).ok());
+}
+
+TEST_F(ClusterTest, AWorkerSaysLittleOfItself) {
+  v1::Hello hello = (Connect("w0"), parts_->cluster.registry().Find("w0")->hello);
+  hello.set_name("w1");
+  (*hello.mutable_software())["torch"] = std::string(20'000, 'x');
+  const auto joined =
+      Do([&] { return parts_->cluster.registry().Join(hello, std::make_shared<FakeWorker>(), clock_.Now()); });
+  EXPECT_TRUE(absl::IsInvalidArgument(joined.status())) << joined.status();
+  EXPECT_EQ(parts_->cluster.registry().Find("w1"), nullptr);
 }
 
 TEST_F(ClusterTest, TheFirstMessageMustBeHello) {

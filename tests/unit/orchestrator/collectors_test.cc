@@ -60,6 +60,20 @@ TEST(StepCollectorTest, AStepIsCompleteWhenEveryWorkerReportedIt) {
   EXPECT_THAT(step->stage_peak_saved_bytes(), ElementsAre(100, 200));
 }
 
+// In fp16, where its gradients overflowed.
+TEST(StepCollectorTest, AStepThatWasLeftOutIsOneAllTheSame) {
+  const v1::Plan plan = TwoStages(10);
+  StepCollector collector(plan, 2);
+  EXPECT_EQ(*collector.Add(0, Report(0, 0, 2, 1)), std::nullopt);
+  v1::RoundDone last = Report(0, 1, 1, 0.5);
+  last.set_lr(0.1);
+  const auto step = *collector.Add(1, last);
+  ASSERT_TRUE(step.has_value());
+  EXPECT_EQ(step->step(), 1);
+  EXPECT_FALSE(step->has_loss());
+  EXPECT_FALSE(step->has_grad_norm());
+}
+
 TEST(StepCollectorTest, RoundsThatAreNoStepsGiveNone) {
   const v1::Plan plan = TwoStages(10);
   StepCollector collector(plan, 2);
@@ -127,6 +141,17 @@ TEST(RendezvousBoardTest, ValuesReachThoseWhoAskedBeforeAndAfter) {
   EXPECT_TRUE(absl::IsResourceExhausted(board.Put("large", std::string(1 << 20, 'x'), waiting)));
 }
 
+TEST(RendezvousBoardTest, HoldsNoMoreThanAllWorkersNeed) {
+  RendezvousBoard board;
+  std::vector<int> waiting;
+  const std::string value(RendezvousBoard::kMaxValueBytes, 'x');
+  size_t put = 0;
+  while (put < RendezvousBoard::kMaxKeys && board.Put(std::to_string(put), value, waiting).ok()) ++put;
+  EXPECT_LE(put * value.size(), RendezvousBoard::kMaxBytes);
+  EXPECT_TRUE(absl::IsResourceExhausted(board.Put("one more", value, waiting)));
+  EXPECT_TRUE(board.Put("small", "v", waiting).ok());
+}
+
 v1::Activity At(v1::Phase phase, int64_t step, int micro_batch) {
   v1::Activity activity;
   activity.set_phase(phase);
@@ -153,14 +178,15 @@ TEST(FailureTest, TranslatesStatuses) {
   EXPECT_EQ(FailureCode(absl::InternalError("x")), "INTERNAL");
 }
 
-v1::WatchJobResponse Step(int64_t number) {
-  v1::WatchJobResponse update;
-  update.mutable_step()->set_step(number);
+JobUpdate Step(int64_t number) {
+  auto update = std::make_shared<v1::WatchJobResponse>();
+  update->mutable_step()->set_step(number);
+  update->set_resume_token(std::to_string(number));
   return update;
 }
-v1::WatchJobResponse State(v1::Job::State state) {
-  v1::WatchJobResponse update;
-  update.mutable_job()->set_state(state);
+JobUpdate State(v1::Job::State state) {
+  auto update = std::make_shared<v1::WatchJobResponse>();
+  update->mutable_job()->set_state(state);
   return update;
 }
 
@@ -170,8 +196,8 @@ struct Reader {
     bool more = true;
     while (more) {
       more = false;
-      queue.Next([&](std::optional<v1::WatchJobResponse> update, const absl::Status& status) {
-        if (update.has_value()) {
+      queue.Next([&](const JobUpdate& update, const absl::Status& status) {
+        if (update != nullptr) {
           updates.push_back(*update);
           more = true;
         } else {
@@ -185,7 +211,7 @@ struct Reader {
 };
 
 TEST(WatchQueueTest, ASlowWatcherMissesTheOldestStepsAndIsTold) {
-  WatchQueue queue(false);
+  WatchQueue queue({});
   queue.Push(State(v1::Job::STATE_RUNNING));
   for (size_t i = 0; i < WatchQueue::kMaxUpdates + 10; ++i) queue.Push(Step(static_cast<int64_t>(i)));
   queue.Push(State(v1::Job::STATE_SUCCEEDED));
@@ -198,13 +224,15 @@ TEST(WatchQueueTest, ASlowWatcherMissesTheOldestStepsAndIsTold) {
   EXPECT_EQ(reader.updates[0].job().state(), v1::Job::STATE_RUNNING);
   ASSERT_EQ(reader.updates[1].update_case(), v1::WatchJobResponse::kDropped);
   EXPECT_EQ(reader.updates[2].step().step(), reader.updates[1].dropped());
+  // Whoever comes back with the token of the gap goes on behind it.
+  EXPECT_EQ(reader.updates[1].resume_token(), std::to_string(reader.updates[1].dropped() - 1));
   EXPECT_EQ(reader.updates.back().job().state(), v1::Job::STATE_SUCCEEDED);
   EXPECT_EQ(reader.updates[1].dropped() + static_cast<int64_t>(reader.updates.size()) - 3,
             static_cast<int64_t>(WatchQueue::kMaxUpdates) + 10);
 }
 
 TEST(WatchQueueTest, AWatcherThatMissesWhatCannotBeDroppedIsEnded) {
-  WatchQueue queue(false);
+  WatchQueue queue({});
   for (size_t i = 0; i < WatchQueue::kMaxRetained + 10; ++i) queue.Push(State(v1::Job::STATE_RUNNING));
   EXPECT_TRUE(queue.closed());
   Reader reader;
@@ -213,20 +241,53 @@ TEST(WatchQueueTest, AWatcherThatMissesWhatCannotBeDroppedIsEnded) {
 }
 
 TEST(WatchQueueTest, AWaitingWatcherIsServedByThePush) {
-  WatchQueue queue(false);
+  WatchQueue queue({});
   std::optional<int64_t> seen;
-  queue.Next([&](std::optional<v1::WatchJobResponse> update, const absl::Status&) {
-    if (update.has_value()) seen = update->step().step();
+  queue.Next([&](const JobUpdate& update, const absl::Status&) {
+    if (update != nullptr) seen = update->step().step();
   });
   EXPECT_EQ(seen, std::nullopt);
   queue.Push(Step(7));
   EXPECT_EQ(seen, 7);
 }
 
+TEST(WatchQueueTest, OnlyWhoAsksGetsCyclesAndStages) {
+  auto stages = std::make_shared<v1::WatchJobResponse>();
+  stages->mutable_stages()->set_step(1);
+  auto cycle = std::make_shared<v1::WatchJobResponse>();
+  cycle->mutable_cycle()->set_cycle(1);
+  WatchQueue plain({}), asks({.cycles = true, .stages = true});
+  for (WatchQueue* queue : {&plain, &asks}) {
+    queue->Prime({stages});
+    queue->Push(cycle);
+    queue->Push(stages);
+    queue->Close(absl::OkStatus());
+  }
+  Reader nothing, all;
+  nothing.ReadAll(plain);
+  all.ReadAll(asks);
+  EXPECT_THAT(nothing.updates, IsEmpty());
+  EXPECT_THAT(all.updates, SizeIs(3));
+}
+
+TEST(WatchQueueTest, WhatWasMissedIsNeverDroppedAndComesFirst) {
+  WatchQueue queue({});
+  std::vector<JobUpdate> missed;
+  for (size_t i = 0; i < 2 * WatchQueue::kMaxUpdates; ++i) missed.push_back(Step(static_cast<int64_t>(i)));
+  queue.Prime(missed);
+  queue.Push(Step(9999));
+  queue.Close(absl::OkStatus());
+  Reader reader;
+  reader.ReadAll(queue);
+  ASSERT_THAT(reader.updates, SizeIs(missed.size() + 1));
+  EXPECT_EQ(reader.updates.front().step().step(), 0);
+  EXPECT_EQ(reader.updates.back().step().step(), 9999);
+}
+
 TEST(WatchQueueTest, AbandoningEndsTheWait) {
-  WatchQueue queue(false);
+  WatchQueue queue({});
   std::optional<absl::Status> end;
-  queue.Next([&](std::optional<v1::WatchJobResponse>, const absl::Status& status) { end = status; });
+  queue.Next([&](const JobUpdate&, const absl::Status& status) { end = status; });
   queue.Abandon();
   ASSERT_TRUE(end.has_value());
   EXPECT_TRUE(absl::IsCancelled(*end));

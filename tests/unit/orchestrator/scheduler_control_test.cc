@@ -103,5 +103,40 @@ TEST_F(SchedulerTest, CancelEndsAnAttemptInEveryState) {
   }
 }
 
+TEST_F(SchedulerTest, ADrainedWorkerGoesOnWithWhatItRunsAndGetsNoMore) {
+  RunJob();
+  const auto drain = [&](const char* name) {
+    return Do([&] { return parts_->cluster.Drain(name, "it is old"); }).ok();
+  };
+  ASSERT_TRUE(drain("w1"));
+  const std::string second = Submit(ParseSpec(kTrainYaml))->id();
+  EXPECT_EQ(Get(id_).state(), Job::STATE_RUNNING);
+  EXPECT_EQ(Get(second).reason(), "needs 2 workers; 1 is connected; w1 is drained");
+  ASSERT_TRUE(Do([&] { return parts_->scheduler.Cancel(id_); }).ok());
+  SayReleased(*w0_);
+  SayReleased(*w1_);
+  EXPECT_EQ(StateOf("w1"), Worker::STATE_IDLE);
+  EXPECT_EQ(Get(second).state(), Job::STATE_QUEUED);
+  Connect("w2");
+  EXPECT_THAT(Get(second).workers(), testing::ElementsAre("w0", "w2"));
+}
+
+TEST_F(SchedulerTest, AWorkerIsDrainedByItsNameUntilItIsUndrained) {
+  ConnectBoth();
+  ASSERT_TRUE(Do([&] { return parts_->cluster.Drain("w1", ""); }).ok());
+  Disconnect(*w1_);
+  w1_ = &Connect("w1");
+  const std::string id = Submit(ParseSpec(kTrainYaml))->id();
+  EXPECT_EQ(Get(id).state(), Job::STATE_QUEUED);
+  Do([&] { return parts_->cluster.Undrain("w1"), 0; });
+  EXPECT_EQ(Get(id).state(), Job::STATE_STARTING);
+}
+
+TEST_F(SchedulerTest, AWorkerThatLeavesIsNotWaitedFor) {
+  RunJob();
+  SayLeaving(*w1_);
+  EXPECT_EQ(Get(Submit(ParseSpec(kTrainYaml))->id()).reason(), "needs 2 workers; 1 is connected");
+}
+
 }  // namespace
 }  // namespace gpipe::orchestrator

@@ -34,7 +34,7 @@ TEST_F(AttemptFailureTest, ALostWorkerFailsTheJobInEveryPhase) {
     EXPECT_THAT(failure.message(), HasSubstr("connection closed"));
     EXPECT_EQ(StateOf("w0"), Worker::STATE_IDLE);
     w1_ = &Connect("w1");
-    id_ = Submit(ParseSpec(kTrainYaml))->id();
+    id_ = Submit(OnceSpec())->id();
     ASSERT_EQ(Get(id_).state(), Job::STATE_STARTING);
   }
 }
@@ -297,6 +297,15 @@ TEST_F(AttemptFailureTest, AWorkerThatSaysWhatCannotBeIsLost) {
   EXPECT_THAT(failure.message(), HasSubstr("progress.rounds.wall_nanos: is negative"));
 }
 
+TEST_F(AttemptFailureTest, AWorkerThatSaysTooMuchOfItselfIsLost) {
+  Run();
+  v1::WorkerMessage message;
+  message.mutable_heartbeat()->mutable_use()->mutable_gpu()->add_slowed_by(std::string(1 << 20, 'x'));
+  Say(*w1_, message);
+  SayReleased(*w0_);
+  EXPECT_THAT(FailureOfJob().message(), HasSubstr("heartbeat: is too large"));
+}
+
 TEST_F(AttemptFailureTest, AWorkerThatReportsAStepThatIsNotThereFailsTheJob) {
   Run();
   SayRound(*w1_, 1, 0, 4611686018427387905);
@@ -321,7 +330,9 @@ TEST_F(AttemptFailureTest, WorkersThatAllWaitForEachOtherFailTheJob) {
   Pass(absl::Seconds(30), {w0_, w1_});
   EXPECT_EQ(Get(id_).state(), Job::STATE_RUNNING);  // w1 computes.
   activity_of_["w1"].set_waits_for(0);
-  Pass(absl::Seconds(15), {w0_, w1_});
+  Pass(absl::Seconds(6), {w0_, w1_});
+  EXPECT_EQ(Get(id_).state(), Job::STATE_RUNNING);  // A short cut of the network.
+  Pass(absl::Seconds(6), {w0_, w1_});               // Looks are late by the steps of this clock.
   SayReleased(*w0_);
   SayReleased(*w1_);
   EXPECT_EQ(FailureOfJob().code(), "STALLED");
@@ -343,7 +354,7 @@ TEST_F(AttemptFailureTest, MessagesOfAnOlderAttemptAreIgnored) {
   EXPECT_TRUE(Do([&] { return parts_->scheduler.Cancel(id_); }).ok());
   SayReleased(*w0_);
   SayReleased(*w1_);
-  id_ = Submit(ParseSpec(kTrainYaml))->id();
+  id_ = Submit(OnceSpec())->id();
   ASSERT_EQ(Get(id_).state(), Job::STATE_STARTING);
   v1::WorkerMessage message;
   *message.mutable_failed()->mutable_attempt() = old;

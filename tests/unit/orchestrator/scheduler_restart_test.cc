@@ -37,7 +37,7 @@ TEST_F(RestartTest, ARunningJobStartsAgainFromItsBeginning) {
   Connect("w0");
   Connect("w1");
   EXPECT_EQ(Get(id_).attempt(), 2);
-  EXPECT_EQ(workers_[0]->plan.timeline().first_step(), 0);
+  EXPECT_EQ(workers_[0]->first.rounds(0).step(), 0);
 }
 
 TEST_F(RestartTest, ARunningJobGoesOnFromItsCheckpointAndNoStepAppearsTwice) {
@@ -51,7 +51,7 @@ TEST_F(RestartTest, ARunningJobGoesOnFromItsCheckpointAndNoStepAppearsTwice) {
   Restart();
   w0_ = &Connect("w0");
   w1_ = &Connect("w1");
-  EXPECT_EQ(w0_->plan.timeline().first_step(), 2);
+  EXPECT_EQ(w0_->first.rounds(0).step(), 2);
   auto prepare = w0_->Take(OrchestratorMessage::kPrepare);
   ASSERT_TRUE(prepare.has_value());
   EXPECT_EQ(prepare->prepare().resume_optimizer_size(), 1);

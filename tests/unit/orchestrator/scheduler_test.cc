@@ -297,7 +297,7 @@ TEST_F(SchedulerTest, EvaluationsAreKept) {
 
 TEST_F(SchedulerTest, WatchersSeeStatesStepsAndCycles) {
   RunJob();
-  auto queue = std::make_shared<WatchQueue>(/*cycles=*/true);
+  auto queue = std::make_shared<WatchQueue>(WatchQueue::Wants{.cycles = true});
   ASSERT_TRUE(Do([&] { return parts_->book.Watch(id_, queue); }).ok());
   v1::WorkerMessage message;
   *message.mutable_progress()->mutable_attempt() = w0_->attempt;
@@ -310,8 +310,8 @@ TEST_F(SchedulerTest, WatchersSeeStatesStepsAndCycles) {
   std::vector<v1::WatchJobResponse::UpdateCase> seen;
   bool ended = false;
   while (!ended) {
-    queue->Next([&](std::optional<v1::WatchJobResponse> update, const absl::Status&) {
-      ended = !update.has_value();
+    queue->Next([&](const JobUpdate& update, const absl::Status&) {
+      ended = update == nullptr;
       if (!ended) seen.push_back(update->update_case());
     });
   }
@@ -321,7 +321,7 @@ TEST_F(SchedulerTest, WatchersSeeStatesStepsAndCycles) {
 
 TEST_F(SchedulerTest, WatchersHearOfAWorkerThatMovesFiles) {
   RunJob();
-  auto queue = std::make_shared<WatchQueue>(/*cycles=*/false);
+  auto queue = std::make_shared<WatchQueue>(WatchQueue::Wants{});
   ASSERT_TRUE(Do([&] { return parts_->book.Watch(id_, queue); }).ok());
   v1::WorkerMessage message;
   v1::Activity& activity = *message.mutable_heartbeat()->mutable_activity();
@@ -334,7 +334,7 @@ TEST_F(SchedulerTest, WatchersHearOfAWorkerThatMovesFiles) {
   Say(*w1_, message);
   std::vector<v1::WatchJobResponse> seen;
   for (int i = 0; i < 2; ++i) {
-    queue->Next([&](std::optional<v1::WatchJobResponse> update, const absl::Status&) { seen.push_back(*update); });
+    queue->Next([&](const JobUpdate& update, const absl::Status&) { seen.push_back(*update); });
   }
   ASSERT_EQ(seen.size(), 2u);
   EXPECT_TRUE(seen[0].has_job());

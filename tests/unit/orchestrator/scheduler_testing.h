@@ -6,6 +6,13 @@
 
 namespace gpipe::orchestrator {
 
+// Of a job that fails where another one would restart.
+inline v1::JobSpec OnceSpec() {
+  v1::JobSpec spec = ParseSpec(kTrainYaml);
+  spec.set_max_restarts(0);
+  return spec;
+}
+
 class SchedulerTest : public SchedulingTest {
  protected:
   void ConnectBoth() {
@@ -51,7 +58,7 @@ class AttemptFailureTest : public SchedulerTest {
  protected:
   void SetUp() override {
     SchedulerTest::SetUp();
-    StartJob();
+    StartJob(OnceSpec());
   }
   void Run() { SayBothPrepared(); }
   void SayRounds(FakeWorker& worker, int index, int64_t first, int64_t end) {

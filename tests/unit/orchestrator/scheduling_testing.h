@@ -14,6 +14,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "orchestrator/scheduling/admission.h"
+#include "orchestrator/scheduling/cluster_monitor.h"
 #include "tests/unit/orchestrator/plan_testing.h"
 
 namespace gpipe::orchestrator {
@@ -57,6 +58,7 @@ class FakeWorker final : public WorkerChannel {
   v1::AttemptId attempt;        // Of the last assignment seen by SchedulingTest::Settle.
   v1::AttemptId links_attempt;  // The last one in which it measured links.
   v1::Plan plan;
+  v1::Rounds first;
 };
 
 // Runs work at once or, when held, when the test says so.
@@ -93,9 +95,12 @@ class SchedulingTest : public testing::Test {
           cluster(&loop, {.heartbeat = absl::Seconds(1), .lease = absl::Seconds(5)}),
           checker(&loop, &cluster, &checks, artifacts.get()),
           book(&loop, store.get()),
+          monitor(&loop, &cluster, &book, &feed),
           profiler(&cluster.inspector(), store.get()),
           planner(&loop, &plans),
-          housekeeper({&loop, store.get(), artifacts.get(), &removals}, {.most_jobs = 2, .keep = absl::Hours(1)}),
+          housekeeper(
+              {&loop, store.get(), artifacts.get(), &removals, [this](const std::string& id) { book.Deleted(id); }},
+              {.most_jobs = 2, .keep = absl::Hours(1)}),
           scheduler({&loop, &cluster, &book, &checker, &profiler, &planner, artifacts.get(), &housekeeper, &merges}),
           admission({&loop, &cluster, &book, &scheduler, &checker, &profiler, &planner, artifacts.get(), &disk}) {
       removals.held = true;  // They ask the loop, and wait for it.
@@ -123,6 +128,8 @@ class SchedulingTest : public testing::Test {
     FakeBackground removals;
     SpecChecker checker;
     JobBook book;
+    ClusterFeed feed;
+    ClusterMonitor monitor;
     Profiler profiler;
     PlanMaker planner;
     Housekeeper housekeeper;
@@ -185,6 +192,7 @@ class SchedulingTest : public testing::Test {
       if (message->has_prepare()) {
         worker.attempt = message->prepare().attempt();
         worker.plan = message->prepare().plan();
+        worker.first = message->prepare().first();
       }
       if (!message->has_inspect() || !answer_inspections_) {
         ++message;
@@ -275,7 +283,7 @@ class SchedulingTest : public testing::Test {
   absl::StatusOr<v1::Job> Submit(const v1::SubmitJobRequest& request) {
     auto result = std::make_shared<absl::StatusOr<v1::Job>>(absl::UnknownError("no answer"));
     parts_->loop.Post([this, request, result] {
-      parts_->admission.Submit(request, request.spec(), [result](absl::StatusOr<v1::Job> job) { *result = job; });
+      parts_->admission.Submit(request, request.spec(), "", [result](absl::StatusOr<v1::Job> job) { *result = job; });
     });
     Settle();
     return *result;

@@ -55,7 +55,7 @@ class SharedFilesTest : public SchedulingTest {
     v1::SubmitJobRequest request;
     *request.mutable_spec() = spec;
     parts_->loop.Post([this, request, result] {
-      parts_->admission.Submit(request, request.spec(), [result](absl::StatusOr<v1::Job> job) { *result = job; });
+      parts_->admission.Submit(request, request.spec(), "", [result](absl::StatusOr<v1::Job> job) { *result = job; });
     });
     Settle();
     SaySurveyed(worker, answer);
@@ -85,7 +85,9 @@ TEST_F(SharedFilesTest, AWorkerSaysWhatTheyAreAndAllAreToldWhichFilesThatWere) {
     EXPECT_THAT(assignment.spec().train().dataset().path(),
                 ElementsAre("shared:/data/a.safetensors", "shared:/data/b.safetensors"));
     EXPECT_EQ(assignment.files().at("shared:/data/b.safetensors").modified_nanos(), 5);
-    EXPECT_EQ(assignment.plan().timeline().samples(), 16);
+    int64_t samples = 0;  // Of the first epoch.
+    for (const v1::Round& round : assignment.first().rounds()) samples += round.epoch() == 0 ? round.batch_size() : 0;
+    EXPECT_EQ(samples, 16);
   }
   EXPECT_THAT(Get(job->id()).spec().train().dataset().path(), ElementsAre("shared:/data/*.safetensors"))
       << "as it was written";

@@ -43,6 +43,7 @@ const std::map<std::pair<Worker::State, WorkerEvent>, Worker::State> kExpected =
     {{Worker::STATE_UNREACHABLE, WorkerEvent::kAbort}, Worker::STATE_UNREACHABLE},
     {{Worker::STATE_UNREACHABLE, WorkerEvent::kRelease}, Worker::STATE_UNREACHABLE},
     {{Worker::STATE_UNREACHABLE, WorkerEvent::kReleased}, Worker::STATE_UNREACHABLE},
+    {{Worker::STATE_UNREACHABLE, WorkerEvent::kTryAgain}, Worker::STATE_IDLE},
     {{Worker::STATE_UNREACHABLE, WorkerEvent::kLeave}, Worker::STATE_LEAVING},
     {{Worker::STATE_UNREACHABLE, WorkerEvent::kLost}, Worker::STATE_LOST},
 };

@@ -101,6 +101,23 @@ TEST_F(StoreOpenTest, ANewerSchemaIsRefusedAndLeftAlone) {
   EXPECT_EQ(after.execAndGet("PRAGMA user_version").getInt(), 999);
 }
 
+TEST_F(StoreOpenTest, EveryOlderSchemaIsBroughtUpToDate) {
+  for (int version = 1; version < SchemaVersion(); ++version) {
+    const auto folder = TemporaryFolder::Create("older");
+    const std::string file = folder->path() / Store::kDatabaseFile;
+    {
+      SQLite::Database older(file, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+      ASSERT_TRUE(Migrate(older, version).ok());
+    }
+    const auto store = Store::Open(folder->path());
+    ASSERT_TRUE(store.ok()) << version << ": " << store.status();
+    EXPECT_TRUE((*store)->InsertJob(MakeJob("a")).ok()) << version;
+    EXPECT_TRUE((*store)->DrainedWorkers().ok()) << version;
+    SQLite::Database other(file, SQLite::OPEN_READONLY);
+    EXPECT_EQ(other.execAndGet("PRAGMA user_version").getInt(), SchemaVersion());
+  }
+}
+
 TEST_F(StoreOpenTest, AFileThatIsNoDatabaseIsDataLoss) {
   ASSERT_TRUE(WriteFileAtomically(DatabaseFile(), std::string(8192, 'x')).ok());
   EXPECT_THAT(Store::Open(folder_.path()).status(), IsCode(StatusCode::kDataLoss));

@@ -134,8 +134,8 @@ TEST_F(UnreachableTest, TheJobGoesToOthersAndTheWorkerGetsNoMore) {
   EXPECT_EQ(Get(id).state(), Job::STATE_RUNNING);
 }
 
-TEST_F(UnreachableTest, WithoutOthersTheJobFailsAndNamesWorkerAndAddress) {
-  const std::string id = Submit(ParseSpec(kTrainYaml))->id();
+TEST_F(UnreachableTest, WithoutOthersAJobThatMayNotRestartFailsAndNamesWorkerAndAddress) {
+  const std::string id = Submit(OnceSpec())->id();
   FailToReachW1();
   const Job job = Get(id);
   EXPECT_EQ(job.state(), Job::STATE_FAILED);
@@ -147,8 +147,35 @@ TEST_F(UnreachableTest, WithoutOthersTheJobFailsAndNamesWorkerAndAddress) {
   EXPECT_EQ(Get(next).reason(), "needs 2 workers; 1 is connected; w1 is unreachable");
 }
 
+TEST_F(UnreachableTest, WithoutOthersTheJobWaits) {
+  const std::string id = Submit(ParseSpec(kTrainYaml))->id();
+  FailToReachW1();
+  EXPECT_EQ(Get(id).state(), Job::STATE_QUEUED);
+  EXPECT_EQ(Get(id).reason(), "needs 2 workers; 1 is connected; w1 is unreachable");
+  EXPECT_EQ(Get(id).last_failure().code(), "WORKER_UNREACHABLE");
+  EXPECT_EQ(Get(id).restarts(), 0) << "it has not run";
+  Connect("w2");
+  EXPECT_THAT(Get(id).workers(), ElementsAre("w0", "w2"));
+}
+
+TEST_F(UnreachableTest, ItIsTriedAgainAfterAWhileAndLaterEachTime) {
+  const std::string id = Submit(ParseSpec(kTrainYaml))->id();
+  for (const absl::Duration duration : {WorkerRegistry::kUnreachable, 2 * WorkerRegistry::kUnreachable}) {
+    FailToReachW1();
+    Pass(duration - absl::Seconds(2), {w0_, w1_});
+    EXPECT_EQ(StateOf("w1"), Worker::STATE_UNREACHABLE);
+    const int attempt = Get(id).attempt();
+    Pass(absl::Seconds(4), {w0_, w1_});
+    EXPECT_EQ(Get(id).attempt(), attempt + 1);
+    EXPECT_THAT(Get(id).workers(), ElementsAre("w0", "w1"));
+  }
+  SayBothPrepared();
+  EXPECT_EQ(Get(id).state(), Job::STATE_RUNNING);
+  EXPECT_EQ(parts_->cluster.registry().Find("w1")->times_unreachable, 0);
+}
+
 TEST_F(UnreachableTest, ItComesBackAsANewProcessAndNotAsTheSame) {
-  Submit(ParseSpec(kTrainYaml)).IgnoreError();
+  Submit(OnceSpec()).IgnoreError();
   FailToReachW1();
   const std::string incarnation = parts_->cluster.registry().Find("w1")->hello.incarnation();
   Disconnect(*w1_);
@@ -168,7 +195,7 @@ TEST_F(UnreachableTest, ItComesBackAsANewProcessAndNotAsTheSame) {
 
 TEST_F(UnreachableTest, NobodyIsJudgedBeforeAllHaveSaidWhatTheySay) {
   FakeWorker& w2 = Connect("w2");
-  v1::JobSpec spec = ParseSpec(kTrainYaml);
+  v1::JobSpec spec = OnceSpec();
   spec.mutable_pipeline()->clear_balance();
   for (const int64_t layers : {1, 1, 1}) spec.mutable_pipeline()->add_balance(layers);
   const std::string id = Submit(spec)->id();
@@ -184,7 +211,7 @@ TEST_F(UnreachableTest, NobodyIsJudgedBeforeAllHaveSaidWhatTheySay) {
 }
 
 TEST_F(UnreachableTest, AWorkerThatSaysNothingIsNotWaitedForForEver) {
-  const std::string id = Submit(ParseSpec(kTrainYaml))->id();
+  const std::string id = Submit(OnceSpec())->id();
   Work(*w1_, v1::PHASE_JOINING, 1, -1, -1);
   Pass(absl::Seconds(1), {w0_, w1_});
   SayUnreachable(*w0_, 1);
@@ -193,7 +220,7 @@ TEST_F(UnreachableTest, AWorkerThatSaysNothingIsNotWaitedForForEver) {
 }
 
 TEST_F(UnreachableTest, APeerThatDiedIsLostAndNotUnreachable) {
-  const std::string id = Submit(ParseSpec(kTrainYaml))->id();
+  const std::string id = Submit(OnceSpec())->id();
   SayUnreachable(*w0_, 1);
   Disconnect(*w1_);
   SayReleased(*w0_);

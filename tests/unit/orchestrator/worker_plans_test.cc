@@ -67,12 +67,15 @@ TEST(WorkerPlansTest, EachWorkerGetsItsOwnLayersAndAnOutlineOfTheOthers) {
   }
 }
 
-// But for rows and layers it is the plan: what is new in Plan must not be forgotten here.
+// But for rows, layers and the timeline it is the plan: what is new in Plan must not be forgotten here.
 TEST(WorkerPlansTest, EverythingElseIsThePlans) {
   v1::Plan plan = SkipPlan();
   v1::Plan own = WorkerPlans(plan).For(1);
+  EXPECT_TRUE(plan.has_timeline());
+  EXPECT_FALSE(own.has_timeline());
   for (v1::Plan* each : {&plan, &own}) {
     each->clear_layers();
+    each->clear_timeline();
     for (v1::Program& program : *each->mutable_programs()) program.clear_rows();
   }
   EXPECT_TRUE(MessageDifferencer::Equals(own, plan));

@@ -16,6 +16,7 @@ TEST(StepNumberTest, AStepItsEvaluationAndItsCheckpointHaveOneNumber) {
                       .first_step = 2});
   EXPECT_EQ(NameOf(*cursor.Next()), "step 3");
   EXPECT_EQ(NameOf(*cursor.Next()), "step 4");
+  EXPECT_EQ(NameOf(*cursor.Next()), "the storing of the model after step 4");
   EXPECT_EQ(NameOf(*cursor.Next()), "the evaluation after step 4");
   EXPECT_EQ(NameOf(*cursor.Next()), "the checkpoint of step 4");
 }

@@ -35,10 +35,10 @@ std::vector<Entry> OfKind(const std::vector<Round>& rounds, RoundKind kind) {
   return entries;
 }
 
-// One letter per round: Train, Evaluate, Checkpoint, Infer, Loss.
+// One letter per round: Train, Evaluate, Checkpoint, Infer, Loss, Store.
 std::string Kinds(const TimelineSpec& spec) {
   std::string kinds;
-  for (const Round& round : Walk(spec)) kinds += "TECIL"[static_cast<int>(round.kind)];
+  for (const Round& round : Walk(spec)) kinds += "TECILS"[static_cast<int>(round.kind)];
   return kinds;
 }
 
@@ -68,15 +68,16 @@ TEST(TimelineTest, StepsPerEpochCountTheUnevenBatchUnlessDropped) {
 
 TEST(TimelineTest, EvaluatesEveryNStepsAndAfterTheLast) {
   EXPECT_EQ(Kinds({.samples = 8, .batch_size = 2, .steps = 5, .evaluate_every = 2, .evaluation_samples = 3}),
-            "TTEETTEETEE");
+            "TTEETTEETSEE");
 }
 
 TEST(TimelineTest, TheEvaluationAfterTheLastStepRunsOnce) {
-  EXPECT_EQ(Kinds({.samples = 8, .batch_size = 2, .steps = 4, .evaluate_every = 2, .evaluation_samples = 2}), "TTETTE");
+  EXPECT_EQ(Kinds({.samples = 8, .batch_size = 2, .steps = 4, .evaluate_every = 2, .evaluation_samples = 2}),
+            "TTETTSE");
 }
 
 TEST(TimelineTest, EvaluatesOnlyAtTheEndWithoutACadence) {
-  EXPECT_EQ(Kinds({.samples = 8, .batch_size = 2, .steps = 3, .evaluation_samples = 2}), "TTTE");
+  EXPECT_EQ(Kinds({.samples = 8, .batch_size = 2, .steps = 3, .evaluation_samples = 2}), "TTTSE");
 }
 
 TEST(TimelineTest, NothingToEvaluateMeansNoEvaluation) {
@@ -87,8 +88,8 @@ TEST(TimelineTest, AnEvaluationEndsWithItsLastUnevenBatch) {
   std::vector<Round> rounds = Walk({.samples = 4, .batch_size = 4, .steps = 1, .evaluation_samples = 9});
   EXPECT_THAT(OfKind(rounds, RoundKind::kEvaluate),
               ElementsAre(Entry{1, 0, 0, 4}, Entry{1, 0, 4, 4}, Entry{1, 0, 8, 1}));
-  EXPECT_FALSE(rounds[2].last_of_kind);
-  EXPECT_TRUE(rounds[3].last_of_kind);
+  EXPECT_FALSE(rounds[3].last_of_kind);
+  EXPECT_TRUE(rounds[4].last_of_kind);
 }
 
 TEST(TimelineTest, ACheckpointComesAfterTheEvaluationOfItsStep) {
@@ -98,7 +99,7 @@ TEST(TimelineTest, ACheckpointComesAfterTheEvaluationOfItsStep) {
                    .evaluate_every = 4,
                    .evaluation_samples = 2,
                    .checkpoint_every = 2}),
-            "TTCTTECTE");
+            "TTCTTECTSE");
 }
 
 TEST(TimelineTest, ACheckpointSaysHowManyStepsAreDone) {

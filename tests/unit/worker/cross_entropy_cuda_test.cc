@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
-#include "worker/stage/cross_entropy.h"
+#include "worker/model/cross_entropy.h"
 
 namespace gpipe::worker {
 namespace {

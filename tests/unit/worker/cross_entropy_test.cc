@@ -1,5 +1,5 @@
 // The loss for large vocabularies against PyTorch's own, in every layout, type and size of block.
-#include "worker/stage/cross_entropy.h"
+#include "worker/model/cross_entropy.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>

@@ -124,6 +124,10 @@ TEST(DataSource, ReadsNamedTensorsOfAFile) {
   EXPECT_THAT(std::string(missing.message()), testing::HasSubstr("nothing"));
 }
 
+ReadAhead::NextRound RoundsOf(const pipeline::TimelineSpec& timeline) {
+  return [cursor = pipeline::RoundCursor(timeline)]() mutable { return cursor.Next(); };
+}
+
 TEST(DataSource, AnInputWithoutSamplesIsTheSameWholeTensorInEveryBatch) {
   const TemporaryFolder folder = *TemporaryFolder::Create("data-source-test");
   const at::Tensor x = at::arange(12, at::kFloat).reshape({6, 2}), a = at::arange(6).reshape({2, 3}), t = at::ones({});
@@ -139,7 +143,7 @@ TEST(DataSource, AnInputWithoutSamplesIsTheSameWholeTensorInEveryBatch) {
   timeline.samples = 6;
   timeline.batch_size = 4;
   timeline.steps = 2;
-  ReadAhead ahead(std::move(source), timeline, at::kCPU);
+  ReadAhead ahead(std::move(source), RoundsOf(timeline), at::kCPU);
   pipeline::RoundCursor cursor(timeline);
   const Batch first = ahead.Take(*cursor.Next())->batch, second = ahead.Take(*cursor.Next())->batch;
   EXPECT_TRUE(at::equal(first.whole.at("graph"), a));
@@ -235,7 +239,7 @@ TEST_F(TokenSource, AFileThatIsChangedUnderTheJobIsNamed) {
 
 TEST_F(TokenSource, ReadAheadGivesTheRoundsOfTheTimelineInTheirOrder) {
   pipeline::TimelineSpec timeline{.samples = 6, .batch_size = 4, .steps = 5, .checkpoint_every = 1};
-  ReadAhead ahead(Make(), timeline, c10::kCPU);
+  ReadAhead ahead(Make(), RoundsOf(timeline), c10::kCPU);
   EXPECT_TRUE(ahead.WaitForFirst().ok());
   pipeline::RoundCursor cursor(timeline);
   auto source = Make();
@@ -251,13 +255,15 @@ TEST_F(TokenSource, ReadAheadGivesTheRoundsOfTheTimelineInTheirOrder) {
 
 TEST_F(TokenSource, ReadAheadGivesTheReadersErrorAndEndsAtAnyTime) {
   const pipeline::TimelineSpec timeline{.samples = 8, .batch_size = 4, .steps = 5};
-  ReadAhead ahead(Make(), timeline, c10::kCPU);
+  ReadAhead ahead(Make(), RoundsOf(timeline), c10::kCPU);
   pipeline::RoundCursor cursor(timeline);
   EXPECT_TRUE(ahead.Take(*cursor.Next()).ok());
   EXPECT_EQ(ahead.Take(*cursor.Next()).status().code(), absl::StatusCode::kOutOfRange) << "there are 6 windows";
-  ReadAhead wrong(Make({.classes = 3}), {.samples = 4, .batch_size = 4, .steps = 5}, c10::kCPU);
+  ReadAhead wrong(Make({.classes = 3}), RoundsOf({.samples = 4, .batch_size = 4, .steps = 5}), c10::kCPU);
   EXPECT_THAT(std::string(wrong.WaitForFirst().message()), testing::HasSubstr("is not in [0, 3)"));
-  const ReadAhead unread(Make(), {.samples = 4, .batch_size = 4, .steps = 5}, c10::kCPU);
+  ReadAhead aborted(Make(), [] { return absl::CancelledError("why"); }, c10::kCPU);
+  EXPECT_EQ(aborted.Take(TrainRound(0, 0, 4)).status(), absl::CancelledError("why"));
+  const ReadAhead unread(Make(), RoundsOf({.samples = 4, .batch_size = 4, .steps = 5}), c10::kCPU);
 }
 
 void AddOutput(const std::string& name, const std::vector<int64_t>& sample, v1::DataType dtype, v1::LayerInfo& last) {

@@ -89,14 +89,47 @@ TEST(Engine, ReportsTimesAndMemoryOfEachRound) {
   cluster.GrantAll();
   cluster.Finish();
   const std::vector<v1::RoundDone> rounds = cluster.Rounds(0);
-  ASSERT_EQ(rounds.size(), 4u) << "two steps and an evaluation of two mini-batches";
+  ASSERT_EQ(rounds.size(), 5u) << "two steps, the storing of the model, and an evaluation of two mini-batches";
   for (const v1::RoundDone& round : rounds) {
     ASSERT_EQ(round.stages_size(), 1);
     EXPECT_FALSE(round.has_loss());
-    EXPECT_GT(round.stages(0).busy_nanos(), 0);
+    EXPECT_EQ(round.stages(0).busy_nanos() > 0, round.round() != 2);
     EXPECT_GE(round.wall_nanos(), round.stages(0).busy_nanos());
   }
   EXPECT_GT(rounds[0].stages(0).peak_saved_bytes(), 0);
+}
+
+TEST(Engine, TellsWhenActionsBeganAndWhatWentBetweenWorkers) {
+  TestCluster cluster(2);
+  cluster.Prepare(TrainingSpec(2, v1::CHECKPOINT_ALWAYS), kTwo);
+  const int64_t begun = SteadyNanos();
+  cluster.GrantAll();
+  cluster.Finish();
+  const int64_t ended = SteadyNanos();
+  std::map<std::pair<int64_t, int>, std::vector<v1::ActionDone>> forwards;  // By round and micro-batch.
+  for (int worker = 0; worker < 2; ++worker) {
+    int64_t free = begun;
+    for (const v1::ActionDone& action : cluster.Actions(worker)) {
+      EXPECT_GE(action.start_nanos(), free) << action.ShortDebugString();
+      free = action.start_nanos() + action.nanos();
+      if (action.kind() == v1::ACTION_KIND_FORWARD) forwards[{action.round(), action.micro_batch()}].push_back(action);
+    }
+    EXPECT_LE(free, ended);
+  }
+  EXPECT_FALSE(forwards.empty());
+  for (const auto& [at, both] : forwards) {
+    ASSERT_EQ(both.size(), 2u);
+    EXPECT_GE(both[1].start_nanos(), both[0].start_nanos() + both[0].nanos());
+  }
+  const v1::RoundDone first = cluster.Rounds(0)[0], second = cluster.Rounds(1)[0];
+  ASSERT_EQ(first.traffic_size(), 1);
+  ASSERT_EQ(second.traffic_size(), 1);
+  EXPECT_EQ(first.traffic(0).worker(), 1);
+  EXPECT_GT(first.traffic(0).sent_bytes(), 0);
+  EXPECT_EQ(first.traffic(0).sent_bytes(), second.traffic(0).received_bytes());
+  EXPECT_EQ(first.traffic(0).received_bytes(), second.traffic(0).sent_bytes());
+  EXPECT_GT(first.traffic(0).wait_nanos(), 0) << "for the gradients";
+  EXPECT_LE(first.traffic(0).wait_nanos() + first.stages(0).busy_nanos(), first.wall_nanos());
 }
 
 TEST(Engine, LockStepDoesNothingBeyondTheGrant) {
@@ -126,7 +159,7 @@ TEST(Engine, LockStepGivesTheSameBits) {
   const v1::Plan plan = MakePlan(spec, kTwo);
   TestCluster cluster(2);
   cluster.Prepare(spec, kTwo);
-  for (int64_t round = 0; round < 4; ++round) {
+  for (int64_t round = 0; round < 5; ++round) {
     for (int cycle = 0; cycle < 32; ++cycle) cluster.Grant(round, cycle);
   }
   cluster.Finish();
@@ -433,6 +466,21 @@ TEST(Engine, RefusesAPlanThatCannotBeExecuted) {
     cluster.engine(0).Prepare(assignment);
     EXPECT_EQ(cluster.WaitForFailure(0).status().code(), static_cast<int>(absl::StatusCode::kInvalidArgument));
   }
+}
+
+TEST(Engine, ARoundThatCannotBeFailsTheAttempt) {
+  const v1::JobSpec spec = TrainingSpec(3, v1::CHECKPOINT_NEVER);
+  TestCluster cluster(1);
+  cluster.Prepare(spec, kWhole);
+  v1::Grant grant;
+  *grant.mutable_attempt() = cluster.attempt();
+  grant.mutable_next()->add_rounds()->set_kind(v1::ROUND_KIND_TRAIN);
+  cluster.engine(0).Grant(grant);
+  const v1::Failed failed = cluster.WaitForFailure(0);
+  EXPECT_EQ(failed.status().code(), static_cast<int>(absl::StatusCode::kInternal));
+  EXPECT_FALSE(failed.consequence());
+  cluster.Abort("a bad round");
+  cluster.WaitForReleased(0);
 }
 
 TEST(Engine, AMissingFileFailsThePreparationByName) {

@@ -31,7 +31,7 @@ class GrpcArtifactsTest : public testing::Test {
   }
 
   const TemporaryFolder folder_;
-  ArtifactConnections connections_{"127.0.0.1:1"};
+  ArtifactConnections connections_{Endpoint{"127.0.0.1:1"}};
   GrpcArtifacts artifacts_;
 };
 

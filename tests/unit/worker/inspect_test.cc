@@ -44,6 +44,22 @@ const char kConvolutions[] =
     "{stash: {name: x}}, {relu: {}}, {pop_cat: {name: x}}, {max_pool_2d: {kernel_size: 2}}, {flatten: {}}, "
     "{linear: {in_features: 144, out_features: 10}}";
 
+TEST(InspectTest, InMixedPrecisionValuesAreHalvesAndFilesHoldFloats) {
+  v1::Inspect request = Request(kConvolutions, {3, 14, 14});
+  request.set_precision(v1::PRECISION_BF16);
+  const v1::Inspected result = InspectModel(request, at::kCPU);
+  ASSERT_EQ(result.status().code(), 0) << result.status().message();
+  for (const v1::LayerInfo& layer : result.layers()) {
+    for (const v1::ModelValue& value : layer.makes()) EXPECT_EQ(value.dtype(), v1::DATA_TYPE_BFLOAT16) << value.name();
+    for (const v1::ModelTensor& tensor : layer.tensors()) {
+      if (tensor.name() != "1.num_batches_tracked") EXPECT_EQ(tensor.dtype(), v1::DATA_TYPE_FLOAT32) << tensor.name();
+    }
+  }
+  EXPECT_EQ(result.layers(7).outputs(0).dtype(), v1::DATA_TYPE_BFLOAT16);
+  EXPECT_EQ(result.layers(0).parameter_bytes(), 2 * (8 * 3 * 9 + 8));
+  EXPECT_EQ(result.layers(1).parameter_bytes(), 4 * 16) << "batch norm stays as it is";
+}
+
 TEST(InspectTest, FindsShapesAndParameters) {
   v1::Inspect request = Request(kConvolutions, {3, 14, 14});
   request.set_id(7);

@@ -64,6 +64,30 @@ v1::JobSpec ParseSpec(const std::string& yaml) {
   return spec::WithDefaults(spec);
 }
 
+v1::JobSpec MixedNetwork(const std::string& dropout, const std::string& pipeline) {
+  return ParseSpec(R"(
+name: test
+model:
+  sequential:
+    - conv_2d: {in_channels: 2, out_channels: 8, kernel_size: 3, padding: 1}
+    - batch_norm_2d: {num_features: 8}
+    - stash: {name: a}
+    - gelu: {}
+    - pop_cat: {name: a}
+    - max_pool_2d: {kernel_size: 2}
+    - flatten: {start_dim: 2}
+    - linear: {in_features: 16, out_features: 32}
+    - transformer_encoder_layer: {d_model: 32, nhead: 4, dim_feedforward: 64, dropout: )" +
+                   dropout + R"(}
+    - dropout: {p: )" +
+                   dropout + R"(}
+    - flatten: {}
+    - linear: {in_features: 512, out_features: 5}
+train: {loss: {cross_entropy: {label_smoothing: 0.1}}, optimizer: {adamw: {}}}
+pipeline: )" + pipeline +
+                   "\n");
+}
+
 v1::Plan PlanOf(const v1::JobSpec& spec, const std::vector<int>& balance) {
   v1::Plan plan;
   int first = 0;
@@ -130,7 +154,7 @@ at::Tensor LocalPipeline::Train(const at::Tensor& input, const at::Tensor& targe
                                 int checkpointed, int64_t step) {
   const int count = static_cast<int>(sizes.size());
   for (auto& stage : stages_) {
-    const absl::Status begun = stage->Begin({kSeed, step, sizes, true, target});
+    const absl::Status begun = stage->Begin({kSeed, step, sizes, true, target, loss_scale_});
     EXPECT_TRUE(begun.ok()) << begun;
   }
   const auto inputs = input.split_with_sizes(sizes);

@@ -113,7 +113,7 @@ TEST(ModesTest, RandomNumbersOfAnUnknownKindNeedAnEvaluationProgram) {
   const absl::Status alone = CheckEvaluates(*Program(ModelMode::kTraining).archive);
   EXPECT_EQ(alone.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(alone.message(), HasSubstr("aten.bernoulli_"));
-  EXPECT_THAT(alone.message(), HasSubstr("save it with gpipe_export"));
+  EXPECT_THAT(alone.message(), HasSubstr("save it with gpipe.export"));
 }
 
 class InspectModesTest : public ::testing::Test {

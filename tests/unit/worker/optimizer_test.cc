@@ -8,7 +8,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/unit/worker/local_pipeline.h"
-#include "worker/stage/lr_schedule.h"
 
 namespace gpipe::worker {
 namespace {
@@ -207,33 +206,6 @@ TEST(OptimizerTest, RefusesStateThatDoesNotFit) {
       optimizer->LoadState({{"0.weight/momentum_buffer", at::ones({3, 2})}, {"2.bias/momentum_buffer", at::ones({3})}});
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("0.weight/momentum_buffer"));
-}
-
-double Rate(const std::string& schedule, int64_t step, int64_t total) {
-  const v1::Train train = TrainOf("optimizer: {sgd: {lr: 0.8}}, lr_schedule: {" + schedule + "}");
-  return LearningRate(train, train.lr_schedule(), step, total);
-}
-
-TEST(LearningRateTest, FollowsEachSchedule) {
-  EXPECT_DOUBLE_EQ(Rate("constant: {}", 5, 10), 0.8);
-  EXPECT_DOUBLE_EQ(Rate("step: {step_size: 3}", 2, 10), 0.8);
-  EXPECT_DOUBLE_EQ(Rate("step: {step_size: 3, gamma: 0.5}", 7, 10), 0.2);
-  for (const std::string kind : {"warmup_linear", "warmup_cosine"}) {
-    const std::string schedule = kind + ": {warmup_steps: 4, final_lr: 0.1}";
-    EXPECT_DOUBLE_EQ(Rate(schedule, 0, 13), 0.2);
-    EXPECT_DOUBLE_EQ(Rate(schedule, 3, 13), 0.8);
-    EXPECT_DOUBLE_EQ(Rate(schedule, 4, 13), 0.8);
-    EXPECT_DOUBLE_EQ(Rate(schedule, 8, 13), 0.45) << "half way down";
-    EXPECT_DOUBLE_EQ(Rate(schedule, 12, 13), 0.1);
-  }
-  EXPECT_DOUBLE_EQ(Rate("warmup_linear: {warmup_steps: 4, final_lr: 0.1}", 6, 13), 0.8 - 0.7 / 4);
-  EXPECT_DOUBLE_EQ(Rate("warmup_cosine: {warmup_steps: 4, final_lr: 0.1}", 6, 13),
-                   0.1 + 0.7 * (1 + std::cos(std::acos(-1) / 4)) / 2);
-}
-
-TEST(LearningRateTest, SurvivesSchedulesLongerThanTheJob) {
-  EXPECT_DOUBLE_EQ(Rate("warmup_cosine: {warmup_steps: 8}", 1, 2), 0.2);
-  EXPECT_DOUBLE_EQ(Rate("warmup_linear: {warmup_steps: 0, final_lr: 0.3}", 0, 1), 0.8);
 }
 
 }  // namespace

@@ -247,6 +247,44 @@ TEST_F(SessionTest, AChangeOfPhaseIsToldLongBeforeTheNextHeartbeat) {
   }).IgnoreError();
 }
 
+TEST_F(SessionTest, HeartbeatsTellOfTheMachineAndOfTheOrchestratorsClock) {
+  constexpr int64_t kAhead = 5'000'000'000'000;
+  ClockOffset clock;
+  SessionOptions options = Options();
+  options.clock = &clock;
+  options.device_use = [] {
+    v1::DeviceUse use;
+    use.set_process_bytes(42);
+    return use;
+  };
+  BoundedQueue<int64_t> used(64);
+  auto script = [&](ServerStream& stream) {
+    Greet(stream);
+    SendWelcome(stream);
+    for (v1::WorkerMessage message; stream.Read(&message);) {
+      if (!message.has_heartbeat()) continue;
+      v1::OrchestratorMessage alive;
+      alive.mutable_alive()->set_sent_nanos(message.heartbeat().sent_nanos());
+      alive.mutable_alive()->set_answered_nanos(SteadyNanos() + kAhead);
+      stream.Write(alive);
+      used.Push(message.heartbeat().use().process_bytes());
+    }
+    return grpc::Status::OK;
+  };
+  Run(
+      {script},
+      [&](Session& session) {
+        do EXPECT_EQ(*used.Pop(), 42);
+        while (clock.OnOrchestrator(1) == 0);
+        const int64_t before = SteadyNanos();
+        const int64_t there = clock.OnOrchestrator(before);
+        EXPECT_NEAR(static_cast<double>(there - before), kAhead, 1e9);
+        session.Stop();
+      },
+      options)
+      .IgnoreError();
+}
+
 TEST_F(SessionTest, AnOrchestratorThatHangsIsLostAfterTheLease) {
   BoundedQueue<int> sessions(8);
   auto hangs = [&](ServerStream& stream) {

@@ -1,11 +1,16 @@
 // The stage on a GPU against the stage on the CPU. Needs a CUDA device.
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
 #include <gtest/gtest.h>
+
+#include <optional>
 
 #include "common/plan/shape.h"
 #include "tests/unit/worker/local_pipeline.h"
 #include "worker/checkpoint/checkpoint_writer.h"
+#include "worker/model/accumulating.h"
 #include "worker/model/inspect.h"
 #include "worker/stage/optimizer.h"
 
@@ -14,28 +19,8 @@ namespace {
 
 const c10::Device kGpu(c10::kCUDA, 0);
 
-std::string Network(const std::string& dropout) {
-  return R"(
-name: test
-model:
-  sequential:
-    - conv_2d: {in_channels: 2, out_channels: 8, kernel_size: 3, padding: 1}
-    - batch_norm_2d: {num_features: 8}
-    - stash: {name: a}
-    - gelu: {}
-    - pop_cat: {name: a}
-    - max_pool_2d: {kernel_size: 2}
-    - flatten: {start_dim: 2}
-    - linear: {in_features: 16, out_features: 32}
-    - transformer_encoder_layer: {d_model: 32, nhead: 4, dim_feedforward: 64, dropout: )" +
-         dropout + R"(}
-    - dropout: {p: )" +
-         dropout + R"(}
-    - flatten: {}
-    - linear: {in_features: 512, out_features: 5}
-pipeline: {deferred_batch_norm: true}
-train: {loss: {cross_entropy: {label_smoothing: 0.1}}, optimizer: {adamw: {}}}
-)";
+v1::JobSpec Network(const std::string& dropout) {
+  return MixedNetwork(dropout, "{deferred_batch_norm: true, capture: never}");
 }
 
 const std::vector<int64_t> kSizes = {4, 4, 2};
@@ -54,8 +39,10 @@ class StageCudaTest : public ::testing::Test {
     at::globalContext().setAllowTF32CuBLAS(false);
     at::globalContext().setAllowTF32CuDNN(false);
     at::globalContext().setDeterministicCuDNN(true);
+    stream_.emplace(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, 0));
   }
 
+  std::optional<c10::cuda::CUDAStreamGuard> stream_;  // As threads of a worker have one of their own.
   const at::Tensor input_ = at::sin(at::arange(10 * 2 * 64, at::kFloat)).reshape({10, 2, 8, 8});
   const at::Tensor target_ = at::arange(10, at::kLong).remainder(5);
 };
@@ -82,7 +69,7 @@ TEST_F(StageCudaTest, ACheckpointWaitsForWhatTheStreamStillMakes) {
 }
 
 TEST_F(StageCudaTest, StartsAndTrainsAsOnTheCpu) {
-  const v1::JobSpec spec = ParseSpec(Network("0.0"));
+  const v1::JobSpec spec = Network("0.0");
   LocalPipeline cpu(spec, {12}), gpu(spec, {5, 3, 4}, kGpu);
   for (const auto& [name, tensor] : gpu.State()) EXPECT_TRUE(at::equal(tensor.cpu(), cpu.State().at(name))) << name;
   for (const int checkpointed : {0, 2, 3}) {
@@ -99,8 +86,38 @@ TEST_F(StageCudaTest, StartsAndTrainsAsOnTheCpu) {
   }
 }
 
+TEST_F(StageCudaTest, TrainsInMixedPrecisionAsOnTheCpu) {
+  for (const v1::Precision precision : {v1::PRECISION_BF16, v1::PRECISION_FP16}) {
+    v1::JobSpec spec = Network("0.0");
+    spec.mutable_train()->set_precision(precision);
+    LocalPipeline cpu(spec, {12}), gpu(spec, {5, 3, 4}, kGpu);
+    const at::Tensor expected = cpu.Train(input_, target_, kSizes, 2);
+    const at::Tensor loss = gpu.Train(input_.to(kGpu), target_.to(kGpu), kSizes, 2);
+    EXPECT_NEAR(loss.item<double>(), expected.item<double>(), 0.02);
+    const Values gradients = cpu.Gradients();
+    for (const auto& [name, gradient] : gpu.Gradients()) {
+      EXPECT_EQ(gradient.scalar_type(), at::kFloat) << name;
+      const double largest = gradients.at(name).abs().max().item<double>();
+      EXPECT_TRUE(at::allclose(gradient.cpu(), gradients.at(name), 0.05, 0.05 * largest)) << name;
+    }
+  }
+}
+
+// The product that adds halves to floats is a kernel of its own (accumulating.cc).
+TEST_F(StageCudaTest, AProductOfHalvesIsAddedToFloats) {
+  for (const auto type : {at::kBFloat16, at::kHalf}) {
+    const at::Tensor weight = at::ones({8, 16}, at::device(kGpu).dtype(type)).set_requires_grad(true);
+    weight.set_grad_dtype(at::kFloat);
+    const at::Tensor x = at::sin(at::arange(32 * 16, at::kFloat)).reshape({32, 16}).to(kGpu, type);
+    for (int i = 0; i < 2; ++i) AccumulatingLinear(x, weight, {}).sum().backward();
+    ASSERT_EQ(weight.grad().scalar_type(), at::kFloat);
+    const at::Tensor expected = 2 * x.to(at::kFloat).sum(0).expand({8, 16});
+    EXPECT_TRUE(at::allclose(weight.grad(), expected, 1e-5, 1e-5));
+  }
+}
+
 TEST_F(StageCudaTest, RecomputationRepeatsDropoutForEveryCut) {
-  const v1::JobSpec spec = ParseSpec(Network("0.3"));
+  const v1::JobSpec spec = Network("0.3");
   LocalPipeline whole(spec, {12}, kGpu);
   const at::Tensor input = input_.to(kGpu), target = target_.to(kGpu);
   const at::Tensor loss = whole.Train(input, target, kSizes);
@@ -115,7 +132,7 @@ TEST_F(StageCudaTest, RecomputationRepeatsDropoutForEveryCut) {
 }
 
 TEST_F(StageCudaTest, NothingWaitsForTheDevice) {
-  const v1::JobSpec spec = ParseSpec(Network("0.3"));
+  const v1::JobSpec spec = Network("0.3");
   LocalPipeline pipeline(spec, {5, 7}, kGpu);
   const at::Tensor input = input_.to(kGpu), target = target_.to(kGpu);
   std::vector<NamedTensor> parameters;
@@ -136,7 +153,7 @@ TEST_F(StageCudaTest, NothingWaitsForTheDevice) {
 }
 
 TEST_F(StageCudaTest, OptimizerStateReturnsToTheDevice) {
-  const v1::JobSpec spec = ParseSpec(Network("0.0"));
+  const v1::JobSpec spec = Network("0.0");
   LocalPipeline pipeline(spec, {12}, kGpu);
   const auto& parameters = pipeline.stages()[0]->state();
   auto optimizer = Optimizer::Create(spec.train().optimizer(), parameters, kGpu).value();
@@ -151,11 +168,11 @@ TEST_F(StageCudaTest, OptimizerStateReturnsToTheDevice) {
 
 TEST_F(StageCudaTest, MeasuresLayers) {
   v1::Inspect request;
-  *request.mutable_model() = ParseSpec(Network("0.1")).model();
+  *request.mutable_model() = Network("0.1").model();
   v1::ModelValue& input = *request.add_inputs();
   *input.mutable_shape() = BatchShape({2, 8, 8});
   input.set_dtype(v1::DATA_TYPE_FLOAT32);
-  *request.mutable_loss() = ParseSpec(Network("0.1")).train().loss();
+  *request.mutable_loss() = Network("0.1").train().loss();
   request.set_profile_micro_batch(16);
   const v1::Inspected result = InspectModel(request, kGpu);
   ASSERT_EQ(result.status().code(), 0) << result.status().message();

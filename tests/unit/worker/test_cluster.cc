@@ -4,6 +4,7 @@
 
 #include "common/safetensors/header.h"
 #include "gtest/gtest.h"
+#include "tests/unit/all_rounds.h"
 #include "worker/comm/in_process_communicator.h"
 #include "worker/engine/channels.h"
 #include "worker/engine/link_probe.h"
@@ -13,11 +14,13 @@ namespace gpipe::worker {
 TestCluster::TestCluster(int workers, const std::map<int, std::string>& failpoints, int64_t max_shard_bytes)
     : folder_(*TemporaryFolder::Create("engine-test")), first_message_(workers, 0) {
   attempt_.set_job("test");
+  clock_.Add(/*sent_nanos=*/1, /*answered_nanos=*/1, /*heard_nanos=*/1);  // The same clock.
   for (int i = 0; i < workers; ++i) {
     sinks_.push_back(std::make_unique<RecordingSink>());
     EngineOptions options;
     options.work_dir = folder_.path() / std::to_string(i);
     options.max_shard_bytes = max_shard_bytes;
+    options.clock = &clock_;
     options.connect = [this, i](const CommOptions&, Rendezvous&) { return Connect(i); };
     if (failpoints.contains(i)) options.failpoint = *Failpoint::Parse(failpoints.at(i));
     engines_.push_back(*Engine::Create(std::move(options), artifacts_, *sinks_[i]));
@@ -40,6 +43,9 @@ void TestCluster::Prepare(const v1::JobSpec& spec, const v1::Plan& plan, int wor
     *assignment.mutable_attempt() = attempt_;
     *assignment.mutable_spec() = spec;
     *assignment.mutable_plan() = plan;
+    assignment.mutable_plan()->clear_timeline();
+    *assignment.mutable_first() = AllRounds(spec, plan);
+    assignment.set_output_samples(plan.timeline().samples());
     assignment.set_worker_index(i);
     for (int peer = 0; peer < workers; ++peer) assignment.add_peers();
     engines_[i]->Prepare(std::move(assignment));
@@ -112,6 +118,15 @@ void TestCluster::WaitForReleased(int worker) {
   EXPECT_TRUE(
       sinks_[worker]->WaitFor([](const v1::WorkerMessage& m) { return m.has_released(); }, first_message_[worker]))
       << "worker " << worker << " is not released";
+}
+
+std::vector<v1::ActionDone> TestCluster::Actions(int worker) {
+  std::vector<v1::ActionDone> actions;
+  const std::vector<v1::WorkerMessage> messages = sinks_[worker]->messages();
+  for (size_t i = first_message_[worker]; i < messages.size(); ++i) {
+    for (const v1::ActionDone& action : messages[i].progress().actions()) actions.push_back(action);
+  }
+  return actions;
 }
 
 std::vector<v1::RoundDone> TestCluster::Rounds(int worker) {

@@ -50,6 +50,7 @@ class TestCluster {
 
   // Of all messages of the current attempt.
   std::vector<v1::RoundDone> Rounds(int worker);
+  std::vector<v1::ActionDone> Actions(int worker);  // They tell times of this process's steady clock.
   std::vector<v1::Evaluation> Evaluations();
   std::vector<v1::CheckpointShard> Shards(int64_t step);
 
@@ -62,6 +63,7 @@ class TestCluster {
 
   TemporaryFolder folder_;
   MemoryArtifacts artifacts_;
+  ClockOffset clock_;
   std::vector<std::unique_ptr<RecordingSink>> sinks_;
   absl::Mutex mutex_;
   std::vector<std::unique_ptr<Communicator>> communicators_;  // Of the current attempt, until taken.

@@ -194,7 +194,7 @@ v1::Plan MakePlan(const v1::JobSpec& spec, const Cut& cut) {
   std::set<std::pair<v1::ProgramKind, int64_t>> made;
   pipeline::RoundCursor cursor(timeline);
   while (const std::optional<pipeline::Round> round = cursor.Next()) {
-    if (round->kind == pipeline::RoundKind::kCheckpoint) continue;
+    if (pipeline::ComputesNothing(round->kind)) continue;
     if (!made.insert({KindOf(round->kind), round->batch_size}).second) continue;
     AddProgram(spec, cut, KindOf(round->kind), round->batch_size, plan);
   }

@@ -1,0 +1,265 @@
+#!/usr/bin/env python3
+"""One table of a Llama-like decoder in bf16 with AdamW on the GPUs of this machine: ours by `gpipe run`, PyTorch's own
+pipelines, and PyTorch on one GPU, eager and as a CUDA graph. How to read it: bench/gpu/README.md.
+
+    bench/gpu/table.py [--gpus N] [--sizes small mid big] [--chunks 8 32] [--checkpoint never always]
+                       [--capture auto never] [--only ours|peers] [--seconds 570] [--out FILE.json]
+    bench/gpu/table.py --trace DIR [--sizes mid] [--chunks 8]        traces of ours instead, and where their time goes
+    bench/gpu/table.py --device cpu --sizes tiny --chunks 4          a try without a GPU
+
+Without --gpus all of them. What the time does not suffice for is left out and named. With $OUT set, the results are in
+$OUT/table.json, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import torch
+
+import model as models
+import ours
+from ranks import Failed, Ranks
+from rows import Results, Row, planned
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+
+import common  # noqa: E402
+
+HERE = pathlib.Path(__file__).resolve().parent
+PATIENCE = 4.0  # So many times as long as expected is a row's limit, where the budget has it.
+
+
+class Budget:
+    def __init__(self, seconds: float):
+        self.end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        return self.end - time.monotonic()
+
+
+def nvidia_smi(query: str) -> list[str]:
+    """Of each GPU; none without the program."""
+    try:
+        done = subprocess.run(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"], text=True,
+                              capture_output=True, check=True, timeout=30)
+        return done.stdout.strip().splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []
+
+
+def versions() -> dict:
+    gpipe = common.gpipe("--version").stdout.strip() if (common.BIN / "gpipe").exists() else ""
+    return {"machine": common.machine(), "driver": ", ".join(sorted(set(nvidia_smi("driver_version")))),
+            "gpipe": gpipe, "torch": torch.__version__, "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version() if torch.version.cuda else None}
+
+
+def export(options: argparse.Namespace, folder: pathlib.Path, budget: Budget) -> set[str]:
+    """The sizes that could be written, all at the same time: nothing is measured meanwhile."""
+    processes = {}
+    for size in options.sizes:
+        command = [sys.executable, str(HERE / "export.py"), "--size", size, "--out", str(folder / size), "--chunks",
+                   *map(str, options.chunks)]
+        log = open(folder / f"{size}.export.log", "w")
+        processes[size] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        log.close()
+    written = {size for size, process in processes.items() if ended_well(process, budget.left() / 2)}
+    for size in set(processes) - written:
+        words = (folder / f"{size}.export.log").read_text(errors="replace").strip().splitlines()
+        print(f"{size} was not exported: {' | '.join(words[-2:])}", flush=True)
+    return written
+
+
+def ended_well(process: subprocess.Popen, seconds: float) -> bool:
+    try:
+        return process.wait(timeout=max(1.0, seconds)) == 0
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return False
+
+
+class Bench:
+    def __init__(self, options: argparse.Namespace, folder: pathlib.Path):
+        self.options, self.folder = options, folder
+        self.budget = Budget(options.seconds)
+        self.versions = versions()
+        self.results = Results(options, next(iter(nvidia_smi("name")), ""))
+        self.ranks = Ranks(options.workers, options.gpus if options.device == "cuda" else 0, folder)
+        self.left_out: list[Row] = []
+
+    def run(self) -> None:
+        written = export(self.options, self.folder, self.budget)
+        print(f"exported {' '.join(sorted(written))}; {self.budget.left():.0f} s left", flush=True)
+        try:
+            for row in planned(self.options):
+                self.run_row(row, written)
+        finally:
+            self.ranks.stop()
+
+    def run_row(self, row: Row, written: set[str]) -> None:
+        expected = self.results.expected_seconds(row)
+        if row.size not in written or self.budget.left() < expected:
+            self.left_out.append(row)
+            return
+        begin = time.monotonic()
+        try:
+            measured = self.measure(row, min(PATIENCE * expected, self.budget.left()))
+        except Failed as error:
+            measured = {"error": str(error)}
+        self.results.add(row, measured, time.monotonic() - begin)
+        seconds = self.results.seconds(row)
+        said = f"{1000 * seconds:.1f} ms" if seconds else measured.get("error", "too few steps")
+        print(f"{row.name()}: {said} (took {time.monotonic() - begin:.0f} s)", flush=True)
+        self.save()
+
+    def measure(self, row: Row, seconds: float) -> dict:
+        if row.kind == "ours":
+            self.ranks.stop()  # Theirs would hold memory of the GPUs.
+            return ours.measure(row, self.folder / row.size, self.options, seconds)
+        case = vars(row) | {"steps": self.options.steps, "skip": self.options.skip, "folder": str(self.folder / row.size)}
+        answers = self.ranks.ask(case, seconds)
+        if row.kind == "alone":
+            return answers[0]
+        together = [max(step) for step in zip(*(answer["step_seconds"] for answer in answers))]
+        return answers[-1] | {"step_seconds": together, "peak_gib": [a.get("peak_gib") for a in answers]}
+
+    def document(self) -> dict:
+        return {"versions": self.versions, "options": vars(self.options),
+                "rows": [self.results.line(row) for row in self.results.found],
+                "left_out": [row.name() for row in self.left_out]}
+
+    def save(self) -> None:
+        """After each row, so that a run that is ended leaves what it has."""
+        if self.options.out:
+            self.options.out.parent.mkdir(parents=True, exist_ok=True)
+            self.options.out.write_text(json.dumps(self.document(), indent=1, default=str))
+
+
+def print_table(bench: Bench) -> None:
+    options, results = bench.options, bench.results
+    print("\n" + "; ".join(f"{name} {value}" for name, value in bench.versions.items() if value))
+    peak = f"; MFU of {results.peak / 1e12:.0f} TFLOP/s a GPU" if results.peak else ""
+    print(f"{options.workers} workers on {options.gpus} {'GPUs' if options.device == 'cuda' else 'CPU processes'}; median "
+          f"of the steps after the first {options.skip}{peak}\n")
+    print("| size | chunks | what | ms a step (fastest-slowest) | tokens/s | MFU | bound ms | share | best peer / ours |")
+    print("|---|---:|---|---:|---:|---:|---:|---:|---:|")
+    order = {"alone": 0, "peer": 1, "ours": 2}
+    for row in sorted(results.found, key=lambda r: (options.sizes.index(r.size), r.chunks, r.checkpoint != "never",
+                                                    order[r.kind])):
+        print(table_line(results.line(row)))
+    print()
+    print_facts(bench)
+    if bench.left_out:
+        print(f"\nleft out, as the time did not suffice or there is no model: {', '.join(r.name() for r in bench.left_out)}")
+
+
+def print_facts(bench: Bench) -> None:
+    """Of each size and number of chunks: the bounds by every way in which one GPU was measured, and the losses."""
+    options, results = bench.options, bench.results
+    for size, chunks in itertools.product(options.sizes, options.chunks):
+        row = Row("ours", "auto", size, chunks)
+        known = {mode: results.bound(row, mode) for mode in ("eager", "graph", "compiled", "compiled+graph")}
+        said = [f"bound from {mode} {1000 * bound:.1f} ms" for mode, bound in known.items() if bound]
+        if (difference := results.loss_difference(size, chunks)) is not None:
+            said.append(f"losses of the third step differ by {difference:.1e}")
+        if said:
+            print(f"{size}, {chunks} chunks: {', '.join(said)}")
+
+
+def table_line(line: dict) -> str:
+    head = f"| {line['size']} | {line['chunks']} | {line['what']} | "
+    if "seconds" not in line:
+        return head + f"failed: {line.get('error', 'too few steps')} | | | | | |"
+
+    def shown(name: str, form: str, scale: float = 1.0) -> str:
+        return format(scale * line[name], form) if name in line else ""
+
+    spread = f"{1000 * line['seconds']:.1f} ({1000 * line['fastest']:.1f}-{1000 * line['slowest']:.1f})"
+    cells = [spread, shown("tokens_per_second", ".0f"), shown("mfu", ".1%"), shown("bound_seconds", ".1f", 1000),
+             shown("share", ".1%"), shown("times_best_peer", ".2f")]
+    return head + " | ".join(cells) + " |"
+
+
+def trace(options: argparse.Namespace, folder: pathlib.Path) -> None:
+    """Of the first size, number of chunks and setting."""
+    budget, size = Budget(options.seconds), options.sizes[0]
+    options.sizes = [size]
+    if not export(options, folder, budget):
+        raise SystemExit(1)
+    row = Row("ours", options.capture[0], size, options.chunks[0], options.checkpoint[0])
+    measured = ours.measure(row, folder / size, options, budget.left(), options.trace)
+    print(f"{row.name()}: steps of {[round(1000 * s, 1) for s in measured['step_seconds']]} ms, some of them traced")
+    print(f"traces: {', '.join(sorted(file.name for file in options.trace.glob('*.json.gz')))}")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpus", type=int, help="default: all")
+    parser.add_argument("--workers", type=int, help="of ours and of the peers' pipelines; default: one a GPU")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--sizes", nargs="+", choices=models.SIZES, help="cheapest first; default: small mid big")
+    parser.add_argument("--chunks", nargs="+", type=int, help="default: 8 32; with one worker 1 8 32")
+    parser.add_argument("--checkpoint", nargs="+", choices=["never", "always"], default=["never"])
+    parser.add_argument("--capture", nargs="+", choices=["auto", "never"], default=["auto", "never"])
+    parser.add_argument("--cut", choices=["planner", "layers"], default="planner",
+                        help="of ours: measured by the planner, or between the layers where the peers are cut")
+    parser.add_argument("--only", choices=["ours", "peers"], help="ours, with the one GPU that makes the bound; or theirs")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--skip", type=int, default=4, help="so many of them are not counted")
+    parser.add_argument("--seconds", type=float, default=570, help="for everything")
+    parser.add_argument("--out", type=pathlib.Path, help="JSON; default: $OUT/table.json where OUT is set")
+    parser.add_argument("--trace", type=pathlib.Path, metavar="DIR", help="trace a run of ours into it instead")
+    options = parser.parse_args()
+    complete(options, parser)
+    return options
+
+
+def complete(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Defaults that depend on the machine and on each other."""
+    cards = len(nvidia_smi("name"))
+    if options.device == "cpu":
+        options.gpus = options.gpus or options.workers or 2
+    elif cards == 0 or (options.gpus or 0) > cards:
+        parser.error(f"there are {cards} GPUs" + (f", not {options.gpus}" if options.gpus else "; --device cpu is a try"))
+    options.gpus = options.gpus or cards
+    options.workers = options.workers or options.gpus
+    options.gpus = min(options.gpus, options.workers)
+    options.sizes = sorted(options.sizes or (["tiny"] if options.device == "cpu" else ["small", "mid", "big"]),
+                           key=list(models.SIZES).index)
+    fewest = min(models.SIZES[size].layers for size in options.sizes)
+    if options.workers > fewest + 1:
+        parser.error(f"{options.workers} workers for {fewest} layers and a head")
+    options.chunks = options.chunks or ([1, 8, 32] if options.workers == 1 else [8, 32])
+    if options.steps <= options.skip:
+        parser.error("--steps must be more than --skip")
+    if not options.out and os.environ.get("OUT"):
+        options.out = pathlib.Path(os.environ["OUT"]) / "table.json"
+
+
+def main() -> None:
+    options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Ends what it started, as Ctrl-C does.
+    with tempfile.TemporaryDirectory(prefix="gpipe_table.") as name:
+        if options.trace:
+            trace(options, pathlib.Path(name))
+            return
+        bench = Bench(options, pathlib.Path(name))
+        bench.run()
+        print_table(bench)
+    if not any(results.get("step_seconds") for results in bench.results.found.values()):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+#ifndef GPIPE_ORCHESTRATOR_PLANNING_JOB_ROUNDS_H_
+#define GPIPE_ORCHESTRATOR_PLANNING_JOB_ROUNDS_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "gpipe/v1/job_spec.pb.h"
+#include "gpipe/v1/plan.pb.h"
+#include "gpipe/v1/worker_session.pb.h"
+#include "pipeline/timeline.h"
+
+namespace gpipe::orchestrator {
+
+// The rounds of a training or an inference job, one after the other, as its workers are told them: the timeline's
+// (pipeline/timeline.h), each with the plan's program that it runs and the learning rate of its step. Pure; one thread.
+class JobRounds {
+ public:
+  // REQUIRES: the plan has a program for every round of its timeline.
+  JobRounds(const v1::JobSpec& spec, const v1::Plan& plan);
+
+  // The next one, or nullopt at the end of the job.
+  std::optional<v1::Round> Next();
+
+ private:
+  v1::Train train_;
+  int64_t steps_;  // Of the whole job.
+  pipeline::RoundCursor cursor_;
+  std::map<std::pair<v1::ProgramKind, int64_t>, int> programs_;  // By kind and size of the mini-batch.
+};
+
+}  // namespace gpipe::orchestrator
+
+#endif  // GPIPE_ORCHESTRATOR_PLANNING_JOB_ROUNDS_H_

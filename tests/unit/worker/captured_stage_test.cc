@@ -1,0 +1,267 @@
+// A stage that is recorded and replayed against the same stage as it is. Needs a CUDA device.
+#include "worker/stage/captured_stage.h"
+
+#include <ATen/ATen.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <gtest/gtest.h>
+
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "tests/unit/worker/local_pipeline.h"
+#include "worker/model/graph_pool.h"
+#include "worker/model/random.h"
+#include "worker/stage/optimizer.h"
+
+namespace gpipe::worker {
+namespace {
+
+const c10::Device kGpu(c10::kCUDA, 0);
+
+v1::JobSpec Network(const std::string& capture, bool deferred) {
+  return MixedNetwork("0.3",
+                      absl::StrCat("{capture: ", capture, ", deferred_batch_norm: ", deferred ? "true" : "false", "}"));
+}
+
+// A pipeline and what updates it.
+class Trainer {
+ public:
+  explicit Trainer(const v1::JobSpec& spec, const std::vector<int>& balance = {5, 3, 4})
+      : pipeline(spec, balance, kGpu) {
+    std::vector<NamedTensor> parameters;
+    for (const auto& stage : pipeline.stages()) {
+      parameters.insert(parameters.end(), stage->state().begin(), stage->state().end());
+    }
+    optimizer_ = Optimizer::Create(spec.train().optimizer(), parameters, kGpu).value();
+  }
+
+  at::Tensor Step(int64_t step, const std::vector<int64_t>& sizes, int checkpointed) {
+    int64_t samples = 0;
+    for (const int64_t size : sizes) samples += size;
+    const at::Tensor input = at::sin(at::arange(samples * 128, at::kFloat).add(static_cast<double>(step)));
+    const at::Tensor target = at::arange(samples, at::kLong).add(step).remainder(5);
+    const at::Tensor loss =
+        pipeline.Train(input.reshape({samples, 2, 8, 8}).to(kGpu), target.to(kGpu), sizes, checkpointed, step);
+    EXPECT_TRUE(optimizer_->Step(0.01).ok());
+    return loss;
+  }
+
+  LocalPipeline pipeline;
+
+ private:
+  std::unique_ptr<Optimizer> optimizer_;
+};
+
+void ExpectEqual(const Values& found, const Values& expected) {
+  ASSERT_EQ(found.size(), expected.size());
+  for (const auto& [name, tensor] : expected) EXPECT_TRUE(at::equal(found.at(name), tensor)) << name;
+}
+
+class CapturedStageTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (c10::cuda::device_count() == 0) GTEST_SKIP() << "no CUDA device";
+    at::globalContext().setDeterministicCuDNN(true);
+    stream_.emplace(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, 0));
+  }
+
+  std::optional<c10::cuda::CUDAStreamGuard> stream_;  // Nothing can be recorded on the default one.
+};
+
+TEST_F(CapturedStageTest, StepsAreThePlainOnesBitForBit) {
+  for (const bool deferred : {false, true}) {
+    for (const int checkpointed : {0, 2, 3}) {
+      Trainer plain(Network("never", deferred)), captured(Network("auto", deferred));
+      for (int step = 0; step < 5; ++step) {
+        const at::Tensor expected = plain.Step(step, {4, 4, 2}, checkpointed);
+        EXPECT_TRUE(at::equal(captured.Step(step, {4, 4, 2}, checkpointed), expected)) << step;
+        ExpectEqual(captured.pipeline.Gradients(), plain.pipeline.Gradients());
+        ExpectEqual(captured.pipeline.State(), plain.pipeline.State());
+      }
+      EXPECT_GT(captured.pipeline.stages()[0]->peak_saved_bytes(), 0);
+    }
+  }
+}
+
+// The gradients of weights are added up in fp32 by the product with which they are made.
+TEST_F(CapturedStageTest, StepsInMixedPrecisionAreThePlainOnes) {
+  for (const v1::Precision precision : {v1::PRECISION_BF16, v1::PRECISION_FP16}) {
+    v1::JobSpec plain_spec = Network("never", false), captured_spec = Network("auto", false);
+    for (v1::JobSpec* spec : {&plain_spec, &captured_spec}) spec->mutable_train()->set_precision(precision);
+    Trainer plain(plain_spec), captured(captured_spec);
+    const at::Tensor scale = at::full({}, 256.0f, kGpu);
+    for (Trainer* trainer : {&plain, &captured}) trainer->pipeline.SetLossScale(scale);
+    for (int step = 0; step < 4; ++step) {
+      if (step == 3) scale.fill_(128.0f);  // A replay reads what it is now.
+      const at::Tensor expected = plain.Step(step, {4, 4, 2}, 1);
+      EXPECT_TRUE(at::equal(captured.Step(step, {4, 4, 2}, 1), expected)) << step;
+      ExpectEqual(captured.pipeline.Gradients(), plain.pipeline.Gradients());
+      ExpectEqual(captured.pipeline.State(), plain.pipeline.State());
+    }
+    for (const auto& [name, gradient] : captured.pipeline.Gradients()) EXPECT_EQ(gradient.scalar_type(), at::kFloat);
+  }
+}
+
+// As at the end of an epoch, and with evaluations between steps.
+TEST_F(CapturedStageTest, MiniBatchesOfTwoSizesAndEvaluationsTakeTurns) {
+  Trainer plain(Network("never", false)), captured(Network("auto", false));
+  const at::Tensor input = at::cos(at::arange(4 * 128, at::kFloat)).reshape({4, 2, 8, 8}).to(kGpu);
+  const at::Tensor target = at::arange(4, at::kLong).to(kGpu);
+  for (int step = 0; step < 9; ++step) {
+    const std::vector<int64_t> sizes = step % 3 == 2 ? std::vector<int64_t>{4, 2} : std::vector<int64_t>{4, 4, 2};
+    const at::Tensor expected = plain.Step(step, sizes, 1);
+    EXPECT_TRUE(at::equal(captured.Step(step, sizes, 1), expected)) << step;
+    ExpectEqual(captured.pipeline.Evaluate(input, target, {2, 2}), plain.pipeline.Evaluate(input, target, {2, 2}));
+  }
+  ExpectEqual(captured.pipeline.State(), plain.pipeline.State());
+}
+
+// One parameter times the input; counts what is asked of it, and where it is told to, reads a number from the device.
+class Product : public Stage {
+ public:
+  Product(bool reads_forward, bool reads_backward) : reads_forward_(reads_forward), reads_backward_(reads_backward) {
+    state_.push_back({"w", 0, at::full({3}, 2.0, at::device(kGpu)).set_requires_grad(true), true});
+  }
+
+  const std::vector<NamedTensor>& state() const override { return state_; }
+  absl::Status Begin(MiniBatch) override {
+    EXPECT_FALSE(std::exchange(open_, true));
+    at::Tensor& gradient = state_[0].tensor.mutable_grad();
+    if (!keep_) gradient.reset();
+    if (gradient.defined()) gradient.zero_();
+    return absl::OkStatus();
+  }
+  absl::StatusOr<Values> Forward(int, Values inputs, ForwardMode) override {
+    ++forwards;
+    if (std::exchange(has_no_room, false)) return absl::ResourceExhaustedError("out of memory");
+    if (reads_forward_) Read(inputs.at("x"));
+    return Values{{"y", (state_[0].tensor * inputs.at("x")).detach()}};
+  }
+  absl::Status Recompute(int) override { return absl::OkStatus(); }
+  absl::StatusOr<Values> Backward(int, Values gradients) override {
+    if (reads_backward_) Read(gradients.at("y"));
+    at::Tensor& gradient = state_[0].tensor.mutable_grad();
+    gradient = gradient.defined() ? gradient.add_(gradients.at("y")) : gradients.at("y").clone();
+    return Values{{"x", gradients.at("y") * 2}};
+  }
+  absl::Status End() override {
+    EXPECT_TRUE(std::exchange(open_, false));
+    return absl::OkStatus();
+  }
+  absl::Status Abandon() override {
+    open_ = false;
+    return absl::OkStatus();
+  }
+  void KeepGradients(bool keep) override { keep_ = keep; }
+  int64_t peak_saved_bytes() const override { return 7; }
+
+  int forwards = 0;
+  bool has_no_room = false;  // For the next forward.
+
+ private:
+  static void Read(const at::Tensor& tensor) { EXPECT_GE(tensor.sum().item<double>(), 0); }
+
+  const bool reads_forward_, reads_backward_;
+  bool keep_ = false;
+  bool open_ = false;
+  std::vector<NamedTensor> state_;
+};
+
+void RunSteps(CapturedStage& stage, int steps) {
+  for (int step = 0; step < steps; ++step) {
+    ASSERT_TRUE(stage.Begin({1, step, {3}, true, {}}).ok());
+    const at::Tensor x = at::full({3}, step + 1.0, at::device(kGpu));
+    const absl::StatusOr<Values> forward = stage.Forward(0, {{"x", x}}, ForwardMode::kKeep);
+    ASSERT_TRUE(forward.ok()) << forward.status();
+    EXPECT_TRUE(at::equal(forward->at("y"), x * 2)) << step;
+    const absl::StatusOr<Values> backward = stage.Backward(0, {{"y", x}});
+    ASSERT_TRUE(backward.ok()) << backward.status();
+    EXPECT_TRUE(at::equal(backward->at("x"), x * 2)) << step;
+    EXPECT_TRUE(at::equal(stage.state()[0].tensor.grad(), x)) << step;
+    ASSERT_TRUE(stage.End().ok());
+  }
+}
+
+TEST_F(CapturedStageTest, IsAskedTwice) {
+  auto product = std::make_unique<Product>(false, false);
+  const Product& inner = *product;
+  CapturedStage stage(std::move(product), 0, kGpu);
+  RunSteps(stage, 6);
+  EXPECT_EQ(inner.forwards, 2);  // Watched and recorded.
+  EXPECT_EQ(stage.peak_saved_bytes(), 7);
+}
+
+TEST_F(CapturedStageTest, RecordingsGoWhereAnEvaluationNeedsTheirMemory) {
+  auto product = std::make_unique<Product>(false, false);
+  Product& inner = *product;
+  CapturedStage stage(std::move(product), 0, kGpu);
+  RunSteps(stage, 3);
+  ASSERT_TRUE(stage.Begin({1, 3, {3}, false, {}}).ok());
+  inner.has_no_room = true;
+  const at::Tensor x = at::ones({3}, at::device(kGpu));
+  const absl::StatusOr<Values> made = stage.Forward(0, {{"x", x}}, ForwardMode::kInference);
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_TRUE(at::equal(made->at("y"), x * 2));
+  ASSERT_TRUE(stage.End().ok());
+  inner.forwards = 0;
+  RunSteps(stage, 4);
+  EXPECT_EQ(inner.forwards, 2);  // Watched and recorded again.
+}
+
+// `item()` breaks a recording in the middle.
+TEST_F(CapturedStageTest, WhatReadsFromTheDeviceRunsAsItIs) {
+  for (const bool backward : {false, true}) {
+    auto product = std::make_unique<Product>(!backward, backward);
+    const Product& inner = *product;
+    CapturedStage stage(std::move(product), 0, kGpu);
+    RunSteps(stage, 6);
+    EXPECT_EQ(inner.forwards, 7);  // One of them recorded in vain.
+  }
+  // A broken recording leaves nothing behind.
+  EXPECT_TRUE(at::rand({100}, at::device(kGpu)).lt(1).all().item<bool>());
+  CapturedStage next(std::make_unique<Product>(false, false), 1, kGpu);
+  RunSteps(next, 3);
+}
+
+// As of operators late in a long program.
+TEST_F(CapturedStageTest, RandomNumbersOfPlacesFarApartAreThePlainOnes) {
+  const LayerContext context{.training = true, .seed = 5, .step = 3, .micro_batch = 2};
+  const auto draw = [&](uint64_t place) {
+    at::Tensor drawn = at::empty({1000}, at::device(kGpu));
+    DrawSeeded(kGpu, context, place, [&](const at::Generator& generator) { drawn.uniform_(0, 1, generator); });
+    return drawn;
+  };
+  const std::vector<uint64_t> places = {0, 1, 5000, uint64_t{1} << 30};
+  std::vector<at::Tensor> recorded, plain;
+  GraphPool pool(kGpu);
+  at::cuda::CUDAGraph graph;
+  for (const uint64_t place : places) plain.push_back(draw(place));
+  const absl::Status status = pool.Record(graph, [&] {
+    for (const uint64_t place : places) recorded.push_back(draw(place));
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(status.ok()) << status;
+  DrawSeeded(kGpu, context, 0, [&](const at::Generator&) { graph.replay(); });
+  for (size_t i = 0; i < places.size(); ++i) {
+    EXPECT_TRUE(at::equal(recorded[i], plain[i])) << places[i];
+    if (i > 0) {
+      EXPECT_FALSE(at::equal(plain[i], plain[i - 1])) << places[i];
+    }
+  }
+}
+
+TEST_F(CapturedStageTest, AnotherOrderOrSizeIsAnError) {
+  CapturedStage stage(std::make_unique<Product>(false, false), 0, kGpu);
+  RunSteps(stage, 3);
+  ASSERT_TRUE(stage.Begin({1, 4, {3}, true, {}}).ok());
+  const at::Tensor x = at::ones({3}, at::device(kGpu));
+  EXPECT_EQ(stage.Backward(0, {{"y", x}}).status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(stage.Forward(0, {{"x", at::ones({1}, at::device(kGpu))}}, ForwardMode::kKeep).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace gpipe::worker

@@ -1,0 +1,19 @@
+#ifndef GPIPE_WORKER_MODEL_LOSS_PROFILE_H_
+#define GPIPE_WORKER_MODEL_LOSS_PROFILE_H_
+
+#include <ATen/core/Tensor.h>
+
+#include "absl/status/statusor.h"
+#include "gpipe/v1/worker_session.pb.h"
+#include "worker/model/profile.h"
+
+namespace gpipe::worker {
+
+// What the loss of a micro-batch costs, which the last layer's stage computes, too: over a large vocabulary as much as
+// several layers. `output` is the meta tensor of what the loss takes. Nothing where the model computes its loss itself.
+// REQUIRES: the request has a loss.
+absl::StatusOr<LayerCost> MeasureLoss(const v1::Inspect& request, const at::Tensor& output, LayerProfiler& profiler);
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_MODEL_LOSS_PROFILE_H_
