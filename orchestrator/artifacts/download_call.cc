@@ -42,11 +42,13 @@ absl::Status CheckRange(const v1::DownloadArtifactRequest& request) {
 DownloadCall::DownloadCall(const ArtifactStore& store, FileThreads& threads, std::unique_ptr<OpenCalls::Place> place,
                            MayRead may_read, const grpc::ByteBuffer& request)
     : store_(store), threads_(threads), place_(std::move(place)), may_read_(std::move(may_read)), request_(request) {
-  if (place_ == nullptr) {
+  Next next;
+  {
     absl::MutexLock lock(&mutex_);
-    end_status_ = TooMany();
+    if (place_ == nullptr) end_status_ = TooMany();
+    next = Choose();
   }
-  Advance();
+  Start(next);
 }
 
 DownloadCall::~DownloadCall() {
@@ -54,6 +56,7 @@ DownloadCall::~DownloadCall() {
 }
 
 void DownloadCall::OnWriteDone(bool ok) {
+  Next next;
   {
     absl::MutexLock lock(&mutex_);
     writing_ = false;
@@ -61,30 +64,30 @@ void DownloadCall::OnWriteDone(bool ok) {
       end_status_ = absl::CancelledError("the client is gone");
       ready_.reset();
     }
+    next = Choose();
   }
-  Advance();
+  Start(next);
 }
 
-void DownloadCall::Advance() {
-  bool write = false, read = false, finish = false;
-  absl::Status status;
-  {
-    absl::MutexLock lock(&mutex_);
-    write = ready_.has_value() && !writing_;
-    if (write) {
-      sending_ = *std::exchange(ready_, std::nullopt);
-      writing_ = true;
-    }
-    read = !reading_ && !ready_ && !end_status_;
-    reading_ |= read;
-    finish = end_status_ && !ready_ && !reading_ && !writing_ && !std::exchange(finished_, true);
-    if (finish) status = *end_status_;
+DownloadCall::Next DownloadCall::Choose() {
+  Next next;
+  next.write = ready_.has_value() && !writing_;
+  if (next.write) {
+    sending_ = *std::exchange(ready_, std::nullopt);
+    writing_ = true;
   }
-  // What is begun here keeps the object; behind the last of it the object may be gone.
-  const bool refused = read && !threads_.Run([this] { ReadNext(); });
-  if (write) StartWrite(&sending_);
-  if (refused) EndRead(TooMany());
-  if (finish) Finish(ToGrpc(status));
+  next.read = !reading_ && !ready_ && !end_status_;
+  reading_ |= next.read;
+  if (end_status_ && !ready_ && !reading_ && !writing_ && !std::exchange(finished_, true)) next.end = end_status_;
+  return next;
+}
+
+// What is begun here keeps the object; behind the last of it the object may be gone. A read that is refused is under
+// way until it is ended, last of all.
+void DownloadCall::Start(const Next& next) {
+  if (next.write) StartWrite(&sending_);
+  if (next.read && !threads_.Run([this] { ReadNext(); })) EndRead(TooMany());
+  if (next.end) Finish(ToGrpc(*next.end));
 }
 
 void DownloadCall::ReadNext() {
@@ -94,6 +97,7 @@ void DownloadCall::ReadNext() {
 }
 
 void DownloadCall::EndRead(absl::StatusOr<grpc::ByteBuffer> piece) {
+  Next next;
   {
     absl::MutexLock lock(&mutex_);
     reading_ = false;
@@ -104,8 +108,9 @@ void DownloadCall::EndRead(absl::StatusOr<grpc::ByteBuffer> piece) {
     } else {
       end_status_ = piece.status();
     }
+    next = Choose();
   }
-  Advance();
+  Start(next);
 }
 
 absl::Status DownloadCall::Open() {

@@ -41,8 +41,15 @@ class DownloadCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   // A buffer without a message: that was all.
   void EndRead(absl::StatusOr<grpc::ByteBuffer> piece);
 
-  // Starts what can be started: a write, a read, the end.
-  void Advance();
+  // What can be started; chosen under the lock under which what had ended was noted. If another thread could come in
+  // between, the call might end there, and this one find the object gone.
+  struct Next {
+    bool write = false;
+    bool read = false;
+    std::optional<absl::Status> end;
+  };
+  Next Choose() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Start(const Next& next);
 
   const ArtifactStore& store_;
   FileThreads& threads_;

@@ -24,44 +24,48 @@ absl::Status TooMany() {
 UploadCall::UploadCall(const Parts& parts, std::unique_ptr<OpenCalls::Place> place, MayWrite may_write,
                        grpc::ByteBuffer* response)
     : parts_(parts), place_(std::move(place)), may_write_(std::move(may_write)), response_(response) {
-  if (place_ == nullptr) {
+  Next next;
+  {
     absl::MutexLock lock(&mutex_);
-    end_status_ = TooMany();
+    if (place_ == nullptr) end_status_ = TooMany();
+    next = Choose();
   }
-  Advance();
+  Start(std::move(next));
 }
 
 void UploadCall::OnReadDone(bool ok) {
   ok ? place_->Touch() : place_.reset();  // Syncing the whole may take long.
+  Next next;
   {
     absl::MutexLock lock(&mutex_);
     reading_ = false;
     if (ok) ready_ = std::move(arriving_);
     all_read_ |= !ok;
+    next = Choose();
   }
-  Advance();
+  Start(std::move(next));
 }
 
-void UploadCall::Advance() {
-  bool read = false, commit = false, finish = false;
-  std::optional<grpc::ByteBuffer> message;
-  absl::Status status;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (!working_ && !end_status_) message = std::exchange(ready_, std::nullopt);
-    commit = !working_ && !end_status_ && !message && all_read_;
-    working_ |= message.has_value() || commit;
-    read = !reading_ && !ready_ && !all_read_ && !end_status_;
-    reading_ |= read;
-    // A read that is under way then ends with the call.
-    finish = end_status_ && !working_ && !std::exchange(finished_, true);
-    if (finish) status = *end_status_;
+UploadCall::Next UploadCall::Choose() {
+  Next next;
+  if (!working_ && !end_status_) next.message = std::exchange(ready_, std::nullopt);
+  next.commit = !working_ && !end_status_ && !next.message && all_read_;
+  working_ |= next.message.has_value() || next.commit;
+  next.read = !reading_ && !ready_ && !all_read_ && !end_status_;
+  reading_ |= next.read;
+  // A read that is under way then ends with the call.
+  if (end_status_ && !working_ && !std::exchange(finished_, true)) next.end = end_status_;
+  return next;
+}
+
+// What is begun here keeps the object; behind the last of it the object may be gone.
+void UploadCall::Start(Next next) {
+  if (next.read) StartRead(&arriving_);
+  if (next.message) {
+    Work(parts_.pieces, [this, message = *std::move(next.message)] { EndWork(Accept(message), false); });
   }
-  // What is begun here keeps the object; behind the last of it the object may be gone.
-  if (read) StartRead(&arriving_);
-  if (message) Work(parts_.pieces, [this, message = *std::move(message)] { EndWork(Accept(message), false); });
-  if (commit) Work(parts_.commits, [this] { EndWork(Commit(), true); });
-  if (finish) Finish(ToGrpc(status));
+  if (next.commit) Work(parts_.commits, [this] { EndWork(Commit(), true); });
+  if (next.end) Finish(ToGrpc(*next.end));
 }
 
 void UploadCall::Work(FileThreads& threads, std::function<void()> work) {
@@ -70,12 +74,14 @@ void UploadCall::Work(FileThreads& threads, std::function<void()> work) {
 
 void UploadCall::EndWork(const absl::Status& status, bool last) {
   if (last || !status.ok()) writer_.reset();  // What is half-written is gone before the client hears of it.
+  Next next;
   {
     absl::MutexLock lock(&mutex_);
     working_ = false;
     if (last || !status.ok()) end_status_ = status;
+    next = Choose();
   }
-  Advance();
+  Start(std::move(next));
 }
 
 absl::Status UploadCall::Accept(const grpc::ByteBuffer& message) {

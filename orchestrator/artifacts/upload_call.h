@@ -44,8 +44,16 @@ class UploadCall final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
   absl::Status AcceptFirst(const v1::UploadArtifactRequest& first);
   absl::Status Commit();
 
-  // Starts what can be started: a read, work with what was read, the end.
-  void Advance();
+  // What can be started; chosen under the lock under which what had ended was noted. If another thread could come in
+  // between, the call might end there, and this one find the object gone.
+  struct Next {
+    bool read = false;
+    std::optional<grpc::ByteBuffer> message;  // To be accepted.
+    bool commit = false;
+    std::optional<absl::Status> end;
+  };
+  Next Choose() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Start(Next next);
   void Work(FileThreads& threads, std::function<void()> work);
   // `last`: nothing is to follow.
   void EndWork(const absl::Status& status, bool last);
