@@ -36,6 +36,7 @@
 #include "orchestrator/api/cluster_service.h"
 #include "orchestrator/api/job_service.h"
 #include "orchestrator/api/monitoring_service.h"
+#include "orchestrator/api/round_service.h"
 #include "orchestrator/artifacts/artifact_service.h"
 #include "orchestrator/artifacts/artifact_store.h"
 #include "orchestrator/cluster/background.h"
@@ -194,6 +195,7 @@ struct Server::State {
         session_service({&loop, &cluster, gatekeeper.get(), &worker_files}),
         artifact_service(artifacts.get(), FilesOfCaller(*gatekeeper, worker_files)),
         monitoring_service({&loop, &book, &feed, &monitor}),
+        round_service(&loop, &scheduler),
         collector({clock.get(), &loop, &cluster, &book, disk.get(), &counters, &counted, options.state_dir}) {
     book.set_observer(&counters);
   }
@@ -230,6 +232,7 @@ struct Server::State {
   SessionService session_service;
   ArtifactService artifact_service;
   MonitoringService monitoring_service;
+  RoundService round_service;
   std::vector<std::unique_ptr<GuardedService>> guarded;
   Collector collector;
   std::unique_ptr<grpc::Server> server;
@@ -277,6 +280,7 @@ absl::Status Server::State::Serve(const ServerOptions& options) {
   Register(builder, v1::ArtifactService::service_full_name(), artifact_service);
   Register(builder, v1::AdminService::service_full_name(), admin_service);
   Register(builder, v1::MonitoringService::service_full_name(), monitoring_service);
+  Register(builder, v1::RoundService::service_full_name(), round_service);
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
   interceptors.push_back(std::make_unique<CallCounter>(counted, KnownMethods()));
   builder.experimental().SetInterceptorCreators(std::move(interceptors));

@@ -13,6 +13,8 @@ int64_t StepNumber(const Round& round) {
     case RoundKind::kCheckpoint:
     case RoundKind::kStoreModel:
       return round.step;
+    default:  // Asked for by a client, which counts them.
+      return round.index + 1;
   }
   return round.step;
 }
@@ -32,6 +34,13 @@ std::string NameOf(const Round& round) {
       return "the storing of the model after step " + number;
     case RoundKind::kCheckLoss:
       return "the look at the loss";
+    case RoundKind::kForward:
+    case RoundKind::kPredict:
+      return "forward of round " + number;
+    case RoundKind::kBackward:
+      return "backward of round " + number;
+    default:
+      return "round " + number;
   }
   return "step " + number;
 }

@@ -1,6 +1,8 @@
 #ifndef GPIPE_PIPELINE_TIMELINE_H_
 #define GPIPE_PIPELINE_TIMELINE_H_
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 
@@ -19,7 +21,23 @@ struct TimelineSpec {
   int64_t check_loss_samples = 0;
 };
 
-enum class RoundKind { kTrain, kEvaluate, kCheckpoint, kInfer, kCheckLoss, kStoreModel };
+// From kForward on: what a client asks for, which no timeline has (gpipe.v1.RoundKind says what each is).
+enum class RoundKind {
+  kTrain,
+  kEvaluate,
+  kCheckpoint,
+  kInfer,
+  kCheckLoss,
+  kStoreModel,
+  kForward,
+  kBackward,
+  kUpdate,
+  kZeroGradients,
+  kDrop,
+  kPredict,
+  kGetState,
+  kSetState,
+};
 
 // One entry of the job's sequence. Grants and reports count in rounds.
 struct Round {
@@ -35,10 +53,37 @@ struct Round {
   bool operator==(const Round&) const = default;
 };
 
-// Whether rounds of that kind run no program and read no data.
-constexpr bool ComputesNothing(RoundKind kind) {
-  return kind == RoundKind::kCheckpoint || kind == RoundKind::kStoreModel;
-}
+// What a round of some kind does, for whoever does not do it himself.
+struct RoundTraits {
+  RoundKind kind;
+  bool computes;  // Runs a program.
+  bool batch;     // Of a mini-batch; else batch_size is 0.
+  bool trains;    // In training mode.
+  bool asked;     // By a client.
+};
+
+// The one list of them, in the order of the enumeration.
+inline constexpr std::array<RoundTraits, 14> kRoundTraits = {{
+    {RoundKind::kTrain, true, true, true, false},
+    {RoundKind::kEvaluate, true, true, false, false},
+    {RoundKind::kCheckpoint, false, false, false, false},
+    {RoundKind::kInfer, true, true, false, false},
+    {RoundKind::kCheckLoss, true, true, false, false},
+    {RoundKind::kStoreModel, false, false, false, false},
+    {RoundKind::kForward, true, true, true, true},
+    {RoundKind::kBackward, true, true, true, true},
+    {RoundKind::kUpdate, true, false, true, true},
+    {RoundKind::kZeroGradients, false, false, false, true},
+    {RoundKind::kDrop, false, false, false, true},
+    {RoundKind::kPredict, true, true, false, true},
+    {RoundKind::kGetState, false, false, false, true},
+    {RoundKind::kSetState, false, false, false, true},
+}};
+
+constexpr const RoundTraits& TraitsOf(RoundKind kind) { return kRoundTraits[static_cast<std::size_t>(kind)]; }
+
+// Whether rounds of that kind run no program and read no samples.
+constexpr bool ComputesNothing(RoundKind kind) { return !TraitsOf(kind).computes; }
 
 // Walks a job's rounds: the look at its loss, if there is any; training mini-batches; after step n the evaluation when
 // due, one round per mini-batch (the last one may be smaller), then a checkpoint when due: whoever starts from it has

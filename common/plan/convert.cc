@@ -75,7 +75,9 @@ v1::Timeline ToProto(const pipeline::TimelineSpec& timeline) {
 static_assert(static_cast<int>(pipeline::RoundKind::kTrain) + 1 == v1::ROUND_KIND_TRAIN);
 static_assert(static_cast<int>(pipeline::RoundKind::kCheckLoss) + 1 == v1::ROUND_KIND_CHECK_LOSS);
 static_assert(static_cast<int>(pipeline::RoundKind::kStoreModel) + 1 == v1::ROUND_KIND_STORE_MODEL);
-static_assert(v1::RoundKind_MAX == v1::ROUND_KIND_STORE_MODEL);
+static_assert(static_cast<int>(pipeline::RoundKind::kForward) + 1 == v1::ROUND_KIND_FORWARD);
+static_assert(static_cast<int>(pipeline::RoundKind::kSetState) + 1 == v1::ROUND_KIND_SET_STATE);
+static_assert(v1::RoundKind_MAX == v1::ROUND_KIND_SET_STATE);
 
 v1::Round ToProto(const pipeline::Round& round) {
   v1::Round proto;
@@ -108,11 +110,17 @@ v1::ProgramKind ProgramKindOf(pipeline::RoundKind kind) {
     case pipeline::RoundKind::kEvaluate:
       return v1::PROGRAM_KIND_EVALUATE;
     case pipeline::RoundKind::kInfer:
+    case pipeline::RoundKind::kPredict:
       return v1::PROGRAM_KIND_INFER;
+    case pipeline::RoundKind::kForward:
+      return v1::PROGRAM_KIND_FORWARD;
+    case pipeline::RoundKind::kBackward:
+      return v1::PROGRAM_KIND_BACKWARD;
+    case pipeline::RoundKind::kUpdate:
+      return v1::PROGRAM_KIND_UPDATE;
     case pipeline::RoundKind::kCheckLoss:
       return v1::PROGRAM_KIND_CHECK_LOSS;
-    case pipeline::RoundKind::kCheckpoint:
-    case pipeline::RoundKind::kStoreModel:
+    default:
       break;
   }
   return v1::PROGRAM_KIND_UNSPECIFIED;

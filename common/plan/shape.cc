@@ -52,6 +52,20 @@ int64_t ClassesIn(const Shape& shape, int64_t dim) {
   return dim > 0 && dim < shape.size() ? shape[static_cast<int>(dim)].fixed() : 0;
 }
 
+bool IsDifferentiable(v1::DataType dtype) {
+  switch (dtype) {
+    case v1::DATA_TYPE_FLOAT16:
+    case v1::DATA_TYPE_BFLOAT16:
+    case v1::DATA_TYPE_FLOAT32:
+    case v1::DATA_TYPE_FLOAT64:
+    case v1::DATA_TYPE_COMPLEX64:
+    case v1::DATA_TYPE_COMPLEX128:
+      return true;
+    default:
+      return false;
+  }
+}
+
 int64_t BytesFor(const Shape& shape, v1::DataType dtype, int64_t samples) {
   int64_t bytes = safetensors::ElementSize(dtype);
   for (const int64_t size : SizesFor(shape, samples)) {

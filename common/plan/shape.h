@@ -31,6 +31,9 @@ std::vector<int64_t> SizesFor(const Shape& shape, int64_t samples);
 // batch.
 int64_t ClassesIn(const Shape& shape, int64_t dim);
 
+// Whether a value of that type may have a gradient.
+bool IsDifferentiable(v1::DataType dtype);
+
 // Bytes of a value for so many samples.
 int64_t BytesFor(const Shape& shape, v1::DataType dtype, int64_t samples);
 

@@ -6,6 +6,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/spec/checks.h"
+#include "common/spec/client_data.h"
 
 namespace gpipe::spec {
 namespace {
@@ -38,8 +39,8 @@ void CheckTokens(const v1::Tokens& tokens, const v1::Loss& loss, const std::stri
 
 void CheckDataset(const v1::Dataset& dataset, const v1::JobSpec& spec, const std::string& path, FieldErrors& errors) {
   const v1::Loss& loss = spec.train().loss();
-  if (!dataset.path().empty() + dataset.has_random() + dataset.has_tokens() != 1) {
-    errors.Add(path, "needs one of path, tokens, random");
+  if (!dataset.path().empty() + dataset.has_random() + dataset.has_tokens() + dataset.has_client() != 1) {
+    errors.Add(path, "needs one of path, tokens, random, client");
     return;
   }
   CheckPaths(dataset.path(), path + ".path", errors);
@@ -60,6 +61,7 @@ void CheckDataset(const v1::Dataset& dataset, const v1::JobSpec& spec, const std
 
 void CheckLength(const v1::Train& train, FieldErrors& errors) {
   CheckPositive(train.batch_size(), "train.batch_size", errors);
+  if (train.dataset().has_client()) return;
   CheckNotNegative(train.steps(), "train.steps", errors);
   CheckNotNegative(train.epochs(), "train.epochs", errors);
   if ((train.steps() == 0) == (train.epochs() == 0)) {
@@ -113,8 +115,11 @@ void CheckModelOutput(const v1::ModelOutput& loss, const v1::Dataset& dataset, F
 void CheckLoss(const v1::Train& train, FieldErrors& errors) {
   const v1::Loss& loss = train.loss();
   if (loss.has_model_output()) CheckModelOutput(loss.model_output(), train.dataset(), errors);
-  if (loss.kind_case() == v1::Loss::KIND_NOT_SET) {
+  if (loss.kind_case() == v1::Loss::KIND_NOT_SET && !train.dataset().has_client()) {
     errors.Add("train.loss", "is required: cross_entropy, mse, bce_with_logits or model_output");
+  }
+  if (loss.has_client() && !train.dataset().has_client()) {
+    errors.Add("train.loss.client", "is for data that comes from a client");
   }
   CheckRange(loss.cross_entropy().label_smoothing(), 0, 1, /*closed=*/true, "train.loss.cross_entropy.label_smoothing",
              errors);
@@ -217,6 +222,7 @@ void CheckTrain(const v1::JobSpec& spec, FieldErrors& errors) {
   } else {
     errors.Add("train.dataset", "is required");
   }
+  if (HasClientData(spec)) CheckClientData(spec, errors);
   CheckLength(train, errors);
   CheckLoss(train, errors);
   CheckLossOutput(spec, errors);
@@ -231,6 +237,7 @@ void CheckTrain(const v1::JobSpec& spec, FieldErrors& errors) {
   CheckNotNegative(train.evaluate().every_steps(), "train.evaluate.every_steps", errors);
   if (train.evaluate().has_dataset()) {
     CheckDataset(train.evaluate().dataset(), spec, "train.evaluate.dataset", errors);
+    if (train.evaluate().dataset().has_client()) errors.Add("train.evaluate.dataset.client", "is for training");
     CheckSameUnbatched(train, errors);
   } else {
     errors.Add("train.evaluate.dataset", "is required");

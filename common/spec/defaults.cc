@@ -1,3 +1,4 @@
+#include "common/spec/client_data.h"
 #include "common/spec/validator.h"
 
 namespace gpipe::spec {
@@ -96,9 +97,15 @@ void Fill(v1::Pipeline& pipeline) {
   if (pipeline.device() == v1::DEVICE_UNSPECIFIED) pipeline.set_device(v1::DEVICE_ANY);
 }
 
+bool HasTarget(const v1::Loss& loss) { return !loss.has_model_output() && !loss.has_client(); }
+
 void Fill(v1::Dataset& dataset, const v1::Loss& loss) {
+  if (dataset.has_client()) {
+    dataset.clear_inputs();
+    for (const v1::ClientInput& input : dataset.client().inputs()) dataset.add_inputs(input.name());
+  }
   if (dataset.inputs().empty()) dataset.add_inputs("input");
-  if (dataset.target().empty() && !loss.has_model_output()) dataset.set_target("target");
+  if (dataset.target().empty() && HasTarget(loss)) dataset.set_target("target");
 }
 
 void Fill(v1::Adam& adam, double weight_decay) {
@@ -116,6 +123,7 @@ void Fill(v1::ModelOutput& loss) {
 }
 
 void Fill(v1::Train& train) {
+  if (train.dataset().has_client()) train.mutable_loss()->mutable_client();
   Fill(*train.mutable_dataset(), train.loss());
   if (train.has_evaluate()) Fill(*train.mutable_evaluate()->mutable_dataset(), train.loss());
   if (train.optimizer().has_adam()) Fill(*train.mutable_optimizer()->mutable_adam(), 0);
@@ -138,7 +146,7 @@ v1::JobSpec WithDefaults(const v1::JobSpec& spec) {
   v1::JobSpec filled = spec;
   for (v1::Layer& layer : *filled.mutable_model()->mutable_sequential()) Fill(layer);
   Fill(*filled.mutable_pipeline());
-  if (!filled.has_max_restarts()) filled.set_max_restarts(kDefaultMaxRestarts);
+  if (!filled.has_max_restarts()) filled.set_max_restarts(HasClientData(filled) ? 0 : kDefaultMaxRestarts);
   if (filled.has_train()) Fill(*filled.mutable_train());
   if (filled.has_infer() && filled.infer().batch_size() == 0)
     filled.mutable_infer()->set_batch_size(kDefaultInferBatch);

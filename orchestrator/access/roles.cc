@@ -30,6 +30,7 @@ constexpr Rule kRules[] = {
     {"/gpipe.v1.ClusterService/UndrainWorker", Role::kAdmin},
     {"/gpipe.v1.MonitoringService/WatchCluster", Role::kRead},
     {"/gpipe.v1.MonitoringService/GetTimeline", Role::kRead},
+    {"/gpipe.v1.RoundService/AskRounds", Role::kSubmit},
     {"/gpipe.v1.AdminService/BackUp", Role::kAdmin},
     {"/gpipe.v1.WorkerSessionService/Session", Role::kWorker},
 };

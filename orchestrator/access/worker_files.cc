@@ -29,12 +29,18 @@ void WorkerFiles::Begin(SessionId session, std::string_view certificate_name) {
 }
 
 void WorkerFiles::Told(SessionId session, const v1::OrchestratorMessage& message) {
-  if (!message.has_prepare() && !message.has_inspect()) return;
+  if (!message.has_prepare() && !message.has_inspect() && !message.has_grant()) return;
   absl::MutexLock lock(&mutex_);
   const auto found = sessions_.find(session);
   if (found == sessions_.end()) return;
   Session& told = found->second;
-  if (message.has_prepare()) {
+  if (message.has_grant()) {
+    for (const v1::Round& round : message.grant().next().rounds()) {
+      if (!round.data().sha256().empty()) told.of_rounds.push_back(round.data().sha256());
+      if (told.of_rounds.size() > kMaxRounds) told.of_rounds.pop_front();
+    }
+  } else if (message.has_prepare()) {
+    told.of_rounds.clear();
     told.attempt = message.prepare().attempt();
     told.of_attempt = FilesOf(message.prepare());
   } else {
@@ -59,7 +65,8 @@ bool WorkerFiles::Any(std::string_view certificate_name, Predicate predicate) co
 absl::Status WorkerFiles::MayRead(std::string_view certificate_name, const v1::ArtifactRef& file) const {
   const auto is_in = [&file](const std::set<std::string>& files) { return files.contains(file.sha256()); };
   const bool told = Any(certificate_name, [&](const Session& session) {
-    return is_in(session.of_attempt) || std::ranges::any_of(session.of_inspections, is_in);
+    return is_in(session.of_attempt) || std::ranges::any_of(session.of_inspections, is_in) ||
+           std::ranges::find(session.of_rounds, file.sha256()) != session.of_rounds.end();
   });
   return told ? absl::OkStatus() : absl::PermissionDeniedError("the file is of no job that this worker has");
 }

@@ -24,6 +24,7 @@ class WorkerFiles {
 
   void Begin(SessionId session, std::string_view certificate_name);
   static constexpr size_t kMaxInspections = 64;
+  static constexpr size_t kMaxRounds = 8192;
 
   // Before the message is sent. A new assignment takes the place of the one before; inspections may wait for each
   // other.
@@ -41,6 +42,7 @@ class WorkerFiles {
     v1::AttemptId attempt;
     std::set<std::string> of_attempt;  // SHA-256.
     std::deque<std::set<std::string>> of_inspections;
+    std::deque<std::string> of_rounds;  // Those that a client gave, the newest.
   };
   template <typename Predicate>
   bool Any(std::string_view certificate_name, Predicate predicate) const;

@@ -10,6 +10,7 @@
 #include "common/field_error.h"
 #include "common/plan/shape.h"
 #include "common/safetensors/header.h"
+#include "common/spec/client_data.h"
 #include "common/spec/target_types.h"
 #include "common/spec/unbatched.h"
 #include "common/string_view.h"
@@ -150,7 +151,7 @@ class Checker {
     if (!problem.empty()) errors_.Add(field, problem);
   }
 
-  bool HasTarget() const { return !spec_.train().loss().has_model_output(); }
+  bool HasTarget() const { return !spec_.train().loss().has_model_output() && !spec_.train().loss().has_client(); }
 
   std::optional<DatasetFacts> CheckRandom(const v1::RandomDataset& random, const std::string& field) {
     DatasetFacts facts;
@@ -163,8 +164,21 @@ class Checker {
     return facts;
   }
 
+  // What is planned for is one usual mini-batch.
+  DatasetFacts FactsOfClient(const v1::ClientData& client) const {
+    DatasetFacts facts;
+    for (const v1::ClientInput& input : client.inputs()) {
+      const Samples samples{.count = spec_.train().batch_size(),
+                            .shape = {input.shape().begin(), input.shape().end()},
+                            .dtype = *spec::ClientDtype(input.dtype())};
+      facts.inputs.push_back({input.name(), samples});
+    }
+    return facts;
+  }
+
   std::optional<DatasetFacts> CheckDataset(const v1::Dataset& dataset, const std::string& field) {
     if (dataset.has_random()) return CheckRandom(dataset.random(), field + ".random");
+    if (dataset.has_client()) return FactsOfClient(dataset.client());
     std::optional<data::SampleTable> table = Keep(OpenSamples(field, dataset, where_));
     if (!table.has_value()) return std::nullopt;
     DatasetFacts facts;
@@ -262,11 +276,15 @@ class Checker {
     if (!data.has_value()) return {};
     if (evaluation.has_value()) ExpectSame(*evaluation, *data);
     const int64_t samples = data->count();
+    const bool wants_gradients = train.dataset().client().input_gradients();
     if (train.drop_last() && samples > 0 && samples < train.batch_size()) {
       errors_.Add("train.drop_last",
                   absl::StrCat("leaves nothing: the data set has ", samples, " samples, a batch ", train.batch_size()));
     }
     InputFacts facts = FactsOf(data->inputs);
+    for (v1::ModelValue& input : facts.inputs) {
+      input.set_requires_grad(wants_gradients && IsDifferentiable(input.dtype()));
+    }
     if (data->target) {
       facts.target_shape = data->target->shape;
       facts.target_dtype = data->target->dtype;

@@ -1,5 +1,6 @@
 #include "orchestrator/planning/edges.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <string>
@@ -41,6 +42,11 @@ void MarkBackward(v1::Plan& plan) {
     for (int i = 0; i < stage.layer_count(); ++i) {
       if (plan.layers(stage.first_layer() + i).trainable_count() > 0) stage.set_needs_backward(true);
     }
+  }
+  // Where the data's gradient is wanted, it is of all inputs that may have one.
+  const bool wanted = std::ranges::any_of(plan.inputs(), [](const auto& input) { return input.requires_grad(); });
+  for (v1::Stage& stage : *plan.mutable_stages()) {
+    if (wanted && !stage.inputs().empty()) stage.set_needs_backward(true);
   }
   for (const v1::Edge& edge : plan.edges()) {
     if (edge.requires_grad()) plan.mutable_stages(edge.to_stage())->set_needs_backward(true);

@@ -15,7 +15,8 @@ JobRounds::JobRounds(const v1::JobSpec& spec, const v1::Plan& plan)
 
 std::optional<v1::Round> JobRounds::Next() {
   const std::optional<pipeline::Round> round = cursor_.Next();
-  if (!round.has_value()) return std::nullopt;
+  over_ = !round.has_value();
+  if (over_) return std::nullopt;
   v1::Round told = ToProto(*round);
   if (pipeline::ComputesNothing(round->kind)) return told;
   // A worker refuses a round that has none.

@@ -9,25 +9,27 @@
 #include "gpipe/v1/job_spec.pb.h"
 #include "gpipe/v1/plan.pb.h"
 #include "gpipe/v1/worker_session.pb.h"
+#include "orchestrator/planning/round_source.h"
 #include "pipeline/timeline.h"
 
 namespace gpipe::orchestrator {
 
 // The rounds of a training or an inference job, one after the other, as its workers are told them: the timeline's
 // (pipeline/timeline.h), each with the plan's program that it runs and the learning rate of its step. Pure; one thread.
-class JobRounds {
+class JobRounds final : public RoundSource {
  public:
   // REQUIRES: the plan has a program for every round of its timeline.
   JobRounds(const v1::JobSpec& spec, const v1::Plan& plan);
 
-  // The next one, or nullopt at the end of the job.
-  std::optional<v1::Round> Next();
+  std::optional<v1::Round> Next() override;
+  bool over() const override { return over_; }
 
  private:
   v1::Train train_;
   int64_t steps_;  // Of the whole job.
   pipeline::RoundCursor cursor_;
   std::map<std::pair<v1::ProgramKind, int64_t>, int> programs_;  // By kind and size of the mini-batch.
+  bool over_ = false;
 };
 
 }  // namespace gpipe::orchestrator

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/field_error.h"
 #include "common/plan/shape.h"
+#include "common/spec/client_data.h"
 #include "common/status_macros.h"
 #include "orchestrator/planning/edges.h"
 #include "orchestrator/planning/fixed_cut.h"
@@ -128,9 +129,9 @@ int64_t MostStages(const v1::JobSpec& spec) {
 absl::StatusOr<v1::Plan> MakePlan(const PlanRequest& request) {
   v1::Plan plan;
   AddStages(request, plan);
+  AddShapes(request, plan);
   AddEdges(plan);
   *plan.mutable_timeline() = TimelineOf(request.spec, request.facts, request.first_step);
-  AddShapes(request, plan);
   GPIPE_RETURN_IF_ERROR(AddPrograms(request.spec, plan));
   return plan;
 }
@@ -172,7 +173,8 @@ v1::Inspect MakeInspect(const v1::JobSpec& spec, const InputFacts& facts, const 
   inspect.mutable_inputs()->Assign(facts.inputs.begin(), facts.inputs.end());
   const std::string& exported = spec.model().exported().path();
   if (const auto file = files.find(exported); file != files.end()) (*inspect.mutable_files())[exported] = file->second;
-  inspect.set_evaluate(spec.model().has_exported() && spec.train().has_evaluate());
+  // A client may ask for both modes.
+  inspect.set_evaluate(spec.model().has_exported() && (spec.train().has_evaluate() || spec::HasClientData(spec)));
   inspect.mutable_evaluation_inputs()->Assign(facts.evaluation_inputs.begin(), facts.evaluation_inputs.end());
   inspect.mutable_evaluation_target_shape()->Assign(facts.evaluation_target_shape.begin(),
                                                     facts.evaluation_target_shape.end());

@@ -25,6 +25,10 @@ BatchSizes TrainingSizes(const v1::Timeline& timeline);
 // INVALID_ARGUMENT: no builder makes the schedule that the spec asks for, or it makes one that is not executable.
 absl::Status AddPrograms(const v1::JobSpec& spec, v1::Plan& plan);
 
+// The programs that a client of the job may ask for with mini-batches of some size, and the update, which has no size.
+// The same requirements and errors.
+absl::Status AddClientPrograms(const v1::JobSpec& spec, int64_t batch_size, v1::Plan& plan);
+
 }  // namespace gpipe::orchestrator
 
 #endif  // GPIPE_ORCHESTRATOR_PLANNING_PROGRAMS_H_

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/field_error.h"
+#include "common/status_macros.h"
 #include "orchestrator/planning/planner.h"
 #include "orchestrator/planning/programs.h"
 #include "pipeline/schedule.h"
@@ -65,14 +66,19 @@ absl::Status Refuse(const v1::JobSpec& spec, const Need& need, int64_t size, int
 
 absl::Status CheckStatistics(const v1::JobSpec& spec, const InputFacts& facts,
                              const std::vector<v1::LayerInfo>& layers) {
-  const Need need = NeedOf(layers);
-  if (!spec.has_train() || need.samples <= 1) return absl::OkStatus();
+  if (!spec.has_train()) return absl::OkStatus();
   for (const int64_t size : TrainingSizes(TimelineOf(spec, facts))) {
-    const std::vector<int64_t> sizes = pipeline::MicroBatchSizes(size, spec.pipeline().chunks());
-    const int64_t smallest = *std::ranges::min_element(sizes);
-    if (smallest < need.samples) return Refuse(spec, need, size, smallest);
+    GPIPE_RETURN_IF_ERROR(CheckStatistics(spec, size, layers));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckStatistics(const v1::JobSpec& spec, int64_t batch_size, const std::vector<v1::LayerInfo>& layers) {
+  const Need need = NeedOf(layers);
+  if (need.samples <= 1) return absl::OkStatus();
+  const std::vector<int64_t> sizes = pipeline::MicroBatchSizes(batch_size, spec.pipeline().chunks());
+  const int64_t smallest = *std::ranges::min_element(sizes);
+  return smallest < need.samples ? Refuse(spec, need, batch_size, smallest) : absl::OkStatus();
 }
 
 }  // namespace gpipe::orchestrator

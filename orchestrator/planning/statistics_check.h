@@ -1,6 +1,7 @@
 #ifndef GPIPE_ORCHESTRATOR_PLANNING_STATISTICS_CHECK_H_
 #define GPIPE_ORCHESTRATOR_PLANNING_STATISTICS_CHECK_H_
 
+#include <cstdint>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -15,6 +16,9 @@ namespace gpipe::orchestrator {
 // that makes a micro-batch too small, and says what would not. Pure; any thread.
 absl::Status CheckStatistics(const v1::JobSpec& spec, const InputFacts& facts,
                              const std::vector<v1::LayerInfo>& layers);
+
+// The same of a mini-batch of one size.
+absl::Status CheckStatistics(const v1::JobSpec& spec, int64_t batch_size, const std::vector<v1::LayerInfo>& layers);
 
 }  // namespace gpipe::orchestrator
 

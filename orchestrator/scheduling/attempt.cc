@@ -6,24 +6,40 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/attempt_id.h"
+#include "common/spec/client_data.h"
+#include "common/spec/validator.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "orchestrator/cluster/fetch_time.h"
+#include "orchestrator/planning/job_rounds.h"
 #include "orchestrator/planning/worker_plans.h"
 #include "orchestrator/scheduling/failure.h"
 #include "spdlog/spdlog.h"
 
 namespace gpipe::orchestrator {
 
+namespace {
+
+std::unique_ptr<RoundSource> SourceOf(AttemptSetup& setup) {
+  if (spec::HasClientData(setup.spec))
+    return std::make_unique<AskedRounds>(spec::WithDefaults(setup.spec), &setup.plan);
+  return std::make_unique<JobRounds>(setup.spec, setup.plan);
+}
+
+}  // namespace
+
 Attempt::Attempt(EventLoop* loop, Cluster* cluster, AttemptHost* host, AttemptSetup setup)
     : loop_(loop),
       cluster_(cluster),
       host_(host),
       setup_(std::move(setup)),
-      window_(setup_.plan, JobRounds(setup_.spec, setup_.plan), static_cast<int>(setup_.workers.size()),
+      source_(SourceOf(setup_)),
+      asked_(dynamic_cast<AskedRounds*>(source_.get())),
+      window_(setup_.plan, source_.get(), static_cast<int>(setup_.workers.size()),
               setup_.spec.pipeline().clock_window()),
       steps_(setup_.plan, static_cast<int>(setup_.workers.size())),
       stages_(setup_.plan, setup_.workers),
+      answers_(static_cast<int>(setup_.workers.size())),
       rendezvous_(setup_.id,
                   [this](int index, v1::OrchestratorMessage message) { SendTo(index, std::move(message)); }) {
   for (const std::string& name : setup_.workers) {
@@ -167,6 +183,7 @@ absl::Status Attempt::CollectRounds(int index, const v1::Progress& progress) {
   for (const v1::RoundDone& round : progress.rounds()) {
     GPIPE_ASSIGN_OR_RETURN(const std::optional<v1::StepMetrics> step, steps_.Add(index, round));
     GPIPE_ASSIGN_OR_RETURN(std::optional<StepDetail> detail, stages_.Add(index, round));
+    if (asked_ != nullptr) Answer(round);
     if (!step.has_value() || !detail.has_value()) continue;
     window_.set_round_seconds(step->step_seconds());
     detail->stages.set_step(step->step());
@@ -220,6 +237,27 @@ void Attempt::OnRendezvousPut(int index, const v1::RendezvousPut& put) {
   if (!status.ok()) Fail(FailureOf(index, "INTERNAL", "failed", StdView(status.message())));
 }
 
+// The storing of the model, which nobody asked for, has no answer.
+void Attempt::Answer(const v1::RoundDone& round) {
+  std::optional<v1::RoundAnswer> answer = answers_.Add(round);
+  if (answer.has_value() && answer->round() < asked_->asked()) host_->OnAnswer(*this, *answer);
+}
+
+absl::Status Attempt::Ask(const v1::AskedRound& round) {
+  if (asked_ == nullptr || phase_ != Phase::kRunning) {
+    return absl::FailedPreconditionError("the job does not wait for rounds");
+  }
+  GPIPE_RETURN_IF_ERROR(asked_->Ask(round));
+  SendGrants();
+  return absl::OkStatus();
+}
+
+void Attempt::CloseRounds() {
+  if (asked_ == nullptr) return;
+  asked_->Close();
+  SendGrants();
+}
+
 void Attempt::SendTo(int index, v1::OrchestratorMessage message) {
   const WorkerEntry* worker = cluster_->registry().Find(members_[index].name);
   if (worker != nullptr && !members_[index].gone) cluster_->Send(*worker, std::move(message));
@@ -234,7 +272,27 @@ void Attempt::SendGrants() {
   message.mutable_grant()->set_round(position->round);
   message.mutable_grant()->set_cycle(position->cycle);
   *message.mutable_grant()->mutable_next() = window_.TakeNews();
-  for (size_t i = 0; i < members_.size(); ++i) SendTo(static_cast<int>(i), message);
+  const std::vector<int> programs = asked_ == nullptr ? std::vector<int>() : asked_->TakeNewPrograms();
+  for (size_t i = 0; i < members_.size(); ++i) {
+    v1::OrchestratorMessage own = message;
+    AddPrograms(*own.mutable_grant()->mutable_next(), static_cast<int>(i), programs);
+    SendTo(static_cast<int>(i), std::move(own));
+  }
+  for (const int program : programs) setup_.plan.mutable_programs(program)->clear_rows();
+}
+
+// Each worker gets its own row.
+void Attempt::AddPrograms(v1::Rounds& rounds, int worker, const std::vector<int>& programs) const {
+  for (const int position : programs) {
+    const v1::Program& whole = setup_.plan.programs(position);
+    v1::Program& own = *rounds.add_programs();
+    own.set_kind(whole.kind());
+    own.set_batch_size(whole.batch_size());
+    *own.mutable_micro_batch_sizes() = whole.micro_batch_sizes();
+    own.set_cycles(whole.cycles());
+    for (int row = 0; row < whole.rows_size(); ++row) own.add_rows();
+    *own.mutable_rows(worker) = whole.rows(worker);
+  }
 }
 
 void Attempt::Pause() { paused_ = true; }

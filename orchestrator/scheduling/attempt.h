@@ -4,17 +4,21 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "gpipe/v1/job.pb.h"
+#include "gpipe/v1/pipeline_service.pb.h"
 #include "gpipe/v1/plan.pb.h"
 #include "gpipe/v1/worker_session.pb.h"
 #include "orchestrator/cluster/cluster.h"
 #include "orchestrator/cluster/event_loop.h"
 #include "orchestrator/jobs/stored_job.h"
+#include "orchestrator/scheduling/answer_collector.h"
+#include "orchestrator/scheduling/asked_rounds.h"
 #include "orchestrator/scheduling/clock_window.h"
 #include "orchestrator/scheduling/cycle_collector.h"
 #include "orchestrator/scheduling/rendezvous_relay.h"
@@ -41,6 +45,8 @@ class AttemptHost {
   // All steps are done, and every worker has uploaded its part of the model, before the last evaluation; in the order
   // of workers.
   virtual void OnTrained(Attempt& attempt, const std::vector<v1::Finished>& results) = 0;
+  // All workers have done a round that a client asked for.
+  virtual void OnAnswer(Attempt& attempt, const v1::RoundAnswer& answer) = 0;
   // Every worker has finished, in the order of workers. Release or Abort comes next.
   virtual void OnFinished(Attempt& attempt, const std::vector<v1::Finished>& results) = 0;
   // The attempt is over; its workers have been told.
@@ -94,6 +100,10 @@ class Attempt {
   void Resume();
   // The same by the orchestrator's own will, beside a pause.
   void Hold(bool held);
+  // With client data: as AskedRounds. FAILED_PRECONDITION: the attempt does not run, or has no client.
+  absl::Status Ask(const v1::AskedRound& round);
+  void CloseRounds();
+
   // Ends the attempt without a callback.
   void Abort(std::string_view reason);
   void Release();
@@ -104,6 +114,8 @@ class Attempt {
 
   const v1::AttemptId& id() const { return setup_.id; }
   const std::vector<std::string>& workers() const { return setup_.workers; }
+  const v1::Plan& plan() const { return setup_.plan; }
+  bool running() const { return phase_ == Phase::kRunning; }
   int64_t rounds_done() const { return window_.rounds_done(); }
   // By worker; of this attempt only.
   std::vector<v1::Activity> Activities() const;
@@ -137,6 +149,8 @@ class Attempt {
   void OnRendezvousPut(int index, const v1::RendezvousPut& put);
   void SendTo(int index, v1::OrchestratorMessage message);
   void SendGrants();
+  void Answer(const v1::RoundDone& round);
+  void AddPrograms(v1::Rounds& rounds, int worker, const std::vector<int>& programs) const;
 
   // attempt_failure.cc
   // Whether a worker may go: it has finished, and all others have received what it sent.
@@ -167,7 +181,9 @@ class Attempt {
   EventLoop* const loop_;
   Cluster* const cluster_;
   AttemptHost* const host_;
-  AttemptSetup setup_;  // But for the rows of its plan, which the workers get, constant.
+  AttemptSetup setup_;  // But for the rows of its plan, which the workers get, and new programs, constant.
+  const std::unique_ptr<RoundSource> source_;
+  AskedRounds* const asked_;  // The same, with client data; else null.
 
   Phase phase_ = Phase::kPreparing;
   bool paused_ = false, held_ = false;
@@ -179,6 +195,7 @@ class Attempt {
   StepCollector steps_;
   CycleCollector cycles_;
   StageCollector stages_;
+  AnswerCollector answers_;
   RendezvousRelay rendezvous_;
   std::map<int64_t, std::map<int, v1::CheckpointShard>> shards_;  // By step and worker.
 

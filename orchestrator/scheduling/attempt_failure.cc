@@ -188,7 +188,7 @@ void Attempt::WatchForStall() {
     std::optional<Position> done = window_.done(static_cast<int>(i));
     if (done.has_value()) ticks += window_.TickOf(*done).value_or(0) + 1;
   }
-  const bool moved = ticks != stall_ticks_ || paused_ || held_;
+  const bool moved = ticks != stall_ticks_ || paused_ || held_ || window_.idle();
   const absl::Duration interval = cluster_->options().lease / kStallLooks;
   still_ = moved ? absl::ZeroDuration() : still_ + interval;
   stalled_ = moved || !AllWait() ? absl::ZeroDuration() : stalled_ + interval;

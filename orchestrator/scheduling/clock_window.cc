@@ -7,13 +7,8 @@
 
 namespace gpipe::orchestrator {
 
-ClockWindow::ClockWindow(const v1::Plan& plan, JobRounds rounds, int workers, int64_t window)
-    : plan_(plan),
-      window_(window),
-      rounds_(std::move(rounds)),
-      done_(workers, 0),
-      at_least_done_(workers),
-      positions_(workers) {
+ClockWindow::ClockWindow(const v1::Plan& plan, RoundSource* rounds, int workers, int64_t window)
+    : plan_(plan), window_(window), rounds_(rounds), done_(workers, 0), at_least_done_(workers), positions_(workers) {
   LayOut(kToldAhead);
 }
 
@@ -21,13 +16,13 @@ int32_t ClockWindow::CyclesOf(const v1::Round& round) const {
   return round.program() < 0 ? 1 : plan_.programs(round.program()).cycles();
 }
 
-// Lays out one round more; false at the end of the job or of the lookahead.
+// Lays out one round more; false where there is none, or at the end of the lookahead.
 bool ClockWindow::ExtendByOne() {
   if (exhausted_ || static_cast<int64_t>(spans_.size()) >= kMaxLookahead) return false;
-  std::optional<v1::Round> round = rounds_.Next();
+  std::optional<v1::Round> round = rounds_->Next();
   if (!round.has_value()) {
-    exhausted_ = true;
-    news_.set_complete(true);
+    exhausted_ = rounds_->over();
+    news_.set_complete(exhausted_);
     return false;
   }
   spans_.push_back({round->index(), next_tick_, CyclesOf(*round)});
@@ -64,16 +59,10 @@ int64_t ClockWindow::TargetTick() {
   return EndOfRound(rounds_done() + rounds);
 }
 
-// `target`, as far as the workers can be told what comes after it.
-int64_t ClockWindow::ToldTick(int64_t target) {
-  if (target == 0) return 0;
-  LayOut(PositionOf(target - 1).round + kToldAhead);
-  return exhausted_ ? target : std::min(target, spans_[spans_.size() - 2].first_tick);
-}
-
 std::optional<Position> ClockWindow::NextGrant() {
-  const int64_t target = ToldTick(TargetTick());
+  const int64_t target = TargetTick();
   if (target <= granted_) return std::nullopt;
+  LayOut(PositionOf(target - 1).round + kToldAhead);
   // A large window moves on by a quarter of itself, so that not every report costs a message to every worker.
   const bool at_the_end = exhausted_ && target == next_tick_;
   if (!at_the_end && target - granted_ < (target - ticks_done()) / 4) return std::nullopt;

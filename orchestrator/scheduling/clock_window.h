@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "gpipe/v1/plan.pb.h"
 #include "gpipe/v1/worker_session.pb.h"
-#include "orchestrator/planning/job_rounds.h"
+#include "orchestrator/planning/round_source.h"
 
 namespace gpipe::orchestrator {
 
@@ -24,12 +24,12 @@ struct Position {
 
 // The arithmetic of grants: what the workers of an attempt have completed, and up to where they may go. Rounds have
 // different numbers of cycles, so all is counted in ticks, cycles from the beginning of the attempt. Workers are told
-// of rounds before these are granted: of two behind the last granted always, so that they know what
-// follows the one that they wait for. Pure; one thread.
+// of rounds before these are granted, as far as there are any. Pure; one thread.
 class ClockWindow {
  public:
   // `window` as Pipeline.clock_window: cycles ahead of the slowest worker, or 0 for whole rounds, at least kMinRounds.
-  ClockWindow(const v1::Plan& plan, JobRounds rounds, int workers, int64_t window);
+  // `plan` and `rounds` outlive the window.
+  ClockWindow(const v1::Plan& plan, RoundSource* rounds, int workers, int64_t window);
 
   // The next grant to send to all workers; nullopt when it would be no news. Counts as sent.
   std::optional<Position> NextGrant();
@@ -55,6 +55,8 @@ class ClockWindow {
   // nullopt when there is no such cycle among the rounds that are laid out and not completed by all workers.
   std::optional<int64_t> TickOf(Position position) const;
   bool all_done() const { return exhausted_ && ticks_done() == next_tick_; }
+  // Nothing that was granted is left to do.
+  bool idle() const { return ticks_done() == granted_; }
 
   static constexpr int64_t kMinRounds = 5;
   static constexpr int64_t kMaxRounds = 256;
@@ -75,7 +77,6 @@ class ClockWindow {
   bool ExtendByOne();
   void LayOut(int64_t round);
   int64_t TargetTick();
-  int64_t ToldTick(int64_t target);
   int64_t EndOfRound(int64_t round);
   Position PositionOf(int64_t tick) const;
   const Span* SpanOf(int64_t round) const;
@@ -84,7 +85,7 @@ class ClockWindow {
 
   const v1::Plan& plan_;
   const int64_t window_;
-  JobRounds rounds_;
+  RoundSource* const rounds_;
   v1::Rounds news_;            // Laid out, and not told yet.
   bool exhausted_ = false;     // There are no more rounds.
   std::deque<Span> spans_;     // From the slowest worker's round to the last one laid out.

@@ -237,12 +237,25 @@ void JobBook::Save(LiveJob& job) {
   job.dirty = false;
 }
 
+namespace {
+
+// As the call ends in which a client asked for the job's rounds.
+absl::Status EndForClient(const v1::Job& job) {
+  if (job.state() == v1::Job::STATE_SUCCEEDED) return absl::OkStatus();
+  if (job.state() == v1::Job::STATE_CANCELLED)
+    return absl::CancelledError(absl::StrCat("job ", job.id(), " was cancelled"));
+  return absl::AbortedError(absl::StrCat("job ", job.id(), " failed: ", job.failure().message()));
+}
+
+}  // namespace
+
 void JobBook::Forget(LiveJob& job) {
   trails_.End(job.id());
   by_sequence_.erase(job.stored.sequence);
   auto node = live_.extract(job.id());
   loop_->AfterCommit([last = std::move(node.mapped())](const absl::Status& stored) {
     for (const auto& watcher : last->watchers) watcher->Close(stored);
+    if (last->client != nullptr) last->client->Close(stored.ok() ? EndForClient(last->job()) : stored);
   });
 }
 

@@ -14,6 +14,7 @@
 #include "orchestrator/cluster/event_loop.h"
 #include "orchestrator/jobs/job_state.h"
 #include "orchestrator/jobs/store.h"
+#include "orchestrator/scheduling/answer_queue.h"
 #include "orchestrator/scheduling/attempt.h"
 #include "orchestrator/scheduling/job_observer.h"
 #include "orchestrator/scheduling/job_trails.h"
@@ -45,6 +46,8 @@ struct LiveJob {
   std::function<void()> end;                   // What waits for it.
   LineCount lines;                             // Of the attempt, in the job's events.
   std::vector<std::shared_ptr<WatchQueue>> watchers;
+  std::shared_ptr<AnswerQueue> client;   // Who asks for its rounds; null: nobody yet.
+  bool client_done = false;              // It has said that it will ask for no more.
   std::vector<v1::StepMetrics> unsaved;  // Steps that are not stored yet.
   bool dirty = false;                    // The job's progress is not stored yet.
 

@@ -115,6 +115,7 @@ void JobBook::CloseWatches(const absl::Status& why) {
   for (auto& [sequence, job] : by_sequence_) {
     for (const auto& watcher : job->watchers) watcher->Close(why);
     job->watchers.clear();
+    if (job->client != nullptr) job->client->Close(why);
   }
 }
 

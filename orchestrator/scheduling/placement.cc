@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/plan/convert.h"
+#include "common/spec/client_data.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "common/timestamp.h"
@@ -351,7 +352,9 @@ void Scheduler::FillJob(LiveJob& job, const AttemptSetup& setup) {
   filled.clear_forecast();
   if (setup.forecast.has_value()) *filled.mutable_forecast() = *setup.forecast;
   filled.set_rounds_done(0);
-  filled.set_rounds_total(pipeline::CountRounds(FromProto(setup.plan.timeline())));
+  // How many a client will ask for nobody knows.
+  const bool asked = spec::HasClientData(setup.spec);
+  filled.set_rounds_total(asked ? 0 : pipeline::CountRounds(FromProto(setup.plan.timeline())));
   filled.set_steps_done(setup.plan.timeline().first_step());
   filled.clear_last_step();
   filled.clear_restart_time();

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/background_priority.h"
 #include "common/logging.h"
+#include "common/spec/client_data.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "common/timestamp.h"
@@ -127,6 +128,7 @@ void Scheduler::OnRunning(Attempt& attempt) {
   LiveJob* job = JobOf(attempt.id());
   if (job == nullptr) return;
   Apply(*job, JobEvent::kPrepared, "orchestrator", "all workers are prepared").IgnoreError();
+  AwaitClient(*job);
   if (!job->job().paused()) return;
   attempt.Pause();
   Apply(*job, JobEvent::kPause, "orchestrator", "still paused").IgnoreError();
@@ -302,6 +304,10 @@ void Scheduler::AfterModel(LiveJob& job, const Attempt& attempt, std::function<v
 
 // It queues again, as after a restart: the workers have let go, and their next attempt goes on from the checkpoint.
 void Scheduler::Requeue(LiveJob& job, std::string_view why) {
+  // What a client has asked for so far is in these workers, and nowhere else.
+  if (spec::HasClientData(job.job().spec()) && job.client != nullptr) {
+    return Fail(job, PlainFailure(absl::AbortedError(absl::StrCat("its workers were lost: ", AbslView(why)))));
+  }
   LetLeave(job);
   DropParts(job);
   job.model_stored = false;

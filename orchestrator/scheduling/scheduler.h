@@ -36,6 +36,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   static constexpr int kMaxLinkTries = 3;
   // Checkpoints of a job that wait to be joined, before it goes on: more would fill the disk with parts.
   static constexpr int kMaxJoining = 4;
+  // How long a job of client data has its workers before somebody asks for a round.
+  static constexpr absl::Duration kClientPatience = absl::Seconds(60);
 
   struct Parts {
     EventLoop* loop;
@@ -59,6 +61,17 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   absl::StatusOr<v1::Job> Cancel(std::string_view id);
   absl::StatusOr<v1::Job> Pause(std::string_view id);
   absl::StatusOr<v1::Job> Resume(std::string_view id);
+
+  // The rounds that a client asks for, of a job with client data. A job has one client, which keeps the queue.
+  // Its first answer is `opened`, when the job runs. NOT_FOUND; FAILED_PRECONDITION: the job is over, is none for
+  // clients, or has one.
+  absl::Status OpenRounds(std::string_view id, const std::shared_ptr<AnswerQueue>& client);
+  // As AskedRounds.
+  absl::Status Ask(std::string_view id, const std::shared_ptr<AnswerQueue>& client, const v1::AskedRound& round);
+  // It asks for no more: the job comes to its end.
+  void CloseRounds(std::string_view id, const std::shared_ptr<AnswerQueue>& client);
+  // It is gone: the job is cancelled, unless it was coming to its end.
+  void LoseClient(std::string_view id, const std::shared_ptr<AnswerQueue>& client);
 
   // While there is a reason, nothing is placed, and what runs stays at the end of the clock cycles that it was granted.
   // Empty: it goes on.
@@ -84,6 +97,7 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void OnLossChecked(Attempt& attempt, const v1::LossChecked& losses) override;
   void OnCycle(Attempt& attempt, const v1::CycleDone& cycle) override;
   void OnCheckpoint(Attempt& attempt, const std::vector<v1::CheckpointShard>& shards) override;
+  void OnAnswer(Attempt& attempt, const v1::RoundAnswer& answer) override;
   void OnTrained(Attempt& attempt, const std::vector<v1::Finished>& results) override;
   void OnFinished(Attempt& attempt, const std::vector<v1::Finished>& results) override;
   void OnFailed(Attempt& attempt, const v1::Failure& failure) override;
@@ -130,6 +144,9 @@ class Scheduler final : public ClusterListener, public AttemptHost {
 
   // scheduler_control.cc
   absl::StatusOr<LiveJob*> FindForClient(std::string_view id, JobEvent event);
+
+  // scheduler_rounds.cc
+  void AwaitClient(LiveJob& job);
 
   // scheduler.cc
   LiveJob* JobOf(const v1::AttemptId& attempt);

@@ -36,7 +36,7 @@ absl::Status StepCollector::Check(int worker, const v1::RoundDone& round) const 
   if (timeline.steps() > 0 && (round.step() < timeline.first_step() || round.step() > timeline.steps())) {
     return absl::InvalidArgumentError(absl::StrCat("there is no step ", round.step(), " of ", timeline.steps()));
   }
-  if (round.samples() > std::max(timeline.batch_size(), 2 * timeline.check_loss_samples())) {
+  if (round.samples() > MostSamples()) {
     return absl::InvalidArgumentError(absl::StrCat("no mini-batch has ", round.samples(), " samples"));
   }
   for (const v1::StageReport& report : round.stages()) {
@@ -50,6 +50,12 @@ absl::Status StepCollector::Check(int worker, const v1::RoundDone& round) const 
     }
   }
   return absl::OkStatus();
+}
+
+int64_t StepCollector::MostSamples() const {
+  int64_t most = 0;
+  for (const v1::Program& program : plan_.programs()) most = std::max(most, program.batch_size());
+  return most;
 }
 
 StepCollector::Partial& StepCollector::PartialOf(int64_t round) {

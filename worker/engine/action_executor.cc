@@ -17,6 +17,7 @@ namespace {
 
 using pipeline::Action;
 using pipeline::ActionKind;
+using pipeline::RoundKind;
 
 // The value of an edge among what a stage made.
 absl::StatusOr<at::Tensor> Pick(const Values& values, const std::string& name) {
@@ -51,18 +52,26 @@ absl::Status ActionExecutor::Begin(const RoundPlan& plan, Batch batch, RoundReco
   round_ = plan;
   batch_ = std::move(batch);
   record_ = &record;
+  if (plan.round.kind == RoundKind::kUpdate) return absl::OkStatus();
   for (const HostedStage& hosted : parts_.stages.In(round_.round.kind)) {
-    MiniBatch mini_batch;
-    mini_batch.seed = parts_.spec.train().seed();
-    // Without training, what a sample draws is a matter of its place in the data.
-    mini_batch.step = plan.training() ? plan.round.step : plan.round.first_sample;
-    mini_batch.micro_batch_sizes = plan.program->micro_batch_sizes;
-    mini_batch.training = plan.training();
-    if (hosted.last) mini_batch.target = Target();
-    if (parts_.loss_scale != nullptr) mini_batch.loss_scale = parts_.loss_scale->scale();
-    GPIPE_RETURN_IF_ERROR(hosted.stage->Begin(std::move(mini_batch)));
+    const bool goes_on = plan.round.kind == RoundKind::kBackward;
+    GPIPE_RETURN_IF_ERROR(goes_on ? hosted.stage->Resume(plan.told.forward())
+                                  : hosted.stage->Begin(MiniBatchFor(hosted)));
   }
   return absl::OkStatus();
+}
+
+MiniBatch ActionExecutor::MiniBatchFor(const HostedStage& hosted) const {
+  MiniBatch mini_batch;
+  mini_batch.seed = parts_.spec.train().seed();
+  // Without training, what a sample draws is a matter of its place in the data.
+  mini_batch.step = round_.training() ? round_.round.step : round_.round.first_sample;
+  mini_batch.micro_batch_sizes = round_.program->micro_batch_sizes;
+  mini_batch.training = round_.training();
+  mini_batch.accumulates = round_.asked();
+  if (hosted.last && !round_.asked()) mini_batch.target = Target();
+  if (parts_.loss_scale != nullptr) mini_batch.loss_scale = parts_.loss_scale->scale();
+  return mini_batch;
 }
 
 // Of a loss that the model computes: what it is a mean over.
@@ -103,7 +112,9 @@ absl::Status ActionExecutor::Dispatch(const Action& action) {
 
 absl::Status ActionExecutor::End() {
   for (const HostedStage& hosted : parts_.stages.In(round_.round.kind)) {
-    GPIPE_RETURN_IF_ERROR(hosted.stage->End());
+    if (round_.round.kind == RoundKind::kUpdate) break;
+    const bool pauses = round_.round.kind == RoundKind::kForward;
+    GPIPE_RETURN_IF_ERROR(pauses ? hosted.stage->Suspend(round_.round.index) : hosted.stage->End());
     record_->peak_saved_bytes.push_back(hosted.stage->peak_saved_bytes());
   }
   batch_ = {};
@@ -134,18 +145,15 @@ absl::Status ActionExecutor::Forward(const Action& action) {
   if (parts_.beacon.failpoint.HitNan(failpoint::kForward)) {
     for (auto& [name, value] : outputs) value = at::full_like(value, NAN);
   }
-  if (hosted.last) KeepResults(outputs);
+  if (hosted.last) KeepResults(action.micro_batch, outputs);
   return KeepOutputs(hosted, action.micro_batch, outputs);
 }
 
 absl::StatusOr<Values> ActionExecutor::ForwardInputs(const HostedStage& hosted, int micro_batch) {
   Values inputs;
-  const WorkerProgram& program = *round_.program;
   for (const std::string& name : hosted.inputs) {
     const auto whole = batch_.whole.find(name);
-    inputs[name] = whole != batch_.whole.end() ? whole->second
-                                               : batch_.inputs.at(name).narrow(0, program.offsets[micro_batch],
-                                                                               program.micro_batch_sizes[micro_batch]);
+    inputs[name] = whole != batch_.whole.end() ? whole->second : MicroBatchOf(batch_.inputs.at(name), micro_batch);
   }
   for (int edge : hosted.incoming) {
     GPIPE_ASSIGN_OR_RETURN(inputs[EdgeAt(parts_.plan, edge).value()],
@@ -162,9 +170,23 @@ absl::Status ActionExecutor::KeepOutputs(const HostedStage& hosted, int micro_ba
   return absl::OkStatus();
 }
 
-void ActionExecutor::KeepResults(Values& outputs) {
-  if (round_.round.kind == pipeline::RoundKind::kInfer) {
-    for (const auto& [name, rows] : outputs) record_->outputs[name].push_back(rows);
+void ActionExecutor::KeepRows(const std::string& name, int micro_batch, const at::Tensor& rows) {
+  std::vector<at::Tensor>& parts = record_->outputs[name];
+  parts.resize(round_.program->micro_batch_sizes.size());
+  at::Tensor& part = parts[micro_batch];
+  part = part.defined() ? part + rows : rows;
+}
+
+void ActionExecutor::KeepResults(int micro_batch, const Values& outputs) {
+  if (round_.asked()) {
+    const bool by_value = round_.training();
+    for (const auto& [name, value] : parts_.stages.made_outputs()) {
+      KeepRows(name, micro_batch, outputs.at(by_value ? value : name));
+    }
+    return;
+  }
+  if (round_.round.kind == RoundKind::kInfer) {
+    for (const auto& [name, rows] : outputs) KeepRows(name, micro_batch, rows);
     return;
   }
   if (auto loss = outputs.find("loss"); loss != outputs.end()) record_->losses.push_back(loss->second);
@@ -196,7 +218,16 @@ absl::StatusOr<Values> ActionExecutor::OutputGradients(const HostedStage& hosted
     at::Tensor& sum = gradients[EdgeAt(parts_.plan, edge).value()];
     sum = sum.defined() ? sum + gradient : std::move(gradient);
   }
+  if (!hosted.last) return gradients;
+  for (const ClientValue& given : parts_.stages.given_gradients()) {
+    gradients[given.value] = MicroBatchOf(batch_.inputs.at(given.value), micro_batch);
+  }
   return gradients;
+}
+
+at::Tensor ActionExecutor::MicroBatchOf(const at::Tensor& mini_batch, int micro_batch) const {
+  const WorkerProgram& program = *round_.program;
+  return mini_batch.narrow(0, program.offsets[micro_batch], program.micro_batch_sizes[micro_batch]);
 }
 
 absl::Status ActionExecutor::KeepInputGradients(const HostedStage& hosted, int micro_batch, const Values& gradients) {
@@ -204,6 +235,9 @@ absl::Status ActionExecutor::KeepInputGradients(const HostedStage& hosted, int m
     if (!EdgeAt(parts_.plan, edge).requires_grad()) continue;
     GPIPE_ASSIGN_OR_RETURN(at::Tensor gradient, Pick(gradients, EdgeAt(parts_.plan, edge).value()));
     values_.Put(edge, Direction::kBackward, micro_batch, std::move(gradient));
+  }
+  for (const auto& [name, value] : parts_.stages.made_gradients()) {
+    if (const auto made = gradients.find(value); made != gradients.end()) KeepRows(name, micro_batch, made->second);
   }
   return absl::OkStatus();
 }
@@ -239,7 +273,7 @@ absl::Status ActionExecutor::Update(const Action& action) {
   GPIPE_RETURN_IF_ERROR(parts_.beacon.Enter(v1::PHASE_OPTIMIZER, failpoint::kOptimizer, action.stage,
                                             pipeline::StepNumber(round_.round)));
   if (parts_.checkpoints != nullptr) GPIPE_RETURN_IF_ERROR(parts_.checkpoints->WaitForCopy());
-  record_->lr = round_.learning_rate;
+  record_->lr = round_.told.learning_rate();
   const bool reduced = record_->grad_squares.defined();
   if (parts_.loss_scale != nullptr && !reduced) return absl::InternalError("nobody has looked for an overflow");
   GPIPE_RETURN_IF_ERROR(Timed(action, [&] {

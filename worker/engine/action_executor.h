@@ -49,6 +49,7 @@ class ActionExecutor {
   absl::Status End();
 
  private:
+  MiniBatch MiniBatchFor(const HostedStage& hosted) const;
   // What the loss is taken against.
   at::Tensor Target() const;
   absl::Status Dispatch(const pipeline::Action& action);
@@ -65,7 +66,10 @@ class ActionExecutor {
   // Puts each value where its next user takes it.
   absl::Status KeepOutputs(const HostedStage& stage, int micro_batch, const Values& outputs);
   absl::Status KeepInputGradients(const HostedStage& stage, int micro_batch, const Values& gradients);
-  void KeepResults(Values& outputs);
+  void KeepResults(int micro_batch, const Values& outputs);
+  // Rows of a tensor that somebody wants whole. Two of the same add up.
+  void KeepRows(const std::string& name, int micro_batch, const at::Tensor& rows);
+  at::Tensor MicroBatchOf(const at::Tensor& mini_batch, int micro_batch) const;
   ForwardMode ModeOf(const pipeline::Action& action) const;
   absl::Status EnterForward(const pipeline::Action& action) const;
 

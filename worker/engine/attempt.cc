@@ -10,11 +10,13 @@
 #include "common/plan/convert.h"
 #include "common/plan/evaluation.h"
 #include "common/plan/shape.h"
+#include "common/spec/client_data.h"
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
 #include "spdlog/spdlog.h"
 #include "worker/checkpoint/weight_files.h"
 #include "worker/engine/action_executor.h"
+#include "worker/engine/asked_rounds.h"
 #include "worker/engine/attempt_words.h"
 #include "worker/engine/own_failure.h"
 #include "worker/engine/round_ledger.h"
@@ -87,7 +89,20 @@ absl::Status Attempt::Build() {
   return CreateOutput();
 }
 
+absl::Status Attempt::OpenExchange() {
+  beacon_.control.rounds().Leave(RoundFeed::Walker::kDataReader);
+  exchange_.emplace(ClientExchange::Options{.folder = assignment_.spec().train().dataset().client().exchange(),
+                                            .job = assignment_.attempt().job(),
+                                            .worker = assignment_.worker_index(),
+                                            .scratch = environment_.folder,
+                                            .device = environment_.device,
+                                            .shared = environment_.shared},
+                    environment_.cache, environment_.artifacts);
+  return absl::OkStatus();
+}
+
 absl::Status Attempt::OpenData() {
+  if (spec::HasClientData(assignment_.spec())) return OpenExchange();
   const v1::Plan& plan = assignment_.plan();
   DataSource::Options options{.pinned = environment_.device.is_cuda()};
   const v1::Loss& loss = assignment_.spec().train().loss();
@@ -207,12 +222,18 @@ absl::Status Attempt::Run() {
   beacon_.activity.Set(v1::PHASE_FORWARD, first_stage_);
   transfers_.emplace(*communicator_, assignment_.plan(), channels_, environment_.device, beacon_.activity);
   const v1::Train& train = assignment_.spec().train();
+  std::optional<AskedRounds> asked;  // With client data.
+  if (exchange_) {
+    asked.emplace(
+        AskedRounds::Parts{*stages_, *exchange_, [this](const std::string& name) { return AliasesOf(name); }});
+  }
   RoundLedger ledger({.attempt = assignment_.attempt(),
                       .device = environment_.device,
                       .stages = LayersOf(*stages_, assignment_.plan()),
                       .reports_loss = stages_->has_last(),
                       .loss_adds_up = train.loss().model_output().mean_of() == v1::LOSS_MEAN_SUM,
                       .output = output_ ? &*output_ : nullptr,
+                      .give = [&](const RoundPlan& plan, const Values& made) { return asked->Give(plan, made); },
                       .clock = environment_.clock},
                      environment_.sink, *communicator_);
   CreateCheckpoints();
@@ -224,7 +245,9 @@ absl::Status Attempt::Run() {
   RoundRunner runner({*programs_, data_.get(), *communicator_, environment_.device, *transfers_, executor, ledger,
                       beacon_.control.rounds(), beacon_.control.gate(), beacon_.activity, trace});
   return runner.Run({.save_checkpoint = [this](int64_t step) { return BeginCheckpoint(step); },
-                     .store_model = [this] { return StoreModel(); }});
+                     .store_model = [this] { return StoreModel(); },
+                     .asked = [&](const RoundPlan& plan) { return asked->Do(plan); },
+                     .read_asked = [&](const RoundPlan& plan) { return asked->Read(plan); }});
 }
 
 void Attempt::CreateCheckpoints() {
@@ -316,15 +339,18 @@ std::vector<NamedTensor> Attempt::SavedState() const {
 // Under all its names, so that load_state_dict(strict=True) takes it.
 std::vector<NamedTensor> Attempt::FinalState() const {
   std::vector<NamedTensor> state = SavedState();
-  if (archive_ == nullptr) return state;
   const size_t count = state.size();
   for (size_t i = 0; i < count; ++i) {
-    for (const std::string& alias : archive_->AliasesOf(state[i].name)) {
+    for (const std::string& alias : AliasesOf(state[i].name)) {
       state.push_back(state[i]);
       state.back().name = alias;
     }
   }
   return state;
+}
+
+std::vector<std::string> Attempt::AliasesOf(const std::string& name) const {
+  return archive_ == nullptr ? std::vector<std::string>() : archive_->AliasesOf(name);
 }
 
 void Attempt::Abandon(const absl::Status& reason) {

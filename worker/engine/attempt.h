@@ -18,6 +18,7 @@
 #include "worker/checkpoint/weight_files.h"
 #include "worker/comm/connect.h"
 #include "worker/data/artifacts.h"
+#include "worker/data/client_exchange.h"
 #include "worker/data/file_cache.h"
 #include "worker/data/output_file.h"
 #include "worker/data/range_cache.h"
@@ -90,6 +91,7 @@ class Attempt {
   absl::StatusOr<std::optional<pipeline::Round>> NextToRead();
   absl::Status CreateOptimizer();
   absl::Status CreateOutput();
+  absl::Status OpenExchange();
   void CreateCheckpoints();
   // Begins one; the rest is done beside the rounds that follow.
   absl::Status BeginCheckpoint(int64_t step);
@@ -103,6 +105,8 @@ class Attempt {
   // Parameters and buffers as the files of a model hold them.
   std::vector<NamedTensor> SavedState() const;
   std::vector<NamedTensor> FinalState() const;
+  // The other names of a tensor of the model.
+  std::vector<std::string> AliasesOf(const std::string& name) const;
   std::filesystem::path TraceFile() const;
   absl::StatusOr<v1::ArtifactRef> RefOf(const std::string& path_in_spec) const;
   absl::StatusOr<RangedFile> OpenRanges(const std::string& path_in_spec);
@@ -122,7 +126,8 @@ class Attempt {
   std::optional<HostedStages> stages_;
   std::unique_ptr<LossScale> loss_scale_;  // Null but in fp16.
   std::unique_ptr<Optimizer> optimizer_;
-  std::unique_ptr<ReadAhead> data_;  // Null: this worker reads none.
+  std::unique_ptr<ReadAhead> data_;         // Null: this worker reads none, or a client gives it.
+  std::optional<ClientExchange> exchange_;  // With client data.
   std::optional<OutputFile> output_;
   google::protobuf::RepeatedPtrField<v1::ArtifactRef> model_;  // The final one, once it is uploaded.
   ChannelMap channels_;

@@ -35,6 +35,11 @@ void GrantGate::Leave() {
   parked_ = true;
 }
 
+void GrantGate::ComeBack() {
+  absl::MutexLock lock(&mutex_);
+  parked_ = false;
+}
+
 void GrantGate::Advance(Position granted) {
   absl::MutexLock lock(&mutex_);
   granted_ = std::max(granted_, granted);

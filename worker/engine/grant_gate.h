@@ -36,8 +36,9 @@ class GrantGate {
   // Abort.
   absl::Status Wait(Position wanted, BeforeBlocking before_blocking);
 
-  // The engine waits for no more cycles.
+  // The engine waits for no cycle, for now or any more, until it has come back.
   void Leave();
+  void ComeBack();
 
   // Grants up to, and including, `granted`. One that is older than the last changes nothing.
   void Advance(Position granted);

@@ -7,6 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/plan/evaluation.h"
+#include "common/plan/shape.h"
+#include "common/spec/client_data.h"
 #include "common/spec/unbatched.h"
 #include "common/status_macros.h"
 
@@ -25,6 +27,12 @@ bool Reads(const std::vector<HostedStage>& stages, const std::string& input) {
   return std::any_of(stages.begin(), stages.end(), [&](const HostedStage& stage) {
     return std::find(stage.inputs.begin(), stage.inputs.end(), input) != stage.inputs.end();
   });
+}
+
+// The values of the model's outputs. REQUIRES: the last layer is described, as it is to the worker that has it.
+absl::StatusOr<std::vector<std::string>> OutputValuesOf(const Archive* archive, const v1::Plan& plan) {
+  if (archive != nullptr) return OutputValues(archive->program(), plan);
+  return std::vector<std::string>{plan.layers(plan.layers_size() - 1).makes(0).name()};
 }
 
 // Only the last stage of the model reads targets, and what the loss counts.
@@ -89,7 +97,26 @@ absl::StatusOr<HostedStages> HostedStages::Create(const v1::JobSpec& spec, const
   if (hosted.has_last()) hosted.counted_input_ = CountedInput(spec.train(), inputs);
   hosted.role_ =
       RoleOf(hosted.stages_, hosted.evaluation_, inputs, spec::UnbatchedInputs(spec, inputs), hosted.counted_input_);
+  if (!spec::HasClientData(spec)) return hosted;
+  std::vector<std::string> outputs;
+  if (hosted.has_last()) GPIPE_ASSIGN_OR_RETURN(outputs, OutputValuesOf(model.archive, plan));
+  hosted.FindClientValues(plan, inputs, outputs);
   return hosted;
+}
+
+void HostedStages::FindClientValues(const v1::Plan& plan, const std::vector<std::string>& inputs,
+                                    const std::vector<std::string>& outputs) {
+  for (const ModelInput& input : role_.inputs) {
+    const v1::ModelValue& data = plan.inputs(input.index);
+    given_inputs_.push_back({data.name(), inputs[static_cast<size_t>(input.index)]});
+    if (data.requires_grad()) made_gradients_.push_back(given_inputs_.back());
+  }
+  if (!has_last()) return;
+  const auto& described = plan.layers(plan.layers_size() - 1).outputs();
+  for (int i = 0; i < described.size(); ++i) {
+    made_outputs_.push_back({described[i].name(), outputs[static_cast<size_t>(i)]});
+    if (IsDifferentiable(described[i].dtype())) given_gradients_.push_back(made_outputs_.back());
+  }
 }
 
 std::vector<NamedTensor> HostedStages::State() const {

@@ -16,6 +16,12 @@
 
 namespace gpipe::worker {
 
+// What a client gives or gets under a name, and the value of the plan that it is.
+struct ClientValue {
+  std::string name;
+  std::string value;
+};
+
 // One stage of this worker and where its values go.
 struct HostedStage {
   int index = 0;  // In the plan.
@@ -45,7 +51,7 @@ class HostedStages {
   const std::vector<HostedStage>& all() const { return stages_; }
   // As they are in rounds of that kind.
   const std::vector<HostedStage>& In(pipeline::RoundKind kind) const {
-    return kind != pipeline::RoundKind::kTrain && !evaluation_.empty() ? evaluation_ : stages_;
+    return !pipeline::TraitsOf(kind).trains && !evaluation_.empty() ? evaluation_ : stages_;
   }
   // REQUIRES: the stage is one of this worker's.
   const HostedStage& Find(int index, pipeline::RoundKind kind) const { return In(kind)[index - stages_.front().index]; }
@@ -55,6 +61,13 @@ class HostedStages {
   const std::string& counted_input() const { return counted_input_; }
   bool has_last() const { return stages_.back().last; }
 
+  // With client data: the inputs that stages of this worker read, those of which the client gets the gradient, and on
+  // the last stage the model's outputs, by value in training, and those of which it gives the gradient.
+  const std::vector<ClientValue>& given_inputs() const { return given_inputs_; }
+  const std::vector<ClientValue>& made_gradients() const { return made_gradients_; }
+  const std::vector<ClientValue>& made_outputs() const { return made_outputs_; }
+  const std::vector<ClientValue>& given_gradients() const { return given_gradients_; }
+
   // Parameters and buffers of all of them, in the order of state_dict().
   std::vector<NamedTensor> State() const;
   // Without copies of what an earlier worker has too: what this one saves.
@@ -62,10 +75,15 @@ class HostedStages {
   std::vector<NamedTensor> TrainableParameters() const;
 
  private:
+  // `inputs` and `outputs` are the values of the model's, in its order.
+  void FindClientValues(const v1::Plan& plan, const std::vector<std::string>& inputs,
+                        const std::vector<std::string>& outputs);
+
   std::vector<HostedStage> stages_;
   std::vector<HostedStage> evaluation_;  // Empty: those are for evaluation, too.
   DataRole role_;
   std::string counted_input_;
+  std::vector<ClientValue> given_inputs_, made_gradients_, made_outputs_, given_gradients_;
 };
 
 }  // namespace gpipe::worker

@@ -18,7 +18,7 @@ absl::Status CheckRound(const v1::Round& round, int64_t index) {
   if (round.step() < 0 || round.epoch() < 0 || round.first_sample() < 0) {
     return absl::InternalError(absl::StrCat(name, " has a negative step, epoch or first sample"));
   }
-  if (ComputesNothing(known->kind) || round.batch_size() >= 1) return absl::OkStatus();
+  if (!pipeline::TraitsOf(known->kind).batch || round.batch_size() >= 1) return absl::OkStatus();
   return absl::InternalError(absl::StrCat(name, " has no samples"));
 }
 
@@ -31,6 +31,7 @@ void RoundFeed::Tell(const v1::Rounds& rounds) {
     return;
   }
   rounds_.insert(rounds_.end(), rounds.rounds().begin(), rounds.rounds().end());
+  programs_.MergeFrom(rounds.programs());
   end_ += rounds.rounds_size();
   complete_ |= rounds.complete();
   Forget();
@@ -53,6 +54,21 @@ absl::StatusOr<std::optional<v1::Round>> RoundFeed::Next(Walker walker) {
   int64_t& position = positions_[static_cast<size_t>(walker)];
   auto known = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return Knows(position); };
   mutex_.Await(absl::Condition(&known));
+  return TakeNext(walker);
+}
+
+absl::StatusOr<std::optional<v1::Round>> RoundFeed::TryNext(Walker walker) {
+  absl::MutexLock lock(&mutex_);
+  return TakeNext(walker);
+}
+
+google::protobuf::RepeatedPtrField<v1::Program> RoundFeed::TakePrograms() {
+  absl::MutexLock lock(&mutex_);
+  return std::exchange(programs_, {});
+}
+
+absl::StatusOr<std::optional<v1::Round>> RoundFeed::TakeNext(Walker walker) {
+  int64_t& position = positions_[static_cast<size_t>(walker)];
   if (!aborted_.ok()) return aborted_;
   if (position == kGone || position == end_) return std::nullopt;
   v1::Round round = rounds_[rounds_.size() - static_cast<size_t>(end_ - position)];

@@ -33,6 +33,11 @@ class RoundFeed {
 
   // The walker's next round; nullopt when there are no more. Waits until that is known; after Abort its status.
   absl::StatusOr<std::optional<v1::Round>> Next(Walker walker);
+  // The same without waiting: also nullopt where it is not known yet.
+  absl::StatusOr<std::optional<v1::Round>> TryNext(Walker walker);
+
+  // Programs that were told with the rounds so far, and not taken yet.
+  google::protobuf::RepeatedPtrField<v1::Program> TakePrograms();
 
   // This one walks no further; its Next returns nullopt from now on.
   void Leave(Walker walker);
@@ -50,6 +55,7 @@ class RoundFeed {
   bool Knows(int64_t position) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return position == kGone || complete_ || position < end_ || !aborted_.ok();
   }
+  absl::StatusOr<std::optional<v1::Round>> TakeNext(Walker walker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Forget() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   mutable absl::Mutex mutex_;
@@ -57,6 +63,7 @@ class RoundFeed {
   int64_t end_ ABSL_GUARDED_BY(mutex_) = 0;                            // Behind the last one told.
   bool complete_ ABSL_GUARDED_BY(mutex_) = false;                      // None will follow those.
   std::array<int64_t, 2> positions_ ABSL_GUARDED_BY(mutex_) = {0, 0};  // By walker: its next round, or kGone.
+  google::protobuf::RepeatedPtrField<v1::Program> programs_ ABSL_GUARDED_BY(mutex_);
   absl::Status aborted_ ABSL_GUARDED_BY(mutex_);
 };
 

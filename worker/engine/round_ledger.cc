@@ -136,7 +136,7 @@ absl::Status RoundLedger::BookOldest() {
   pending_.pop_front();
   GPIPE_RETURN_IF_ERROR(AwaitDevice(*record->timer));
   const double loss = LossOf(*record);
-  if (!record->rows.empty() && options_.output != nullptr) GPIPE_RETURN_IF_ERROR(options_.output->Append(record->rows));
+  GPIPE_RETURN_IF_ERROR(Deliver(*record));
   GPIPE_RETURN_IF_ERROR(AddLoss(*record, loss));
 
   v1::Progress progress = NewProgress(LastOf(record->plan));
@@ -146,6 +146,13 @@ absl::Status RoundLedger::BookOldest() {
   reported_ = std::max(reported_, LastOf(record->plan));
   device_free_ = record->timer->BeginNanos(device_free_) + record->timer->WallNanos();
   timers_.push_back(std::move(record->timer));
+  return absl::OkStatus();
+}
+
+absl::Status RoundLedger::Deliver(RoundRecord& record) const {
+  if (record.rows.empty()) return absl::OkStatus();
+  if (options_.output != nullptr) return options_.output->Append(record.rows);
+  if (options_.give) GPIPE_ASSIGN_OR_RETURN(record.result, options_.give(record.plan, record.rows));
   return absl::OkStatus();
 }
 
@@ -236,7 +243,8 @@ void RoundLedger::AddRoundDone(const RoundRecord& record, double loss, v1::Progr
   done.set_data_wait_nanos(record.data_wait_nanos);
   for (size_t i = 0; i < options_.stages.size(); ++i) *done.add_stages() = ReportOf(i, record);
   AddTraffic(record, done);
-  if (!record.plan.training() || !options_.reports_loss) return;
+  if (record.result) *done.mutable_result() = *record.result;
+  if (record.plan.round.kind != pipeline::RoundKind::kTrain || !options_.reports_loss) return;
   if (std::isfinite(loss)) done.set_loss(loss);
   done.set_lr(record.lr);
 }

@@ -5,10 +5,11 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "gpipe/v1/worker_session.pb.h"
 #include "worker/comm/communicator.h"
 #include "worker/data/output_file.h"
@@ -39,6 +40,8 @@ class RoundLedger {
     bool reports_loss = false;     // Hosts the last stage.
     bool loss_adds_up = false;     // It is a sum, no mean, over mini-batches too.
     OutputFile* output = nullptr;  // Inference, with the last stage.
+    // Takes what a round made for a client, on the CPU; null: there is no client.
+    std::function<absl::StatusOr<v1::ArtifactRef>(const RoundPlan& plan, const Values& made)> give;
     // Of the orchestrator's clock, which actions are told by; null: they are told without their beginning.
     const ClockOffset* clock = nullptr;
   };
@@ -70,6 +73,8 @@ class RoundLedger {
   // Of a step that was left out because gradients overflowed.
   absl::Status CheckScale(const RoundRecord& record) const;
   absl::Status AddEvaluation(const RoundRecord& record, double loss);
+  // What the round made goes where it belongs.
+  absl::Status Deliver(RoundRecord& record) const;
   void AddRoundDone(const RoundRecord& record, double loss, v1::Progress& progress) const;
   v1::StageReport ReportOf(size_t hosted, const RoundRecord& record) const;
   static void AddTraffic(const RoundRecord& record, v1::RoundDone& done);

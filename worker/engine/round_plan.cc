@@ -82,19 +82,24 @@ absl::Status CheckPlan(const v1::Plan& plan) {
 
 absl::StatusOr<ProgramTable> ProgramTable::Create(const v1::Plan& plan, int worker) {
   GPIPE_RETURN_IF_ERROR(CheckPlan(plan));
-  ProgramTable table;
-  for (const v1::Program& program : plan.programs()) {
-    GPIPE_ASSIGN_OR_RETURN(WorkerProgram row, RowOf(program, worker));
-    GPIPE_RETURN_IF_ERROR(CheckActions(plan, program, row, worker));
-    table.programs_.push_back(std::move(row));
-  }
+  ProgramTable table(plan, worker);
+  GPIPE_RETURN_IF_ERROR(table.Add(plan.programs()));
   return table;
+}
+
+absl::Status ProgramTable::Add(const google::protobuf::RepeatedPtrField<v1::Program>& programs) {
+  for (const v1::Program& program : programs) {
+    GPIPE_ASSIGN_OR_RETURN(WorkerProgram row, RowOf(program, worker_));
+    GPIPE_RETURN_IF_ERROR(CheckActions(*plan_, program, row, worker_));
+    programs_.push_back(std::move(row));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<RoundPlan> ProgramTable::Find(const v1::Round& told) const {
   const std::optional<pipeline::Round> round = FromProto(told);
   if (!round) return absl::InternalError(absl::StrCat("round ", told.index(), " is of an unknown kind"));
-  if (pipeline::ComputesNothing(round->kind)) return RoundPlan{.round = *round, .program = &nothing_};
+  if (pipeline::ComputesNothing(round->kind)) return RoundPlan{*round, told, &nothing_};
   const v1::ProgramKind kind = ProgramKindOf(round->kind);
   const bool there = told.program() >= 0 && std::cmp_less(told.program(), programs_.size());
   const WorkerProgram* program = there ? &programs_[told.program()] : nullptr;
@@ -102,7 +107,7 @@ absl::StatusOr<RoundPlan> ProgramTable::Find(const v1::Round& told) const {
     return absl::InternalError(absl::StrCat("round ", told.index(), " needs a ", Describe(kind, round->batch_size),
                                             ", and the plan's program ", told.program(), " is none"));
   }
-  return RoundPlan{.round = *round, .learning_rate = told.learning_rate(), .program = program};
+  return RoundPlan{*round, told, program};
 }
 
 }  // namespace gpipe::worker

@@ -2,6 +2,7 @@
 #define GPIPE_WORKER_ENGINE_ROUND_PLAN_H_
 
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -26,28 +27,39 @@ struct WorkerProgram {
 // empty.
 struct RoundPlan {
   pipeline::Round round;
-  double learning_rate = 0;  // kTrain.
+  v1::Round told;  // The same, with all that was said of it.
   const WorkerProgram* program = nullptr;
 
-  bool training() const { return round.kind == pipeline::RoundKind::kTrain; }
+  // In training mode.
+  bool training() const { return pipeline::TraitsOf(round.kind).trains; }
+  // Asked for by a client.
+  bool asked() const { return pipeline::TraitsOf(round.kind).asked; }
   // No barrier between this round and the next of its kind: receives may be posted across it.
   bool streams() const {
     return round.kind == pipeline::RoundKind::kEvaluate || round.kind == pipeline::RoundKind::kInfer;
   }
 };
 
-// The programs of a plan as one worker executes them. Immutable after Create.
+// The programs of a plan as one worker executes them, and those that came later. Movable; one thread.
 class ProgramTable {
  public:
-  // INVALID_ARGUMENT when the plan cannot be executed by this worker: stages, edges, actions or sizes that do not fit.
+  // Keeps a reference to the plan. INVALID_ARGUMENT when it cannot be executed by this worker: stages, edges, actions
+  // or sizes that do not fit.
   static absl::StatusOr<ProgramTable> Create(const v1::Plan& plan, int worker);
+
+  // Programs that count on behind those that are there, with the same error.
+  absl::Status Add(const google::protobuf::RepeatedPtrField<v1::Program>& programs);
 
   // INTERNAL when the round is none, or its program is not of its kind and size. The result refers to this
   // table.
   absl::StatusOr<RoundPlan> Find(const v1::Round& round) const;
 
  private:
-  std::vector<WorkerProgram> programs_;  // As in the plan.
+  ProgramTable(const v1::Plan& plan, int worker) : plan_(&plan), worker_(worker) {}
+
+  const v1::Plan* plan_;
+  int worker_;
+  std::deque<WorkerProgram> programs_;  // Which stay where they are.
   WorkerProgram nothing_;
 };
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,8 @@ struct RoundRecord {
     int worker = 0;
   };
   std::vector<DeviceWait> device_waits;
+
+  std::optional<v1::ArtifactRef> result;  // What was made for a client, where that is.
 
   at::Tensor grad_squares;  // Training: of each layer of the model, right for this worker's layers.
   at::Tensor scaling;       // In fp16: the loss scale after the step, and whether the step was left out, float64.

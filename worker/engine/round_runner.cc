@@ -14,35 +14,36 @@ constexpr int kComputeAhead = 2;
 }  // namespace
 
 absl::Status RoundRunner::Run(const Hooks& hooks) {
-  GPIPE_RETURN_IF_ERROR(Peek());
   while (true) {
     GPIPE_ASSIGN_OR_RETURN(const std::optional<RoundPlan> plan, Next());
     if (!plan) break;
     const bool computes = !pipeline::ComputesNothing(plan->round.kind);
-    GPIPE_RETURN_IF_ERROR(computes ? RunRound(*plan) : RunHook(*plan, hooks));
+    GPIPE_RETURN_IF_ERROR(computes ? RunRound(*plan, hooks) : RunHook(*plan, hooks));
   }
   GPIPE_RETURN_IF_ERROR(parts_.trace.Finish());
   parts_.gate.Leave();
   return parts_.ledger.Flush();
 }
 
-absl::Status RoundRunner::RunRound(const RoundPlan& plan) {
+absl::Status RoundRunner::RunRound(const RoundPlan& plan, const Hooks& hooks) {
   GPIPE_RETURN_IF_ERROR(Admit(plan, 0));
   GPIPE_RETURN_IF_ERROR(parts_.trace.BeginRound(plan.round.index));
   RoundRecord& record = parts_.ledger.Begin(plan);
-  GPIPE_ASSIGN_OR_RETURN(Batch batch, ReadData(plan, record));
+  GPIPE_ASSIGN_OR_RETURN(Batch batch, ReadData(plan, hooks, record));
   GPIPE_RETURN_IF_ERROR(parts_.executor.Begin(plan, std::move(batch), record));
   GPIPE_RETURN_IF_ERROR(RunActions(plan));
   GPIPE_RETURN_IF_ERROR(parts_.executor.End());
   if (plan.training()) GPIPE_RETURN_IF_ERROR(parts_.transfers.FinishSends());
   GPIPE_RETURN_IF_ERROR(Admit(plan, plan.program->cycles - 1));
-  // Before it is booked: who has booked the last round is done, and not needed by the others any more.
-  if (!peeked_) GPIPE_RETURN_IF_ERROR(Meet());
+  // Before it is booked: who has booked the last round is done, and not needed by the others any more. A job's last
+  // round is told together with the word that it is.
+  if (!peeked_ && parts_.rounds.count()) GPIPE_RETURN_IF_ERROR(Meet());
   record.traffic = parts_.transfers.TakeTraffic();
   return parts_.ledger.End();
 }
 
-absl::StatusOr<Batch> RoundRunner::ReadData(const RoundPlan& plan, RoundRecord& record) {
+absl::StatusOr<Batch> RoundRunner::ReadData(const RoundPlan& plan, const Hooks& hooks, RoundRecord& record) {
+  if (plan.asked()) return hooks.read_asked(plan);
   if (parts_.data == nullptr) return Batch();
   const TracedAction traced("DATA");
   GPIPE_ASSIGN_OR_RETURN(ReadAhead::Taken taken, parts_.data->Take(plan.round));
@@ -73,12 +74,19 @@ absl::Status RoundRunner::Meet() {
 absl::Status RoundRunner::RunHook(const RoundPlan& plan, const Hooks& hooks) {
   GPIPE_RETURN_IF_ERROR(Admit(plan, 0));
   GPIPE_RETURN_IF_ERROR(parts_.trace.BeginRound(plan.round.index));
-  GPIPE_RETURN_IF_ERROR(Meet());  // Else a part could be announced that its worker's end makes the others miss.
+  // Else a part could be announced that its worker's end makes the others miss.
+  if (!plan.asked()) GPIPE_RETURN_IF_ERROR(Meet());
   GPIPE_RETURN_IF_ERROR(parts_.ledger.Flush());
-  parts_.ledger.Begin(plan);
-  const bool saves = plan.round.kind == pipeline::RoundKind::kCheckpoint;
-  GPIPE_RETURN_IF_ERROR(saves ? hooks.save_checkpoint(plan.round.step) : hooks.store_model());
+  RoundRecord& record = parts_.ledger.Begin(plan);
+  GPIPE_RETURN_IF_ERROR(CallHook(plan, hooks, record));
   return parts_.ledger.End();
+}
+
+absl::Status RoundRunner::CallHook(const RoundPlan& plan, const Hooks& hooks, RoundRecord& record) {
+  if (plan.round.kind == pipeline::RoundKind::kCheckpoint) return hooks.save_checkpoint(plan.round.step);
+  if (plan.round.kind == pipeline::RoundKind::kStoreModel) return hooks.store_model();
+  GPIPE_ASSIGN_OR_RETURN(record.result, hooks.asked(plan));
+  return absl::OkStatus();
 }
 
 absl::Status RoundRunner::Admit(const RoundPlan& plan, int cycle) {
@@ -112,18 +120,25 @@ absl::Status RoundRunner::PostOne(const RoundPlan& plan, size_t position) {
 }
 
 absl::StatusOr<std::optional<RoundPlan>> RoundRunner::Next() {
-  std::optional<RoundPlan> next = std::move(peeked_);
+  std::optional<RoundPlan> next = std::exchange(peeked_, std::nullopt);
   posted_ = std::exchange(posted_next_, 0);
-  GPIPE_RETURN_IF_ERROR(Peek());
+  if (!next) {
+    // Who asked for the last round waits for what it made.
+    GPIPE_RETURN_IF_ERROR(parts_.ledger.Flush());
+    parts_.gate.Leave();
+    GPIPE_ASSIGN_OR_RETURN(next, Find(parts_.rounds.Next(RoundFeed::Walker::kEngine)));
+    parts_.gate.ComeBack();
+  }
+  GPIPE_ASSIGN_OR_RETURN(peeked_, Find(parts_.rounds.TryNext(RoundFeed::Walker::kEngine)));
   return next;
 }
 
-absl::Status RoundRunner::Peek() {
-  peeked_.reset();
-  GPIPE_ASSIGN_OR_RETURN(const std::optional<v1::Round> round, parts_.rounds.Next(RoundFeed::Walker::kEngine));
-  if (!round) return absl::OkStatus();
-  GPIPE_ASSIGN_OR_RETURN(peeked_, parts_.programs.Find(*round));
-  return absl::OkStatus();
+absl::StatusOr<std::optional<RoundPlan>> RoundRunner::Find(const absl::StatusOr<std::optional<v1::Round>>& told) {
+  GPIPE_RETURN_IF_ERROR(told.status());
+  if (!told->has_value()) return std::nullopt;
+  GPIPE_RETURN_IF_ERROR(parts_.programs.Add(parts_.rounds.TakePrograms()));
+  GPIPE_ASSIGN_OR_RETURN(RoundPlan plan, parts_.programs.Find(**told));
+  return plan;
 }
 
 }  // namespace gpipe::worker

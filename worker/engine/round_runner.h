@@ -23,7 +23,7 @@ class RoundRunner {
  public:
   // All of it outlives the runner.
   struct Parts {
-    const ProgramTable& programs;
+    ProgramTable& programs;
     ReadAhead* data;  // Null: this worker reads none.
     Communicator& communicator;
     c10::Device device;
@@ -41,6 +41,10 @@ class RoundRunner {
     std::function<absl::Status(int64_t step)> save_checkpoint;
     // Stores the trained model.
     std::function<absl::Status()> store_model;
+    // What a client asks for that runs no program; what it made, if anything.
+    std::function<absl::StatusOr<std::optional<v1::ArtifactRef>>(const RoundPlan& plan)> asked;
+    // The samples of a round that a client asks for, as far as this worker reads them.
+    std::function<absl::StatusOr<Batch>(const RoundPlan& plan)> read_asked;
   };
 
   explicit RoundRunner(Parts parts) : parts_(parts) {}
@@ -49,13 +53,14 @@ class RoundRunner {
   absl::Status Run(const Hooks& hooks);
 
  private:
-  absl::Status RunRound(const RoundPlan& plan);
-  absl::StatusOr<Batch> ReadData(const RoundPlan& plan, RoundRecord& record);
+  absl::Status RunRound(const RoundPlan& plan, const Hooks& hooks);
+  absl::StatusOr<Batch> ReadData(const RoundPlan& plan, const Hooks& hooks, RoundRecord& record);
   absl::Status RunActions(const RoundPlan& plan);
   // Waits until all workers have received what was sent in the rounds so far.
   absl::Status Meet();
   // A round that computes nothing.
   absl::Status RunHook(const RoundPlan& plan, const Hooks& hooks);
+  absl::Status CallHook(const RoundPlan& plan, const Hooks& hooks, RoundRecord& record);
 
   // Waits until the clock cycle is granted, having reported what is done.
   absl::Status Admit(const RoundPlan& plan, int cycle);
@@ -68,9 +73,9 @@ class RoundRunner {
   // Posts the action at `position` if it is a receive.
   absl::Status PostOne(const RoundPlan& plan, size_t position);
 
-  // The next round, and a look at the one after it: whether one follows is always told.
+  // The next round, which is waited for, and a look at the one after it, if that is known.
   absl::StatusOr<std::optional<RoundPlan>> Next();
-  absl::Status Peek();
+  absl::StatusOr<std::optional<RoundPlan>> Find(const absl::StatusOr<std::optional<v1::Round>>& told);
 
   const Parts parts_;
   std::optional<RoundPlan> peeked_;

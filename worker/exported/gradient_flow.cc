@@ -46,12 +46,13 @@ class Flow {
   Flow(const Archive& archive, const ValueIndex& index, const Aliasing& aliasing)
       : archive_(archive), program_(archive.program()), index_(index), aliasing_(aliasing), has_(index.size()) {}
 
-  std::vector<bool> Run(const std::vector<std::string>& frozen) {
+  std::vector<bool> Run(const GradientGoals& goals) {
     for (size_t i = 0; i < index_.inputs(); ++i) {
       const exported::Input& input = program_.inputs[i];
+      if (goals.inputs.contains(input.value)) Mark(i);
       if (input.kind != exported::InputKind::kParameter) continue;
       const std::string& name = archive_.CanonicalName(input.name);
-      if (archive_.IsTrainable(name) && !IsFrozen(frozen, name)) Mark(i);
+      if (archive_.IsTrainable(name) && !IsFrozen(goals.frozen, name)) Mark(i);
     }
     for (size_t i = 0; i < program_.graph.nodes.size(); ++i) Follow(i);
     for (size_t value = 0; value < index_.size(); ++value) has_[value] = Has(value);
@@ -101,8 +102,8 @@ class Flow {
 }  // namespace
 
 std::vector<bool> FindGradients(const Archive& archive, const ValueIndex& index, const Aliasing& aliasing,
-                                const std::vector<std::string>& frozen) {
-  return Flow(archive, index, aliasing).Run(frozen);
+                                const GradientGoals& goals) {
+  return Flow(archive, index, aliasing).Run(goals);
 }
 
 }  // namespace gpipe::worker

@@ -124,7 +124,8 @@ class ExportedInspection {
   // In training the one that the loss takes; in inference those that are asked for, or all.
   absl::Status FindOutputs() {
     std::vector<std::string> names(request_.outputs().begin(), request_.outputs().end());
-    if (training()) names = {NamedOutput(request_.loss())};
+    // A client computes its loss from all of them.
+    if (training() && !request_.loss().has_client()) names = {NamedOutput(request_.loss())};
     if (const std::string& count = request_.loss().model_output().count(); !count.empty()) names.push_back(count);
     for (size_t i = 0; i < names.size(); ++i) {
       const std::string field = training() ? kLoss : absl::StrCat("infer.outputs[", i, "]");
@@ -153,8 +154,9 @@ class ExportedInspection {
     if (!training() && request_.outputs().empty()) std::erase_if(outputs_, [&](const auto& o) { return !fits(o); });
     for (size_t i = 0; i < outputs_.size(); ++i) {
       if (fits(outputs_[i])) continue;
+      const std::string field = training() ? kLoss : absl::StrCat("infer.outputs[", i, "]");
       return FieldError(
-          training() ? kLoss : absl::StrCat("infer.outputs[", i, "]"),
+          request_.loss().has_client() ? kModel : field,
           absl::StrCat("the model's output '", outputs_[i].name, "' ", ProblemWith(ValueOf(outputs_[i]))));
     }
     if (outputs_.empty()) return FieldError(kModel, "none of its outputs has the batch first and a type of files");
@@ -265,7 +267,7 @@ class ExportedInspection {
   }
 
   absl::Status CheckLoss() const {
-    if (!training()) return absl::OkStatus();
+    if (!training() || request_.loss().has_client()) return absl::OkStatus();
     constexpr int64_t kBatch = 2;
     std::vector<int64_t> shape = {kBatch};
     shape.insert(shape.end(), data_.target_shape.begin(), data_.target_shape.end());
@@ -287,7 +289,7 @@ class ExportedInspection {
       GPIPE_ASSIGN_OR_RETURN(const LayerCost cost, profiler.Measure(parts_[i]));
       AddCost(cost, request_.profile_micro_batch(), *result_.mutable_layers(static_cast<int>(i)));
     }
-    if (!training() || parts_.empty()) return absl::OkStatus();
+    if (!training() || parts_.empty() || request_.loss().has_client()) return absl::OkStatus();
     GPIPE_ASSIGN_OR_RETURN(const LayerCost loss, profiler.MeasureLoss(ValueOf(outputs_.front())));
     AddCost(loss, request_.profile_micro_batch(), *result_.mutable_layers(result_.layers_size() - 1));
     return absl::OkStatus();

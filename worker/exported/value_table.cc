@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "common/field_error.h"
@@ -19,7 +20,11 @@ absl::StatusOr<ValueTable> ValueTable::Create(const Archive& archive, const Unit
   for (size_t i = 0; i < inputs.size(); ++i) {
     GPIPE_RETURN_IF_ERROR(table.Bind(archive.program().user_inputs[i], inputs[i], field));
   }
-  table.gradients_ = FindGradients(archive, units.index(), units.aliasing(), frozen);
+  std::set<std::string> tracked;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].requires_grad()) tracked.insert(archive.program().user_inputs[i].value);
+  }
+  table.gradients_ = FindGradients(archive, units.index(), units.aliasing(), {frozen, tracked});
   return table;
 }
 

@@ -68,6 +68,7 @@ class Inspection {
     if (precision_.mixed() && values_["input"].is_floating_point()) {
       values_["input"] = values_["input"].to(precision_.compute);
     }
+    trained_ = input.requires_grad();
     for (const ModelLayer& layer : layers_) {
       GPIPE_RETURN_IF_ERROR(FindOutputs(layer));
       Describe(layer);
@@ -164,12 +165,13 @@ class Inspection {
 
   absl::Status Profile() {
     LayerProfiler profiler(device_, request_.has_loss(), static_cast<int>(layers_.size()) + 1);
-    bool trained_before = false;
+    bool trained_before = request_.inputs(0).requires_grad();
     for (const ModelLayer& layer : layers_) {
       GPIPE_RETURN_IF_ERROR(ProfileLayer(layer.index, trained_before, profiler));
       trained_before = trained_before || result_.layers(layer.index).trainable_count() > 0;
     }
-    return request_.has_loss() && !layers_.empty() ? ProfileLoss(profiler) : absl::OkStatus();
+    const bool has_loss = request_.has_loss() && !request_.loss().has_client() && !layers_.empty();
+    return has_loss ? ProfileLoss(profiler) : absl::OkStatus();
   }
 
   absl::Status ProfileLoss(LayerProfiler& profiler) {

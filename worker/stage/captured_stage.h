@@ -36,6 +36,10 @@ class CapturedStage : public Stage {
   absl::StatusOr<Values> Backward(int micro_batch, Values gradients) override;
   absl::Status End() override;
   absl::Status Abandon() override;
+  // A mini-batch that is suspended has run as it is: recordings have room for one at a time.
+  absl::Status Suspend(int64_t id) override { return stage_->Suspend(id); }
+  absl::Status Resume(int64_t id) override { return stage_->Resume(id); }
+  absl::Status Drop(int64_t id) override { return stage_->Drop(id); }
   void KeepGradients(bool keep) override { stage_->KeepGradients(keep); }
   int64_t peak_saved_bytes() const override;
 

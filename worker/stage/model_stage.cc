@@ -106,15 +106,45 @@ absl::Status ModelStage::Begin(MiniBatch mini_batch) {
   }
   return CatchTorch([&] {
     mini_batch_ = std::move(mini_batch);
-    ResetGradients();
+    if (!mini_batch_.accumulates) ResetGradients();
     if (loss_ != nullptr) loss_->Begin(mini_batch_.target, samples);
     saved_.clear();
     counts_.assign(offsets_.size(), {});
     weights_.reset();
     saved_bytes_ = peak_bytes_ = 0;
     open_ = true;
+    resumed_ = false;
     return absl::OkStatus();
   });
+}
+
+absl::Status ModelStage::Suspend(int64_t id) {
+  if (!open_ || !mini_batch_.training) return absl::FailedPreconditionError("no training mini-batch has begun");
+  if (suspended_.contains(id)) return absl::FailedPreconditionError(absl::StrCat("forward ", id, " is there already"));
+  suspended_[id] = {mini_batch_, offsets_, std::exchange(saved_, {}), counts_, saved_bytes_};
+  return End();
+}
+
+absl::Status ModelStage::Resume(int64_t id) {
+  const auto found = suspended_.find(id);
+  if (open_ || found == suspended_.end()) {
+    return absl::FailedPreconditionError(absl::StrCat("there is no forward ", id, " to go back through"));
+  }
+  Suspended& suspended = found->second;
+  mini_batch_ = std::move(suspended.mini_batch);
+  offsets_ = std::move(suspended.offsets);
+  saved_ = std::move(suspended.saved);
+  counts_ = std::move(suspended.counts);
+  saved_bytes_ = peak_bytes_ = suspended.saved_bytes;
+  weights_.reset();
+  suspended_.erase(found);
+  open_ = resumed_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status ModelStage::Drop(int64_t id) {
+  if (suspended_.erase(id) > 0) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("there is no forward ", id, " to drop"));
 }
 
 void ModelStage::ResetGradients() const {
@@ -376,7 +406,7 @@ absl::Status ModelStage::End() {
     return absl::InternalError(absl::StrCat("micro-batches without a backward pass at the end: ", left));
   }
   return CatchTorch([&] {
-    if (mini_batch_.training) segment_.EndMiniBatch();
+    if (mini_batch_.training && !resumed_) segment_.EndMiniBatch();
     mini_batch_.target.reset();
     return absl::OkStatus();
   });

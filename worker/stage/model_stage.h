@@ -61,6 +61,9 @@ class ModelStage : public Stage {
   absl::StatusOr<Values> Backward(int micro_batch, Values gradients) override;
   absl::Status End() override;
   absl::Status Abandon() override;
+  absl::Status Suspend(int64_t id) override;
+  absl::Status Resume(int64_t id) override;
+  absl::Status Drop(int64_t id) override;
   void KeepGradients(bool keep) override { keep_gradients_ = keep; }
   int64_t peak_saved_bytes() const override { return peak_bytes_; }
 
@@ -80,6 +83,15 @@ class ModelStage : public Stage {
     std::vector<at::Tensor> outputs;
     at::Tensor loss;
     at::Tensor count;  // As Loss::Count; undefined when recomputing.
+  };
+
+  // A mini-batch between its forward and its backward passes.
+  struct Suspended {
+    MiniBatch mini_batch;
+    std::vector<int64_t> offsets;
+    std::map<int, Saved> saved;
+    std::vector<at::Tensor> counts;
+    int64_t saved_bytes = 0;
   };
 
   ModelStage(StageParts parts, Segment segment);
@@ -118,7 +130,9 @@ class ModelStage : public Stage {
   std::vector<NamedTensor> state_;
 
   bool keep_gradients_ = false;
-  bool open_ = false;  // Between Begin and End.
+  bool open_ = false;     // Between Begin and End.
+  bool resumed_ = false;  // It was suspended before, when its batch statistics were committed.
+  std::map<int64_t, Suspended> suspended_;
   MiniBatch mini_batch_;
   std::vector<int64_t> offsets_;  // First sample of each micro-batch.
   std::map<int, Saved> saved_;

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/plan/shape.h"
 #include "common/plan/shared_tensors.h"
+#include "common/spec/client_data.h"
 #include "common/spec/unbatched.h"
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
@@ -29,11 +30,13 @@ CrossingValue CrossingOver(const v1::Edge& edge) {
 }
 
 // The data is cast to what a layer list computes in; an exported model takes it as it is.
-std::vector<CrossingValue> IncomingOf(const v1::Plan& plan, int stage, const std::set<std::string>& unbatched,
-                                      c10::ScalarType cast) {
+std::vector<CrossingValue> IncomingOf(const v1::Plan& plan, int stage, const std::vector<std::string>& inputs,
+                                      const std::set<std::string>& unbatched, c10::ScalarType cast) {
   std::vector<CrossingValue> values;
   for (const std::string& name : plan.stages(stage).inputs()) {
-    values.push_back({name, false, !unbatched.contains(name), {}, cast});
+    const auto number = static_cast<int>(std::ranges::find(inputs, name) - inputs.begin());
+    const bool gradient = number < plan.inputs_size() && plan.inputs(number).requires_grad();
+    values.push_back({name, gradient, !unbatched.contains(name), {}, cast});
   }
   for (const v1::Edge& edge : plan.edges()) {
     if (edge.to_stage() == stage) values.push_back(CrossingOver(edge));
@@ -55,6 +58,15 @@ std::vector<CrossingValue> OutgoingOf(const v1::Plan& plan, int stage) {
     }
   }
   return values;
+}
+
+// The client gets the outputs in training too, and gives the gradients of those that are floating.
+void AddClientOutputs(const v1::Plan& plan, StageParts& parts) {
+  const auto& described = plan.layers(plan.layers_size() - 1).outputs();
+  for (size_t i = 0; i < parts.outputs.size(); ++i) {
+    const v1::DataType dtype = described[static_cast<int>(i)].dtype();
+    parts.outgoing.push_back({parts.outputs[i].value, IsDifferentiable(dtype)});
+  }
 }
 
 absl::Status CheckCut(const v1::Plan& plan, int stage, int layers) {
@@ -111,7 +123,8 @@ absl::Status AddExported(const v1::JobSpec& spec, const v1::Plan& plan, int stag
   if (stage < plan.stages_size() - 1) return absl::OkStatus();
   for (size_t i = 0; i < values.size(); ++i) {
     const std::string& name = plan.layers(plan.layers_size() - 1).outputs(static_cast<int>(i)).name();
-    parts.outputs.push_back({spec.has_train() ? "output" : name, values[i]});
+    const bool is_losses = spec.has_train() && !spec::HasClientData(spec);
+    parts.outputs.push_back({is_losses ? "output" : name, values[i]});
   }
   return absl::OkStatus();
 }
@@ -128,14 +141,18 @@ absl::StatusOr<std::unique_ptr<Stage>> Stage::Create(const v1::JobSpec& job, con
   GPIPE_RETURN_IF_ERROR(model.archive == nullptr ? AddSequential(spec, plan, stage, parts)
                                                  : AddExported(spec, plan, stage, model, parts));
   const auto cast = model.archive == nullptr ? parts.precision.compute : c10::ScalarType::Undefined;
-  parts.incoming = IncomingOf(plan, stage, spec::UnbatchedInputs(spec, InputNames(model.archive)), cast);
+  const std::vector<std::string> inputs = InputNames(model.archive);
+  parts.incoming = IncomingOf(plan, stage, inputs, spec::UnbatchedInputs(spec, inputs), cast);
   parts.outgoing = OutgoingOf(plan, stage);
+  if (spec::HasClientData(spec)) AddClientOutputs(plan, parts);
   parts.frozen.assign(spec.train().freeze().begin(), spec.train().freeze().end());
   parts.training = spec.has_train();
   parts.needs_backward = plan.stages(stage).needs_backward();
   return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<Stage>> {
-    if (!parts.outputs.empty() && spec.has_train()) parts.loss = Loss::Create(spec.train().loss());
-    const bool captured = device.is_cuda() && spec.has_train() && spec.pipeline().capture() != v1::CAPTURE_NEVER;
+    const bool drives = spec::HasClientData(spec);  // The client, which has a loss of its own.
+    if (!parts.outputs.empty() && spec.has_train() && !drives) parts.loss = Loss::Create(spec.train().loss());
+    const bool captured =
+        device.is_cuda() && spec.has_train() && !drives && spec.pipeline().capture() != v1::CAPTURE_NEVER;
     GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Stage> made, ModelStage::Create(std::move(parts)));
     if (!captured) return made;
     return std::make_unique<CapturedStage>(std::move(made), stage, device);

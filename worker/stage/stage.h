@@ -39,6 +39,7 @@ struct MiniBatch {
   // A float scalar on the device, the same tensor in every mini-batch: what the loss is multiplied by where it goes
   // back, and so all gradients are. Undefined: one.
   at::Tensor loss_scale = {};
+  bool accumulates = false;  // Gradients that are there stay, and are added to.
 };
 
 enum class ForwardMode {
@@ -87,6 +88,13 @@ class Stage {
 
   // Ends a mini-batch, if one has begun, whose rest is not wanted: lets go of what it has saved.
   virtual absl::Status Abandon() = 0;
+
+  // Between the forward and the backward passes of a training mini-batch others may run: Suspend ends it as End does,
+  // with what it has saved kept under `id`; Resume goes on with it, and Drop lets go of it. FAILED_PRECONDITION: there
+  // is such an `id` already, or there is none.
+  virtual absl::Status Suspend(int64_t id) = 0;
+  virtual absl::Status Resume(int64_t id) = 0;
+  virtual absl::Status Drop(int64_t id) = 0;
 
   // Whether Begin zeroes the gradients that are there, in place, or lets go of them. At first it lets go of them: then
   // a parameter that gets none in a mini-batch is not updated.

@@ -4,6 +4,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "orchestrator/planning/job_rounds.h"
 
 namespace gpipe::orchestrator {
 namespace {
@@ -28,7 +29,8 @@ v1::Plan TrainPlan(int64_t steps, int64_t checkpoint_every = 0) {
 
 TEST(ClockWindowTest, LockStepGrantsTheNextCycleWhenAllWorkersCompletedTheLast) {
   const v1::Plan plan = TrainPlan(2);
-  ClockWindow window(plan, JobRounds({}, plan), 2, 1);
+  JobRounds rounds({}, plan);
+  ClockWindow window(plan, &rounds, 2, 1);
   EXPECT_THAT(window.NextGrant(), Optional(Position{0, 0}));
   EXPECT_EQ(window.NextGrant(), std::nullopt);
   ASSERT_TRUE(window.Complete(0, {0, 0}).ok());
@@ -39,7 +41,8 @@ TEST(ClockWindowTest, LockStepGrantsTheNextCycleWhenAllWorkersCompletedTheLast) 
 
 TEST(ClockWindowTest, LockStepCrossesRoundsAndEnds) {
   const v1::Plan plan = TrainPlan(3);
-  ClockWindow window(plan, JobRounds({}, plan), 1, 1);
+  JobRounds rounds({}, plan);
+  ClockWindow window(plan, &rounds, 1, 1);
   std::vector<Position> granted;
   while (std::optional<Position> grant = window.NextGrant()) {
     granted.push_back(*grant);
@@ -55,7 +58,8 @@ TEST(ClockWindowTest, LockStepCrossesRoundsAndEnds) {
 
 TEST(ClockWindowTest, ACheckpointRoundHasOneCycle) {
   const v1::Plan plan = TrainPlan(2, 1);
-  ClockWindow window(plan, JobRounds({}, plan), 1, 6);
+  JobRounds rounds({}, plan);
+  ClockWindow window(plan, &rounds, 1, 6);
   EXPECT_THAT(window.NextGrant(), Optional(Position{1, 0}));
   ASSERT_TRUE(window.Complete(0, {1, 0}).ok());
   EXPECT_THAT(window.NextGrant(), Optional(Position{3, 0}));
@@ -63,13 +67,15 @@ TEST(ClockWindowTest, ACheckpointRoundHasOneCycle) {
 
 TEST(ClockWindowTest, AWindowOfCyclesEndsInsideARound) {
   const v1::Plan plan = TrainPlan(100);
-  ClockWindow window(plan, JobRounds({}, plan), 2, 7);
+  JobRounds rounds({}, plan);
+  ClockWindow window(plan, &rounds, 2, 7);
   EXPECT_THAT(window.NextGrant(), Optional(Position{1, 1}));
 }
 
 TEST(ClockWindowTest, TheDefaultStaysAtLeastFourWholeRoundsAheadOfTheSlowest) {
   const v1::Plan plan = TrainPlan(100);
-  ClockWindow window(plan, JobRounds({}, plan), 2, 0);
+  JobRounds rounds({}, plan);
+  ClockWindow window(plan, &rounds, 2, 0);
   window.NextGrant();
   for (int64_t round = 0; round < 50; ++round) {
     const Position end{round, round % 3 == 2 ? 2 : 4};
@@ -83,7 +89,8 @@ TEST(ClockWindowTest, TheDefaultStaysAtLeastFourWholeRoundsAheadOfTheSlowest) {
 
 TEST(ClockWindowTest, ShortRoundsAreGrantedFurtherAhead) {
   const v1::Plan plan = TrainPlan(100000);
-  ClockWindow window(plan, JobRounds({}, plan), 1, 0);
+  JobRounds rounds({}, plan);
+  ClockWindow window(plan, &rounds, 1, 0);
   window.set_round_seconds(0.01);
   EXPECT_EQ(window.NextGrant()->round, 25);
   window.set_round_seconds(1e-9);
@@ -92,19 +99,22 @@ TEST(ClockWindowTest, ShortRoundsAreGrantedFurtherAhead) {
 
 TEST(ClockWindowTest, AnEnormousWindowGrantsEverythingThatIsLaidOut) {
   const v1::Plan small = TrainPlan(5);
-  ClockWindow everything(small, JobRounds({}, small), 1, std::numeric_limits<int64_t>::max());
+  JobRounds everything_rounds({}, small);
+  ClockWindow everything(small, &everything_rounds, 1, std::numeric_limits<int64_t>::max());
   EXPECT_THAT(everything.NextGrant(), Optional(Position{4, 4}));
   EXPECT_EQ(everything.NextGrant(), std::nullopt);
 
   const v1::Plan large = TrainPlan(1'000'000'000);
-  ClockWindow bounded(large, JobRounds({}, large), 1, std::numeric_limits<int64_t>::max());
-  EXPECT_EQ(bounded.NextGrant()->round, ClockWindow::kMaxLookahead - 3) << "the next two are always told";
+  JobRounds bounded_rounds({}, large);
+  ClockWindow bounded(large, &bounded_rounds, 1, std::numeric_limits<int64_t>::max());
+  EXPECT_EQ(bounded.NextGrant()->round, ClockWindow::kMaxLookahead - 1);
 }
 
 // Walks the whole job in windows of `window`, and checks at each grant what has been told by then.
 void ExpectToldAhead(int64_t window_size) {
   const v1::Plan plan = TrainPlan(40, 3);
-  ClockWindow window(plan, JobRounds({}, plan), 1, window_size);
+  JobRounds rounds({}, plan);
+  ClockWindow window(plan, &rounds, 1, window_size);
   int64_t told = 0;
   bool complete = false;
   const auto take = [&] {
@@ -124,7 +134,7 @@ void ExpectToldAhead(int64_t window_size) {
   EXPECT_EQ(window.TakeNews().rounds_size(), 0);
 }
 
-TEST(ClockWindowTest, ARoundIsToldBeforeTheOneBeforeItIsGranted) {
+TEST(ClockWindowTest, RoundsAreToldBeforeTheyAreGranted) {
   for (const int64_t window : {int64_t{0}, int64_t{1}, int64_t{7}, std::numeric_limits<int64_t>::max()}) {
     ExpectToldAhead(window);
   }
@@ -133,14 +143,16 @@ TEST(ClockWindowTest, ARoundIsToldBeforeTheOneBeforeItIsGranted) {
 TEST(ClockWindowTest, ThatNothingIsLeftIsToldAtOnce) {
   v1::Plan plan = TrainPlan(10);
   plan.mutable_timeline()->set_first_step(10);
-  const v1::Rounds news = ClockWindow(plan, JobRounds({}, plan), 2, 0).TakeNews();
+  JobRounds rounds({}, plan);
+  const v1::Rounds news = ClockWindow(plan, &rounds, 2, 0).TakeNews();
   EXPECT_TRUE(news.complete());
   EXPECT_EQ(news.rounds_size(), 0);
 }
 
 TEST(ClockWindowTest, RefusesWhatWasNotGrantedOrDoesNotExist) {
   const v1::Plan plan = TrainPlan(10);
-  ClockWindow window(plan, JobRounds({}, plan), 2, 2);
+  JobRounds rounds({}, plan);
+  ClockWindow window(plan, &rounds, 2, 2);
   window.NextGrant();
   EXPECT_FALSE(window.Complete(0, {0, 2}).ok());
   EXPECT_FALSE(window.Complete(0, {0, -1}).ok());
@@ -155,7 +167,8 @@ TEST(ClockWindowTest, RefusesWhatWasNotGrantedOrDoesNotExist) {
 TEST(ClockWindowTest, AnAttemptWithNothingLeftGrantsNothing) {
   v1::Plan plan = TrainPlan(10);
   plan.mutable_timeline()->set_first_step(10);
-  ClockWindow window(plan, JobRounds({}, plan), 2, 0);
+  JobRounds rounds({}, plan);
+  ClockWindow window(plan, &rounds, 2, 0);
   EXPECT_EQ(window.NextGrant(), std::nullopt);
   EXPECT_TRUE(window.all_done());
   EXPECT_EQ(window.rounds_done(), 0);
@@ -164,7 +177,8 @@ TEST(ClockWindowTest, AnAttemptWithNothingLeftGrantsNothing) {
 
 TEST(ClockWindowTest, CountsRoundsByTheSlowestWorker) {
   const v1::Plan plan = TrainPlan(10);
-  ClockWindow window(plan, JobRounds({}, plan), 2, 0);
+  JobRounds rounds({}, plan);
+  ClockWindow window(plan, &rounds, 2, 0);
   window.NextGrant();
   ASSERT_TRUE(window.Complete(0, {2, 0}).ok());
   EXPECT_EQ(window.rounds_done(), 0);

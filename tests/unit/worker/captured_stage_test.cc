@@ -155,6 +155,9 @@ class Product : public Stage {
     open_ = false;
     return absl::OkStatus();
   }
+  absl::Status Suspend(int64_t) override { return End(); }
+  absl::Status Resume(int64_t) override { return absl::OkStatus(); }
+  absl::Status Drop(int64_t) override { return absl::OkStatus(); }
   void KeepGradients(bool keep) override { keep_ = keep; }
   int64_t peak_saved_bytes() const override { return 7; }
 

@@ -9,7 +9,7 @@ namespace {
 using testing::HasSubstr;
 
 // One stage on one worker, with a program for training and one for evaluation, of four samples each.
-ProgramTable TwoPrograms() {
+v1::Plan TwoPrograms() {
   v1::Plan plan;
   plan.add_stages();
   plan.add_layers();
@@ -23,7 +23,7 @@ ProgramTable TwoPrograms() {
     program.set_cycles(2);
     program.add_rows();
   }
-  return *ProgramTable::Create(plan, 0);
+  return plan;
 }
 
 v1::Round RoundOf(v1::RoundKind kind, int64_t batch_size, int program) {
@@ -36,17 +36,19 @@ v1::Round RoundOf(v1::RoundKind kind, int64_t batch_size, int program) {
 }
 
 TEST(ProgramTable, FindsTheProgramThatARoundNames) {
-  const ProgramTable table = TwoPrograms();
+  const v1::Plan plan_of_two = TwoPrograms();
+  const ProgramTable table = *ProgramTable::Create(plan_of_two, 0);
   const absl::StatusOr<RoundPlan> train = table.Find(RoundOf(v1::ROUND_KIND_TRAIN, 4, 0));
   ASSERT_TRUE(train.ok()) << train.status();
   EXPECT_EQ(train->program->kind, v1::PROGRAM_KIND_TRAIN);
   EXPECT_THAT(train->program->offsets, testing::ElementsAre(0, 3));
-  EXPECT_EQ(train->learning_rate, 0.5);
+  EXPECT_EQ(train->told.learning_rate(), 0.5);
   EXPECT_EQ(table.Find(RoundOf(v1::ROUND_KIND_EVALUATE, 4, 1))->program->kind, v1::PROGRAM_KIND_EVALUATE);
 }
 
 TEST(ProgramTable, WhatComputesNothingHasAnEmptyProgram) {
-  const ProgramTable table = TwoPrograms();
+  const v1::Plan plan_of_two = TwoPrograms();
+  const ProgramTable table = *ProgramTable::Create(plan_of_two, 0);
   for (const v1::RoundKind kind : {v1::ROUND_KIND_CHECKPOINT, v1::ROUND_KIND_STORE_MODEL}) {
     const absl::StatusOr<RoundPlan> plan = table.Find(RoundOf(kind, 0, -1));
     ASSERT_TRUE(plan.ok()) << plan.status();
@@ -56,7 +58,8 @@ TEST(ProgramTable, WhatComputesNothingHasAnEmptyProgram) {
 }
 
 TEST(ProgramTable, RefusesARoundWhoseProgramIsOfAnotherKindOrSizeOrNotThere) {
-  const ProgramTable table = TwoPrograms();
+  const v1::Plan plan_of_two = TwoPrograms();
+  const ProgramTable table = *ProgramTable::Create(plan_of_two, 0);
   for (const v1::Round& round :
        {RoundOf(v1::ROUND_KIND_TRAIN, 4, 1), RoundOf(v1::ROUND_KIND_TRAIN, 3, 0), RoundOf(v1::ROUND_KIND_TRAIN, 4, 2),
         RoundOf(v1::ROUND_KIND_INFER, 4, 0), RoundOf(v1::ROUND_KIND_TRAIN, 4, -1)}) {

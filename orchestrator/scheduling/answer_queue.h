@@ -1,0 +1,52 @@
+#ifndef GPIPE_ORCHESTRATOR_SCHEDULING_ANSWER_QUEUE_H_
+#define GPIPE_ORCHESTRATOR_SCHEDULING_ANSWER_QUEUE_H_
+
+#include <deque>
+#include <functional>
+#include <optional>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "gpipe/v1/pipeline_service.pb.h"
+
+namespace gpipe::orchestrator {
+
+// Answers on their way to the client that asks for a job's rounds. There are no more than rounds that are open, so none
+// is dropped. Any thread may call any method.
+class AnswerQueue {
+ public:
+  // The next answer, or nullopt and the end.
+  using Deliver = std::function<void(std::optional<v1::AskRoundsResponse> answer, const absl::Status& end)>;
+
+  // Calls `deliver` once, with the next answer or the end, now or from the thread that pushes or closes.
+  // REQUIRES: the last `deliver` was called; it was not told the end.
+  void Next(Deliver deliver);
+
+  void Push(v1::AskRoundsResponse answer);
+  // No more answers. Those that wait are still delivered.
+  void Close(const absl::Status& end);
+  // The client is gone.
+  void Abandon();
+
+ private:
+  struct Delivery {
+    Deliver deliver;
+    std::optional<v1::AskRoundsResponse> answer;
+    absl::Status end;
+    void Run() {
+      if (deliver) deliver(std::move(answer), end);
+    }
+  };
+  Delivery Match() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  absl::Mutex mutex_;
+  std::deque<v1::AskRoundsResponse> answers_ ABSL_GUARDED_BY(mutex_);
+  Deliver waiting_ ABSL_GUARDED_BY(mutex_);
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status end_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace gpipe::orchestrator
+
+#endif  // GPIPE_ORCHESTRATOR_SCHEDULING_ANSWER_QUEUE_H_
