@@ -6,7 +6,7 @@
 #include <map>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "gpipe/v1/job_spec.pb.h"
 #include "gpipe/v1/pipeline_service.pb.h"
 #include "gpipe/v1/plan.pb.h"
