@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # What needs a GPU: gpu_checks.sh FOLDER [STEP...], where FOLDER is the unpacked archive of
 #   deploy/package.sh --with-tests comm_conformance_test stage_cuda_test plain_loop loss_bench
-# Steps: units links equality exported data random failures loss step trace bound one_worker control health, and two_failures
-# timeline on two GPUs; table, which takes all GPUs for ten minutes, and table_trace (TABLE has options for both, bench/gpu/README.md).
+# Steps: units links equality exported data random failures loss step trace bound one_worker control health, and
+# two_failures timeline on two GPUs; those of bench/gpu/README.md: table, which takes all GPUs for ten minutes,
+# table_trace, text and memory (TABLE, TEXT and MEMORY have options for them).
 # Needs python3 with the archive's version of torch, and with numpy, safetensors, PyYAML and pytest.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
@@ -49,6 +50,8 @@ for step in "${steps[@]}"; do
     trace) trace ;;
     table) python3 bench/gpu/table.py ${TABLE:-} ;;
     table_trace) python3 bench/gpu/table.py --trace "${OUT:-$(mktemp -d)}/trace" ${TABLE:---sizes mid --chunks 8} ;;
+    text) python3 bench/gpu/text_curve.py ${TEXT:-} ;;
+    memory) python3 bench/gpu/memory.py ${MEMORY:-} ;;
     bound) python3 bench/pipeline_bound.py --workers 2 4 8 --runs 5 --steps 6 ;;
     one_worker) python3 bench/one_worker.py --runs 3 ;;
     health) python3 tests/python/gpu_health.py ;;
