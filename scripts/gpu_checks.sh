@@ -39,7 +39,7 @@ for step in "${steps[@]}"; do
     links) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_{cluster,failures}.py -k links ;;
     equality) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_equality.py ;;
     exported) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q \
-      tests/python/test_{exported,exported_values,modes,own_loss,unbatched,evaluation_sizes,lora,data_sizes}.py ;;
+      tests/python/test_{exported,exported_values,modes,own_loss,unbatched,evaluation_sizes,lora,data_sizes,skip,balance}.py ;;
     data) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_data.py && python3 bench/data.py --device cuda ;;
     random) python3 tests/python/random_specs.py --device cuda --count 10 ;;
     failures) python3 tests/python/failure_table.py --devices cuda:0 cuda:0 cuda:0 ;;
