@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # What needs a GPU: gpu_checks.sh FOLDER [STEP...], where FOLDER is the unpacked archive of
 #   deploy/package.sh --with-tests comm_conformance_test stage_cuda_test plain_loop loss_bench
-# Steps: units links equality exported data random failures loss step trace bound one_worker control health, and two_failures
-# timeline on two GPUs; table, which takes all GPUs for ten minutes, and table_trace (TABLE has options for both, bench/gpu/README.md).
+# Steps: units links equality exported data random failures loss step trace bound one_worker control health, and
+# two_failures timeline on two GPUs; those of bench/gpu/README.md: table, which takes all GPUs for ten minutes,
+# table_trace, text and memory (TABLE, TEXT and MEMORY have options for them).
 # Needs python3 with the archive's version of torch, and with numpy, safetensors, PyYAML and pytest.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
@@ -38,7 +39,7 @@ for step in "${steps[@]}"; do
     links) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_{cluster,failures}.py -k links ;;
     equality) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_equality.py ;;
     exported) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q \
-      tests/python/test_{exported,exported_values,modes,own_loss,unbatched,evaluation_sizes,lora,data_sizes}.py ;;
+      tests/python/test_{exported,exported_values,modes,own_loss,unbatched,evaluation_sizes,lora,data_sizes,skip,balance}.py ;;
     data) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_data.py && python3 bench/data.py --device cuda ;;
     random) python3 tests/python/random_specs.py --device cuda --count 10 ;;
     failures) python3 tests/python/failure_table.py --devices cuda:0 cuda:0 cuda:0 ;;
@@ -49,6 +50,8 @@ for step in "${steps[@]}"; do
     trace) trace ;;
     table) python3 bench/gpu/table.py ${TABLE:-} ;;
     table_trace) python3 bench/gpu/table.py --trace "${OUT:-$(mktemp -d)}/trace" ${TABLE:---sizes mid --chunks 8} ;;
+    text) python3 bench/gpu/text_curve.py ${TEXT:-} ;;
+    memory) python3 bench/gpu/memory.py ${MEMORY:-} ;;
     bound) python3 bench/pipeline_bound.py --workers 2 4 8 --runs 5 --steps 6 ;;
     one_worker) python3 bench/one_worker.py --runs 3 ;;
     health) python3 tests/python/gpu_health.py ;;

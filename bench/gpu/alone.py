@@ -78,8 +78,8 @@ class Training:
             torch._foreach_zero_(list(state.values()))
 
 
-def make_optimizer(parameters, device: torch.device, capturable: bool = False) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.01, fused=True,
+def make_optimizer(parameters, device: torch.device, capturable: bool = False, **adamw) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, **(models.ADAMW | adamw), fused=True,
                              capturable=capturable and device.type == "cuda")
 
 

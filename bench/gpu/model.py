@@ -22,11 +22,13 @@ from decoder import Shape, empty_weights, rotate  # noqa: E402
 
 SIZES = {
     "tiny": Shape(64, 4, 128, 2, 1000, 32),  # For a try on a CPU.
+    "text": Shape(512, 8, 1408, 8, 256, 256),  # A token is a byte.
     "small": decoder.PRESETS["small"],
     "mid": decoder.PRESETS["mid"],
     "big": Shape(4096, 32, 14336, 16, 32000, 2048),
 }
-MICRO_BATCH = {"tiny": 2, "small": 4, "mid": 1, "big": 1}  # Sequences.
+MICRO_BATCH = {"tiny": 2, "text": 4, "small": 4, "mid": 1, "big": 1}  # Sequences.
+ADAMW = {"lr": 1e-4, "weight_decay": 0.01}
 
 # TFLOP/s of dense bf16 products, by what nvidia-smi calls the card; the first that is found in the name counts.
 PEAKS = {"H100 PCIe": 756.0, "H100 NVL": 835.0, "H100": 989.4, "H200": 989.4, "GH200": 989.4, "H800": 989.4,

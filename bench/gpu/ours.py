@@ -1,12 +1,14 @@
-"""A row of ours: `gpipe run` of the exported model."""
+"""Ours: `gpipe run` of the exported model, for a row of a table."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import pathlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import model as models
 from ranks import Failed
@@ -35,13 +37,13 @@ def spec_of(row: Row, options) -> dict:
         "train": {"dataset": {"path": f"data{row.chunks}.safetensors", "inputs": ["tokens"], "target": "labels"},
                   "batch_size": row.chunks * models.MICRO_BATCH[row.size], "steps": options.steps,
                   "loss": {"cross_entropy": {"class_dim": -1}},
-                  "optimizer": {"adamw": {"lr": 1e-4, "weight_decay": 0.01}}},
+                  "optimizer": {"adamw": models.ADAMW}},
     }
 
 
-def command_of(row: Row, folder: pathlib.Path, options, trace: bool) -> list[str]:
-    spec = common.write_spec(folder, spec_of(row, options))
-    command = [str(common.BIN / "gpipe"), "run", str(spec), "--output", str(folder / row.name()), "--overwrite",
+def command_of(spec: dict, folder: pathlib.Path, options, trace: bool) -> list[str]:
+    path = common.write_spec(folder, spec)
+    command = [str(common.BIN / "gpipe"), "run", str(path), "--output", str(folder / spec["name"]), "--overwrite",
                "--keep-logs", "-q", "--workers", str(options.workers), "--device", options.device,
                "--threads", str(THREADS[options.device])]
     if options.device == "cuda":
@@ -73,27 +75,38 @@ def end(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def notes_of(output: pathlib.Path, log: pathlib.Path) -> list[str]:
+@contextlib.contextmanager
+def results(spec: dict, folder: pathlib.Path, options, seconds: float, trace: bool = False) -> Iterator[pathlib.Path]:
+    """What a run in `folder` leaves, its output among its logs; gone at the end, as what was trained fills the disk."""
+    output = folder / spec["name"]
+    try:
+        execute(command_of(spec, folder, options, trace), log_of(output), seconds)
+        yield output
+    finally:
+        shutil.rmtree(output, ignore_errors=True)
+
+
+def log_of(output: pathlib.Path) -> pathlib.Path:
+    return output.parent / f"{output.name}.log"
+
+
+def notes_of(output: pathlib.Path) -> list[str]:
     """What the run said about capturing: which stage is not, and why."""
-    lines = [line for file in [log, *sorted((output / "logs").glob("*"))] if file.is_file()
+    lines = [line for file in [log_of(output), *sorted((output / "logs").glob("*"))] if file.is_file()
              for line in file.read_text(errors="replace").splitlines() if "captur" in line]
     return list(dict.fromkeys(line[:300] for line in lines))[:8]
 
 
 def measure(row: Row, folder: pathlib.Path, options, seconds: float, trace: pathlib.Path | None = None) -> dict:
-    """With `trace`, the workers' traces go there. What was trained is removed: it fills the disk."""
-    output, log = folder / row.name(), folder / f"{row.name()}.log"
-    try:
-        execute(command_of(row, folder, options, trace is not None), log, seconds)
+    """With `trace`, the workers' traces go there."""
+    with results(spec_of(row, options), folder, options, seconds, trace is not None) as output:
         steps = common.read_jsonl(output / "metrics.jsonl")
         if trace:
             keep_traces(output / "trace", trace, row)
         return {"step_seconds": [step["step_seconds"] for step in steps], "losses": [step["loss"] for step in steps],
                 "bubble": steps[-1]["bubble_share"],
                 "saved_gib": [int(held) / 2**30 for held in steps[-1]["stage_peak_saved_bytes"]],
-                "notes": notes_of(output, log)}
-    finally:
-        shutil.rmtree(output, ignore_errors=True)
+                "notes": notes_of(output)}
 
 
 def keep_traces(found: pathlib.Path, to: pathlib.Path, row: Row) -> None:

@@ -8,7 +8,7 @@ import statistics
 
 import model as models
 
-ESTIMATE = {"tiny": 15.0, "small": 20.0, "mid": 30.0, "big": 55.0}  # Seconds of a row, until one like it has been seen.
+ESTIMATE = {"tiny": 15.0, "text": 20.0, "small": 20.0, "mid": 30.0, "big": 55.0}  # Seconds of a row, until one like it has been seen.
 COMPILING = 60.0  # Seconds more.
 RECOMPUTED = 4 / 3  # Work with a second forward, which is a third of forward and backward.
 WHAT = {"alone": "PyTorch without a pipeline, {}", "peer": "torch.distributed.pipelining, {}", "ours": "ours, capture {}"}

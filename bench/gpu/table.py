@@ -15,78 +15,19 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import os
 import pathlib
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-
-import torch
 
 import model as models
 import ours
 from ranks import Failed, Ranks
 from rows import Results, Row, planned
+from setting import Budget, complete, export, make_parser, nvidia_smi, save, versions, words_of
 
-sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
-
-import common  # noqa: E402
-
-HERE = pathlib.Path(__file__).resolve().parent
 PATIENCE = 4.0  # So many times as long as expected is a row's limit, where the budget has it.
-
-
-class Budget:
-    def __init__(self, seconds: float):
-        self.end = time.monotonic() + seconds
-
-    def left(self) -> float:
-        return self.end - time.monotonic()
-
-
-def nvidia_smi(query: str) -> list[str]:
-    """Of each GPU; none without the program."""
-    try:
-        done = subprocess.run(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"], text=True,
-                              capture_output=True, check=True, timeout=30)
-        return done.stdout.strip().splitlines()
-    except (OSError, subprocess.SubprocessError):
-        return []
-
-
-def versions() -> dict:
-    gpipe = common.gpipe("--version").stdout.strip() if (common.BIN / "gpipe").exists() else ""
-    return {"machine": common.machine(), "driver": ", ".join(sorted(set(nvidia_smi("driver_version")))),
-            "gpipe": gpipe, "torch": torch.__version__, "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version() if torch.version.cuda else None}
-
-
-def export(options: argparse.Namespace, folder: pathlib.Path, budget: Budget) -> set[str]:
-    """The sizes that could be written, all at the same time: nothing is measured meanwhile."""
-    processes = {}
-    for size in options.sizes:
-        command = [sys.executable, str(HERE / "export.py"), "--size", size, "--out", str(folder / size), "--chunks",
-                   *map(str, options.chunks)]
-        log = open(folder / f"{size}.export.log", "w")
-        processes[size] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-        log.close()
-    written = {size for size, process in processes.items() if ended_well(process, budget.left() / 2)}
-    for size in set(processes) - written:
-        words = (folder / f"{size}.export.log").read_text(errors="replace").strip().splitlines()
-        print(f"{size} was not exported: {' | '.join(words[-2:])}", flush=True)
-    return written
-
-
-def ended_well(process: subprocess.Popen, seconds: float) -> bool:
-    try:
-        return process.wait(timeout=max(1.0, seconds)) == 0
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        return False
 
 
 class Bench:
@@ -141,14 +82,12 @@ class Bench:
 
     def save(self) -> None:
         """After each row, so that a run that is ended leaves what it has."""
-        if self.options.out:
-            self.options.out.parent.mkdir(parents=True, exist_ok=True)
-            self.options.out.write_text(json.dumps(self.document(), indent=1, default=str))
+        save(self.options, self.document())
 
 
 def print_table(bench: Bench) -> None:
     options, results = bench.options, bench.results
-    print("\n" + "; ".join(f"{name} {value}" for name, value in bench.versions.items() if value))
+    print(f"\n{words_of(bench.versions)}")
     peak = f"; MFU of {results.peak / 1e12:.0f} TFLOP/s a GPU" if results.peak else ""
     print(f"{options.workers} workers on {options.gpus} {'GPUs' if options.device == 'cuda' else 'CPU processes'}; median "
           f"of the steps after the first {options.skip}{peak}\n")
@@ -204,12 +143,7 @@ def trace(options: argparse.Namespace, folder: pathlib.Path) -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpus", type=int, help="default: all")
-    parser.add_argument("--workers", type=int, help="of ours and of the peers' pipelines; default: one a GPU")
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--sizes", nargs="+", choices=models.SIZES, help="cheapest first; default: small mid big")
-    parser.add_argument("--chunks", nargs="+", type=int, help="default: 8 32; with one worker 1 8 32")
+    parser = make_parser(__doc__)
     parser.add_argument("--checkpoint", nargs="+", choices=["never", "always"], default=["never"])
     parser.add_argument("--capture", nargs="+", choices=["auto", "never"], default=["auto", "never"])
     parser.add_argument("--cut", choices=["planner", "layers"], default="planner",
@@ -217,34 +151,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", choices=["ours", "peers"], help="ours, with the one GPU that makes the bound; or theirs")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--skip", type=int, default=4, help="so many of them are not counted")
-    parser.add_argument("--seconds", type=float, default=570, help="for everything")
-    parser.add_argument("--out", type=pathlib.Path, help="JSON; default: $OUT/table.json where OUT is set")
     parser.add_argument("--trace", type=pathlib.Path, metavar="DIR", help="trace a run of ours into it instead")
     options = parser.parse_args()
-    complete(options, parser)
-    return options
-
-
-def complete(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Defaults that depend on the machine and on each other."""
-    cards = len(nvidia_smi("name"))
-    if options.device == "cpu":
-        options.gpus = options.gpus or options.workers or 2
-    elif cards == 0 or (options.gpus or 0) > cards:
-        parser.error(f"there are {cards} GPUs" + (f", not {options.gpus}" if options.gpus else "; --device cpu is a try"))
-    options.gpus = options.gpus or cards
-    options.workers = options.workers or options.gpus
-    options.gpus = min(options.gpus, options.workers)
-    options.sizes = sorted(options.sizes or (["tiny"] if options.device == "cpu" else ["small", "mid", "big"]),
-                           key=list(models.SIZES).index)
-    fewest = min(models.SIZES[size].layers for size in options.sizes)
-    if options.workers > fewest + 1:
-        parser.error(f"{options.workers} workers for {fewest} layers and a head")
+    complete(options, parser, "table", ["small", "mid", "big"])
     options.chunks = options.chunks or ([1, 8, 32] if options.workers == 1 else [8, 32])
     if options.steps <= options.skip:
         parser.error("--steps must be more than --skip")
-    if not options.out and os.environ.get("OUT"):
-        options.out = pathlib.Path(os.environ["OUT"]) / "table.json"
+    return options
 
 
 def main() -> None:

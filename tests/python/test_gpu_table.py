@@ -1,17 +1,22 @@
-"""The table of bench/gpu: what it measures first, its bound and shares, and how peers that fail are ended."""
+"""bench/gpu: what its table measures first, its bound and shares, and how peers that fail are ended; which curves and
+which memory pass, and a try of both on CPUs."""
 
 import argparse
+import json
 import pathlib
 import sys
 
 import pytest
+import torch
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "bench" / "gpu"))
 
+import memory  # noqa: E402
 import model as models  # noqa: E402
 import ours  # noqa: E402
 import ranks  # noqa: E402
 import table  # noqa: E402
+import text_curve  # noqa: E402
 import trace_summary  # noqa: E402
 from rows import Results, Row, planned  # noqa: E402
 
@@ -122,3 +127,103 @@ def test_a_run_of_ours_is_ended_at_its_limit(tmp_path):
 def test_gaps_are_the_times_when_nothing_runs():
     spans = [(0.0, 10.0), (5.0, 8.0), (12.0, 20.0), (20.0, 21.0), (150.0, 160.0)]
     assert trace_summary.gaps(spans) == [2.0, 129.0]
+
+
+def falling(steps: int = 40) -> list[float]:
+    return [5.0 - 0.05 * step for step in range(steps)]
+
+
+@pytest.mark.parametrize("found,passes", [
+    ([loss * 1.009 for loss in falling()], True),
+    ([loss * 1.011 for loss in falling()], False),
+    ([loss * (1.03 if step == 20 else 1.0) for step, loss in enumerate(falling())], True),
+    ([loss * (1.0 if step < 30 else 1.02) for step, loss in enumerate(falling())], False),
+    ([float("nan") if step == 20 else loss for step, loss in enumerate(falling())], False),
+], ids=["close", "off", "one step off", "off at the end", "no number"])
+def test_a_curve_passes_by_its_means_over_ten_steps(found, passes):
+    assert text_curve.compare(falling(), found)["passed"] == passes
+
+
+def test_a_curve_that_learns_nothing_shows_nothing():
+    assert not text_curve.compare([5.0] * 40, [5.0] * 40)["passed"]
+
+
+def test_differences_of_curves_are_relative_to_pytorchs():
+    pair = text_curve.compare([4.0, 2.0], [4.0, 2.1])
+    assert (pair["largest"], pair["mean"]) == (pytest.approx(0.05), pytest.approx(0.025))
+    assert pair["largest_smoothed"] == pair["mean_smoothed"] == pytest.approx(0.1 / 6)
+    assert (pair["first"], pair["last"]) == (4.0, [2.0, 2.1])
+
+
+def test_tokens_are_bytes_of_the_text_and_labels_the_ones_behind_them():
+    text = text_curve.read_text()
+    assert len(text) > 200 * 32 * 256  # No step has to see the same twice.
+    tokens, labels = text_curve.windows(text, 32, 50)
+    assert tokens.shape == labels.shape == (50, 32)
+    for window, behind in zip(tokens.tolist(), labels.tolist()):
+        assert bytes([*window, behind[-1]]) in text and window[1:] == behind[:-1]
+    assert torch.equal(tokens, text_curve.windows(text, 32, 50)[0])
+
+
+def test_memory_is_held_against_the_plan_where_the_allocator_is_told():
+    forecast = {"stages": [{"state_bytes": "800", "peak_saved_bytes": "200"}, {"state_bytes": "800"}]}
+    steps = [{"stage_peak_saved_bytes": [150, 0], "stage_peak_allocated_bytes": [1080, 700],
+              "stage_peak_reserved_bytes": [2000, 900]},
+             {"stage_peak_saved_bytes": [190, 0], "stage_peak_allocated_bytes": [1090, 700],
+              "stage_peak_reserved_bytes": [2000, 900]}]
+    first, second = memory.stages_of(forecast, steps, {0: 64}, {1: 5000})
+    assert first == {"state": 800, "saved": 200, "planned": 1000, "saved_found": 190, "allocated": 1090,
+                     "reserved": 2000, "graphs": 64, "gpu": None, "ratio": 1.09, "within": True}
+    assert (second["ratio"], second["within"], second["gpu"]) == (0.875, False, 5000)
+    untold = memory.stages_of(forecast, [{"stage_peak_saved_bytes": [1, 1]}], {}, {})
+    assert not any(stage["within"] for stage in untold)
+    assert [memory.passed({"stages": untold}, device) for device in ("cpu", "cuda")] == [True, False]
+    assert not memory.passed({"error": "exit 1"}, "cpu")
+
+
+def test_a_row_of_memory_has_as_many_cells_as_the_head(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(memory, "versions", dict)
+    memory.print_head(memory.Bench(options_of(), tmp_path))
+    head = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| size"))
+    forecast, row = {"stages": [{"state_bytes": "800"}]}, Row("ours", "auto", "mid", 8, "always")
+    for measured in ({"error": "exit 1"}, {"stages": memory.stages_of(forecast, [{}], {}, {})},
+                     {"stages": memory.stages_of(forecast, [{"stage_peak_allocated_bytes": [5]}], {}, {})}):
+        assert [line.count("|") for line in memory.table_lines(row, measured)] == [head.count("|")]
+
+
+def test_graphs_and_the_drivers_memory_are_read_from_what_was_said(tmp_path):
+    words = "[2026-01-01 00:00:00.000] [info] stage 1 is captured: 34 CUDA graphs for 8 micro-batches, 352 MiB"
+    assert memory.graphs_of([words, "stage 0 runs without CUDA graphs: no memory"]) == {1: 352 << 20}
+    driver = memory.Driver(tmp_path)
+    driver.log.write_text("0, 4\n1, 700\n0, 900\n1, 650\n0, 9")  # It may be ended within a line.
+    assert driver.peaks() == {0: 900 << 20, 1: 700 << 20}
+
+
+def try_options(**given) -> argparse.Namespace:
+    return options_of(**{"device": "cpu", "sizes": ["tiny"], "chunks": [2], "cut": "planner", "capture": ["auto"],
+                         "seconds": 100.0, **given})
+
+
+def test_a_try_of_the_curves(tmp_path, capsys):
+    options = try_options(steps=12, lr=1e-3, out=tmp_path / "curves.json")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert text_curve.run(options, tmp_path / "files"), capsys.readouterr().out
+    finally:
+        torch.set_num_threads(threads)
+    cases = json.loads(options.out.read_text())["cases"]
+    assert [case["kind"] for case in cases] == list(text_curve.KINDS.values())
+    assert {len(losses) for case in cases for losses in case["curves"].values()} == {12}
+    last = [{name: losses[-1] for name, losses in case["curves"].items()} for case in cases]
+    for own, other in (last, last[::-1]):  # Ours has the same masters, or none.
+        assert abs(own["ours"] - own["PyTorch"]) < abs(own["ours"] - other["PyTorch"]) / 5
+
+
+def test_a_try_of_the_memory(tmp_path, capsys):
+    options = try_options(steps=2, checkpoint=["always"], out=tmp_path / "memory.json")
+    assert memory.Bench(options, tmp_path).run(), capsys.readouterr().out
+    (row,) = json.loads(options.out.read_text())["rows"]
+    assert len(row["stages"]) == 2
+    for stage in row["stages"]:
+        assert stage["planned"] == stage["state"] + stage["saved"] and stage["state"] > 0 and stage["saved_found"] > 0

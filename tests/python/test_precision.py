@@ -17,12 +17,12 @@ from torch.nn import functional
 import reference
 from cluster import DEVICE, gpipe, losses_of, read_jsonl, write_spec
 from gpipe import export
+from mixed_precision import FIRST_SCALE, Masters, Trainer
 
 # A GPU rounds other sums: then whole steps of bf16 lie between the two.
 compares_bits = pytest.mark.skipif(DEVICE != "cpu", reason="compares last bits with PyTorch's on the CPU")
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-FIRST_SCALE = 65536.0
 SAMPLES, BATCH, STEPS = 30, 12, 5
 
 MLP = [
@@ -60,68 +60,6 @@ def one_thread():
         yield
     finally:
         torch.set_num_threads(before)
-
-
-class Masters:
-    """The parameters of a model in fp32, of which the model has the roundings."""
-
-    def __init__(self, model: nn.Module, exact: dict[str, torch.Tensor]):
-        self.model = model
-        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
-        self.rounded = [dict(model.named_parameters())[name] for name in self.names]
-        self.exact = [nn.Parameter(exact[name].float().clone()) for name in self.names]
-        self.copy()
-
-    def copy(self):
-        with torch.no_grad():
-            for rounded, exact in zip(self.rounded, self.exact):
-                rounded.copy_(exact)
-
-    def take_gradients(self):
-        for rounded, exact in zip(self.rounded, self.exact):
-            if rounded.grad is None:
-                continue
-            wide = rounded.grad.float()
-            exact.grad = wide if exact.grad is None else exact.grad + wide
-            rounded.grad = None
-
-
-class Trainer:
-    """Steps of mixed precision as Megatron takes them; in fp16 with what torch.amp.GradScaler does."""
-
-    def __init__(self, masters: Masters, spec: dict):
-        ((kind, arguments),) = spec["train"]["optimizer"].items()
-        make = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
-        self.optimizer = make(masters.exact, fused=True, **arguments)
-        self.masters, self.clip = masters, spec["train"].get("grad_clip_norm", 0)
-        self.scale = FIRST_SCALE if spec["train"]["precision"] == "fp16" else 1.0
-        self.losses, self.norms, self.left_out, self.overflowed = [], [], [], set()
-
-    def step(self, losses: list):
-        """Of functions, each makes the loss of a micro-batch, weighed."""
-        self.optimizer.zero_grad()
-        made = [loss() for loss in losses]
-        self.losses.append(sum(loss.item() for loss in made))
-        for loss in reversed(made):  # The order of GPipe's backward.
-            (loss * self.scale).backward()
-            self.masters.take_gradients()
-        gradients = [p.grad for p in self.masters.exact if p.grad is not None]
-        if not all(gradient.isfinite().all() for gradient in gradients):
-            self.left_out.append(len(self.losses))
-            self.overflowed |= {name for name, p in zip(self.masters.names, self.masters.exact)
-                                if p.grad is not None and not p.grad.isfinite().all()}
-            self.scale /= 2
-            self.norms.append(None)
-            return
-        for gradient in gradients:
-            gradient.div_(self.scale)
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g.double()) for g in gradients]))
-        self.norms.append(norm.item())
-        if self.clip > 0 and norm > self.clip:
-            for gradient in gradients:
-                gradient.mul_(self.clip / (norm + 1e-6))
-        self.optimizer.step()
-        self.masters.copy()
 
 
 def share_of_loss(spec: dict, output: torch.Tensor, target: torch.Tensor, samples: int) -> torch.Tensor:
@@ -351,9 +289,10 @@ def test_an_exported_model_trains_as_in_one_process(cluster, tmp_path, precision
     spec["train"]["checkpoint_every"] = STEPS
     out = cluster.run(write_spec(tmp_path, spec), tmp_path / "out")
     model = make_language(dtype)
-    with one_thread():
+    with one_thread():  # Where the job runs: another device rounds at other places, and Adam makes steps of that.
         model.load_state_dict(exact)
-        trainer = train_language(model, exact, spec, ids, targets)
+        on_device = {name: tensor.to(DEVICE) for name, tensor in exact.items()}
+        trainer = train_language(model.to(DEVICE), on_device, spec, ids.to(DEVICE), targets.to(DEVICE))
     trained = load_file(out / "model.safetensors")
     model.load_state_dict(trained)  # Takes it.
     for name, tensor in make_language(dtype).state_dict().items():
@@ -364,12 +303,13 @@ def test_an_exported_model_trains_as_in_one_process(cluster, tmp_path, precision
     # in fp32 by two workers: apart by 2^-9 of it, and Adam makes of any gradient a step of its rate.
     tolerance = {"rtol": 2e-2, "atol": STEPS * 0.01 * 0.1}
     assert losses_of(out) == pytest.approx(trainer.losses, rel=2e-3)
-    for name, master in zip(trainer.masters.names, trainer.masters.exact):
+    for name, exact_one in zip(trainer.masters.names, trainer.masters.exact):
+        master = exact_one.detach().cpu()
         if name in saved or f"{name}/master" in saved:
-            torch.testing.assert_close(saved[f"{name}/master"], master.detach(), **tolerance, msg=lambda t: f"{name}: {t}")
+            torch.testing.assert_close(saved[f"{name}/master"], master, **tolerance, msg=lambda t: f"{name}: {t}")
             assert torch.equal(saved[f"{name}/master"].to(dtype), trained[name]), name
         else:
-            torch.testing.assert_close(trained[name], master.detach(), **tolerance, msg=lambda t: f"{name}: {t}")
+            torch.testing.assert_close(trained[name], master, **tolerance, msg=lambda t: f"{name}: {t}")
 
 
 @pytest.mark.parametrize("precision", TYPES)

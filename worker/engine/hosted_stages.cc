@@ -85,13 +85,15 @@ absl::StatusOr<HostedStages> HostedStages::Create(const v1::JobSpec& spec, const
                                                   c10::Device device, const HostedModel& model) {
   HostedStages hosted;
   TensorPool tensors, masters;
-  GPIPE_ASSIGN_OR_RETURN(
-      hosted.stages_, CreateStages({spec, plan, worker, device, 0}, {model.archive, &tensors, model.values, &masters}));
+  GPIPE_ASSIGN_OR_RETURN(hosted.stages_,
+                         CreateStages({spec, plan, worker, device, 0},
+                                      {model.archive, &tensors, model.values, &masters, hosted.held_.get()}));
   if (hosted.stages_.empty()) return absl::InvalidArgumentError(absl::StrCat("worker ", worker, " hosts no stage"));
   if (model.evaluation != nullptr) {
     const v1::Plan evaluation = EvaluationPlan(plan);
-    GPIPE_ASSIGN_OR_RETURN(hosted.evaluation_, CreateStages({spec, evaluation, worker, device, plan.edges_size()},
-                                                            {model.evaluation, &tensors, model.values, &masters}));
+    GPIPE_ASSIGN_OR_RETURN(hosted.evaluation_,
+                           CreateStages({spec, evaluation, worker, device, plan.edges_size()},
+                                        {model.evaluation, &tensors, model.values, &masters, hosted.held_.get()}));
   }
   const std::vector<std::string> inputs = InputNames(model.archive);
   if (hosted.has_last()) hosted.counted_input_ = CountedInput(spec.train(), inputs);

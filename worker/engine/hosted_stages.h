@@ -12,6 +12,7 @@
 #include "pipeline/timeline.h"
 #include "worker/data/sample_set.h"
 #include "worker/exported/archive.h"
+#include "worker/stage/held_gradients.h"
 #include "worker/stage/stage.h"
 
 namespace gpipe::worker {
@@ -79,6 +80,7 @@ class HostedStages {
   void FindClientValues(const v1::Plan& plan, const std::vector<std::string>& inputs,
                         const std::vector<std::string>& outputs);
 
+  std::unique_ptr<HeldGradients> held_ = std::make_unique<HeldGradients>();  // Of all stages.
   std::vector<HostedStage> stages_;
   std::vector<HostedStage> evaluation_;  // Empty: those are for evaluation, too.
   DataRole role_;

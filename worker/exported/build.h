@@ -16,12 +16,15 @@
 
 namespace gpipe::worker {
 
+class HeldGradients;
+
 // What the stages of one worker are made from; all null and empty with a layer list.
 struct ExportedModel {
   const Archive* archive = nullptr;
   TensorPool* tensors = nullptr;  // So that stages of one worker that use the same parameter have the same tensor.
   InitialValues values = InitialValues::kArchive;
   TensorPool* masters = nullptr;  // The same of their masters, by name.
+  HeldGradients* held = nullptr;  // Of these stages, which it outlives.
 };
 
 // The values that are the model's inputs, in its order; of a layer list, which has no archive, `input`.

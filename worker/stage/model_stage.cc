@@ -74,7 +74,8 @@ ModelStage::ModelStage(StageParts parts, Segment segment)
       outputs_(std::move(parts.outputs)),
       loss_(std::move(parts.loss)),
       needs_backward_(parts.needs_backward),
-      device_(parts.device) {
+      device_(parts.device),
+      held_(parts.held != nullptr ? *parts.held : own_held_) {
   CollectState(parts);
 }
 
@@ -106,7 +107,7 @@ absl::Status ModelStage::Begin(MiniBatch mini_batch) {
   }
   return CatchTorch([&] {
     mini_batch_ = std::move(mini_batch);
-    if (!mini_batch_.accumulates) ResetGradients();
+    if (mini_batch_.training && !mini_batch_.accumulates) ResetGradients();
     if (loss_ != nullptr) loss_->Begin(mini_batch_.target, samples);
     saved_.clear();
     counts_.assign(offsets_.size(), {});
@@ -148,17 +149,19 @@ absl::Status ModelStage::Drop(int64_t id) {
 }
 
 void ModelStage::ResetGradients() const {
-  if (!keep_gradients_) {
-    for (const NamedTensor& named : state_) named.tensor.mutable_grad().reset();
-    return;
-  }
-  if (!mini_batch_.training) return;
   const torch::autograd::AutoGradMode no_grad(false);
-  std::vector<at::Tensor> gradients;
+  std::vector<at::Tensor> held;
   for (const NamedTensor& named : state_) {
-    if (named.tensor.grad().defined()) gradients.push_back(named.tensor.grad());
+    at::Tensor& gradient = named.tensor.mutable_grad();
+    if (!gradient.defined()) continue;
+    held_.Has(named.tensor) ? held.push_back(gradient) : gradient.reset();
   }
-  if (!gradients.empty()) at::_foreach_zero_(gradients);
+  if (!held.empty()) at::_foreach_zero_(held);
+}
+
+void ModelStage::KeepGradients(bool keep) {
+  if (std::exchange(keep_gradients_, keep) == keep) return;
+  for (const NamedTensor& named : state_) keep ? held_.Hold(named.tensor) : held_.LetGo(named.tensor);
 }
 
 absl::Status ModelStage::CheckForward(int micro_batch, ForwardMode mode) const {

@@ -13,6 +13,7 @@
 #include "worker/model/precision.h"
 #include "worker/model/segment.h"
 #include "worker/model/tensor_layout.h"
+#include "worker/stage/held_gradients.h"
 #include "worker/stage/stage.h"
 
 namespace gpipe::worker {
@@ -46,7 +47,8 @@ struct StageParts {
   bool needs_backward = false;
   c10::Device device = c10::kCPU;
   Precision precision = {};
-  Values* masters = nullptr;  // By name, of all stages of the worker; null: of this one.
+  Values* masters = nullptr;      // By name, of all stages of the worker; null: of this one.
+  HeldGradients* held = nullptr;  // Of all stages of the worker, which it outlives; null: of this one.
 };
 
 // The stage that every model source ends in. Its contract is Stage's.
@@ -64,7 +66,7 @@ class ModelStage : public Stage {
   absl::Status Suspend(int64_t id) override;
   absl::Status Resume(int64_t id) override;
   absl::Status Drop(int64_t id) override;
-  void KeepGradients(bool keep) override { keep_gradients_ = keep; }
+  void KeepGradients(bool keep) override;
   int64_t peak_saved_bytes() const override { return peak_bytes_; }
 
  private:
@@ -130,6 +132,8 @@ class ModelStage : public Stage {
   std::vector<NamedTensor> state_;
 
   bool keep_gradients_ = false;
+  HeldGradients own_held_;
+  HeldGradients& held_;
   bool open_ = false;     // Between Begin and End.
   bool resumed_ = false;  // It was suspended before, when its batch statistics were committed.
   std::map<int64_t, Suspended> suspended_;

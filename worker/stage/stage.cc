@@ -138,6 +138,7 @@ absl::StatusOr<std::unique_ptr<Stage>> Stage::Create(const v1::JobSpec& job, con
   parts.device = device;
   parts.precision = Precision::Of(spec);
   parts.masters = model.masters;
+  parts.held = model.held;
   GPIPE_RETURN_IF_ERROR(model.archive == nullptr ? AddSequential(spec, plan, stage, parts)
                                                  : AddExported(spec, plan, stage, model, parts));
   const auto cast = model.archive == nullptr ? parts.precision.compute : c10::ScalarType::Undefined;

@@ -63,7 +63,7 @@ class Stage {
   // Parameters and buffers in the order of state_dict(). Gradients of what has a master are of the master's type.
   virtual const std::vector<NamedTensor>& state() const = 0;
 
-  // A mini-batch begins: gradients are zeroed. REQUIRES: the last one has ended.
+  // A mini-batch begins: in training, gradients are zeroed. REQUIRES: the last one has ended.
   virtual absl::Status Begin(MiniBatch mini_batch) = 0;
 
   // `inputs` hold every value that crosses into this stage, and the model's inputs that it reads. The result holds
@@ -96,8 +96,9 @@ class Stage {
   virtual absl::Status Resume(int64_t id) = 0;
   virtual absl::Status Drop(int64_t id) = 0;
 
-  // Whether Begin zeroes the gradients that are there, in place, or lets go of them. At first it lets go of them: then
-  // a parameter that gets none in a mini-batch is not updated.
+  // Whether Begin zeroes the gradients that are there, in place, or lets go of them; of a parameter that another stage
+  // keeps the gradient of, none does. At first it lets go of them: then a parameter that gets none in a mini-batch is
+  // not updated.
   virtual void KeepGradients(bool keep) = 0;
 
   // Highest bytes saved between Forward and Backward in this mini-batch, as the device's allocator counted them.

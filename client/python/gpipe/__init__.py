@@ -3,8 +3,8 @@
     with gpipe.Cluster(workers=4) as cluster:
         model = gpipe.train(model, dataset, loss="cross_entropy", optimizer="adamw", epochs=3, cluster=cluster)
 
-What is here is imported when it is first used, so that `gpipe.export` and `gpipe.data` need no gRPC, and the rest no
-torch.
+What is here is imported when it is first used, so that `gpipe.export`, `gpipe.data`, `gpipe.skip` and `gpipe.balance`
+need no gRPC, and the rest no torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpipe import data, errors, v1
+    from gpipe import balance, data, errors, skip, v1
     from gpipe._client import AsyncClient, Client
     from gpipe._cluster import Cluster
     from gpipe._export.exporter import export
@@ -42,12 +42,12 @@ _PLACES = {
     "ClusterError": "errors", "Error": "errors", "InvalidSpecError": "errors", "JobCancelledError": "errors",
     "JobFailedError": "errors",
 }
-_MODULES = ("data", "errors", "v1")
+_MODULES = ("balance", "data", "errors", "skip", "v1")
 
 __all__ = [
     "ApiError", "AsyncClient", "AsyncJob", "Client", "Cluster", "ClusterError", "Dropped", "Error", "Evaluations",
     "ExportError", "InvalidSpecError", "Job", "JobCancelledError", "JobFailedError", "Metrics", "Plan", "Spec",
-    "Timeline", "Update", "data", "empty_weights", "errors", "export", "infer", "train", "v1",
+    "Timeline", "Update", "balance", "data", "empty_weights", "errors", "export", "infer", "skip", "train", "v1",
 ]
 
 

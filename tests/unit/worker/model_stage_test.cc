@@ -50,8 +50,17 @@ train: {loss: {mse: {}}, optimizer: {sgd: {lr: 0.1}}}
     parts.outputs = {{.name = "output", .value = "layer.0"}};
     parts.loss = std::make_unique<MeanBySamples>(&asked_);
     parts.training = parts.needs_backward = true;
+    parts.held = &held_;
     stage_ = ModelStage::Create(std::move(parts)).value();
   }
+
+  void Train() {
+    ASSERT_TRUE(stage_->Begin({0, 0, {2, 2, 2, 1}, true, {}}).ok());
+    for (int i = 0; i < 4; ++i) ASSERT_TRUE(Forward(i).ok());
+    for (int i = 3; i >= 0; --i) ASSERT_TRUE(Backward(i).ok());
+    ASSERT_TRUE(stage_->End().ok());
+  }
+  at::Tensor Gradient() const { return stage_->state()[0].tensor.grad(); }
 
   absl::Status Forward(int micro_batch) {
     const at::Tensor input = input_.slice(0, 2 * micro_batch, 2 * micro_batch + 2);
@@ -64,6 +73,7 @@ train: {loss: {mse: {}}, optimizer: {sgd: {lr: 0.1}}}
 
   const at::Tensor input_ = at::sin(at::arange(35, at::kFloat)).reshape({7, 5});
   int asked_ = 0;
+  HeldGradients held_;
   std::unique_ptr<ModelStage> stage_;
 };
 
@@ -71,16 +81,13 @@ TEST_F(WeighedLossTest, IsWeighedOncePerMiniBatch) {
   const at::CallbackHandle counting =
       at::addThreadLocalCallback(at::RecordFunctionCallback(&CountStacks).scopes({at::RecordScope::FUNCTION}));
   for (const int mini_batch : {1, 2}) {
-    ASSERT_TRUE(stage_->Begin({0, 0, {2, 2, 2, 1}, true, {}}).ok());
     asked_ = stacks = 0;
-    for (int i = 0; i < 4; ++i) ASSERT_TRUE(Forward(i).ok());
-    for (int i = 3; i >= 0; --i) ASSERT_TRUE(Backward(i).ok());
-    ASSERT_TRUE(stage_->End().ok());
+    Train();
     EXPECT_EQ(asked_, 4) << "a recompute does not ask again, mini-batch " << mini_batch;
     EXPECT_EQ(stacks, 1);
     // Of the mean over all outputs: each weight of a row gets the mean input, by three outputs.
     const at::Tensor expected = (input_.mean(0) / 3).expand({3, 5});
-    EXPECT_TRUE(at::allclose(stage_->state()[0].tensor.grad(), expected, 1e-5, 1e-7));
+    EXPECT_TRUE(at::allclose(Gradient(), expected, 1e-5, 1e-7));
   }
   at::removeCallback(counting);
 }
@@ -89,6 +96,42 @@ TEST_F(WeighedLossTest, CannotBeWeighedBeforeAllAreForward) {
   ASSERT_TRUE(stage_->Begin({0, 0, {2, 2, 2, 1}, true, {}}).ok());
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(Forward(i).ok());
   EXPECT_EQ(Backward(2).code(), absl::StatusCode::kFailedPrecondition);
+}
+
+// A model may have stages of its own for evaluation, with the same parameters.
+TEST_F(WeighedLossTest, EvaluationLeavesGradientsAlone) {
+  Train();
+  const at::Tensor before = Gradient().clone();
+  ASSERT_TRUE(stage_->Begin({0, 0, {2}, false, {}}).ok());
+  ASSERT_TRUE(stage_->End().ok());
+  ASSERT_TRUE(Gradient().defined());
+  EXPECT_TRUE(at::equal(Gradient(), before));
+}
+
+// CUDA graphs of another stage that has the parameter write to where the gradient lies.
+TEST_F(WeighedLossTest, AGradientThatAnotherStageHoldsStaysWhereItIs) {
+  Train();
+  const void* place = Gradient().const_data_ptr();
+  held_.Hold(stage_->state()[0].tensor);
+  ASSERT_TRUE(stage_->Begin({0, 0, {2}, true, {}}).ok());
+  ASSERT_TRUE(stage_->End().ok());
+  ASSERT_TRUE(Gradient().defined());
+  EXPECT_EQ(Gradient().const_data_ptr(), place);
+  EXPECT_TRUE(at::equal(Gradient(), at::zeros({3, 5})));
+  EXPECT_FALSE(stage_->state()[1].tensor.grad().defined()) << "the bias, which nobody holds";
+
+  held_.LetGo(stage_->state()[0].tensor);
+  ASSERT_TRUE(stage_->Begin({0, 0, {2}, true, {}}).ok());
+  ASSERT_TRUE(stage_->End().ok());
+  EXPECT_FALSE(Gradient().defined());
+}
+
+TEST_F(WeighedLossTest, AStageHoldsAndLetsGoOnce) {
+  stage_->KeepGradients(true);
+  stage_->KeepGradients(true);
+  EXPECT_TRUE(held_.Has(stage_->state()[1].tensor));
+  stage_->KeepGradients(false);
+  EXPECT_FALSE(held_.Has(stage_->state()[1].tensor));
 }
 
 }  // namespace

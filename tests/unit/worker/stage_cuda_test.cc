@@ -97,8 +97,10 @@ TEST_F(StageCudaTest, TrainsInMixedPrecisionAsOnTheCpu) {
     const Values gradients = cpu.Gradients();
     for (const auto& [name, gradient] : gpu.Gradients()) {
       EXPECT_EQ(gradient.scalar_type(), at::kFloat) << name;
-      const double largest = gradients.at(name).abs().max().item<double>();
-      EXPECT_TRUE(at::allclose(gradient.cpu(), gradients.at(name), 0.05, 0.05 * largest)) << name;
+      // As a whole: where a rounding decides whether a ReLU is on, single elements differ by all that they are.
+      const at::Tensor& on_cpu = gradients.at(name);
+      const double difference = ((gradient.cpu() - on_cpu).norm() / on_cpu.norm()).item<double>();
+      EXPECT_LT(difference, precision == v1::PRECISION_BF16 ? 0.1 : 0.03) << name;
     }
   }
 }
