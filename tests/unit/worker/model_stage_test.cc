@@ -134,5 +134,34 @@ TEST_F(WeighedLossTest, AStageHoldsAndLetsGoOnce) {
   EXPECT_FALSE(held_.Has(stage_->state()[1].tensor));
 }
 
+// Two forward passes may be open at once, and go back in any order; gradients add up.
+TEST_F(WeighedLossTest, AForwardWaitsForItsBackward) {
+  Train();
+  const at::Tensor once = Gradient().clone();
+  const MiniBatch mini_batch{.micro_batch_sizes = {2, 2, 2, 1}, .training = true, .accumulates = true};
+  for (const int64_t id : {7, 8}) {
+    ASSERT_TRUE(stage_->Begin(mini_batch).ok());
+    for (int i = 0; i < 4; ++i) ASSERT_TRUE(Forward(i).ok());
+    ASSERT_TRUE(stage_->Suspend(id).ok());
+  }
+  EXPECT_TRUE(absl::IsFailedPrecondition(stage_->Resume(9)));
+  for (const int64_t id : {8, 7}) {
+    ASSERT_TRUE(stage_->Resume(id).ok());
+    for (int i = 3; i >= 0; --i) ASSERT_TRUE(Backward(i).ok());
+    ASSERT_TRUE(stage_->End().ok());
+  }
+  EXPECT_TRUE(at::allclose(Gradient(), 3 * once));
+  EXPECT_TRUE(absl::IsFailedPrecondition(stage_->Resume(7))) << "it went back";
+}
+
+TEST_F(WeighedLossTest, AForwardThatIsDroppedIsGone) {
+  ASSERT_TRUE(stage_->Begin({.micro_batch_sizes = {2}, .training = true, .accumulates = true}).ok());
+  ASSERT_TRUE(Forward(0).ok());
+  ASSERT_TRUE(stage_->Suspend(1).ok());
+  ASSERT_TRUE(stage_->Drop(1).ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(stage_->Drop(1)));
+  EXPECT_TRUE(absl::IsFailedPrecondition(stage_->Resume(1)));
+}
+
 }  // namespace
 }  // namespace gpipe::worker
