@@ -101,7 +101,9 @@ absl::StatusOr<HostedStages> HostedStages::Create(const v1::JobSpec& spec, const
       RoleOf(hosted.stages_, hosted.evaluation_, inputs, spec::UnbatchedInputs(spec, inputs), hosted.counted_input_);
   if (!spec::HasClientData(spec)) return hosted;
   std::vector<std::string> outputs;
-  if (hosted.has_last()) GPIPE_ASSIGN_OR_RETURN(outputs, OutputValuesOf(model.archive, plan));
+  if (hosted.has_last()) {
+    GPIPE_ASSIGN_OR_RETURN(outputs, OutputValuesOf(model.archive, plan));
+  }
   hosted.FindClientValues(plan, inputs, outputs);
   return hosted;
 }

@@ -152,7 +152,9 @@ absl::Status RoundLedger::BookOldest() {
 absl::Status RoundLedger::Deliver(RoundRecord& record) const {
   if (record.rows.empty()) return absl::OkStatus();
   if (options_.output != nullptr) return options_.output->Append(record.rows);
-  if (options_.give) GPIPE_ASSIGN_OR_RETURN(record.result, options_.give(record.plan, record.rows));
+  if (options_.give) {
+    GPIPE_ASSIGN_OR_RETURN(record.result, options_.give(record.plan, record.rows));
+  }
   return absl::OkStatus();
 }
 
