@@ -174,6 +174,10 @@ std::string MetricsLine(const v1::StepMetrics& step) {
   line["data_wait_share"] = step.data_wait_share();
   if (step.stage_busy_size() > 0) line["stage_busy"] = step.stage_busy();
   if (step.stage_peak_saved_bytes_size() > 0) line["stage_peak_saved_bytes"] = step.stage_peak_saved_bytes();
+  if (step.stage_peak_reserved_bytes_size() > 0) {
+    line["stage_peak_allocated_bytes"] = step.stage_peak_allocated_bytes();
+    line["stage_peak_reserved_bytes"] = step.stage_peak_reserved_bytes();
+  }
   return line.dump();
 }
 

@@ -32,6 +32,7 @@ class RoundStream final : public Reactor {
     const absl::Status good = Check();
     if (!good.ok()) return answers_->Close(good);
     if (request_.has_open()) job_ = request_.open().job();
+    closed_ |= request_.has_close();
     {
       absl::MutexLock lock(&mutex_);
       if (end_) return;
@@ -56,15 +57,22 @@ class RoundStream final : public Reactor {
  private:
   absl::Status Check() const {
     if (!job_.empty()) {
-      return request_.has_round() ? absl::OkStatus() : FieldError("request", "must be a round: it is open already");
+      const bool good = request_.has_round() || request_.has_close();
+      return good ? absl::OkStatus() : FieldError("request", "must be a round, or `close`: it is open already");
     }
     return request_.has_open() ? CheckJobId(request_.open().job()) : FieldError("request", "the first must be `open`");
   }
 
   // On the loop.
   void Take() {
-    const absl::Status taken = request_.has_open() ? scheduler_->OpenRounds(job_, answers_)
-                                                   : scheduler_->Ask(job_, answers_, request_.round());
+    absl::Status taken;
+    if (request_.has_open()) {
+      taken = scheduler_->OpenRounds(job_, answers_);
+    } else if (request_.has_round()) {
+      taken = scheduler_->Ask(job_, answers_, request_.round());
+    } else {
+      scheduler_->CloseRounds(job_, answers_);
+    }
     if (!taken.ok()) answers_->Close(taken);
     Rest();
   }
@@ -95,9 +103,9 @@ class RoundStream final : public Reactor {
     return end_.has_value();
   }
 
+  // A client that has not closed its rounds is gone.
   void EndOfRequests() {
-    if (job_.empty()) return answers_->Close(FieldError("request", "the first must be `open`"));
-    loop_->Post([scheduler = scheduler_, job = job_, answers = answers_] { scheduler->CloseRounds(job, answers); });
+    if (!closed_) answers_->Close(absl::CancelledError("the requests have ended without `close`"));
   }
 
   // Either a write is under way, or the queue will call.
@@ -112,7 +120,8 @@ class RoundStream final : public Reactor {
   EventLoop* const loop_;
   Scheduler* const scheduler_;
   const std::shared_ptr<AnswerQueue> answers_ = std::make_shared<AnswerQueue>();
-  std::string job_;
+  std::string job_;               // Once it is open.
+  bool closed_ = false;           // By `close`.
   v1::AskRoundsRequest request_;  // Being read, or at the loop.
   v1::AskRoundsResponse answer_;  // Being written.
   absl::Mutex mutex_;

@@ -97,6 +97,8 @@ void Check(const v1::RoundDone& round, FieldErrors& errors) {
   for (const v1::StageReport& stage : round.stages()) {
     CheckLeast("progress.rounds.stages.busy_nanos", stage.busy_nanos(), 0, errors);
     CheckLeast("progress.rounds.stages.peak_saved_bytes", stage.peak_saved_bytes(), 0, errors);
+    CheckLeast("progress.rounds.stages.peak_allocated_bytes", stage.peak_allocated_bytes(), 0, errors);
+    CheckLeast("progress.rounds.stages.peak_reserved_bytes", stage.peak_reserved_bytes(), 0, errors);
   }
   CheckCount("progress.rounds.traffic", round.traffic_size(), errors);
   for (const v1::PeerTraffic& peer : round.traffic()) {

@@ -58,6 +58,15 @@ int64_t StepCollector::MostSamples() const {
   return most;
 }
 
+// Of GPUs alone.
+void StepCollector::AddDevicePeaks(const v1::StageReport& report, v1::StepMetrics& metrics) const {
+  if (report.peak_reserved_bytes() == 0) return;
+  metrics.mutable_stage_peak_allocated_bytes()->Resize(plan_.stages_size(), 0);
+  metrics.mutable_stage_peak_reserved_bytes()->Resize(plan_.stages_size(), 0);
+  metrics.set_stage_peak_allocated_bytes(report.stage(), report.peak_allocated_bytes());
+  metrics.set_stage_peak_reserved_bytes(report.stage(), report.peak_reserved_bytes());
+}
+
 StepCollector::Partial& StepCollector::PartialOf(int64_t round) {
   auto [found, inserted] = partials_.try_emplace(round);
   if (inserted) {
@@ -79,6 +88,7 @@ void StepCollector::Merge(const v1::RoundDone& round, Partial& partial) {
     partial.busy_nanos[report.stage()] = report.busy_nanos();
     partial.grad_squares[report.stage()] = report.layer_grad_squares();
     metrics.set_stage_peak_saved_bytes(report.stage(), report.peak_saved_bytes());
+    AddDevicePeaks(report, metrics);
   }
   if (round.has_loss()) metrics.set_loss(round.loss());
   if (round.has_lr()) metrics.set_lr(round.lr());

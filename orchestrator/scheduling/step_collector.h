@@ -35,6 +35,7 @@ class StepCollector {
 
   absl::Status Check(int worker, const v1::RoundDone& round) const;
   int64_t MostSamples() const;
+  void AddDevicePeaks(const v1::StageReport& report, v1::StepMetrics& metrics) const;
   Partial& PartialOf(int64_t round);
   static void Merge(const v1::RoundDone& round, Partial& partial);
   v1::StepMetrics Finish(Partial& partial) const;

@@ -13,6 +13,7 @@
 #include "worker/engine/own_failure.h"
 #include "worker/engine/scratch_folder.h"
 #include "worker/engine/torch_setup.h"
+#include "worker/model/memory_meter.h"
 #include "worker/torch_status.h"
 
 namespace gpipe::worker {
@@ -194,7 +195,10 @@ void Engine::Run(v1::Assignment assignment, AttemptControl& control) {
   ranges_.Attend(control.stop_token(), [this](int64_t bytes) { activity_.AddBytes(bytes); });
   const auto leave = absl::MakeCleanup([this] { ranges_.Attend({}, nullptr); });
   Attempt attempt(environment, std::move(assignment), {activity_, failpoint_, control});
-  const absl::Status status = CatchTorch([&] { return RunPhases(attempt, control.id()); });
+  const absl::Status status = CatchTorch([&] {
+    ResetDevicePeak(options_.device);
+    return RunPhases(attempt, control.id());
+  });
   if (status.ok()) {
     control.WaitForEnd();
     return;

@@ -13,6 +13,7 @@
 #include "common/status_macros.h"
 #include "pipeline/step_number.h"
 #include "spdlog/spdlog.h"
+#include "worker/model/memory_meter.h"
 #include "worker/stage/loss_scale.h"
 
 namespace gpipe::worker {
@@ -256,6 +257,9 @@ v1::StageReport RoundLedger::ReportOf(size_t hosted, const RoundRecord& record) 
   v1::StageReport report;
   report.set_stage(layers.stage);
   if (hosted < record.peak_saved_bytes.size()) report.set_peak_saved_bytes(record.peak_saved_bytes[hosted]);
+  const DevicePeak peak = DevicePeakOf(options_.device);
+  report.set_peak_allocated_bytes(peak.allocated_bytes);
+  report.set_peak_reserved_bytes(peak.reserved_bytes);
   for (size_t action = 0; action < record.timed.size(); ++action) {
     if (record.timed[action].stage != layers.stage) continue;
     report.set_busy_nanos(report.busy_nanos() + record.timer->Nanos(action));

@@ -17,6 +17,7 @@
 #include "worker/engine/grant_gate.h"
 #include "worker/engine/message_sink.h"
 #include "worker/engine/round_record.h"
+#include "worker/stage/stage.h"
 
 namespace gpipe::worker {
 

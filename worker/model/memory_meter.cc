@@ -37,6 +37,17 @@ bool MemoryMeter::IsProfiled() {
   return listener != nullptr && dynamic_cast<const Reporter*>(listener) == nullptr;
 }
 
+DevicePeak DevicePeakOf(c10::Device device) {
+  if (!device.is_cuda()) return {};
+  constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  const auto stats = c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+  return {stats.allocated_bytes[kAll].peak, stats.reserved_bytes[kAll].peak};
+}
+
+void ResetDevicePeak(c10::Device device) {
+  if (device.is_cuda()) c10::getDeviceAllocator(device.type())->resetPeakStats(device.index());
+}
+
 int64_t MemoryMeter::Allocated() const {
   if (device_.is_cuda()) return BytesInUse(device_) - before_;
   return reporter_ == nullptr ? 0 : reporter_->bytes;

@@ -29,6 +29,15 @@ class MemoryMeter {
   int64_t before_ = 0;                          // CUDA only.
 };
 
+// The most that the process has used of a GPU since the last ResetDevicePeak, by the CUDA caching allocator's
+// statistics; zeroes on a CPU. Any thread.
+struct DevicePeak {
+  int64_t allocated_bytes = 0;  // Of tensors.
+  int64_t reserved_bytes = 0;   // Of the device, to have them in, CUDA graphs' pools included.
+};
+DevicePeak DevicePeakOf(c10::Device device);
+void ResetDevicePeak(c10::Device device);
+
 }  // namespace gpipe::worker
 
 #endif  // GPIPE_WORKER_MODEL_MEMORY_METER_H_

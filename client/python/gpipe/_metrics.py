@@ -45,6 +45,8 @@ class Metrics:
     data_wait_share: Floats
     stage_busy: Floats  # [steps, stages]
     stage_peak_saved_bytes: Floats  # [steps, stages]
+    stage_peak_allocated_bytes: Floats  # [steps, stages], and the next; on CPUs no stages.
+    stage_peak_reserved_bytes: Floats
     evaluations: Evaluations
 
     def __len__(self) -> int:
@@ -67,6 +69,8 @@ def metrics_of(response: v1.ListJobMetricsResponse) -> Metrics:
         data_wait_share=_floats([step.data_wait_share for step in steps]),
         stage_busy=_rows([step.stage_busy for step in steps]),
         stage_peak_saved_bytes=_rows([step.stage_peak_saved_bytes for step in steps]),
+        stage_peak_allocated_bytes=_rows([step.stage_peak_allocated_bytes for step in steps]),
+        stage_peak_reserved_bytes=_rows([step.stage_peak_reserved_bytes for step in steps]),
         evaluations=Evaluations(
             step=_integers([each.step for each in evaluations]), loss=_floats([each.loss for each in evaluations]),
             accuracy=_optional(evaluations, "accuracy"), samples=_integers([each.samples for each in evaluations])))
@@ -105,7 +109,7 @@ def step_line(step: v1.StepMetrics) -> str:
         line["grad_norm"] = step.grad_norm
     line |= {name: getattr(step, name) for name in ("step_seconds", "samples_per_second", "bubble_share",
                                                     "data_wait_share")}
-    for name in ("stage_busy", "stage_peak_saved_bytes"):
+    for name in ("stage_busy", "stage_peak_saved_bytes", "stage_peak_allocated_bytes", "stage_peak_reserved_bytes"):
         if values := list(getattr(step, name)):
             line[name] = values
     return json.dumps(line)
