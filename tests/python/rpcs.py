@@ -159,6 +159,9 @@ def seeds(job: str) -> dict[str, list[list[dict]]]:
         cluster + "UndrainWorker": [[{"name": "puppet-0"}]],
         "/gpipe.v1.MonitoringService/WatchCluster": [[{"resume_token": "0123456789abcdef-1"}]],
         "/gpipe.v1.MonitoringService/GetTimeline": [[{"job": job, "step": 1}]],
+        "/gpipe.v1.RoundService/AskRounds": [
+            [{"open": {"job": job}}, {"round": {"kind": "ROUND_KIND_FORWARD", "batch_size": 4, "data": REF}},
+             {"round": {"kind": "ROUND_KIND_UPDATE", "learning_rate": 0.1}}, {"close": {}}]],
         "/gpipe.v1.AdminService/BackUp": [[{"without_files": True}]],
         "/gpipe.v1.WorkerSessionService/Session": [session(job)],
         "/grpc.health.v1.Health/Check": [[{"service": "gpipe.v1.JobService"}]],
