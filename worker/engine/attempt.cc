@@ -1,5 +1,6 @@
 #include "worker/engine/attempt.h"
 
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -7,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "common/artifacts/parts.h"
 #include "common/attempt_id.h"
+#include "common/field_error.h"
 #include "common/plan/convert.h"
 #include "common/plan/evaluation.h"
 #include "common/plan/shape.h"
@@ -91,7 +93,12 @@ absl::Status Attempt::Build() {
 
 absl::Status Attempt::OpenExchange() {
   beacon_.control.rounds().Leave(RoundFeed::Walker::kDataReader);
-  exchange_.emplace(ClientExchange::Options{.folder = assignment_.spec().train().dataset().client().exchange(),
+  const std::string& folder = assignment_.spec().train().dataset().client().exchange();
+  std::error_code error;
+  if (!folder.empty() && !std::filesystem::is_directory(environment_.shared.Locate(folder), error)) {
+    return FieldError("train.dataset.client.exchange", absl::StrCat(folder, " is no folder on this worker's machine"));
+  }
+  exchange_.emplace(ClientExchange::Options{.folder = folder,
                                             .job = assignment_.attempt().job(),
                                             .worker = assignment_.worker_index(),
                                             .scratch = environment_.folder,
