@@ -111,12 +111,7 @@ absl::Status ActionExecutor::Dispatch(const Action& action) {
 }
 
 absl::Status ActionExecutor::End() {
-  for (const HostedStage& hosted : parts_.stages.In(round_.round.kind)) {
-    if (round_.round.kind == RoundKind::kUpdate) break;
-    const bool pauses = round_.round.kind == RoundKind::kForward;
-    GPIPE_RETURN_IF_ERROR(pauses ? hosted.stage->Suspend(round_.round.index) : hosted.stage->End());
-    record_->peak_saved_bytes.push_back(hosted.stage->peak_saved_bytes());
-  }
+  if (round_.round.kind != RoundKind::kUpdate) GPIPE_RETURN_IF_ERROR(EndStages());
   batch_ = {};
   if (values_.empty()) return absl::OkStatus();
   return absl::InternalError("the round has ended with a value that no stage used");
@@ -133,6 +128,15 @@ absl::Status ActionExecutor::EnterForward(const Action& action) const {
 ForwardMode ActionExecutor::ModeOf(const Action& action) const {
   if (!round_.training()) return ForwardMode::kInference;
   return action.checkpointed ? ForwardMode::kCheckpointed : ForwardMode::kKeep;
+}
+
+absl::Status ActionExecutor::EndStages() {
+  for (const HostedStage& hosted : parts_.stages.In(round_.round.kind)) {
+    const bool pauses = round_.round.kind == RoundKind::kForward;
+    GPIPE_RETURN_IF_ERROR(pauses ? hosted.stage->Suspend(round_.round.index) : hosted.stage->End());
+    record_->peak_saved_bytes.push_back(hosted.stage->peak_saved_bytes());
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ActionExecutor::Forward(const Action& action) {

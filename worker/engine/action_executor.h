@@ -50,6 +50,7 @@ class ActionExecutor {
 
  private:
   MiniBatch MiniBatchFor(const HostedStage& hosted) const;
+  absl::Status EndStages();
   // What the loss is taken against.
   at::Tensor Target() const;
   absl::Status Dispatch(const pipeline::Action& action);

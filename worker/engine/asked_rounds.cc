@@ -39,7 +39,7 @@ absl::StatusOr<Batch> AskedRounds::Read(const RoundPlan& plan) {
   Batch batch;
   const bool backward = plan.round.kind == RoundKind::kBackward;
   const std::vector<ClientValue>& wanted = backward ? parts_.stages.given_gradients() : parts_.stages.given_inputs();
-  if (!plan.told.has_data() || wanted.empty()) return batch;
+  if (!pipeline::TraitsOf(plan.round.kind).batch || wanted.empty()) return batch;
   std::vector<std::string> names;
   for (const ClientValue& value : wanted) names.push_back(value.name);
   GPIPE_ASSIGN_OR_RETURN(Values values, parts_.exchange.Read(plan.told.data(), names));

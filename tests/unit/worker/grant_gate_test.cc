@@ -102,6 +102,8 @@ TEST(GrantGate, AnEngineThatNeedsNoMoreCyclesCountsAsParked) {
   GrantGate gate;
   gate.Leave();
   EXPECT_TRUE(gate.WaitUntilParked(absl::ZeroDuration()));
+  gate.ComeBack();
+  EXPECT_FALSE(gate.WaitUntilParked(absl::ZeroDuration()));
 }
 
 }  // namespace

@@ -54,6 +54,25 @@ TEST(RoundFeed, AWalkerWaitsUntilItIsToldMoreOrThatThereIsNoMore) {
   EXPECT_EQ(second, -1);
 }
 
+TEST(RoundFeed, WhatIsNotKnownYetIsNotWaitedFor) {
+  RoundFeed feed;
+  EXPECT_EQ(*feed.TryNext(Walker::kEngine), std::nullopt);
+  feed.Tell(Checkpoints(0, 1, false));
+  EXPECT_EQ((*feed.TryNext(Walker::kEngine))->index(), 0);
+  EXPECT_EQ(*feed.TryNext(Walker::kEngine), std::nullopt);
+  feed.Abort(absl::CancelledError("the end"));
+  EXPECT_TRUE(absl::IsCancelled(feed.TryNext(Walker::kEngine).status()));
+}
+
+TEST(RoundFeed, ProgramsThatComeWithRoundsAreTakenOnce) {
+  RoundFeed feed;
+  v1::Rounds rounds = Checkpoints(0, 1, false);
+  rounds.add_programs()->set_batch_size(7);
+  feed.Tell(rounds);
+  EXPECT_EQ(feed.TakePrograms().Get(0).batch_size(), 7);
+  EXPECT_TRUE(feed.TakePrograms().empty());
+}
+
 TEST(RoundFeed, AnAbortAndLeavingWakeAWalker) {
   RoundFeed feed;
   int64_t engine = 0, reader = 0;
