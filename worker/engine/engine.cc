@@ -13,6 +13,7 @@
 #include "worker/engine/own_failure.h"
 #include "worker/engine/scratch_folder.h"
 #include "worker/engine/torch_setup.h"
+#include "worker/model/graph_pool.h"
 #include "worker/model/memory_meter.h"
 #include "worker/torch_status.h"
 
@@ -196,6 +197,7 @@ void Engine::Run(v1::Assignment assignment, AttemptControl& control) {
   const auto leave = absl::MakeCleanup([this] { ranges_.Attend({}, nullptr); });
   Attempt attempt(environment, std::move(assignment), {activity_, failpoint_, control});
   const absl::Status status = CatchTorch([&] {
+    if (options_.device.is_cuda()) ForgetCudaError("what was done before this attempt");
     ResetDevicePeak(options_.device);
     return RunPhases(attempt, control.id());
   });

@@ -4,6 +4,7 @@
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAStream.h>
 #include <c10/util/Exception.h>
+#include <cuda_runtime_api.h>
 
 #include "common/status_macros.h"
 #include "common/string_view.h"
@@ -87,6 +88,12 @@ void GraphPool::Heal() const {
   absl::Status healed = Begin(empty);
   if (healed.ok()) healed = End(empty);
   if (!healed.ok()) spdlog::warn("CUDA after a broken recording: {}", StdView(healed.message()));
+  ForgetCudaError("a broken recording");
+}
+
+void ForgetCudaError(const char* of) {
+  const cudaError_t error = cudaGetLastError();
+  if (error != cudaSuccess) spdlog::warn("CUDA, left over from {}: {}", of, cudaGetErrorString(error));
 }
 
 }  // namespace gpipe::worker

@@ -34,6 +34,10 @@ class GraphPool {
   const c10::MempoolId_t id_;
 };
 
+// The calling thread's last CUDA error, if it has one, is logged, with `of` what, and gone. CUDA keeps the error of a
+// call until somebody asks for it, and the next kernel's launch is told of it as its own.
+void ForgetCudaError(const char* of);
+
 }  // namespace gpipe::worker
 
 #endif  // GPIPE_WORKER_MODEL_GRAPH_POOL_H_

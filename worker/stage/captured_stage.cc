@@ -112,6 +112,7 @@ void CapturedStage::GiveUp(const absl::Status& why) {
   current_->recording = Recording();
   current_->given_up = true;
   if (!captured()) stage_->KeepGradients(false);
+  ForgetCudaError("a recording that was given up");
   spdlog::warn("stage {} runs without CUDA graphs: {}", index_, StdView(why.message()));
 }
 
