@@ -22,6 +22,7 @@ v1::Plan TwoStages(int64_t steps) {
   plan.add_stage_worker(1);
   plan.mutable_timeline()->set_steps(steps);
   plan.mutable_timeline()->set_batch_size(10);
+  plan.add_programs()->set_batch_size(10);
   return plan;
 }
 
@@ -58,6 +59,20 @@ TEST(StepCollectorTest, AStepIsCompleteWhenEveryWorkerReportedIt) {
   EXPECT_DOUBLE_EQ(step->bubble_share(), 1 - 1.5 / 4);
   EXPECT_THAT(step->stage_busy(), ElementsAre(0.5, 0.25));
   EXPECT_THAT(step->stage_peak_saved_bytes(), ElementsAre(100, 200));
+}
+
+TEST(StepCollectorTest, WhatAGpusAllocatorHadAtMostIsTold) {
+  const v1::Plan plan = TwoStages(10);
+  StepCollector collector(plan, 2);
+  v1::RoundDone last = Report(0, 1, 1, 1);
+  last.set_lr(0.1);
+  last.mutable_stages(0)->set_peak_allocated_bytes(70);
+  last.mutable_stages(0)->set_peak_reserved_bytes(80);
+  ASSERT_TRUE(collector.Add(1, last).ok());
+  const auto step = *collector.Add(0, Report(0, 0, 1, 1));
+  ASSERT_TRUE(step.has_value());
+  EXPECT_THAT(step->stage_peak_allocated_bytes(), ElementsAre(0, 70));
+  EXPECT_THAT(step->stage_peak_reserved_bytes(), ElementsAre(0, 80));
 }
 
 // In fp16, where its gradients overflowed.
