@@ -77,7 +77,7 @@ StepCollector::Partial& StepCollector::PartialOf(int64_t round) {
   return found->second;
 }
 
-void StepCollector::Merge(const v1::RoundDone& round, Partial& partial) {
+void StepCollector::Merge(const v1::RoundDone& round, Partial& partial) const {
   v1::StepMetrics& metrics = partial.metrics;
   metrics.set_step(round.step() + 1);
   metrics.set_epoch(round.epoch());

@@ -37,7 +37,7 @@ class StepCollector {
   int64_t MostSamples() const;
   void AddDevicePeaks(const v1::StageReport& report, v1::StepMetrics& metrics) const;
   Partial& PartialOf(int64_t round);
-  static void Merge(const v1::RoundDone& round, Partial& partial);
+  void Merge(const v1::RoundDone& round, Partial& partial) const;
   v1::StepMetrics Finish(Partial& partial) const;
   static double GradientNorm(const Partial& partial);
 
