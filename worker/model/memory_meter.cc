@@ -1,5 +1,6 @@
 #include "worker/model/memory_meter.h"
 
+#include <ATen/Context.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
@@ -44,8 +45,11 @@ DevicePeak DevicePeakOf(c10::Device device) {
   return {stats.allocated_bytes[kAll].peak, stats.reserved_bytes[kAll].peak};
 }
 
+// An allocator that has not been used yet knows no devices.
 void ResetDevicePeak(c10::Device device) {
-  if (device.is_cuda()) c10::getDeviceAllocator(device.type())->resetPeakStats(device.index());
+  if (!device.is_cuda()) return;
+  at::globalContext().lazyInitDevice(c10::kCUDA);
+  c10::getDeviceAllocator(device.type())->resetPeakStats(device.index());
 }
 
 int64_t MemoryMeter::Allocated() const {

@@ -94,14 +94,17 @@ TEST_F(StageCudaTest, TrainsInMixedPrecisionAsOnTheCpu) {
     const at::Tensor expected = cpu.Train(input_, target_, kSizes, 2);
     const at::Tensor loss = gpu.Train(input_.to(kGpu), target_.to(kGpu), kSizes, 2);
     EXPECT_NEAR(loss.item<double>(), expected.item<double>(), 0.02);
+    // As a whole: where a rounding decides whether a ReLU is on, single elements differ by all that they are, and of a
+    // bias before a batch normalisation there is nothing but roundings.
     const Values gradients = cpu.Gradients();
+    std::vector<at::Tensor> differences, expected_gradients;
     for (const auto& [name, gradient] : gpu.Gradients()) {
       EXPECT_EQ(gradient.scalar_type(), at::kFloat) << name;
-      // As a whole: where a rounding decides whether a ReLU is on, single elements differ by all that they are.
-      const at::Tensor& on_cpu = gradients.at(name);
-      const double difference = ((gradient.cpu() - on_cpu).norm() / on_cpu.norm()).item<double>();
-      EXPECT_LT(difference, precision == v1::PRECISION_BF16 ? 0.1 : 0.03) << name;
+      expected_gradients.push_back(gradients.at(name).flatten());
+      differences.push_back(gradient.cpu().flatten() - expected_gradients.back());
     }
+    const double share = (at::cat(differences).norm() / at::cat(expected_gradients).norm()).item<double>();
+    EXPECT_LT(share, precision == v1::PRECISION_BF16 ? 0.05 : 0.02);
   }
 }
 
