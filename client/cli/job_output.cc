@@ -7,13 +7,18 @@
 #include "absl/strings/str_join.h"
 #include "client/api/job_states.h"
 #include "client/cli/format.h"
+#include "common/spec/client_data.h"
 
 namespace gpipe::client {
 namespace {
 
 bool Trains(const v1::Job& job) { return job.spec().has_train(); }
 
+// A client asks for its rounds, and nobody else knows how many there will be.
+bool IsAsked(const v1::Job& job) { return spec::HasClientData(job.spec()); }
+
 std::string Progress(const v1::Job& job) {
+  if (IsAsked(job)) return absl::StrCat(job.rounds_done(), " asked");
   const int64_t done = Trains(job) ? job.steps_done() : job.rounds_done();
   const int64_t total = Trains(job) ? job.steps_total() : job.rounds_total();
   return total > 0 ? absl::StrCat(done, "/", total) : "";
@@ -27,7 +32,7 @@ std::string RateOf(const v1::Job& job) {
 
 // At the pace of the newest step.
 std::string TimeLeft(const v1::Job& job) {
-  if (job.state() != v1::Job::STATE_RUNNING || !job.has_last_step()) return "";
+  if (job.state() != v1::Job::STATE_RUNNING || !job.has_last_step() || IsAsked(job)) return "";
   const int64_t left = Trains(job) ? job.steps_total() - job.steps_done() : job.rounds_total() - job.rounds_done();
   return FormatClock(static_cast<double>(left) * absl::Seconds(job.last_step().step_seconds()));
 }

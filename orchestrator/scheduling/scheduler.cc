@@ -259,7 +259,8 @@ void Scheduler::OnResults(const v1::AttemptId& attempt, absl::StatusOr<std::vect
     for (const v1::ResultFile& result : *results) stored.Update(book_->store().AddResult(job->id(), result));
   }
   if (!stored.ok()) return job->attempt->Fail(PlainFailure(stored));
-  job->job().set_rounds_done(job->job().rounds_total());
+  const bool asked = spec::HasClientData(job->job().spec());
+  job->job().set_rounds_done(asked ? job->attempt->rounds_done() : job->job().rounds_total());
   job->job().set_steps_done(job->job().steps_total());
   job->attempt->Release();
   LetLeave(*job);
