@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from gpipe import _methods, errors, v1
@@ -39,22 +40,24 @@ class Cluster(Client):
     stay as they are for as long as the job needs them.
     """
 
-    def __init__(self, workers: int = 2, *, threads: int = 0, device: Literal["cpu", "cuda"] = "cpu", gpus: int = 0,
+    def __init__(self, workers: int = 2, *, threads: int = 0,
+                 device: Literal["cpu", "cuda"] | Sequence[str] = "cpu", gpus: int = 0,
                  bin_dir: str | os.PathLike[str] | None = None, on_file: OnFile | None = None):
         """`threads` of each worker: by default the cores are shared. With the device cuda worker i is on GPU i modulo
-        `gpus`, which are counted by default. `bin_dir` is where the programs are, GPIPE_BIN_DIR or the PATH by default.
-        ClusterError says why it does not start."""
+        `gpus`, which are counted by default; a list has each worker's device (`["cuda:1", "cuda:0"]`). `bin_dir` is
+        where the programs are, GPIPE_BIN_DIR or the PATH by default. ClusterError says why it does not start."""
         if workers < 1:
             raise ValueError(f"workers must be at least 1, and is {workers}")
         check_fits(workers)
-        config = {"parent": os.getpid(), "programs": find_programs(bin_dir), "devices": _devices(workers, device, gpus),
+        devices = _devices(workers, device, gpus)
+        config = {"parent": os.getpid(), "programs": find_programs(bin_dir), "devices": devices,
                   "threads": threads or max(1, count_cores() // workers)}
         self._keeper = _Keeper(config)
         # Also at the interpreter's end, and when nobody has the object any more.
         self._end = weakref.finalize(self, _stop_once, self._keeper, os.getpid())
         wire = _PrivateWire(Endpoint(self._keeper.address), self._keeper)
         artifacts = self._keeper.folder / "state" / "artifacts"
-        shape = _Shape(workers, device, self._keeper)
+        shape = _Shape(workers, devices[0].partition(":")[0], self._keeper)
         private = Private(artifacts, shape.await_workers, shape.adapt)
         self._operations = Operations(wire, on_file or file_progress(), private)
 
@@ -67,6 +70,16 @@ class Cluster(Client):
     def folder(self) -> pathlib.Path:
         """Where all is stored while the cluster is there, and the logs of its processes (`w0.log`)."""
         return self._keeper.folder
+
+    @property
+    def shared_memory(self) -> pathlib.Path | None:
+        """A folder below /dev/shm for tensors on their way between processes; None where there is no such place."""
+        return self._keeper.shared_memory
+
+    @property
+    def failure(self) -> str:
+        """Which process has ended that should not have, and how; empty: all run."""
+        return self._keeper.failure
 
     def close(self) -> None:
         """Ends all processes in order. May be called again."""
@@ -111,7 +124,12 @@ class _Shape:
                                   f"{self._keeper.folder}")
 
 
-def _devices(workers: int, device: str, gpus: int) -> list[str]:
+def _devices(workers: int, device: str | Sequence[str], gpus: int) -> list[str]:
+    if not isinstance(device, str):
+        kinds = sorted({each.partition(":")[0] for each in device})
+        if len(device) != workers or kinds not in (["cpu"], ["cuda"]):
+            raise ValueError(f"device must list {workers} devices of one kind, cpu or cuda, and is {list(device)}")
+        return list(device)
     if device == "cpu":
         return ["cpu"] * workers
     if device != "cuda":
@@ -144,6 +162,7 @@ class _Keeper:
             raise errors.ClusterError("the cluster does not start: " + str(
                 (first or {}).get("how") or (first or {}).get("failed") or "its keeper ended without a word"))
         self.address, self.folder = str(first["address"]), pathlib.Path(first["folder"])
+        self.shared_memory = pathlib.Path(first["shared_memory"]) if first["shared_memory"] else None
         self.processes: dict[str, int] = first["processes"]
         threading.Thread(target=self._listen, name="gpipe-keeper", daemon=True).start()
 
@@ -156,10 +175,10 @@ class _Keeper:
             self._tell("stop")
             self._process.stdin.close()
         self._process.wait()
-        # Only a keeper that was killed leaves its folder.
-        folder = getattr(self, "folder", None)
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        # Only a keeper that was killed leaves its folders.
+        for folder in (getattr(self, "folder", None), getattr(self, "shared_memory", None)):
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
