@@ -4,7 +4,6 @@ PyTorch's own optimizers. It notes what it is asked for."""
 from __future__ import annotations
 
 import pathlib
-import tempfile
 
 import torch
 from torch import nn
@@ -116,9 +115,6 @@ class StandInLauncher(Launcher):
     """No process is started. `sessions` are those that were launched, of all models."""
 
     sessions: list[StandIn] = []
-
-    def folder(self):
-        return tempfile.TemporaryDirectory()
 
     def launch(self, program, folder, input, wanted):
         self.program = program

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
-import pathlib
-import tempfile
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -17,6 +15,7 @@ from torch import nn
 from gpipe import errors
 from gpipe._gpipe import optimizers
 from gpipe._gpipe.autograd import Pass, run_pass
+from gpipe._gpipe.folder import Folder
 from gpipe._gpipe.launcher import Launcher, Settings, Wanted
 from gpipe._gpipe.mirror import Mirror
 from gpipe._gpipe.optimizers import NO_STEPS, Steps
@@ -43,11 +42,11 @@ class Engine:
         self.partitions = partitions
         self.mirror = Mirror()
         self._steps = NO_STEPS  # Of the optimizer that the session is opened with,
-        self._stepper: Callable[[], torch.optim.Optimizer | None] = lambda: None  # which has made one on its workers.
+        self._stepper: weakref.ref[torch.optim.Optimizer] | None = None  # which has made one on its workers.
         self._settings, self._launcher = settings, Launcher(settings)
         self._form: Form | None = None
         self._program: Program | None = None  # None: no worker is needed for this form.
-        self._folder: tempfile.TemporaryDirectory[str] | None = None  # The program's.
+        self._folder: Folder | None = None  # The program's.
         self._like: Input | None = None  # The input for which the session was opened, without values.
         self._input_gradients = False
         self._openings = 0
@@ -121,10 +120,11 @@ class Engine:
         """As optimizers.Stepper has it. Without gradients nothing is done, as PyTorch's do nothing."""
         if not self.mirror.has_gradients() or self._like is None:
             return
-        stepper = self._stepper()
-        if steps != self._steps or (stepper is not None and stepper is not optimizer):
+        goes_on = self._stepper is not None and self._stepper() is optimizer
+        begins_anew = self._stepper is not None and not goes_on
+        if self.mirror.session is None or steps != self._steps or begins_anew:
             self._steps = steps
-            self._change_session(self._like, "the optimizer has other settings" if stepper is optimizer else "")
+            self._change_session(self._like, "the optimizer has other settings" if goes_on else "")
         self.mirror.send(Kind.VALUE)
         self.mirror.send(Kind.GRADIENT)
         self._session().update(steps.learning_rate)
@@ -174,9 +174,9 @@ class Engine:
 
     def _change_program(self, form: Form, input: Input, in_training: bool) -> None:
         self.fetch()
-        folder = self._launcher.folder()
+        folder = Folder()
         with self.mirror.plain():
-            program = export_program(self.partitions, input, in_training, pathlib.Path(folder.name))
+            program = export_program(self.partitions, input, in_training, folder.path)
         self._end_session(_difference(form, self._form))
         self._form, self._program, self._folder = form, program, folder
         if program is not None:
@@ -195,7 +195,7 @@ class Engine:
         # Other random numbers in each session, and the same ones in each run of a program that sets a seed.
         seed = (torch.initial_seed() + self._openings) % 2**64
         self._openings += 1
-        self.mirror.session = self._launcher.launch(self._program, self._folder.name, self._like,
+        self.mirror.session = self._launcher.launch(self._program, self._folder.path, self._like,
                                                     Wanted(self._steps.spec, self._input_gradients, seed))
         self.mirror.note_opened(with_values)
 
@@ -204,9 +204,9 @@ class Engine:
         if session is None:
             return
         self._launcher.end(session)
-        if why and self._stepper() is not None:
+        if why and self._stepper is not None:
             warnings.warn(f"{why}: the model begins a new job, with an optimizer that has no state", stacklevel=2)
-        self._stepper = lambda: None
+        self._stepper = None
 
     # --- Forms ---
 

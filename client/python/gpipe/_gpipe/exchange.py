@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Protocol
@@ -16,6 +15,7 @@ import torch
 from gpipe import v1
 from gpipe._files import FileDelivery, download
 from gpipe._gpipe import tensor_file
+from gpipe._gpipe.folder import Folder
 from gpipe._wire import Wire, run
 
 
@@ -43,17 +43,16 @@ class SharedFolder:
     """Below /dev/shm: a tensor is written once, and read where it is."""
 
     def __init__(self, parent: pathlib.Path):
-        self._folder = pathlib.Path(tempfile.mkdtemp(prefix="model-", dir=parent))  # For this user alone.
+        self._folder = Folder(parent)
         self._numbers = itertools.count()
-        self._owner = os.getpid()
 
     @property
     def folder(self) -> str:
-        return str(self._folder)
+        return str(self._folder.path)
 
     def put(self, tensors: Mapping[str, torch.Tensor]) -> v1.ArtifactRef:
         """The file appears whole."""
-        path = self._folder / f"client-{next(self._numbers)}.safetensors"
+        path = self._folder.path / f"client-{next(self._numbers)}.safetensors"
         partial = path.with_suffix(".part")
         try:
             tensor_file.write(partial, tensors)
@@ -78,9 +77,7 @@ class SharedFolder:
                 os.unlink(ref.shared_path)
 
     def close(self) -> None:
-        """Not from a process that was forked off."""
-        if os.getpid() == self._owner:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
 
 class Upload:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import tempfile
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,13 +49,7 @@ class Launcher:
         self._owner = os.getpid()
         self._borrows = settings.cluster is None and not os.environ.get("GPIPE_ORCHESTRATOR")
 
-    def folder(self) -> tempfile.TemporaryDirectory[str]:
-        """For a program, until no session uses it any more. That of a private cluster goes with it at the latest."""
-        client = self._connected()
-        place = client.folder if isinstance(client, Cluster) else None
-        return tempfile.TemporaryDirectory(prefix="gpipe-model-", dir=place, ignore_cleanup_errors=True)
-
-    def launch(self, program: Program, folder: str, input: Input, wanted: Wanted) -> Session:
+    def launch(self, program: Program, folder: pathlib.Path, input: Input, wanted: Wanted) -> Session:
         """Submits a job, and waits until it runs."""
         client = self._connected()
         exchange = self._exchange(client)

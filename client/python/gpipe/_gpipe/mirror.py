@@ -40,8 +40,9 @@ class Mirror:
         for name, tensor in tensors.items():
             if self._values.get(name) is not tensor or proxies.copy_of(tensor).owner is not self:
                 proxies.mirror(tensor, name, Kind.VALUE, self)
-        gone = [tensor for name, tensor in self._values.items() if tensors.get(name) is not tensor]
-        for tensor in gone:
+        gone = {name: tensor for name, tensor in self._values.items() if tensors.get(name) is not tensor}
+        for name, tensor in gone.items():
+            self._release(name)
             proxies.copy_of(tensor).prepare(aliased=False)
             proxies.as_plain(tensor)
         self._values = dict(tensors)
@@ -196,7 +197,7 @@ class Mirror:
         self._differentiated.discard(name)
 
     def _zero(self) -> None:
-        if self._accumulated and self.session is not None:
+        if self._accumulated and self.session is not None and not self.session.failed:
             self.session.zero_gradients()
         self._accumulated.clear()
 
