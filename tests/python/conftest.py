@@ -34,3 +34,14 @@ def fresh_cluster(tmp_path):
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture
+def sessions(monkeypatch):
+    """Those that models of gpipe.GPipe have begun in the test, which run in this process (stand_in.py)."""
+    from gpipe._gpipe import engine
+    from stand_in import StandInLauncher
+
+    monkeypatch.setattr(engine, "Launcher", StandInLauncher)
+    monkeypatch.setattr(StandInLauncher, "sessions", [])
+    return StandInLauncher.sessions
