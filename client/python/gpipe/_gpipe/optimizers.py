@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import sys
 import warnings
 import weakref
 from collections.abc import Sequence
@@ -27,13 +26,12 @@ class Steps:
 
     kind: str  # sgd, adam, adamw.
     settings: tuple[tuple[str, Any], ...]  # But for the learning rate.
-    # 0 would be the optimizer's own to workers; this is none to any parameter.
     learning_rate: float = dataclasses.field(compare=False)
 
     @property
     def spec(self) -> dict[str, Any]:
-        """Of a job."""
-        return {self.kind: {"lr": self.learning_rate, **dict(self.settings)}}
+        """Of a job. It has to have a learning rate, and each step brings its own."""
+        return {self.kind: {"lr": 1.0, **dict(self.settings)}}
 
 
 # Of a job that is asked for no step, as each has to have an optimizer.
@@ -74,7 +72,7 @@ def steps_of(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor
     ((kind, settings),) = spec_of_groups(optimizer, groups).items()
     learning_rate = float(settings.pop("lr"))
     plain = tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in settings.items())
-    return Steps(kind, plain, learning_rate or sys.float_info.min)
+    return Steps(kind, plain, learning_rate)
 
 
 def find(parameters: Sequence[torch.Tensor]) -> Steps:
