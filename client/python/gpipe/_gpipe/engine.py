@@ -112,9 +112,7 @@ class Engine:
 
     def trained(self) -> list[torch.Tensor]:
         """As optimizers.Stepper has it."""
-        with torch._C.DisableTorchFunctionSubclass():
-            return [tensor for tensor in self.tensors().values()
-                    if isinstance(tensor, nn.Parameter) and tensor.requires_grad]
+        return self.mirror.trained()
 
     def step(self, optimizer: torch.optim.Optimizer, steps: Steps) -> None:
         """As optimizers.Stepper has it. Without gradients nothing is done, as PyTorch's do nothing."""
@@ -158,8 +156,9 @@ class Engine:
     def _prepare(self, input: Input, in_training: bool, input_gradients: bool) -> Program | None:
         """Makes sure that there is a session for such a pass, if it needs workers."""
         self.mirror.hides_gradients = False
-        self.mirror.adopt(self.tensors())
-        form = self._form_of(input, in_training)
+        tensors = self.tensors()
+        self.mirror.adopt(tensors)
+        form = self._form_of(input, tensors, in_training)
         without_gradients = input_gradients and not self._input_gradients
         self._input_gradients |= input_gradients
         if form != self._form:
@@ -213,15 +212,15 @@ class Engine:
     def _in_training(self) -> bool:
         return any(module.training for module in self.partitions.modules())
 
-    def _form_of(self, input: Input, in_training: bool) -> Form:
-        tensors = input if isinstance(input, tuple) else (input,)
+    def _form_of(self, input: Input, tensors: Mapping[str, torch.Tensor], in_training: bool) -> Form:
+        inputs = input if isinstance(input, tuple) else (input,)
         modes = tuple(module.training for module in self.partitions.modules())
         if not in_training:  # Whatever it is in training has this evaluation.
             modes = self._form.modes if self._form is not None else (True,) * len(modes)
         with torch._C.DisableTorchFunctionSubclass():
-            return Form(tuple((tensor.dtype, tensor.shape[1:]) for tensor in tensors), isinstance(input, tuple), modes,
+            return Form(tuple((tensor.dtype, tensor.shape[1:]) for tensor in inputs), isinstance(input, tuple), modes,
                         tuple((name, tensor.dtype, tensor.shape, tensor.requires_grad)
-                              for name, tensor in self.tensors().items()))
+                              for name, tensor in tensors.items()))
 
     def _device_of_outputs(self, device: torch.device) -> torch.device:
         """As torchgpipe has it where inputs are on a GPU; else where they are."""

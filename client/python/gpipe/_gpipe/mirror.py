@@ -58,6 +58,12 @@ class Mirror:
             for tensor, copy in copies:
                 proxies.as_mirrored(tensor, copy)
 
+    def trained(self) -> list[torch.Tensor]:
+        """Parameters that require a gradient."""
+        with torch._C.DisableTorchFunctionSubclass():
+            return [tensor for tensor in self._values.values()
+                    if isinstance(tensor, nn.Parameter) and tensor.requires_grad]
+
     @property
     def is_whole(self) -> bool:
         """Whether nothing is on the workers that is not here."""
@@ -117,10 +123,10 @@ class Mirror:
             if kind is Kind.GRADIENT:
                 self._take_own_gradients(self._values)
             written = {name: tensor for name, tensor in self._table(kind).items() if proxies.is_written(tensor)}
-            given = proxies.untouched(written)
+            given = {name: proxies.alias(tensor) for name, tensor in written.items()}
             if kind is Kind.GRADIENT:
                 for name in self._accumulated - self._differentiated:  # Let go of, of some only.
-                    given[name] = torch.zeros_like(proxies.untouched(self._values)[name])
+                    given[name] = torch.zeros_like(proxies.alias(self._values[name]))
                 self._accumulated = set(self._differentiated)
             if given:
                 self._open().set_state(given, gradients=kind is Kind.GRADIENT)
@@ -203,7 +209,7 @@ class Mirror:
 
     def _gradient_copy(self, name: str) -> torch.Tensor:
         if name not in self._gradients:
-            gradient = torch.empty_like(proxies.untouched(self._values)[name])
+            gradient = torch.empty_like(proxies.alias(self._values[name]))
             proxies.mirror(gradient, name, Kind.GRADIENT, self)
             proxies.copy_of(gradient).is_stale = True
             self._gradients[name] = gradient

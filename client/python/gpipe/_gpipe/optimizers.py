@@ -52,6 +52,7 @@ class Stepper(Protocol):
 
 
 _steppers: weakref.WeakSet[Any] = weakref.WeakSet()
+_stepping: weakref.WeakKeyDictionary[torch.optim.Optimizer, list[Stepper]] = weakref.WeakKeyDictionary()
 _taken: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
 _refused: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
 
@@ -102,6 +103,7 @@ def _before_step(optimizer: torch.optim.Optimizer, args: tuple[Any, ...],
     if not found:
         return None
     args, kwargs = _with_closure_called(args, kwargs)
+    _stepping[optimizer] = [stepper for stepper, _ in found]
     for stepper, steps in found:
         stepper.step(optimizer, steps)
         stepper.hide_gradients(True)
@@ -109,7 +111,7 @@ def _before_step(optimizer: torch.optim.Optimizer, args: tuple[Any, ...],
 
 
 def _after_step(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    for stepper in _steppers_of(optimizer):
+    for stepper in _stepping.pop(optimizer, ()):
         stepper.hide_gradients(False)
 
 

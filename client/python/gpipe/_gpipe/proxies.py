@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import enum
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -202,10 +202,10 @@ def as_mirrored(tensor: torch.Tensor, known: Copy) -> None:
     tensor.gpipe_copy = known  # type: ignore[attr-defined]
 
 
-def untouched(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same memory, without a look at whose values are newer."""
+def alias(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor like others with the same memory, without a look at whose values are newer."""
     with torch._C.DisableTorchFunctionSubclass():
-        return {name: tensor.detach() for name, tensor in tensors.items()}
+        return tensor.detach()
 
 
 def fill(tensor: torch.Tensor, values: torch.Tensor | None) -> None:
