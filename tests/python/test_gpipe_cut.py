@@ -282,7 +282,8 @@ def test_tensor_files_are_those_of_safetensors(tmp_path):
 
 
 def test_a_folder_goes_with_its_object(tmp_path):
-    folder = Folder(tmp_path)
+    folder = Folder(tmp_path / "for-")
+    assert folder.path.name.startswith("for-")
     assert folder.path.stat().st_mode & 0o777 == 0o700
     (folder.path / "file").touch()
     del folder

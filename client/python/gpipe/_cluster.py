@@ -73,7 +73,8 @@ class Cluster(Client):
 
     @property
     def shared_memory(self) -> pathlib.Path | None:
-        """A folder below /dev/shm for tensors on their way between processes; None where there is no such place."""
+        """A folder in /dev/shm for tensors on their way between processes, which goes with the cluster, and so does all
+        whose name begins with its name; None where there is no such place."""
         return self._keeper.shared_memory
 
     @property
@@ -176,9 +177,9 @@ class _Keeper:
             self._process.stdin.close()
         self._process.wait()
         # Only a keeper that was killed leaves its folders.
-        for folder in (getattr(self, "folder", None), getattr(self, "shared_memory", None)):
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+        folder, memory = getattr(self, "folder", None), getattr(self, "shared_memory", None)
+        for left in ([folder] if folder else []) + ([*memory.parent.glob(f"{memory.name}*")] if memory else []):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None

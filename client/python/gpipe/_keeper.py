@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
 import json
 import os
 import pathlib
@@ -76,7 +77,9 @@ class Keeper:
         finally:
             self._stop()
             shutil.rmtree(self._folder, ignore_errors=True)
-            shutil.rmtree(self._shared_memory, ignore_errors=True)
+            # Also those that others have made with its name before theirs.
+            for folder in glob.glob(f"{self._shared_memory}*") if self._shared_memory else []:
+                shutil.rmtree(folder, ignore_errors=True)
 
     # --- What there is to wait for ---
 

@@ -29,8 +29,8 @@ class Exchange(Protocol):
     def put(self, tensors: Mapping[str, torch.Tensor]) -> v1.ArtifactRef:
         """Gives them to the workers."""
 
-    def take(self, refs: Iterable[v1.ArtifactRef]) -> dict[str, torch.Tensor]:
-        """What workers have made. It is this process's own afterwards."""
+    def take(self, ref: v1.ArtifactRef) -> dict[str, torch.Tensor]:
+        """What a worker has made. It is this process's own afterwards."""
 
     def discard(self, refs: Iterable[v1.ArtifactRef]) -> None:
         """Nobody reads them any more."""
@@ -40,10 +40,10 @@ class Exchange(Protocol):
 
 
 class SharedFolder:
-    """Below /dev/shm: a tensor is written once, and read where it is."""
+    """Directly below /dev/shm: a tensor is written once, and read where it is."""
 
-    def __init__(self, parent: pathlib.Path):
-        self._folder = Folder(parent)
+    def __init__(self, prefix: pathlib.Path):
+        self._folder = Folder(prefix)
         self._numbers = itertools.count()
 
     @property
@@ -63,12 +63,10 @@ class SharedFolder:
         status = path.stat()
         return v1.ArtifactRef(shared_path=str(path), size=status.st_size, modified_nanos=status.st_mtime_ns)
 
-    def take(self, refs: Iterable[v1.ArtifactRef]) -> dict[str, torch.Tensor]:
-        """Their memory is free again when the last tensor of a file is."""
-        tensors: dict[str, torch.Tensor] = {}
-        for ref in refs:
-            tensors |= tensor_file.read(ref.shared_path)
-            os.unlink(ref.shared_path)
+    def take(self, ref: v1.ArtifactRef) -> dict[str, torch.Tensor]:
+        """The memory is free again when the last of the tensors is."""
+        tensors = tensor_file.read(ref.shared_path)
+        os.unlink(ref.shared_path)
         return tensors
 
     def discard(self, refs: Iterable[v1.ArtifactRef]) -> None:
@@ -95,14 +93,11 @@ class Upload:
             tensor_file.write(path, tensors)
             return run(self._delivery.give([path]))[0]
 
-    def take(self, refs: Iterable[v1.ArtifactRef]) -> dict[str, torch.Tensor]:
-        tensors: dict[str, torch.Tensor] = {}
-        for ref in refs:
-            with tempfile.NamedTemporaryFile(prefix="gpipe-") as file:
-                run(download(self._wire, ref, file))
-                file.flush()
-                tensors |= tensor_file.read(file.name)
-        return tensors
+    def take(self, ref: v1.ArtifactRef) -> dict[str, torch.Tensor]:
+        with tempfile.NamedTemporaryFile(prefix="gpipe-") as file:
+            run(download(self._wire, ref, file))
+            file.flush()
+            return tensor_file.read(file.name)
 
     def discard(self, refs: Iterable[v1.ArtifactRef]) -> None:
         """The orchestrator keeps them for as long as the job needs them."""

@@ -12,8 +12,10 @@ import weakref
 class Folder:
     """For this user alone. Goes with the object and with the process, but not with one that was forked off."""
 
-    def __init__(self, parent: pathlib.Path | None = None):
-        self.path = pathlib.Path(tempfile.mkdtemp(prefix="gpipe-model-", dir=parent))
+    def __init__(self, prefix: pathlib.Path | None = None):
+        """Its name begins with the prefix; by default it is where temporary files are."""
+        prefix = prefix or pathlib.Path(tempfile.gettempdir(), "gpipe-model-")
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix=prefix.name, dir=prefix.parent))
         self._end = weakref.finalize(self, _remove, self.path, os.getpid())
 
     def remove(self) -> None:

@@ -93,7 +93,7 @@ class Launcher:
 
     def _exchange(self, client: Client) -> Exchange:
         if isinstance(client, Cluster) and client.shared_memory is not None:
-            return SharedFolder(client.shared_memory)
+            return SharedFolder(client.shared_memory)  # Whose name is that of all that go with the cluster.
         return Upload(_wire(client))
 
     def _spec(self, program: Program, exchange: str, input: Input, wanted: Wanted) -> dict[str, Any]:

@@ -118,6 +118,7 @@ class Rounds:
                 asked.request.forward = asked.forward.number
             self._sent.append(asked)
             yield v1.AskRoundsRequest(round=asked.request)
+        yield v1.AskRoundsRequest(close=v1.CloseRounds())
 
     def _listen(self) -> None:
         failure: errors.Error = errors.CancelledError("the model's job has ended", "CANCELLED")

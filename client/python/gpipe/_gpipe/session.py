@@ -53,7 +53,7 @@ class Session:
         of the inputs by name."""
         data = self._exchange.put({self._outputs[i]: gradient for i, gradient in gradients.items()})
         asked = self._rounds.ask(v1.AskedRound(kind=v1.ROUND_KIND_BACKWARD, data=data), forward, wanted)
-        return self._exchange.take(self._rounds.wait(asked)) if wanted else {}
+        return self._results(asked) if wanted else {}
 
     @property
     def drop(self) -> Callable[[Asked], None]:
@@ -73,7 +73,7 @@ class Session:
     def state(self, gradients: bool) -> dict[str, torch.Tensor]:
         """All parameters and buffers, or the gradients of all parameters that have one."""
         asked = self._rounds.ask(v1.AskedRound(kind=v1.ROUND_KIND_GET_STATE, gradients=gradients), wanted=True)
-        return self._exchange.take(self._rounds.wait(asked))
+        return self._results(asked)
 
     def set_state(self, tensors: Mapping[str, torch.Tensor], gradients: bool) -> None:
         """What is not among them stays as it is. Does not wait."""
@@ -101,8 +101,16 @@ class Session:
         return self._rounds.ask(v1.AskedRound(kind=kind, batch_size=inputs[0].shape[0], data=data), wanted=True)
 
     def _outputs_of(self, asked: Asked) -> list[torch.Tensor]:
-        tensors = self._exchange.take(self._rounds.wait(asked))
+        tensors = self._results(asked)
         return [tensors[name] for name in self._outputs]
+
+    def _results(self, asked: Asked) -> dict[str, torch.Tensor]:
+        """What workers made of the round. Of a gradient some may have a part each."""
+        tensors: dict[str, torch.Tensor] = {}
+        for ref in self._rounds.wait(asked):
+            for name, tensor in self._exchange.take(ref).items():
+                tensors[name] = tensors[name] + tensor if name in tensors else tensor
+        return tensors
 
 
 class _Explanation:
