@@ -25,6 +25,7 @@ from gpipe._submission import Private
 from gpipe._wire import BlockingWire, Wire
 
 JOIN_PATIENCE = 120.0  # Seconds.
+FAILURE_PATIENCE = 2.0
 KEEPER = pathlib.Path(__file__).with_name("_keeper.py")
 
 
@@ -151,6 +152,7 @@ class _Keeper:
                                          stdout=subprocess.PIPE, start_new_session=True)
         self.failure = ""  # Why a child ended that should not have.
         self.joined = False
+        self._failed = threading.Event()  # Or will not fail any more.
         self.wire: _PrivateWire | None = None
         try:
             self._tell(json.dumps(config))
@@ -167,9 +169,15 @@ class _Keeper:
         self.processes: dict[str, int] = first["processes"]
         threading.Thread(target=self._listen, name="gpipe-keeper", daemon=True).start()
 
+    def await_failure(self) -> str:
+        """Of a child that does not answer any more, which the keeper is about to notice."""
+        self._failed.wait(FAILURE_PATIENCE)
+        return self.failure
+
     def stop(self) -> None:
         """Returns when nothing is left. When it is interrupted the keeper goes on all the same."""
         assert self._process.stdin is not None
+        self._failed.set()
         if self.wire is not None:
             self.wire.abort()  # A server that shuts down waits for connections.
         with contextlib.suppress(OSError):  # A word, as a child that was forked off may hold the pipe open.
@@ -196,8 +204,10 @@ class _Keeper:
         """On a thread of its own: a child that ends before all have joined is waited for by nobody else."""
         while (words := self._hear()) is not None:
             self.failure = self.failure or words.get("how", "")
+            self._failed.set()
             if not self.joined and self.wire is not None:
                 self.wire.abort()
+        self._failed.set()
 
 
 class _PrivateWire(BlockingWire):
@@ -214,7 +224,7 @@ class _PrivateWire(BlockingWire):
 
     def explain(self, error: errors.ApiError) -> errors.Error:
         transport = isinstance(error, (errors.UnavailableError, errors.CancelledError))
-        return errors.ClusterError(self._keeper.failure) if transport and self._keeper.failure else error
+        return errors.ClusterError(failure) if transport and (failure := self._keeper.await_failure()) else error
 
 
 def _stop_once(keeper: _Keeper, owner: int) -> None:

@@ -42,7 +42,7 @@ def leave(user: object) -> None:
 def borrow(devices: Sequence[torch.device]) -> Cluster:
     """One worker on each device; waits until they have been started."""
     key, pool = tuple(map(str, devices)), _pool_here()
-    for entry in list(pool.idle):
+    for entry in reversed(pool.idle):  # The last one is warm.
         if entry[0] == key:
             pool.idle.remove(entry)
             if not entry[1].failure:

@@ -135,10 +135,12 @@ def _split(groups: Sequence[Sequence[str]], computing: Sequence[str]) -> tuple[s
 
 
 def _differentiable(program: torch.export.ExportedProgram, module: nn.Module) -> frozenset[str]:
-    users = {node.name: node.users for node in program.graph.nodes if node.op == "placeholder"}
-    wanted = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-    return frozenset(str(spec.target) for spec in program.graph_signature.input_specs
-                     if spec.kind == InputKind.PARAMETER and spec.target in wanted and users[spec.arg.name])
+    """By the first of their names, as tied ones have several, of which the program uses any."""
+    used = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+    targets = {str(spec.target) for spec in program.graph_signature.input_specs if spec.arg.name in used}
+    ids = {id(parameter) for name, parameter in module.named_parameters(remove_duplicate=False) if name in targets}
+    return frozenset(name for name, parameter in module.named_parameters()
+                     if parameter.requires_grad and id(parameter) in ids)
 
 
 def _returns_tuple(program: torch.export.ExportedProgram) -> bool:
