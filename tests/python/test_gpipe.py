@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from gpipe import GPipe
+from gpipe.skip import pop, skippable, stash
 from gpipe_models import backward, batch, expect_equal, expect_equal_gradients, network, pair, train
 
 pytestmark = [pytest.mark.usefixtures("workers"), pytest.mark.filterwarnings("ignore:The given buffer is not writable")]
@@ -249,6 +250,56 @@ def test_a_tied_weight_within_a_child():
             model[0][1].weight.mul_(0.5)
         train(model, torch.optim.SGD(model.parameters(), lr=0.1))
     expect_equal(*models, rtol=1e-5, atol=1e-6)
+
+
+@skippable(stash=["skip"])
+class Stashes(nn.Conv2d):
+    def forward(self, input):
+        yield stash("skip", input)
+        return super().forward(input)
+
+
+@skippable(pop=["skip"])
+class Pops(nn.Conv2d):
+    def forward(self, input):
+        skip = yield pop("skip")
+        return super().forward(input) + skip
+
+
+class Residual(nn.Module):
+    """Writes to its input, as blocks do that begin with their activation."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 3, 3, padding=1), nn.GroupNorm(1, 3))
+
+    def forward(self, input):
+        return input + self.inner(input)
+
+
+NETWORKS = {
+    "skips": lambda: nn.Sequential(Stashes(3, 3, 1), nn.Conv2d(3, 3, 1), Pops(3, 3, 1)),
+    "residuals": lambda: nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), Residual(), Residual()),
+    "attention": lambda: nn.Sequential(nn.Flatten(2), *(nn.TransformerEncoderLayer(64, 4, 32, 0.0, batch_first=True)
+                                                        for _ in range(2))),
+}
+
+
+@pytest.mark.parametrize("checkpoint", MODES)
+@pytest.mark.parametrize("balance", [[3], [1, 2], [2, 1], [1, 1, 1]])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(name, balance, checkpoint):
+    def made():
+        torch.manual_seed(0)
+        return NETWORKS[name]()
+
+    models, gradients = pair(made, balance, chunks=3, checkpoint=checkpoint), []
+    for model in models:
+        input = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        model(input * 2).norm().backward()
+        gradients.append(input.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+    expect_equal_gradients(*models, rtol=1e-4, atol=1e-5)
 
 
 # --- As torchgpipe ---
