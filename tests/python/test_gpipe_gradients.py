@@ -55,11 +55,17 @@ def zero_one(model):
     backward(model, 5)
 
 
+def cancel_one(model):
+    """The step leaves it alone, with its momentum."""
+    model[2].weight.grad = None
+
+
 def penalise(model):
     (0.1 * sum(parameter.square().sum() for parameter in model.parameters())).backward()
 
 
-@pytest.mark.parametrize("change", [clip, clip_through_data, assign, zero_in_place, zero_one, penalise])
+@pytest.mark.parametrize("change", [clip, clip_through_data, assign, zero_in_place, zero_one, cancel_one,
+                                    penalise])
 def test_gradients_that_are_changed_here_are_what_a_step_takes(sessions, change):
     models = pair()
     for model in models:
@@ -106,6 +112,26 @@ def test_torch_autograd_grad_leaves_the_parameters_alone(sessions):
             found.append(torch.autograd.grad(model(input).sum(), input)[0])
         torch.testing.assert_close(*found)
         expect_equal_gradients(*models)
+
+
+def test_parameters_are_frozen_and_thawed_within_a_loop(sessions):
+    """As generators and discriminators are, in turn."""
+    models = pair()
+    for model in models:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for step in range(6):
+            model.requires_grad_(step % 3 != 0)
+            model[2].weight.requires_grad_(step % 2 == 0)
+            input = batch(step)[0].requires_grad_()
+            model(input).square().sum().backward()
+            if step % 2:
+                optimizer.step()
+            if step % 4 == 3:
+                optimizer.zero_grad()
+        model.requires_grad_()
+    expect_equal(*models)
+    expect_equal_gradients(*models)
+    assert len(sessions) == 2  # Of which the second one was opened for the parameters, or for the optimizer.
 
 
 def test_gradients_of_inputs(sessions):

@@ -116,6 +116,7 @@ def test_files_that_nobody_reads_any_more_are_discarded(server, rounds, discarde
     server.open()
     rounds.ask(round_of(v1.ROUND_KIND_BACKWARD, "gradients"))
     last = rounds.ask(round_of(v1.ROUND_KIND_FORWARD, "inputs"), wanted=True)
+    server.next(), server.next()
     server.finish(0, "unwanted")
     server.finish(1, "outputs")
     rounds.wait(last)
@@ -159,6 +160,7 @@ def test_the_end_of_the_rounds_is_that_of_the_requests(server, rounds):
     rounds.ask(round_of(v1.ROUND_KIND_UPDATE))
     rounds.end()
     assert server.next().kind == v1.ROUND_KIND_UPDATE
+    assert server.asked.get(timeout=10).HasField("close")
     assert server.asked.get(timeout=10) is None and not server.cancelled.is_set()
     server.finish(0)
     server.answers.put(None)
@@ -190,6 +192,7 @@ def test_an_interrupted_wait_leaves_no_file(server, rounds, discarded):
         rounds.wait(asked)
     interrupter.join()
     later = rounds.ask(round_of(v1.ROUND_KIND_FORWARD), wanted=True)
+    server.next(), server.next()
     server.finish(0, "outputs")
     server.finish(1)
     rounds.wait(later)
@@ -210,6 +213,7 @@ def test_a_process_that_is_forked_off_cannot_ask(server, rounds):
             code = 0 if "forked off" in str(error) else 2
         os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
+    server.next()
     server.finish(0)
     rounds.wait(asked)
 

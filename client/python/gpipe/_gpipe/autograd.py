@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Protocol
 
 import torch
@@ -16,8 +16,9 @@ from gpipe._gpipe.session import Session
 class Pass:
     """A forward pass. What the workers have saved of it goes with its backward pass, or with this object."""
 
-    def __init__(self, session: Session, asked: Asked, outputs: Sequence[torch.Tensor]):
+    def __init__(self, session: Session, asked: Asked, outputs: Sequence[torch.Tensor], trained: Set[str]):
         self.outputs = outputs
+        self.trained = trained  # Parameters whose gradients its backward pass adds to.
         self._drop = weakref.finalize(self, session.drop, asked)
         self._drop.atexit = False
         self._session, self._asked = session, asked

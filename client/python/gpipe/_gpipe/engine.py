@@ -32,7 +32,8 @@ class Form:
     inputs: tuple[tuple[torch.dtype, torch.Size], ...]  # Without the batch.
     is_tuple: bool
     modes: tuple[bool, ...]  # Whether each module is in training, where any is.
-    tensors: tuple[tuple[str, torch.dtype, torch.Size, bool], ...]
+    tensors: tuple[tuple[str, torch.dtype, torch.Size], ...]
+    trained: frozenset[str]  # Parameters that have required a gradient, at any time.
 
 
 class Engine:
@@ -76,10 +77,11 @@ class Engine:
         if program is None:
             return self._forward_here(input)
         self.mirror.send(Kind.VALUE)
+        trained = program.differentiable & self.mirror.trained().keys()
         if not in_training:
             outputs: Sequence[torch.Tensor] = self._session().predict(tensors)
-        elif wants_gradients or (differentiates and program.differentiable):
-            outputs = run_pass(self, bool(program.differentiable), tensors)
+        elif differentiates and (wants_gradients or trained):
+            outputs = run_pass(self, bool(trained), tensors)
         else:
             outputs = self.start(tensors).outputs
         device = self._device_of_outputs(tensors[0].device)
@@ -88,9 +90,9 @@ class Engine:
 
     def start(self, inputs: Sequence[torch.Tensor]) -> Pass:
         """As autograd.Runner has it."""
-        asked, outputs = self._session().forward(inputs)
         self.mirror.note_forward()
-        return Pass(self._session(), asked, outputs)
+        asked, outputs = self._session().forward(inputs)
+        return Pass(self._session(), asked, outputs, self.mirror.trained().keys())
 
     def backward(self, started: Pass, gradients: Mapping[int, torch.Tensor], wanted: Sequence[int],
                  accumulates: bool) -> dict[int, torch.Tensor]:
@@ -99,7 +101,7 @@ class Engine:
         program = self._program
         if session is not self.mirror.session or program is None:
             raise errors.Error("what workers saved of this forward pass has gone with their job, which has ended since")
-        with self.mirror.backward(program.differentiable, accumulates):
+        with self.mirror.backward(program.differentiable, started.trained if accumulates else set()):
             found = session.backward(asked, gradients, bool(wanted))
         return {i: found[program.inputs[i]] for i in wanted}
 
@@ -110,13 +112,17 @@ class Engine:
 
     # --- Steps ---
 
+    def parameters(self) -> list[torch.Tensor]:
+        """As optimizers.Stepper has it."""
+        return self.mirror.parameters()
+
     def trained(self) -> list[torch.Tensor]:
         """As optimizers.Stepper has it."""
-        return self.mirror.trained()
+        return list({**self.mirror.trained(), **self.mirror.differentiated()}.values())
 
     def step(self, optimizer: torch.optim.Optimizer, steps: Steps) -> None:
         """As optimizers.Stepper has it. Without gradients nothing is done, as PyTorch's do nothing."""
-        if not self.mirror.has_gradients() or self._like is None:
+        if not self.mirror.differentiated() or self._like is None:
             return
         goes_on = self._stepper is not None and self._stepper() is optimizer
         begins_anew = self._stepper is not None and not goes_on
@@ -174,7 +180,7 @@ class Engine:
     def _change_program(self, form: Form, input: Input, in_training: bool) -> None:
         self.fetch()
         folder = Folder()
-        with self.mirror.plain():
+        with self.mirror.plain(form.trained):
             program = export_program(self.partitions, input, in_training, folder.path)
         self._end_session(_difference(form, self._form))
         self._form, self._program, self._folder = form, program, folder
@@ -200,11 +206,10 @@ class Engine:
 
     def _end_session(self, why: str) -> None:
         session, self.mirror.session = self.mirror.session, None
-        if session is None:
-            return
-        self._launcher.end(session)
-        if why and self._stepper is not None:
-            warnings.warn(f"{why}: the model begins a new job, with an optimizer that has no state", stacklevel=2)
+        if session is not None:
+            self._launcher.end(session)
+            if why and self._stepper is not None:
+                warnings.warn(f"{why}: the model begins a new job, with an optimizer that has no state", stacklevel=2)
         self._stepper = None
 
     # --- Forms ---
@@ -219,8 +224,8 @@ class Engine:
             modes = self._form.modes if self._form is not None else (True,) * len(modes)
         with torch._C.DisableTorchFunctionSubclass():
             return Form(tuple((tensor.dtype, tensor.shape[1:]) for tensor in inputs), isinstance(input, tuple), modes,
-                        tuple((name, tensor.dtype, tensor.shape, tensor.requires_grad)
-                              for name, tensor in tensors.items()))
+                        tuple((name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()),
+                        frozenset(self.mirror.trained()) | (self._form.trained if self._form is not None else set()))
 
     def _device_of_outputs(self, device: torch.device) -> torch.device:
         """As torchgpipe has it where inputs are on a GPU; else where they are."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 import torch
 from torch import nn
@@ -48,32 +48,41 @@ class Mirror:
         self._values = dict(tensors)
 
     @contextlib.contextmanager
-    def plain(self) -> Iterator[None]:
-        """Meanwhile parameters and buffers are tensors like others."""
+    def plain(self, trained: Set[str] = frozenset()) -> Iterator[None]:
+        """Meanwhile parameters and buffers are tensors like others, and these parameters require gradients."""
         self.refresh_stale()
+        frozen = [self._values[name] for name in trained - self.trained().keys() if name in self._values]
         copies = [(tensor, proxies.as_plain(tensor)) for tensor in self._values.values()]
         try:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
             yield
         finally:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
             for tensor, copy in copies:
                 proxies.as_mirrored(tensor, copy)
 
-    def trained(self) -> list[torch.Tensor]:
+    def trained(self) -> dict[str, torch.Tensor]:
         """Parameters that require a gradient."""
         with torch._C.DisableTorchFunctionSubclass():
-            return [tensor for tensor in self._values.values()
-                    if isinstance(tensor, nn.Parameter) and tensor.requires_grad]
+            return {name: tensor for name, tensor in self._values.items()
+                    if isinstance(tensor, nn.Parameter) and tensor.requires_grad}
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing is on the workers that is not here."""
         return not any(proxies.copy_of(tensor).is_stale for tensor in self._values.values())
 
-    def has_gradients(self) -> bool:
-        """Whether any parameter has one."""
+    def parameters(self) -> list[torch.Tensor]:
+        """All of them."""
+        return [tensor for tensor in self._values.values() if isinstance(tensor, nn.Parameter)]
+
+    def differentiated(self) -> dict[str, torch.Tensor]:
+        """Parameters that have a gradient."""
         with self._lock:
             self._take_own_gradients(self._values)
-        return bool(self._differentiated)
+            return {name: self._values[name] for name in self._differentiated}
 
     # --- What the workers have done ---
 
@@ -97,22 +106,21 @@ class Mirror:
             proxies.note(tensor, equal=False)
 
     @contextlib.contextmanager
-    def backward(self, names: Set[str], accumulates: bool) -> Iterator[None]:
-        """Meanwhile workers are asked to add to the gradients of these parameters. If it is not to accumulate they are
+    def backward(self, names: Set[str], wanted: Set[str]) -> Iterator[None]:
+        """Meanwhile workers are asked to add to the gradients of these parameters. Those that are not wanted are
         afterwards what they were."""
+        added, kept = names & wanted, names - wanted
         with self._lock:
-            if not accumulates:
+            if not self._differentiated.isdisjoint(kept):
                 self.fetch_gradients()
             self.send(Kind.GRADIENT)
             yield
             self._accumulated |= names
-            if accumulates:
-                self._differentiated |= names
-                for tensor in self._gradients.values():
+            self._differentiated |= added
+            for name, tensor in self._gradients.items():
+                if name in added:
                     proxies.copy_of(tensor).is_stale = True
-            else:
-                self._zero()
-                for tensor in self._gradients.values():
+                elif name in kept:
                     proxies.note(tensor, equal=False)
 
     # --- To the workers ---
@@ -122,29 +130,37 @@ class Mirror:
         with self._lock:
             if kind is Kind.GRADIENT:
                 self._take_own_gradients(self._values)
+                self._let_go()
             written = {name: tensor for name, tensor in self._table(kind).items() if proxies.is_written(tensor)}
-            given = {name: proxies.alias(tensor) for name, tensor in written.items()}
-            if kind is Kind.GRADIENT:
-                for name in self._accumulated - self._differentiated:  # Let go of, of some only.
-                    given[name] = torch.zeros_like(proxies.alias(self._values[name]))
-                self._accumulated = set(self._differentiated)
-            if given:
-                self._open().set_state(given, gradients=kind is Kind.GRADIENT)
+            if written:
+                self._open().set_state({name: proxies.alias(tensor) for name, tensor in written.items()},
+                                       gradients=kind is Kind.GRADIENT)
             for tensor in written.values():
                 proxies.note(tensor, equal=True)
+            if kind is Kind.GRADIENT:
+                self._accumulated |= written.keys()
+
+    def _let_go(self) -> None:
+        """Of the gradients that parameters have not got. Workers let go of all, and get back those that are left."""
+        if self._accumulated <= self._differentiated:
+            return
+        self.fetch_gradients()
+        self._zero()
+        for tensor in self._gradients.values():
+            proxies.note(tensor, equal=False)
 
     # --- From the workers ---
 
     def refresh(self, kind: Kind) -> None:
-        """As Owner has it."""
+        """As Owner has it. What was written here stays as it is."""
         with self._lock:
-            self.send(kind)
             if kind is Kind.GRADIENT:  # Whoever looks at one looks at the next.
                 for name in self._differentiated:
                     self._gradient_copy(name)
             found = self._open().state(gradients=kind is Kind.GRADIENT)
             for name, tensor in self._table(kind).items():
-                proxies.fill(tensor, found.get(name))
+                if proxies.copy_of(tensor).is_stale:
+                    proxies.fill(tensor, found.get(name))
 
     def refresh_stale(self) -> None:
         """Values, where the workers have newer ones."""
@@ -186,8 +202,8 @@ class Mirror:
         name = proxies.copy_of(parameter).name
         with self._lock:
             if gradient is None or gradient is not self._gradients.get(name):
-                self._release(name)
                 proxies.set_own_gradient(parameter, gradient)  # PyTorch checks that it fits.
+                self._release(name)
                 self._take_own_gradients([name])
             if not self._differentiated:
                 self._zero()
@@ -215,7 +231,7 @@ class Mirror:
             self._gradients[name] = gradient
         return self._gradients[name]
 
-    def _take_own_gradients(self, names: Mapping[str, torch.Tensor] | list[str]) -> None:
+    def _take_own_gradients(self, names: Iterable[str]) -> None:
         """What autograd or somebody has left at parameters in this process. From now on they are copies, which are
         newer than what the workers have."""
         for name in names:

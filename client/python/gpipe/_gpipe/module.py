@@ -81,8 +81,10 @@ class GPipe(nn.Module):
     def close(self) -> None:
         """Fetches parameters, buffers and gradients, and ends the workers. The next forward pass has others, and an
         optimizer begins anew."""
-        self._engine.fetch()
-        self._engine.close()
+        try:
+            self._engine.fetch()
+        finally:
+            self._engine.close()
 
     # --- As a sequential ---
 

@@ -41,8 +41,11 @@ NO_STEPS = Steps("sgd", (), 1.0)
 class Stepper(Protocol):
     """A model on workers."""
 
+    def parameters(self) -> Sequence[torch.Tensor]:
+        """All of its own."""
+
     def trained(self) -> Sequence[torch.Tensor]:
-        """Its parameters that require a gradient."""
+        """Those that have a gradient, or will have."""
 
     def step(self, optimizer: torch.optim.Optimizer, steps: Steps) -> None:
         """On the workers."""
@@ -63,11 +66,12 @@ def register(stepper: Stepper) -> None:
 
 
 def steps_of(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]) -> Steps:
-    """What it does with all of these parameters. ValueError says why workers cannot do that."""
+    """What it does with all of these parameters, of which there are some. ValueError says why workers cannot do
+    that."""
     own = set(map(id, parameters))
     groups = [group for group in optimizer.param_groups if not own.isdisjoint(map(id, group["params"]))]
     if own - {id(parameter) for group in groups for parameter in group["params"]}:
-        raise ValueError("it has not got all of the model's parameters that require a gradient")
+        raise ValueError("it has not got all of the model's parameters that have a gradient")
     if own & set(map(id, optimizer.state)):
         raise ValueError("it has state from steps that were made here, or that was loaded")
     ((kind, settings),) = spec_of_groups(optimizer, groups).items()
@@ -104,9 +108,13 @@ def _before_step(optimizer: torch.optim.Optimizer, args: tuple[Any, ...],
         return None
     args, kwargs = _with_closure_called(args, kwargs)
     _stepping[optimizer] = [stepper for stepper, _ in found]
-    for stepper, steps in found:
-        stepper.step(optimizer, steps)
-        stepper.hide_gradients(True)
+    try:
+        for stepper, steps in found:
+            stepper.step(optimizer, steps)
+            stepper.hide_gradients(True)
+    except BaseException:
+        _after_step(optimizer, args, kwargs)
+        raise
     return args, kwargs
 
 
@@ -116,13 +124,16 @@ def _after_step(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs:
 
 
 def _steppers_of(optimizer: torch.optim.Optimizer) -> list[Stepper]:
-    return [stepper for stepper in list(_steppers) if _has_some(optimizer, set(map(id, stepper.trained())))]
+    return [stepper for stepper in list(_steppers) if _has_some(optimizer, set(map(id, stepper.parameters())))]
 
 
 def _take(optimizer: torch.optim.Optimizer, stepper: Stepper) -> Steps | None:
     """None: it makes its steps here."""
+    trained = stepper.trained()
+    if not trained:
+        return None
     try:
-        steps = steps_of(optimizer, stepper.trained())
+        steps = steps_of(optimizer, trained)
     except ValueError as error:
         if optimizer not in _refused:
             _refused.add(optimizer)
