@@ -8,7 +8,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "client" / "python")]
 
 import protos
-from cluster import Cluster
+from cluster import BIN, Cluster
 
 # The tests use the package as it is in this checkout. A GPU machine has no gRPC, and runs none that needs the API.
 if importlib.util.find_spec("grpc_tools"):
@@ -34,3 +34,27 @@ def fresh_cluster(tmp_path):
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture
+def sessions(monkeypatch):
+    """Those that models of gpipe.GPipe have begun in the test, which run in this process (stand_in.py)."""
+    from gpipe._gpipe import engine
+    from stand_in import StandInLauncher
+
+    monkeypatch.setattr(engine, "Launcher", StandInLauncher)
+    monkeypatch.setattr(StandInLauncher, "sessions", [])
+    return StandInLauncher.sessions
+
+
+@pytest.fixture(scope="module")
+def workers():
+    """Of models of gpipe.GPipe that are given no cluster: those of one test are those of the next one."""
+    from gpipe._gpipe import embedded
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPIPE_BIN_DIR", str(BIN))
+        patch.delenv("GPIPE_ORCHESTRATOR", raising=False)
+        embedded.enter(patch)
+        yield
+        embedded.leave(patch)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from gpipe import _methods, errors, v1
@@ -24,6 +25,7 @@ from gpipe._submission import Private
 from gpipe._wire import BlockingWire, Wire
 
 JOIN_PATIENCE = 120.0  # Seconds.
+FAILURE_PATIENCE = 2.0
 KEEPER = pathlib.Path(__file__).with_name("_keeper.py")
 
 
@@ -39,22 +41,24 @@ class Cluster(Client):
     stay as they are for as long as the job needs them.
     """
 
-    def __init__(self, workers: int = 2, *, threads: int = 0, device: Literal["cpu", "cuda"] = "cpu", gpus: int = 0,
+    def __init__(self, workers: int = 2, *, threads: int = 0,
+                 device: Literal["cpu", "cuda"] | Sequence[str] = "cpu", gpus: int = 0,
                  bin_dir: str | os.PathLike[str] | None = None, on_file: OnFile | None = None):
         """`threads` of each worker: by default the cores are shared. With the device cuda worker i is on GPU i modulo
-        `gpus`, which are counted by default. `bin_dir` is where the programs are, GPIPE_BIN_DIR or the PATH by default.
-        ClusterError says why it does not start."""
+        `gpus`, which are counted by default; a list has each worker's device (`["cuda:1", "cuda:0"]`). `bin_dir` is
+        where the programs are, GPIPE_BIN_DIR or the PATH by default. ClusterError says why it does not start."""
         if workers < 1:
             raise ValueError(f"workers must be at least 1, and is {workers}")
         check_fits(workers)
-        config = {"parent": os.getpid(), "programs": find_programs(bin_dir), "devices": _devices(workers, device, gpus),
+        devices = _devices(workers, device, gpus)
+        config = {"parent": os.getpid(), "programs": find_programs(bin_dir), "devices": devices,
                   "threads": threads or max(1, count_cores() // workers)}
         self._keeper = _Keeper(config)
         # Also at the interpreter's end, and when nobody has the object any more.
         self._end = weakref.finalize(self, _stop_once, self._keeper, os.getpid())
         wire = _PrivateWire(Endpoint(self._keeper.address), self._keeper)
         artifacts = self._keeper.folder / "state" / "artifacts"
-        shape = _Shape(workers, device, self._keeper)
+        shape = _Shape(workers, devices[0].partition(":")[0], self._keeper)
         private = Private(artifacts, shape.await_workers, shape.adapt)
         self._operations = Operations(wire, on_file or file_progress(), private)
 
@@ -67,6 +71,17 @@ class Cluster(Client):
     def folder(self) -> pathlib.Path:
         """Where all is stored while the cluster is there, and the logs of its processes (`w0.log`)."""
         return self._keeper.folder
+
+    @property
+    def shared_memory(self) -> pathlib.Path | None:
+        """A folder in /dev/shm for tensors on their way between processes, which goes with the cluster, and so does all
+        whose name begins with its name; None where there is no such place."""
+        return self._keeper.shared_memory
+
+    @property
+    def failure(self) -> str:
+        """Which process has ended that should not have, and how; empty: all run."""
+        return self._keeper.failure
 
     def close(self) -> None:
         """Ends all processes in order. May be called again."""
@@ -111,7 +126,12 @@ class _Shape:
                                   f"{self._keeper.folder}")
 
 
-def _devices(workers: int, device: str, gpus: int) -> list[str]:
+def _devices(workers: int, device: str | Sequence[str], gpus: int) -> list[str]:
+    if not isinstance(device, str):
+        kinds = sorted({each.partition(":")[0] for each in device})
+        if len(device) != workers or kinds not in (["cpu"], ["cuda"]):
+            raise ValueError(f"device must list {workers} devices of one kind, cpu or cuda, and is {list(device)}")
+        return list(device)
     if device == "cpu":
         return ["cpu"] * workers
     if device != "cuda":
@@ -132,6 +152,7 @@ class _Keeper:
                                          stdout=subprocess.PIPE, start_new_session=True)
         self.failure = ""  # Why a child ended that should not have.
         self.joined = False
+        self._failed = threading.Event()  # Or will not fail any more.
         self.wire: _PrivateWire | None = None
         try:
             self._tell(json.dumps(config))
@@ -144,22 +165,29 @@ class _Keeper:
             raise errors.ClusterError("the cluster does not start: " + str(
                 (first or {}).get("how") or (first or {}).get("failed") or "its keeper ended without a word"))
         self.address, self.folder = str(first["address"]), pathlib.Path(first["folder"])
+        self.shared_memory = pathlib.Path(first["shared_memory"]) if first["shared_memory"] else None
         self.processes: dict[str, int] = first["processes"]
         threading.Thread(target=self._listen, name="gpipe-keeper", daemon=True).start()
+
+    def await_failure(self) -> str:
+        """Of a child that does not answer any more, which the keeper is about to notice."""
+        self._failed.wait(FAILURE_PATIENCE)
+        return self.failure
 
     def stop(self) -> None:
         """Returns when nothing is left. When it is interrupted the keeper goes on all the same."""
         assert self._process.stdin is not None
+        self._failed.set()
         if self.wire is not None:
             self.wire.abort()  # A server that shuts down waits for connections.
         with contextlib.suppress(OSError):  # A word, as a child that was forked off may hold the pipe open.
             self._tell("stop")
             self._process.stdin.close()
         self._process.wait()
-        # Only a keeper that was killed leaves its folder.
-        folder = getattr(self, "folder", None)
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        # Only a keeper that was killed leaves its folders.
+        folder, memory = getattr(self, "folder", None), getattr(self, "shared_memory", None)
+        for left in ([folder] if folder else []) + ([*memory.parent.glob(f"{memory.name}*")] if memory else []):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -176,8 +204,10 @@ class _Keeper:
         """On a thread of its own: a child that ends before all have joined is waited for by nobody else."""
         while (words := self._hear()) is not None:
             self.failure = self.failure or words.get("how", "")
+            self._failed.set()
             if not self.joined and self.wire is not None:
                 self.wire.abort()
+        self._failed.set()
 
 
 class _PrivateWire(BlockingWire):
@@ -194,7 +224,7 @@ class _PrivateWire(BlockingWire):
 
     def explain(self, error: errors.ApiError) -> errors.Error:
         transport = isinstance(error, (errors.UnavailableError, errors.CancelledError))
-        return errors.ClusterError(self._keeper.failure) if transport and self._keeper.failure else error
+        return errors.ClusterError(failure) if transport and (failure := self._keeper.await_failure()) else error
 
 
 def _stop_once(keeper: _Keeper, owner: int) -> None:

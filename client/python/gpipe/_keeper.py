@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
 import json
 import os
 import pathlib
@@ -29,6 +30,8 @@ PATIENCE = 2.0
 LOG_LINES, LOG_BYTES = 12, 1 << 14
 PR_SET_PDEATHSIG = 1
 ORCHESTRATOR = "orchestrator"
+# Where files are memory, for tensors on their way between processes.
+MEMORY = "/dev/shm"
 # Of a standing cluster.
 UNSET = ("GPIPE_TLS_CA", "GPIPE_TLS_CERT", "GPIPE_TLS_KEY", "GPIPE_TOKEN_FILE")
 
@@ -42,12 +45,12 @@ class Failed(Exception):
 
 
 class Keeper:
-    """One orchestrator and its workers, with all that they store in one temporary folder."""
+    """One orchestrator and its workers, with all that they store in one temporary folder, and one in memory."""
 
     def __init__(self, config: dict[str, Any]):
         self._config = config
         self._libc, self._own_number = ctypes.CDLL(None), os.getpid()
-        self._folder = pathlib.Path()
+        self._folder, self._shared_memory = pathlib.Path(), ""
         self._children: dict[str, subprocess.Popen[bytes]] = {}  # The orchestrator first.
         self._ended: set[str] = set()
         self._selector = selectors.DefaultSelector()
@@ -57,11 +60,13 @@ class Keeper:
         self._watch_signals()
         self._watch_parent()
         self._folder = pathlib.Path(tempfile.mkdtemp(prefix="gpipe-"))
+        with contextlib.suppress(OSError):  # Without such a place all is done without it.
+            self._shared_memory = tempfile.mkdtemp(prefix="gpipe-", dir=MEMORY)
         try:
             address = self._start_orchestrator()
             for i, device in enumerate(self._config["devices"]):
                 self._start_worker(f"w{i}", device, address)
-            tell(address=address, folder=str(self._folder),
+            tell(address=address, folder=str(self._folder), shared_memory=self._shared_memory,
                  processes={name: child.pid for name, child in self._children.items()})
             while True:
                 self._wait(None)
@@ -72,6 +77,9 @@ class Keeper:
         finally:
             self._stop()
             shutil.rmtree(self._folder, ignore_errors=True)
+            # Also those that others have made with its name before theirs.
+            for folder in glob.glob(f"{self._shared_memory}*") if self._shared_memory else []:
+                shutil.rmtree(folder, ignore_errors=True)
 
     # --- What there is to wait for ---
 

@@ -53,5 +53,7 @@ VERSION = Method("ClusterService/GetVersion", v1.GetVersionRequest, v1.GetVersio
 DRAIN = Method("ClusterService/DrainWorker", v1.DrainWorkerRequest, v1.Worker)
 UNDRAIN = Method("ClusterService/UndrainWorker", v1.UndrainWorkerRequest, v1.Worker)
 
+ASK_ROUNDS = Method("RoundService/AskRounds", v1.AskRoundsRequest, v1.AskRoundsResponse)
+
 WATCH_CLUSTER = Method("MonitoringService/WatchCluster", v1.WatchClusterRequest, v1.WatchClusterResponse)
 TIMELINE = Method("MonitoringService/GetTimeline", v1.GetTimelineRequest, v1.StepTimeline)

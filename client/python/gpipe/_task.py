@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,8 @@ OPTIMIZERS: dict[type[torch.optim.Optimizer], tuple[str, tuple[str, ...]]] = {
 }
 # How an optimizer's steps are computed; no other way gives other results.
 WAYS = ("foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay")
+# What schedulers of the learning rate keep beside it.
+NOTES = ("initial_lr", "max_lr", "min_lr")
 
 
 def loss_spec(loss: Loss) -> dict[str, Any]:
@@ -64,19 +66,27 @@ def optimizer_spec(optimizer: Optimizer, lr: float | None, model: nn.Module) -> 
         raise ValueError("lr is for an optimizer that is given by its name")
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     made = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer(trained)
-    name, fields = OPTIMIZERS.get(type(made), ("", ()))
-    if not name:
-        raise ValueError(f"the cluster has no optimizer {type(made).__name__}, but sgd, adam and adamw")
+    spec = spec_of_groups(made, made.param_groups)
     if made.state:
         raise ValueError("the optimizer has made steps, and the cluster's begins anew")
     if {id(p) for group in made.param_groups for p in group["params"]} != {id(p) for p in trained}:
         raise ValueError("the optimizer must have all parameters of the model that require a gradient, and no others")
-    options = [{key: value for key, value in group.items() if key != "params"} for group in made.param_groups]
+    return spec
+
+
+def spec_of_groups(made: torch.optim.Optimizer, groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the optimizer does with some of its groups of parameters. ValueError for what the cluster has not got."""
+    name, fields = OPTIMIZERS.get(type(made), ("", ()))
+    if not name:
+        raise ValueError(f"the cluster has no optimizer {type(made).__name__}, but sgd, adam and adamw")
+    options = [{key: value for key, value in group.items() if key != "params"} for group in groups]
     if any(other != options[0] for other in options[1:]):
         raise ValueError("the cluster's optimizers have the same options for all parameters")
     for key, value in options[0].items():
-        if key not in fields and key not in WAYS and value not in (False, None) and not key.startswith("initial_"):
+        if key not in fields and key not in WAYS and key not in NOTES and value not in (False, None):
             raise ValueError(f"{type(made).__name__} has {key}={value}, which the cluster's has not")
+    if options[0].get("decoupled_weight_decay"):  # As torch calls AdamW.
+        name = "adamw"
     return {name: {key: _plain(options[0][key]) for key in fields}}
 
 

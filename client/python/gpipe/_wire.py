@@ -93,6 +93,13 @@ def _details(call: grpc.Call) -> tuple[str, list[errors.FieldViolation]]:
     return reason, violations
 
 
+class Conversation(typing.NamedTuple, typing.Generic[Response]):
+    """A call of many requests and many answers."""
+
+    answers: Iterator[Response]  # As they come, until the call has ended well; for one thread. Raises ApiError.
+    cancel: Callable[[], typing.Any]  # Ends it at once; for any.
+
+
 class BlockingWire(Wire):
     """For `run` and `iterate`, by any thread."""
 
@@ -128,6 +135,20 @@ class BlockingWire(Wire):
             response = calling(requests)
         self._heard()
         return response
+
+    def converse(self, method: Method[Request, Response], requests: Iterator[Request]) -> Conversation[Response]:
+        """The requests are taken as they can be sent, by a thread of gRPC's."""
+        with self._explaining():
+            calling = self._channel.stream_stream(method.path, method.request.SerializeToString,
+                                                  method.response.FromString)
+            call = calling(requests)
+        return Conversation(self._answers(call), call.cancel)
+
+    def _answers(self, call: Iterator[Response]) -> Iterator[Response]:
+        with self._explaining():
+            for response in call:
+                self._heard()
+                yield response
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
