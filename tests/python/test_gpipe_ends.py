@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from cluster import BIN, ROOT, wait_until
-from gpipe import Client, Cluster, ClusterError, Error, GPipe, JobFailedError
+from gpipe import Client, Cluster, ClusterError, Error, GPipe, JobCancelledError, JobFailedError
 from gpipe._gpipe import embedded
 from gpipe_models import backward, batch, expect_equal, network, pair, train
 
@@ -165,6 +165,15 @@ def test_a_process_that_is_killed_is_told_and_not_waited_for(name):
         for each in (model, expected):
             train(each, torch.optim.SGD(each.parameters(), lr=0.1) if each is expected else optimizer)
     expect_equal(model, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_job_that_somebody_cancels():
+    model = GPipe(network(), [2, 3])
+    model(batch()[0])
+    next(job for job in cluster_of(model).jobs("running")).cancel()
+    with pytest.raises(JobCancelledError):
+        for _ in range(100):
+            model(batch()[0])
 
 
 def test_what_fails_on_a_worker_is_said():

@@ -40,8 +40,10 @@ def test_a_job_on_a_private_cluster_is_the_one_of_gpipe_run(tmp_path):
     spec = training_spec("private")
     path = write_spec(write_data(tmp_path), spec)
     cli("run", path, "--output", tmp_path / "expected")
-    with Cluster(workers=2) as cluster:
-        processes, folder = cluster.processes, cluster.folder
+    with Cluster(workers=2, device=["cpu", "cpu"]) as cluster:
+        processes, folder, memory = cluster.processes, cluster.folder, cluster.shared_memory
+        assert memory.stat().st_mode & 0o777 == 0o700 and not cluster.failure
+        (beside := memory.with_name(f"{memory.name}-of-a-user")).mkdir()
         assert set(processes) == {"orchestrator", "w0", "w1"} and all(map(is_there, processes.values()))
         job = cluster.submit(path).wait()
         assert job.message.spec.max_restarts == 0 and job.message.spec.pipeline.workers == 2
@@ -52,7 +54,7 @@ def test_a_job_on_a_private_cluster_is_the_one_of_gpipe_run(tmp_path):
         assert (tmp_path / "pulled" / "model.safetensors").read_bytes() == (
             tmp_path / "expected" / "model.safetensors").read_bytes()
         assert cluster.submit({**spec, "name": "second"}, folder=tmp_path).wait().state == "SUCCEEDED"
-    assert gone(processes.values(), folder)
+    assert gone(processes.values(), folder) and not memory.exists() and not beside.exists()
     cluster.close()
 
 
@@ -122,6 +124,9 @@ def test_what_does_not_start_says_why(tmp_path, monkeypatch, program, words, lat
         Cluster(bin_dir=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="too many for this machine"):
         Cluster(workers=10_000)
+    for devices in (["cpu"], ["cpu", "cuda:0"], ["cpu", "tpu"]):
+        with pytest.raises(ValueError, match="must list 2 devices of one kind, cpu or cuda"):
+            Cluster(workers=2, device=devices)
 
 
 def test_a_child_that_is_forked_off_does_not_end_it():

@@ -126,4 +126,6 @@ class _Explanation:
             return error
         if job.state == v1.Job.STATE_FAILED:
             return errors.JobFailedError(job)
-        return errors.JobCancelledError(job) if job.state == v1.Job.STATE_CANCELLED else error
+        # A job that has lost its call is cancelled, too, which says less than what ended the call.
+        was_cancelled = job.state == v1.Job.STATE_CANCELLED and isinstance(error, errors.CancelledError)
+        return errors.JobCancelledError(job) if was_cancelled else error
