@@ -11,6 +11,7 @@
 #include "common/log_output.h"
 #include "common/logging.h"
 #include "common/malloc_setup.h"
+#include "common/malloc_trimmer.h"
 #include "common/net/grpc_log.h"
 #include "common/net/tls_flags.h"
 #include "common/string_view.h"
@@ -90,6 +91,7 @@ int Serve(Flags& flags, const sigset_t& signals) {
     broken = true;
     kill(getpid(), SIGTERM);
   };
+  const MallocTrimmer trimmer;
   auto server = Server::Start(flags.server);
   if (!server.ok()) return Fail(server.status());
   spdlog::info("serving on {}, state in {}", (*server)->address(), flags.server.state_dir.string());
@@ -104,6 +106,7 @@ int Serve(Flags& flags, const sigset_t& signals) {
 
 int Main(int argc, char** argv) {
   KeepFreedPieces();
+  ShareArenas();
   RaiseDescriptorLimit();
   sigset_t signals;
   sigemptyset(&signals);

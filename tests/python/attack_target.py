@@ -21,7 +21,7 @@ from mutator import Mutator
 
 MIB = 1 << 20
 # Over what was there halfway.
-MORE_BYTES, MORE_DESCRIPTORS, MORE_THREADS, MORE_DISK = 192 * MIB, 24, 8, 64 * MIB
+MORE_BYTES, MORE_DESCRIPTORS, MORE_THREADS, MORE_DISK = 64 * MIB, 24, 8, 64 * MIB
 MORE_BYTES_OF_WORKER = 512 * MIB  # Models of any size are looked at by it, and the library of tensors keeps memory.
 THREADS = 4  # That call.
 REAL_WORKERS = 3

@@ -32,8 +32,8 @@ class Row:
 
 
 class Siege:
-    """All attacks, round after round. What is used after the last is compared with what was used halfway: memory that is
-    only kept for later comes to an end in the first half, and what is lost with each call does not."""
+    """All attacks, round after round. What is used after the last is compared with what was used halfway: structures that
+    have a bound have come to it by then, freed memory goes back to the system, and what is lost with each call does not."""
 
     def __init__(self, target: Target, say=print):
         self.target, self.say, self.rows, self.problems = target, say, {}, []

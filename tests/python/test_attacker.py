@@ -7,7 +7,7 @@ import attacker
 import rpcs
 import wire_attacks
 from api import Api
-from attack_target import Target
+from attack_target import MIB, Target, Usage
 from cluster import Cluster, wait_until
 from mutator import Mutator
 from rpcs import call_once, seeds
@@ -73,6 +73,22 @@ def test_a_port_without_descriptors_goes_on_when_there_are_some_again(tmp_path):
         for connection in idle:
             connection.close()
         assert wait_until(lambda: works(fresh), 30, "somebody new is served")
+    finally:
+        cluster.stop()
+
+
+def test_memory_of_calls_that_were_refused_goes_back_to_the_system(tmp_path):
+    """The C library alone would keep it for the next ones."""
+    cluster = Cluster(tmp_path / "cluster")
+    try:
+        before = Usage.of(cluster.orchestrator.pid).resident
+        with grpc.insecure_channel(cluster.address) as channel:
+            rpc = rpcs.all_rpcs(channel)["/gpipe.v1.ArtifactService/FindMissingArtifacts"]
+            many = rpc.message({"refs": [rpcs.REF]}).SerializeToString() * 100_000
+            calls = [rpc.call(channel).future(many, timeout=120) for _ in range(16)]
+            assert {call.exception().code() for call in calls} == {grpc.StatusCode.INVALID_ARGUMENT}
+        taken = lambda: Usage.of(cluster.orchestrator.pid).resident - before
+        wait_until(lambda: taken() < 80 * MIB, 60, "what they took is free again")
     finally:
         cluster.stop()
 
