@@ -260,8 +260,8 @@ TEST_F(ArtifactServiceTest, ManyClientsAtOnce) {
   }
 }
 
-// A file thread and one of gRPC's may end a call at the same moment: the sanitizers see whether one of them touches what
-// the other has deleted.
+// A file thread and one of gRPC's may end a call at the same moment: the sanitizers see whether one of them touches
+// what the other has deleted.
 TEST_F(ArtifactServiceTest, CallsThatEndOnBothSidesAtOnce) {
   const v1::ArtifactRef file = Put("a file");
   std::vector<std::jthread> clients;
