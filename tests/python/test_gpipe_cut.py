@@ -1,4 +1,4 @@
-"""gpipe.GPipe: what it is made of, what it refuses, and where the program that it exports is cut. No worker is needed."""
+"""gpipe.GPipe without workers: what it is made of, what it refuses, and where the program that it exports is cut."""
 
 from __future__ import annotations
 
@@ -260,7 +260,8 @@ def test_export_leaves_the_model_as_it_was(tmp_path):
 def test_tensors_through_a_file(tmp_path):
     tensors = {"f": torch.randn(3, 2), "t": torch.randn(2, 3).mT, "n": torch.tensor(2.5, dtype=torch.float64),
                "e": torch.empty(0, 4), "b": torch.tensor([True, False, True]), "i": torch.arange(5),
-               "h": torch.randn(3).bfloat16(), "u": torch.arange(3, dtype=torch.uint8), "c": torch.randn(2).cfloat().conj()}
+               "h": torch.randn(3).bfloat16(), "u": torch.arange(3, dtype=torch.uint8),
+               "c": torch.randn(2).cfloat().conj()}
     tensor_file.write(tmp_path / "tensors", tensors)
     found = tensor_file.read(tmp_path / "tensors")
     (tmp_path / "tensors").unlink()
