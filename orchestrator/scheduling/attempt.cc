@@ -244,9 +244,10 @@ void Attempt::Answer(const v1::RoundDone& round) {
 }
 
 absl::Status Attempt::Ask(const v1::AskedRound& round) {
-  if (asked_ == nullptr || phase_ != Phase::kRunning) {
+  if (asked_ == nullptr || phase_ == Phase::kPreparing) {
     return absl::FailedPreconditionError("the job does not wait for rounds");
   }
+  if (phase_ != Phase::kRunning) return absl::OkStatus();  // Its end is on its way to the client.
   GPIPE_RETURN_IF_ERROR(asked_->Ask(round));
   SendGrants();
   return absl::OkStatus();

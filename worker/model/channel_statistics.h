@@ -40,10 +40,11 @@ struct ChannelStatistics {
 
   at::Tensor UnbiasedVariance() const { return squares / static_cast<double>(count - 1); }
 
-  // Moves running statistics, which may be of a narrower type, by that share of the way to these.
+  // Moves running statistics, which may be of a narrower type, by that share of the way to these. As batch_norm itself
+  // does it, behind autograd's back: forward passes that are still to go back have saved them, and do not need them.
   void MoveTo(const at::Tensor& running_mean, const at::Tensor& running_var, const auto& share) const {
-    running_mean.lerp_(mean.to(running_mean.scalar_type()), share);
-    running_var.lerp_(UnbiasedVariance().to(running_var.scalar_type()), share);
+    running_mean.variable_data().lerp_(mean.to(running_mean.scalar_type()), share);
+    running_var.variable_data().lerp_(UnbiasedVariance().to(running_var.scalar_type()), share);
   }
 };
 
