@@ -100,8 +100,8 @@ class Attempt {
   void Resume();
   // The same by the orchestrator's own will, beside a pause.
   void Hold(bool held);
-  // With client data: as AskedRounds; nothing, if the attempt is coming to its end. FAILED_PRECONDITION: it does not run
-  // yet, or has no client.
+  // With client data: as AskedRounds; nothing, if the attempt is coming to its end. FAILED_PRECONDITION: it does not
+  // run yet, or has no client.
   absl::Status Ask(const v1::AskedRound& round);
   void CloseRounds();
 
