@@ -59,8 +59,10 @@ void AddSchedule(const v1::JobSpec& spec, v1::ProgramKind kind, int64_t batch_si
   v1::Program& program = *plan.add_programs();
   program.set_kind(kind);
   program.set_batch_size(batch_size);
-  for (int64_t size : pipeline::MicroBatchSizes(std::max<int64_t>(batch_size, 1), ChunksOf(spec, kind))) {
-    if (batch_size > 0) program.add_micro_batch_sizes(size);
+  if (batch_size > 0) {
+    for (int64_t size : pipeline::MicroBatchSizes(batch_size, ChunksOf(spec, kind))) {
+      program.add_micro_batch_sizes(size);
+    }
   }
   program.set_cycles(schedule.cycles);
   for (const auto& row : schedule.rows) *program.add_rows() = ToProto(row);

@@ -49,6 +49,7 @@ absl::Status AskedRounds::Ask(const v1::AskedRound& asked) {
   const int64_t batch_size = kind == RoundKind::kBackward ? forwards_.at(asked.forward())
                              : BeginsBatch(kind)          ? asked.batch_size()
                                                           : 0;
+  if (kind == RoundKind::kForward) GPIPE_RETURN_IF_ERROR(CheckTrains(batch_size));
   v1::Round round = RoundOf(asked, batch_size);
   if (!pipeline::ComputesNothing(kind)) {
     GPIPE_ASSIGN_OR_RETURN(const int program, ProgramOf(ProgramKindOf(kind), batch_size));
@@ -109,6 +110,15 @@ v1::Round AskedRounds::RoundOf(const v1::AskedRound& asked, int64_t batch_size) 
   return round;
 }
 
+// A prediction may have had mini-batches of a size that is too small to train on.
+absl::Status AskedRounds::CheckTrains(int64_t batch_size) {
+  if (trained_sizes_.contains(batch_size)) return absl::OkStatus();
+  const std::vector<v1::LayerInfo> layers(plan_->layers().begin(), plan_->layers().end());
+  GPIPE_RETURN_IF_ERROR(CheckStatistics(spec_, batch_size, layers));
+  trained_sizes_.insert(batch_size);
+  return absl::OkStatus();
+}
+
 int AskedRounds::Find(v1::ProgramKind kind, int64_t batch_size) const {
   for (int i = 0; i < plan_->programs_size(); ++i) {
     if (plan_->programs(i).kind() == kind && plan_->programs(i).batch_size() == batch_size) return i;
@@ -121,8 +131,6 @@ absl::StatusOr<int> AskedRounds::ProgramOf(v1::ProgramKind kind, int64_t batch_s
   if (sizes_ >= kMaxSizes) {
     return absl::ResourceExhaustedError(absl::StrCat("mini-batches of more than ", kMaxSizes, " sizes"));
   }
-  const std::vector<v1::LayerInfo> layers(plan_->layers().begin(), plan_->layers().end());
-  if (kind != v1::PROGRAM_KIND_INFER) GPIPE_RETURN_IF_ERROR(CheckStatistics(spec_, batch_size, layers));
   GPIPE_RETURN_IF_ERROR(AddClientPrograms(spec_, batch_size, *plan_));
   ++sizes_;
   return Find(kind, batch_size);

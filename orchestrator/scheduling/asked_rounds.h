@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -43,6 +44,8 @@ class AskedRounds final : public RoundSource {
  private:
   absl::Status Check(const v1::AskedRound& asked) const;
   absl::Status CheckData(const v1::AskedRound& asked) const;
+  // Whether each micro-batch gives batch normalisations enough; looked at once for each size.
+  absl::Status CheckTrains(int64_t batch_size);
   // The position of the program, which is made if it is not there.
   absl::StatusOr<int> ProgramOf(v1::ProgramKind kind, int64_t batch_size);
   int Find(v1::ProgramKind kind, int64_t batch_size) const;
@@ -54,6 +57,7 @@ class AskedRounds final : public RoundSource {
   size_t sizes_ = 1;   // Of mini-batches that there are programs for.
   int64_t asked_ = 0;  // Rounds, so far.
   std::deque<v1::Round> waiting_;
+  std::set<int64_t> trained_sizes_;      // Of mini-batches that may be trained on.
   std::map<int64_t, int64_t> forwards_;  // Open ones: round -> samples.
   bool closed_ = false;
 };

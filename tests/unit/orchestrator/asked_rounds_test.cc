@@ -121,6 +121,16 @@ TEST_F(AskedRoundsTest, WhatMakesNoSenseIsRefusedByField) {
   EXPECT_EQ(rounds_->asked(), 0);
 }
 
+// What a prediction may have, training may not.
+TEST_F(AskedRoundsTest, AMicroBatchThatIsTooSmallForStatisticsIsRefusedAlsoAfterAPredictionOfItsSize) {
+  plan_.mutable_layers(0)->add_values_per_channel()->set_per_sample(1);
+  v1::AskedRound predict = Forward(4);
+  predict.set_kind(v1::ROUND_KIND_PREDICT);
+  ASSERT_TRUE(rounds_->Ask(predict).ok());
+  EXPECT_EQ(Refused(Forward(4)), "train.batch_size") << "four micro-batches of one sample";
+  EXPECT_TRUE(rounds_->Ask(Forward(8)).ok());
+}
+
 TEST_F(AskedRoundsTest, AForwardGoesBackOnce) {
   ASSERT_TRUE(rounds_->Ask(Forward(8)).ok());
   ASSERT_TRUE(rounds_->Ask(Forward(8)).ok());
