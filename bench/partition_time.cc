@@ -22,7 +22,7 @@ PartitionRequest Model(int layers, int stages, const std::function<double(int)>&
     for (int i = 0; i < layers; ++i) seconds.push_back(seconds_of(i) * (1 + stage % 3));
     request.memory_limits.push_back(int64_t{400} * layers / stages);
   }
-  request.memory_bytes.assign(layers, 100);
+  request.memory.layer_bytes.assign(layers, 100);
   for (int i = 0; i + 1 < layers; ++i) {
     request.values.push_back({.made_by = i, .read_by = {i + 1}, .bytes = 1000 + i % 7, .has_gradient = true});
     if (i % 8 == 0 && i + 100 < layers) request.values.back().read_by.push_back(i + 100);

@@ -22,14 +22,15 @@ std::vector<T> PrefixSums(const std::vector<T>& values) {
 class Runs {
  public:
   explicit Runs(const PartitionRequest& request)
-      : request_(request), memory_(PrefixSums(request.memory_bytes)), crossing_(request.values, layers()) {
+      : request_(request), memory_(request.memory), crossing_(request.values, layers()) {
     for (const auto& seconds : request.seconds) seconds_.push_back(PrefixSums(seconds));
   }
 
   size_t stages() const { return request_.seconds.size(); }
-  size_t layers() const { return request_.memory_bytes.size(); }
+  size_t layers() const { return request_.memory.layer_bytes.size(); }
   void MoveTo(size_t end) {
     end_ = end;
+    memory_.MoveTo(end);
     crossing_.MoveTo(end);
   }
 
@@ -55,12 +56,10 @@ class Runs {
 
   // Whether the layers of the run are too large for the stage, as those of any longer one then are.
   bool LayersTooLarge(size_t stage, size_t begin) const {
-    return LimitOf(stage) > 0 && memory_[end_] - memory_[begin] > LimitOf(stage);
+    return LimitOf(stage) > 0 && memory_.Bytes(begin) > LimitOf(stage);
   }
   // With what the run reads of others.
-  int64_t Bytes(size_t begin) const {
-    return memory_[end_] - memory_[begin] + request_.inputs_held * crossing_.In(begin);
-  }
+  int64_t Bytes(size_t begin) const { return memory_.Bytes(begin) + request_.inputs_held * crossing_.In(begin); }
   bool TooLarge(size_t stage, size_t begin) const { return LimitOf(stage) > 0 && Bytes(begin) > LimitOf(stage); }
 
  private:
@@ -68,7 +67,7 @@ class Runs {
 
   const PartitionRequest& request_;
   std::vector<std::vector<double>> seconds_;  // By stage.
-  const std::vector<int64_t> memory_;
+  RunMemory memory_;
   CrossingBytes crossing_;
   size_t end_ = 0;
 };
@@ -130,7 +129,7 @@ class Table {
 };
 
 absl::Status Check(const PartitionRequest& request) {
-  const size_t stages = request.seconds.size(), layers = request.memory_bytes.size();
+  const size_t stages = request.seconds.size(), layers = request.memory.layer_bytes.size();
   if (stages == 0) return absl::InvalidArgumentError("there must be at least one stage");
   if (stages > layers) {
     return absl::InvalidArgumentError(

@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "pipeline/link.h"
+#include "pipeline/run_memory.h"
 
 namespace gpipe::pipeline {
 
@@ -23,8 +24,7 @@ struct PartitionRequest {
   // Of one micro-batch: forward, backward and recompute of each layer, by the stage it would be on. One entry per
   // stage.
   std::vector<std::vector<double>> seconds;
-  // Parameters, optimizer state and what is saved, of each layer.
-  std::vector<int64_t> memory_bytes;
+  MemoryDemand memory;
   // What crosses between stages. A stage also holds what it reads of earlier ones, for `inputs_held` micro-batches.
   std::vector<LayerValue> values;
   int64_t inputs_held = 0;

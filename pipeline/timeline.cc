@@ -11,6 +11,10 @@ int64_t StepsPerEpoch(int64_t samples, int64_t batch_size, bool drop_last) {
 RoundCursor::RoundCursor(const TimelineSpec& spec)
     : spec_(spec), step_(spec.first_step), loss_checks_(spec.check_loss_samples > 0 ? kLossCheckRounds : 0) {}
 
+bool RoundCursor::trains_next() const {
+  return step_ < spec_.steps && loss_checks_ == 0 && !store_due_ && !evaluation_due_ && !checkpoint_due_;
+}
+
 std::optional<Round> RoundCursor::Next() {
   std::optional<Round> round;
   if (spec_.steps == 0) {

@@ -98,6 +98,10 @@ class RoundCursor {
   // The next round, or nullopt at the end.
   std::optional<Round> Next();
 
+  // Steps done after the rounds so far; whether the next round is a training step.
+  int64_t step() const { return step_; }
+  bool trains_next() const;
+
  private:
   std::optional<Round> NextTrain();
   std::optional<Round> NextEvaluate();

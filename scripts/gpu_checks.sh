@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # What needs a GPU: gpu_checks.sh FOLDER [STEP...], where FOLDER is the unpacked archive of
 #   deploy/package.sh --with-tests comm_conformance_test stage_cuda_test plain_loop loss_bench
-# Steps: units links equality exported data random failures loss step trace bound one_worker control health, and
-# two_failures timeline on two GPUs; those of bench/gpu/README.md: table, which takes all GPUs for ten minutes,
-# table_trace, text and memory (TABLE, TEXT and MEMORY have options for them).
+# Steps: units links equality exported data random failures loss step trace bound one_worker control health, and on
+# several GPUs failures_of_each (with a worker for each of DEVICES) timeline client script; those of
+# bench/gpu/README.md: table, which takes all GPUs for ten minutes, table_trace, text and memory (TABLE, TEXT and MEMORY
+# have options for them).
+# Workers of tests are all on the first GPU, or on those of DEVICES, in turn: DEVICES="cuda:0 cuda:1".
 # Needs python3 with the archive's version of torch, and with numpy, safetensors, PyYAML and pytest.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 archive=$(realpath "$1")
 export GPIPE_BIN_DIR=$archive/bin
 shift
+export GPIPE_TEST_DEVICE=${DEVICES:-cuda:0}
 steps=("$@")
 [ "${#steps[@]}" -gt 0 ] || steps=(units links equality exported data random failures loss step bound one_worker control health)
 
@@ -36,15 +39,17 @@ for step in "${steps[@]}"; do
   printf '\n== %s\n' "$step"
   case $step in
     units) units ;;
-    links) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_{cluster,failures}.py -k links ;;
-    equality) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_equality.py ;;
-    exported) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q \
+    links) python3 -m pytest -q tests/python/test_{cluster,failures}.py -k links ;;
+    equality) python3 -m pytest -q tests/python/test_equality.py ;;
+    exported) python3 -m pytest -q \
       tests/python/test_{exported,exported_values,modes,own_loss,unbatched,evaluation_sizes,lora,data_sizes,skip,balance}.py ;;
-    data) GPIPE_TEST_DEVICE=cuda:0 python3 -m pytest -q tests/python/test_data.py && python3 bench/data.py --device cuda ;;
+    data) python3 -m pytest -q tests/python/test_data.py && python3 bench/data.py --device cuda ;;
     random) python3 tests/python/random_specs.py --device cuda --count 10 ;;
-    failures) python3 tests/python/failure_table.py --devices cuda:0 cuda:0 cuda:0 ;;
-    two_failures) python3 tests/python/failure_table.py --devices cuda:0 cuda:1 ;;
+    failures) python3 tests/python/failure_table.py ;;
+    failures_of_each) python3 tests/python/failure_table.py --devices $GPIPE_TEST_DEVICE ;;
     timeline) python3 tests/python/timeline_check.py --devices cuda:0 cuda:1 ;;
+    client) python3 -m pytest -q tests/python/test_rounds.py tests/python/test_gpipe{,_loss,_written}.py ;;
+    script) python3 bench/gpipe_script.py --devices cuda:0 cuda:1 ;;
     loss) loss ;;
     step) python3 bench/gpu_step.py ;;
     trace) trace ;;

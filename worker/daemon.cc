@@ -9,8 +9,10 @@
 #include <thread>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
+#include "common/grpc_status.h"
 #include "common/http/http_server.h"
 #include "common/log_output.h"
 #include "common/metrics/pages.h"
@@ -25,6 +27,7 @@
 #include "worker/device_info.h"
 #include "worker/device_use.h"
 #include "worker/engine/clock_offset.h"
+#include "worker/engine/device_lock.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/round_trace.h"
 #include "worker/engine/torch_setup.h"
@@ -40,8 +43,6 @@
 
 namespace gpipe::worker {
 namespace {
-
-constexpr absl::Duration kLeavePatience = absl::Seconds(5);
 
 // SIGUSR1 is the session's word to main that it has ended by itself.
 sigset_t WaitedSignals() {
@@ -115,6 +116,21 @@ v1::Inspected Inspect(const v1::Inspect& request, c10::Device device, Artifacts&
   return request.model().has_exported() ? InspectExported(request, artifacts, device) : InspectModel(request, device);
 }
 
+// A measurement has the device to itself: on CUDA it records graphs, while random numbers come from the generator that
+// an attempt draws from, too.
+v1::Inspected InspectUnlessBusy(const v1::Inspect& request, DeviceLock& device,
+                                absl::FunctionRef<v1::Inspected()> inspect) {
+  if (request.profile_micro_batch() == 0) return inspect();
+  if (device.TryTake()) {
+    const absl::Cleanup release = [&device] { device.Release(); };
+    return inspect();
+  }
+  v1::Inspected busy;
+  busy.set_id(request.id());
+  *busy.mutable_status() = ToProto(absl::UnavailableError("the worker has begun with a job"));
+  return busy;
+}
+
 LogContext ToLogContext(const std::string& worker, const v1::Activity& activity) {
   LogContext context{.worker = worker};
   if (activity.attempt().job().empty()) return context;
@@ -138,7 +154,7 @@ absl::Status ServeHttp(const Options& options, WorkerMonitor& monitor, HttpServe
 }
 
 // Runs the session on a thread of its own while main waits for signals.
-absl::Status RunSession(Session& session, WorkerMonitor& monitor) {
+absl::Status RunSession(Session& session, WorkerMonitor& monitor, absl::Duration patience) {
   absl::Status ended;
   const pthread_t main_thread = pthread_self();
   std::thread thread([&] {
@@ -148,9 +164,9 @@ absl::Status RunSession(Session& session, WorkerMonitor& monitor) {
   if (const int signal = WaitForSignal(); signal != SIGUSR1) {
     ExitAtOnceOnNextSignal();
     const char* name = signal == SIGTERM ? "SIGTERM" : "SIGINT";
-    spdlog::info("{}: leaving after this clock cycle", name);
+    spdlog::info("{}: leaving as soon as its job, if any, is saved; another signal ends it at once", name);
     monitor.SetLeaving();
-    session.Leave(absl::StrCat("received ", name), kLeavePatience);
+    session.Leave(absl::StrCat("received ", name), patience);
   }
   thread.join();
   return ended;
@@ -186,6 +202,7 @@ class Daemon {
   // Once: until a signal, or until the session has ended by itself.
   absl::Status Run(EngineOptions engine_options, LogContextSource& log_context) {
     engine_options.clock = &clock_offset_;
+    if (engine_options.device.is_cuda()) engine_options.device_lock = &device_lock_;
     GPIPE_ASSIGN_OR_RETURN(engine_, Engine::Create(engine_options, artifacts_, metered_));
     FollowEngine(log_context);
     const absl::Cleanup unfollow = [&] { Unfollow(log_context); };
@@ -207,7 +224,11 @@ class Daemon {
     GrpcArtifacts sent(connections_, options_.artifacts_dir);  // The inspector works beside the engine.
     SharedArtifacts inspected(sent, shared_);
     Inspector inspector([&] { return SetUpTorchThread(device, options_.threads); },
-                        [&](const v1::Inspect& request) { return Inspect(request, device, inspected); }, outbox_);
+                        [&](const v1::Inspect& request) {
+                          return InspectUnlessBusy(request, device_lock_,
+                                                   [&] { return Inspect(request, device, inspected); });
+                        },
+                        outbox_);
     Surveyor surveyor(shared_, outbox_);
     Session session(MakeSessionOptions(), *session_stub_, *engine_, inspector, surveyor, outbox_);
     WorkerMonitor monitor({.hello = hello_,
@@ -217,7 +238,7 @@ class Daemon {
                            .counted = &counted_});
     HttpServer http;  // Last: gone before what its handlers ask.
     GPIPE_RETURN_IF_ERROR(ServeHttp(options_, monitor, http));
-    return RunSession(session, monitor);
+    return RunSession(session, monitor, absl::Seconds(options_.leave_within));
   }
 
   SessionOptions MakeSessionOptions() {
@@ -241,6 +262,7 @@ class Daemon {
   prometheus::Registry counted_;
   const SteadyClock clock_;
   MeteredSink metered_{outbox_, counted_, clock_};
+  DeviceLock device_lock_;  // The engine takes it on CUDA only.
   const std::shared_ptr<AttemptLog> log_ = AttemptLog::Install(outbox_);
   std::unique_ptr<Engine> engine_;
 };

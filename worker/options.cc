@@ -106,6 +106,12 @@ void AddFlags(CLI::App& app, Options& options) {
   app.add_option("--http-listen", options.http_listen,
                  "Address of /metrics, /livez, /readyz and /statusz. Default: nowhere")
       ->type_name("HOST:PORT");
+  app.add_option(
+         "--leave-within", options.leave_within,
+         "Time for a job to write a checkpoint after SIGTERM or SIGINT; a supervisor that kills should wait longer")
+      ->type_name("SECONDS")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.add_flag("--insecure", options.insecure, "Allow --http-listen on an address that other machines can reach");
 }
 

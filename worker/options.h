@@ -24,6 +24,7 @@ struct Options {
   std::string shared_root = "/";
   std::string trace_dir;    // Empty: no traces.
   std::string http_listen;  // Empty: no HTTP.
+  int leave_within = 240;   // Seconds that a job has to be saved in when this worker is told to leave.
   bool insecure = false;    // HTTP in plain text on an address that other machines can reach.
   std::string log_level = "info";
   LogOutput log;

@@ -33,7 +33,7 @@ from setting import Budget, complete, export, make_parser, nvidia_smi, save, ver
 WITHIN = 0.1
 EVERY_MILLIS = 50
 CAPTURED = re.compile(r"stage (\d+) is captured: .*, (\d+) MiB")
-COLUMNS = ("state", "saved", "planned", "saved_found", "allocated", "reserved", "graphs", "gpu")
+COLUMNS = ("state", "saved", "working", "planned", "saved_found", "allocated", "reserved", "graphs", "gpu")
 
 
 class Driver:
@@ -79,8 +79,8 @@ def stages_of(forecast: dict, steps: list[dict], graphs: dict[int, int], gpus: d
     """In bytes. The allocator's are of the stage's worker, in the whole attempt so far."""
     lines = []
     for stage, told in enumerate(forecast["stages"]):
-        state, saved = int(told.get("state_bytes", 0)), int(told.get("peak_saved_bytes", 0))
-        line = {"state": state, "saved": saved, "planned": state + saved,
+        state, saved, working = (int(told.get(name, 0)) for name in ("state_bytes", "peak_saved_bytes", "working_bytes"))
+        line = {"state": state, "saved": saved, "working": working, "planned": state + saved + working,
                 "saved_found": most(steps, "stage_peak_saved_bytes", stage),
                 "allocated": most(steps, "stage_peak_allocated_bytes", stage),
                 "reserved": most(steps, "stage_peak_reserved_bytes", stage),
@@ -161,8 +161,8 @@ class Bench:
 
 def print_head(bench: Bench) -> None:
     print(f"{words_of(bench.versions)}\n{bench.options.workers} workers on {bench.options.gpus} devices; MiB\n\n"
-          "| size | chunks | checkpoint | capture | stage | plan: state | saved | in all | found: saved | allocated | "
-          f"reserved | graphs | GPU | allocated / plan | within {WITHIN:.0%} |\n|---|---:|---|---|{'---:|' * 10}---|")
+          "| size | chunks | checkpoint | capture | stage | plan: state | saved | working | in all | found: saved | allocated | "
+          f"reserved | graphs | GPU | allocated / plan | within {WITHIN:.0%} |\n|---|---:|---|---|{'---:|' * 11}---|")
 
 
 def parse() -> argparse.Namespace:

@@ -41,14 +41,14 @@ def spec_of(row: Row, options) -> dict:
     }
 
 
-def command_of(spec: dict, folder: pathlib.Path, options, trace: bool) -> list[str]:
+def command_of(spec: dict, folder: pathlib.Path, options, more: tuple[str, ...]) -> list[str]:
     path = common.write_spec(folder, spec)
     command = [str(common.BIN / "gpipe"), "run", str(path), "--output", str(folder / spec["name"]), "--overwrite",
                "--keep-logs", "-q", "--workers", str(options.workers), "--device", options.device,
                "--threads", str(THREADS[options.device])]
     if options.device == "cuda":
         command += ["--gpus", str(options.gpus)]
-    return command + (["--trace"] if trace else [])
+    return [*command, *more]
 
 
 def execute(command: list[str], log: pathlib.Path, seconds: float) -> None:
@@ -76,11 +76,12 @@ def end(process: subprocess.Popen) -> None:
 
 
 @contextlib.contextmanager
-def results(spec: dict, folder: pathlib.Path, options, seconds: float, trace: bool = False) -> Iterator[pathlib.Path]:
-    """What a run in `folder` leaves, its output among its logs; gone at the end, as what was trained fills the disk."""
+def results(spec: dict, folder: pathlib.Path, options, seconds: float, *more: str) -> Iterator[pathlib.Path]:
+    """What a run in `folder` leaves, its output among its logs; gone at the end, as what was trained fills the disk. `more`
+    are flags of gpipe run."""
     output = folder / spec["name"]
     try:
-        execute(command_of(spec, folder, options, trace), log_of(output), seconds)
+        execute(command_of(spec, folder, options, more), log_of(output), seconds)
         yield output
     finally:
         shutil.rmtree(output, ignore_errors=True)
@@ -99,10 +100,14 @@ def notes_of(output: pathlib.Path) -> list[str]:
 
 def measure(row: Row, folder: pathlib.Path, options, seconds: float, trace: pathlib.Path | None = None) -> dict:
     """With `trace`, the workers' traces go there."""
-    with results(spec_of(row, options), folder, options, seconds, trace is not None) as output:
+    with results(spec_of(row, options), folder, options, seconds, "--trace" if trace else "--timeline") as output:
         steps = common.read_jsonl(output / "metrics.jsonl")
         if trace:
             keep_traces(output / "trace", trace, row)
+        elif options.timelines:
+            options.timelines.mkdir(parents=True, exist_ok=True)
+            for kind in ("svg", "json"):
+                shutil.copy(output / f"timeline.{kind}", options.timelines / f"{row.name()}.{kind}")
         return {"step_seconds": [step["step_seconds"] for step in steps], "losses": [step["loss"] for step in steps],
                 "bubble": steps[-1]["bubble_share"],
                 "saved_gib": [int(held) / 2**30 for held in steps[-1]["stage_peak_saved_bytes"]],

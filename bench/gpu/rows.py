@@ -111,10 +111,12 @@ class Results:
         return chunk / gpus * (row.chunks + gpus - 1) + update / gpus
 
     def loss_difference(self, size: str, chunks: int) -> float | None:
-        """The largest relative one between two rows' third steps, which all train the same. None without two."""
-        losses = [found["losses"][2] for row, found in self.found.items()
+        """The largest one between two rows' third steps, which all train the same, by the loss at first. None without
+        two."""
+        losses = [found["losses"] for row, found in self.found.items()
                   if (row.size, row.chunks) == (size, chunks) and len(found.get("losses") or ()) > 2]
-        return (max(losses) - min(losses)) / min(losses) if len(losses) > 1 else None
+        third = [each[2] for each in losses]
+        return (max(third) - min(third)) / losses[0][0] if len(losses) > 1 else None
 
     def best_peer(self, row: Row) -> float | None:
         """Of the pipelines; without one, of PyTorch's eager steps on one GPU."""

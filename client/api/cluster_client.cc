@@ -14,6 +14,9 @@ namespace {
 constexpr absl::Duration kQuickCall = absl::Seconds(10);
 // Submitting and planning find shapes, and perhaps measure layers, on a worker.
 constexpr absl::Duration kSlowCall = absl::Minutes(2);
+// How long connecting is tried again before a call fails for want of a connection. gRPC before 1.61 takes other errors
+// for those of connect(), and gives up an attempt that was underway (grpc/grpc#35064).
+constexpr absl::Duration kConnectPatience = absl::Milliseconds(300);
 constexpr int kJobsPerPage = 1000;
 constexpr int kStepsPerPage = 10000;
 constexpr int kMaxMessageBytes = 256 << 20;
@@ -44,6 +47,10 @@ absl::Time ClusterClient::last_heard() const {
   return nanos == INT64_MIN ? absl::InfinitePast() : absl::FromUnixNanos(nanos);
 }
 
+void ClusterClient::AwaitConnection(absl::Time deadline) {
+  channel_->WaitForConnected(ToDeadline(std::min(deadline, absl::Now() + kConnectPatience)));
+}
+
 absl::Status ClusterClient::Finished(const grpc::Status& status) {
   const bool never_connected =
       status.error_code() == grpc::DEADLINE_EXCEEDED && channel_->GetState(false) != GRPC_CHANNEL_READY;
@@ -61,8 +68,10 @@ absl::StatusOr<Response> ClusterClient::Call(Stub& stub,
                                              const Request& request, absl::Duration default_timeout) {
   grpc::ClientContext context;
   const absl::Duration timeout = options_.timeout > absl::ZeroDuration() ? options_.timeout : default_timeout;
-  context.set_deadline(ToDeadline(absl::Now() + timeout));
+  const absl::Time deadline = absl::Now() + timeout;
+  context.set_deadline(ToDeadline(deadline));
   std::stop_callback cancel(options_.stop, [&context] { context.TryCancel(); });
+  AwaitConnection(deadline);
   Response response;
   GPIPE_RETURN_IF_ERROR(Finished((stub.*method)(&context, request, &response)));
   return response;
@@ -88,6 +97,12 @@ absl::StatusOr<v1::Job> ClusterClient::PauseJob(const std::string& id) {
   v1::PauseJobRequest request;
   request.set_id(id);
   return Call(*jobs_, &v1::JobService::StubInterface::PauseJob, request, kQuickCall);
+}
+
+absl::StatusOr<v1::CheckpointJobResponse> ClusterClient::CheckpointJob(const std::string& id) {
+  v1::CheckpointJobRequest request;
+  request.set_id(id);
+  return Call(*jobs_, &v1::JobService::StubInterface::CheckpointJob, request, kQuickCall);
 }
 
 absl::StatusOr<v1::Job> ClusterClient::ResumeJob(const std::string& id) {
@@ -182,6 +197,7 @@ absl::StatusOr<v1::ListJobMetricsResponse> ClusterClient::ListJobMetrics(const s
 absl::Status ClusterClient::BackUp(const v1::BackUpRequest& request, const OnBackUpPart& on_part) {
   grpc::ClientContext context;
   std::stop_callback cancel(options_.stop, [&context] { context.TryCancel(); });
+  AwaitConnection(absl::InfiniteFuture());
   const auto reader = admin_->BackUp(&context, request);
   absl::Status taken;
   v1::BackUpResponse part;
@@ -196,11 +212,12 @@ absl::Status ClusterClient::WatchJob(const v1::WatchJobRequest& request, absl::T
   grpc::ClientContext context;
   context.set_deadline(ToDeadline(deadline));
   std::stop_callback cancel(options_.stop, [&context] { context.TryCancel(); });
+  AwaitConnection(deadline);
   const auto reader = jobs_->WatchJob(&context, request);
   v1::WatchJobResponse update;
   while (reader->Read(&update)) {
     last_heard_nanos_ = absl::GetCurrentTimeNanos();
-    on_update(update);
+    if (!on_update(update)) context.TryCancel();
   }
   // Unlike a unary call, a watch is given its deadline by the user, so passing it is never a matter of the connection.
   const grpc::Status status = reader->Finish();

@@ -36,9 +36,10 @@ struct ClientOptions {
   std::function<absl::Status()> await_cluster = {};
 };
 
-// The orchestrator's API as blocking calls. Connects at the first call. Any thread may call any method.
-// Errors are those of the API with their details (common/field_error.h). UNAVAILABLE names the address; a deadline that
-// passes before there ever was a connection is UNAVAILABLE too.
+// The orchestrator's API as blocking calls. Connects at the first call, and again when it must. Any thread may call any
+// method. Errors are those of the API with their details (common/field_error.h). UNAVAILABLE names the address, and
+// comes a moment later than the first refusal, as that may be a mistake (AwaitConnection); a deadline that passes
+// before there ever was a connection is UNAVAILABLE too.
 class ClusterClient {
  public:
   explicit ClusterClient(ClientOptions options);
@@ -54,6 +55,8 @@ class ClusterClient {
   absl::StatusOr<v1::Job> GetJob(const std::string& id);
   absl::StatusOr<v1::Job> CancelJob(const std::string& id);
   absl::StatusOr<v1::Job> PauseJob(const std::string& id);
+  // Answers before the checkpoint is written.
+  absl::StatusOr<v1::CheckpointJobResponse> CheckpointJob(const std::string& id);
   absl::StatusOr<v1::Job> ResumeJob(const std::string& id);
   absl::Status DeleteJob(const std::string& id);
   absl::StatusOr<v1::PlanJobResponse> PlanJob(const v1::PlanJobRequest& request);
@@ -71,9 +74,9 @@ class ClusterClient {
   // With the first `limit` steps; with all when 0.
   absl::StatusOr<v1::ListJobMetricsResponse> ListJobMetrics(const std::string& id, int limit = 0);
 
-  // One stream from its start to its end, and how it ended. `on_update` runs on the calling thread.
+  // One stream from its start to its end, and how it ended. `on_update` runs on the calling thread; false ends it.
   // Callers that must survive a broken stream use client/api/follow.h.
-  using OnUpdate = std::function<void(const v1::WatchJobResponse&)>;
+  using OnUpdate = std::function<bool(const v1::WatchJobResponse&)>;
   absl::Status WatchJob(const v1::WatchJobRequest& request, absl::Time deadline, const OnUpdate& on_update);
 
   // A stream of the orchestrator's state; `on_part` runs on the calling thread, and its first error ends it.
@@ -91,6 +94,8 @@ class ClusterClient {
   absl::StatusOr<Response> Call(Stub& stub,
                                 grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
                                 const Request& request, absl::Duration default_timeout);
+  // Waits a moment for a connection, where there is none; whether it came is said by the call that follows.
+  void AwaitConnection(absl::Time deadline);
   absl::Status Finished(const grpc::Status& status);
 
   const ClientOptions options_;

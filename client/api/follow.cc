@@ -27,13 +27,13 @@ absl::Status GivenUp(const absl::Status& status, const ClusterClient& client) {
 absl::Status TimedOut(const std::string& id, const FollowOptions& options, const std::optional<v1::Job>& job) {
   const std::string state = job.has_value() ? absl::StrCat("; it is ", StateName(job->state())) : "";
   return absl::DeadlineExceededError(
-      absl::StrCat(id, " did not end within ", absl::FormatDuration(options.timeout), state));
+      absl::StrCat(id, " did not ", options.awaited, " within ", absl::FormatDuration(options.timeout), state));
 }
 
 }  // namespace
 
 absl::StatusOr<v1::Job> FollowJob(ClusterClient& client, const std::string& id, const FollowOptions& options,
-                                  const ClusterClient::OnUpdate& on_update) {
+                                  const std::function<void(const v1::WatchJobResponse&)>& on_update) {
   v1::WatchJobRequest request;
   request.set_id(id);
   request.set_cycles(options.cycles);
@@ -42,6 +42,9 @@ absl::StatusOr<v1::Job> FollowJob(ClusterClient& client, const std::string& id, 
   absl::Duration backoff = kFirstBackoff;
   std::optional<v1::Job> job;
   std::string token;  // Of the last update.
+  const auto ended = [&] {
+    return job.has_value() && (IsTerminal(job->state()) || (options.until != nullptr && options.until(*job)));
+  };
   while (true) {
     request.set_resume_token(token);
     const absl::Status status = client.WatchJob(request, deadline, [&](const v1::WatchJobResponse& update) {
@@ -49,8 +52,9 @@ absl::StatusOr<v1::Job> FollowJob(ClusterClient& client, const std::string& id, 
       if (update.has_job()) job = update.job();
       token = update.resume_token();
       on_update(update);
+      return !ended() || IsTerminal(job->state());  // What follows a job's end is still told.
     });
-    if (job.has_value() && IsTerminal(job->state())) return *std::move(job);
+    if (ended()) return *std::move(job);
     if (absl::IsDeadlineExceeded(status)) return TimedOut(id, options, job);
     if (!IsBroken(status, client)) return status;
     if (absl::Now() >= deadline) return TimedOut(id, options, job);

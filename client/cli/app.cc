@@ -4,7 +4,6 @@
 #include <functional>
 
 #include "CLI/CLI.hpp"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/cli/admin_commands.h"
@@ -13,6 +12,7 @@
 #include "client/cli/completion.h"
 #include "client/cli/data_commands.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/flag_rules.h"
 #include "client/cli/global_options.h"
 #include "client/cli/http_health.h"
 #include "client/cli/job_commands.h"
@@ -61,29 +61,6 @@ struct CommandLine {
   std::string shell;
   std::function<absl::StatusOr<ExitCode>()> command;
 };
-
-// CLI11 would add the rule to the help of every option.
-CLI::Validator Quietly(CLI::Validator rule) { return rule.description(""); }
-// CLI11's own one tells a limit of 309 digits.
-CLI::Validator Positive() {
-  const auto problem = [](const std::string& text) {
-    int64_t number = 0;
-    return absl::SimpleAtoi(text, &number) && number > 0 ? "" : absl::StrCat("'", text, "' is no whole number from 1");
-  };
-  return CLI::Validator(problem, "");
-}
-CLI::Validator PositiveSeconds() {
-  const auto problem = [](const std::string& text) {
-    double number = 0;
-    return absl::SimpleAtod(text, &number) && number > 0 ? "" : absl::StrCat("'", text, "' is no number above 0");
-  };
-  return CLI::Validator(problem, "");
-}
-// What CLI::ExistingFile checks, but for what stands for standard input.
-CLI::Validator SpecFile() {
-  return CLI::Validator([](std::string& path) { return path == "-" ? "" : CLI::ExistingFile(path); }, "");
-}
-CLI::Validator OneOf(const std::vector<std::string>& words) { return Quietly(CLI::IsMember(words)); }
 
 using JobCommand = absl::StatusOr<ExitCode> (*)(const GlobalOptions&, const JobOptions&);
 
@@ -136,6 +113,7 @@ void AddRun(CLI::App& app, CommandLine& line) {
       ->type_name("FOLDER");
   run.add_flag("--overwrite", options.overwrite, "Replace the results that are in DIR from an earlier run");
   run.add_flag("--keep-logs", options.keep_logs, "Copy the logs of all processes into DIR/logs");
+  run.add_flag("--timeline", options.timeline, "Draw the last step: DIR/timeline.svg, and for Perfetto timeline.json");
   run.add_flag("--trace", options.trace, "Trace two mini-batches of every worker into DIR/trace, for Perfetto");
   run.callback([&line] { line.command = [&line] { return Run(line.global, line.run); }; });
 }
@@ -204,9 +182,13 @@ void AddJobCommands(CLI::App& app, CommandLine& line) {
           "of the API. Default: words")
       ->type_name("FILE");
   CLI::App& wait = AddJobVerb(job, line, "wait", "Wait for a job's end, whichever, and exit by that", JobWait);
-  wait.add_option("--timeout", options.timeout_seconds, "Exit with 6 after so long. Default: never")
-      ->check(PositiveSeconds())
-      ->type_name("SECONDS");
+  CLI::App& save =
+      AddJobVerb(job, line, "checkpoint", "Have a job write a checkpoint now, and wait for it", JobCheckpoint);
+  for (CLI::App* waiting : {&wait, &save}) {
+    waiting->add_option("--timeout", options.timeout_seconds, "Exit with 6 after so long. Default: never")
+        ->check(PositiveSeconds())
+        ->type_name("SECONDS");
+  }
   AddJobVerb(job, line, "pause", "Stop a job at a clock cycle", JobPause);
   AddJobVerb(job, line, "resume", "Go on with a paused job", JobResume);
   AddJobVerb(job, line, "cancel", "End a job", JobCancel);

@@ -202,6 +202,23 @@ absl::StatusOr<ExitCode> JobWait(const GlobalOptions& global, const JobOptions& 
   return AttendAndReport(client, interruption, global, options, DisplayKind::kNone, stdout);
 }
 
+absl::StatusOr<ExitCode> JobCheckpoint(const GlobalOptions& global, const JobOptions& options) {
+  const Interruption interruption;
+  ClusterClient client(global.client(interruption.token()));
+  GPIPE_ASSIGN_OR_RETURN(const v1::CheckpointJobResponse asked, client.CheckpointJob(options.id));
+  const auto written = [&](const v1::Job& job) { return job.checkpoint_step() >= asked.step(); };
+  FollowOptions follow = Following(options);
+  follow.awaited = absl::StrCat("write the checkpoint of step ", asked.step());
+  follow.until = [&](const v1::Job& job) { return written(job) || job.attempt() != asked.attempt(); };
+  GPIPE_ASSIGN_OR_RETURN(const v1::Job job, FollowJob(client, options.id, follow, [](const v1::WatchJobResponse&) {}));
+  if (!written(job)) {
+    return absl::AbortedError(absl::StrCat("job ", job.id(), " is ", StateName(job.state()),
+                                           ", and the checkpoint of step ", asked.step(), " was not written"));
+  }
+  Print(global.json() ? ToJson(job, JsonStyle::kDocument) + "\n" : absl::StrCat("step ", job.checkpoint_step(), "\n"));
+  return ExitCode::kSucceeded;
+}
+
 absl::StatusOr<ExitCode> JobPause(const GlobalOptions& global, const JobOptions& options) {
   return Change(&ClusterClient::PauseJob, global, options);
 }

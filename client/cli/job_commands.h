@@ -37,6 +37,8 @@ absl::StatusOr<ExitCode> JobGet(const GlobalOptions& global, const JobOptions& o
 absl::StatusOr<ExitCode> JobDescribe(const GlobalOptions& global, const JobOptions& options);
 absl::StatusOr<ExitCode> JobWatch(const GlobalOptions& global, const JobOptions& options);
 absl::StatusOr<ExitCode> JobWait(const GlobalOptions& global, const JobOptions& options);
+// Waits until it is written. ABORTED: the job ended, or began anew, without it.
+absl::StatusOr<ExitCode> JobCheckpoint(const GlobalOptions& global, const JobOptions& options);
 absl::StatusOr<ExitCode> JobPause(const GlobalOptions& global, const JobOptions& options);
 absl::StatusOr<ExitCode> JobResume(const GlobalOptions& global, const JobOptions& options);
 absl::StatusOr<ExitCode> JobCancel(const GlobalOptions& global, const JobOptions& options);

@@ -98,7 +98,9 @@ const v1::StageForecast* ForecastOf(const v1::PlanJobResponse& response, int sta
   return stage < response.forecast().stages_size() ? &response.forecast().stages(stage) : nullptr;
 }
 
-int64_t MemoryOf(const v1::StageForecast& stage) { return stage.state_bytes() + stage.peak_saved_bytes(); }
+int64_t MemoryOf(const v1::StageForecast& stage) {
+  return stage.state_bytes() + stage.peak_saved_bytes() + stage.working_bytes();
+}
 
 double SecondsOf(const v1::StageForecast& stage) { return stage.forward_seconds() + stage.backward_seconds(); }
 

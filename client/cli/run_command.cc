@@ -12,8 +12,11 @@
 #include "client/cli/format.h"
 #include "client/cli/output_folder.h"
 #include "client/cli/private_cluster.h"
+#include "client/cli/timeline_command.h"
 #include "client/local/machine.h"
 #include "common/artifacts/local_store.h"
+#include "common/field_error.h"
+#include "common/spec/client_data.h"
 #include "common/status_macros.h"
 
 namespace gpipe::client {
@@ -62,6 +65,13 @@ std::string HowToGoOn(const v1::Job& job, const RunOptions& options, const fs::p
                       folder.string(), " --resume ", folder.string());
 }
 
+// Of the last step, as the cluster that knows it ends with the job.
+absl::Status KeepTimeline(ClusterClient& client, const std::string& id, const fs::path& folder) {
+  GPIPE_ASSIGN_OR_RETURN(const v1::StepTimeline timeline, client.GetTimeline(id, /*step=*/0));
+  GPIPE_RETURN_IF_ERROR(WriteTimeline(timeline, folder / "timeline.svg"));
+  return WriteTimeline(timeline, folder / "timeline.json");
+}
+
 // Follows the job, and fetches its results, whichever way it ended.
 absl::StatusOr<ExitCode> FinishJob(PrivateCluster& cluster, const std::string& id, const GlobalOptions& global,
                                    const RunOptions& options, const OutputFolder& folder) {
@@ -75,6 +85,7 @@ absl::StatusOr<ExitCode> FinishJob(PrivateCluster& cluster, const std::string& i
   const ExitCode code = ReportEnd(client, progress, global, stderr);  // The job's own end comes first.
   if (code == ExitCode::kFailed) ShowLog(cluster.local(), progress.job());
   GPIPE_RETURN_IF_ERROR(pulled);
+  if (options.timeline) GPIPE_RETURN_IF_ERROR(KeepTimeline(client, id, folder.path()));
   Say(global, absl::StrCat("results: ", folder.path().string()));
   if (code != ExitCode::kSucceeded) Say(global, HowToGoOn(progress.job(), options, folder.path()));
   return code;
@@ -126,6 +137,12 @@ absl::Status CheckFits(int workers, int cores, int64_t free_bytes) {
 
 absl::StatusOr<ExitCode> Run(const GlobalOptions& global, const RunOptions& options) {
   GPIPE_ASSIGN_OR_RETURN(spec::SpecFile file, LoadSpec(options.spec));
+  if (spec::HasClientData(file.spec)) {
+    return spec::WithLines(FieldError("train.dataset.client",
+                                      "is for a program that asks for rounds, as gpipe.GPipe of "
+                                      "the Python package is; gpipe run asks for none"),
+                           file);
+  }
   std::error_code error;
   if (!options.resume.empty() && !fs::is_directory(options.resume, error)) {
     return absl::InvalidArgumentError(absl::StrCat("--resume ", options.resume,

@@ -22,6 +22,7 @@ struct RunOptions {
   bool overwrite = false;
   bool keep_logs = false;
   bool trace = false;
+  bool timeline = false;
 };
 
 // `gpipe run`: a private cluster, the job, its results, and nothing left behind.

@@ -27,13 +27,17 @@ absl::Status CheckOutput(const std::string& file) {
 
 }  // namespace
 
+absl::Status WriteTimeline(const v1::StepTimeline& timeline, const std::string& file) {
+  return WriteFileAtomically(file, IsDrawing(file) ? DrawTimeline(timeline) : TraceOf(timeline));
+}
+
 absl::StatusOr<ExitCode> JobTimeline(const GlobalOptions& global, const JobOptions& options) {
   const std::string& file = options.timeline;
   GPIPE_RETURN_IF_ERROR(CheckOutput(file));
   ClusterClient client(global.client());
   GPIPE_ASSIGN_OR_RETURN(const v1::StepTimeline timeline, client.GetTimeline(options.id, options.step));
   if (IsDrawing(file) || IsTrace(file)) {
-    GPIPE_RETURN_IF_ERROR(WriteFileAtomically(file, IsDrawing(file) ? DrawTimeline(timeline) : TraceOf(timeline)));
+    GPIPE_RETURN_IF_ERROR(WriteTimeline(timeline, file));
     if (!global.quiet) absl::FPrintF(stderr, "step %d: %s\n", timeline.step(), file);
   } else if (file == "-") {
     Print(TraceOf(timeline));

@@ -117,7 +117,8 @@ absl::Status LocalCluster::StartWorker(const LocalClusterOptions& options, int i
                        "--threads",       absl::StrCat(options.threads),
                        "--data-address",  "127.0.0.1",
                        "--work-dir",      folder_.path() / name,
-                       "--artifacts-dir", artifacts()};
+                       "--artifacts-dir", artifacts(),
+                       "--leave-within",  absl::StrCat(absl::ToInt64Seconds(kPatience) / 2)};
   if (!options.trace_dir.empty()) process.arguments.insert(process.arguments.end(), {"--trace-dir", options.trace_dir});
   return StartChild(std::move(process), name);
 }

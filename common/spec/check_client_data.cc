@@ -67,6 +67,11 @@ void CheckNothingElse(const v1::JobSpec& spec, FieldErrors& errors) {
 
 }  // namespace
 
+bool IsInExchangeFolder(const std::string& folder, const std::string& path) {
+  const std::filesystem::path file(path);
+  return !folder.empty() && file.parent_path() == folder && file == file.lexically_normal();
+}
+
 std::optional<v1::DataType> ClientDtype(const std::string& dtype) {
   v1::DataType parsed = v1::DATA_TYPE_UNSPECIFIED;
   const bool known = v1::DataType_Parse(absl::StrCat("DATA_TYPE_", absl::AsciiStrToUpper(dtype)), &parsed);

@@ -16,6 +16,9 @@ inline bool HasClientData(const v1::JobSpec& spec) { return spec.train().dataset
 // The type of ClientInput.dtype; nullopt: there is no such type.
 std::optional<v1::DataType> ClientDtype(const std::string& dtype);
 
+// Whether a path that a client names is that of a file in the job's exchange folder, ClientData.exchange.
+bool IsInExchangeFolder(const std::string& folder, const std::string& path);
+
 // What is wrong with a job of client data, which has no use for what a timeline needs. REQUIRES: HasClientData.
 void CheckClientData(const v1::JobSpec& spec, FieldErrors& errors);
 

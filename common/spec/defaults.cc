@@ -1,4 +1,5 @@
 #include "common/spec/client_data.h"
+#include "common/spec/target_types.h"
 #include "common/spec/validator.h"
 
 namespace gpipe::spec {
@@ -96,8 +97,6 @@ void Fill(v1::Pipeline& pipeline) {
   if (pipeline.capture() == v1::CAPTURE_UNSPECIFIED) pipeline.set_capture(v1::CAPTURE_AUTO);
   if (pipeline.device() == v1::DEVICE_UNSPECIFIED) pipeline.set_device(v1::DEVICE_ANY);
 }
-
-bool HasTarget(const v1::Loss& loss) { return !loss.has_model_output() && !loss.has_client(); }
 
 void Fill(v1::Dataset& dataset, const v1::Loss& loss) {
   if (dataset.has_client()) {

@@ -11,6 +11,9 @@ namespace gpipe::spec {
 // Whether the type is float32, float64, float16 or bfloat16.
 bool IsFloating(v1::DataType dtype);
 
+// Whether the loss compares the model's output with a target.
+inline bool HasTarget(const v1::Loss& loss) { return !loss.has_model_output() && !loss.has_client(); }
+
 // Why a loss cannot use targets of that type, and which ones it can; empty where it can. PyTorch's losses take these:
 // mse any real numbers, bce_with_logits floating ones, cross_entropy numbers of classes or, as floating ones,
 // probabilities of all classes. Pure; any thread.

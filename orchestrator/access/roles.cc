@@ -19,6 +19,7 @@ constexpr Rule kRules[] = {
     {"/gpipe.v1.JobService/SubmitJob", Role::kSubmit},
     {"/gpipe.v1.JobService/CancelJob", Role::kSubmit},
     {"/gpipe.v1.JobService/PauseJob", Role::kSubmit},
+    {"/gpipe.v1.JobService/CheckpointJob", Role::kSubmit},
     {"/gpipe.v1.JobService/ResumeJob", Role::kSubmit},
     {"/gpipe.v1.JobService/DeleteJob", Role::kSubmit},
     {"/gpipe.v1.ArtifactService/FindMissingArtifacts", Role::kSubmit, true},

@@ -80,6 +80,14 @@ JobService::Reactor* JobService::ResumeJob(Context* context, const v1::ResumeJob
                                [scheduler = parts_.scheduler, request] { return scheduler->Resume(request->id()); });
 }
 
+JobService::Reactor* JobService::CheckpointJob(Context* context, const v1::CheckpointJobRequest* request,
+                                               v1::CheckpointJobResponse* response) {
+  if (absl::Status status = CheckJobId(request->id()); !status.ok()) return Refuse(context, status);
+  return AnswerOnLoop<v1::CheckpointJobResponse>(
+      parts_.loop, context, response,
+      [scheduler = parts_.scheduler, request] { return scheduler->Checkpoint(request->id()); });
+}
+
 JobService::Reactor* JobService::DeleteJob(Context* context, const v1::DeleteJobRequest* request,
                                            v1::DeleteJobResponse* /*response*/) {
   if (absl::Status status = CheckJobId(request->id()); !status.ok()) return Refuse(context, status);

@@ -35,6 +35,8 @@ class JobService final : public v1::JobService::CallbackService {
                                                            const v1::WatchJobRequest* request) override;
   Reactor* CancelJob(Context* context, const v1::CancelJobRequest* request, v1::Job* response) override;
   Reactor* PauseJob(Context* context, const v1::PauseJobRequest* request, v1::Job* response) override;
+  Reactor* CheckpointJob(Context* context, const v1::CheckpointJobRequest* request,
+                         v1::CheckpointJobResponse* response) override;
   Reactor* ResumeJob(Context* context, const v1::ResumeJobRequest* request, v1::Job* response) override;
   Reactor* DeleteJob(Context* context, const v1::DeleteJobRequest* request, v1::DeleteJobResponse* response) override;
   Reactor* ListJobEvents(Context* context, const v1::ListJobEventsRequest* request,

@@ -151,7 +151,7 @@ class Checker {
     if (!problem.empty()) errors_.Add(field, problem);
   }
 
-  bool HasTarget() const { return !spec_.train().loss().has_model_output() && !spec_.train().loss().has_client(); }
+  bool HasTarget() const { return spec::HasTarget(spec_.train().loss()); }
 
   std::optional<DatasetFacts> CheckRandom(const v1::RandomDataset& random, const std::string& field) {
     DatasetFacts facts;

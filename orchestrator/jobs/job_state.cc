@@ -34,6 +34,8 @@ constexpr Edge kEdges[] = {
     {Job::STATE_RUNNING, JobEvent::kPause, Job::STATE_PAUSED},
     // A client that repeats a request whose answer was lost gets the same answer.
     {Job::STATE_RUNNING, JobEvent::kResume, Job::STATE_RUNNING},
+    // Before a step to come, of which a paused job does none.
+    {Job::STATE_RUNNING, JobEvent::kSave, Job::STATE_RUNNING},
     {Job::STATE_RUNNING, JobEvent::kFinish, Job::STATE_SUCCEEDED},
     {Job::STATE_RUNNING, JobEvent::kFail, Job::STATE_FAILED},
     {Job::STATE_RUNNING, JobEvent::kCancel, Job::STATE_CANCELLED},
@@ -81,6 +83,8 @@ std::string_view EventName(JobEvent event) {
       return "pause";
     case JobEvent::kResume:
       return "resume";
+    case JobEvent::kSave:
+      return "write a checkpoint";
     case JobEvent::kFinish:
       return "finish";
     case JobEvent::kFail:

@@ -14,6 +14,7 @@ enum class JobEvent {
   kPrepared,  // Every worker of the attempt is prepared.
   kPause,     // A client asked to grant no more cycles.
   kResume,    // A client asked to grant cycles again.
+  kSave,      // A client asked for a checkpoint.
   kFinish,    // Every worker of the attempt has finished and the results are stored.
   kFail,      // The job cannot be done; its Failure says why.
   kCancel,    // A client asked to stop it.
@@ -21,8 +22,8 @@ enum class JobEvent {
 };
 
 inline constexpr JobEvent kAllJobEvents[] = {JobEvent::kPlaced, JobEvent::kPrepared, JobEvent::kPause,
-                                             JobEvent::kResume, JobEvent::kFinish,   JobEvent::kFail,
-                                             JobEvent::kCancel, JobEvent::kRequeue};
+                                             JobEvent::kResume, JobEvent::kSave,     JobEvent::kFinish,
+                                             JobEvent::kFail,   JobEvent::kCancel,   JobEvent::kRequeue};
 
 // The only way a job changes its state. Returns the state after the event, which is the same one where the event only
 // repeats what is so (pause of a paused job). FAILED_PRECONDITION when the event is not allowed in that state; terminal

@@ -38,10 +38,6 @@ WorkerCounts CountByState(const std::vector<WorkerEntry*>& workers) {
   return counts;
 }
 
-int64_t RoundsDone(const LiveJob& job) {
-  return job.attempt != nullptr ? job.attempt->rounds_done() : job.job().rounds_done();
-}
-
 void AddStages(const v1::Job& job, metrics::Samples& samples) {
   const v1::StepMetrics& step = job.last_step();
   const int stages = std::min(job.stage_worker_size(), step.stage_busy_size());

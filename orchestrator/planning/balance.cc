@@ -12,6 +12,7 @@
 #include "common/plan/convert.h"
 #include "common/status_macros.h"
 #include "orchestrator/planning/fixed_cut.h"
+#include "orchestrator/planning/kept_memory.h"
 #include "orchestrator/planning/layer_costs.h"
 #include "pipeline/partitioner.h"
 
@@ -48,6 +49,17 @@ std::vector<pipeline::LayerValue> ValuesOf(const PlanRequest& request, int64_t s
   return values;
 }
 
+// With what is kept of so many micro-batches.
+pipeline::MemoryDemand MemoryOf(const PlanRequest& request, int64_t samples, int64_t micro_batches) {
+  const std::vector<v1::LayerInfo>& layers = ProfileOf(request, 0);
+  pipeline::MemoryDemand demand = KeptMemoryOf(layers, samples);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    demand.layer_bytes[i] = StateBytes(request.spec, layers[i]) + micro_batches * demand.layer_bytes[i];
+  }
+  for (pipeline::KeptMemory& memory : demand.kept) memory.bytes *= micro_batches;
+  return demand;
+}
+
 pipeline::PartitionRequest ProblemOf(const PlanRequest& request) {
   const v1::JobSpec& spec = request.spec;
   const int64_t samples = LargestMicroBatch(spec, request.facts), micro_batches = MicroBatches(spec, request.facts);
@@ -60,9 +72,7 @@ pipeline::PartitionRequest ProblemOf(const PlanRequest& request) {
     auto& seconds = problem.seconds.emplace_back();
     for (const v1::LayerInfo& layer : ProfileOf(request, worker)) seconds.push_back(SecondsOf(spec, layer, recomputes));
   }
-  for (const v1::LayerInfo& layer : ProfileOf(request, 0)) {
-    problem.memory_bytes.push_back(StateBytes(spec, layer) + kept * SavedBytes(layer, samples));
-  }
+  problem.memory = MemoryOf(request, samples, kept);
   problem.values = ValuesOf(request, samples);
   problem.inputs_held = spec.has_train() ? micro_batches : 1;
   for (const v1::LinkSpeed& link : request.links) problem.links.push_back(FromProto(link));
@@ -101,7 +111,8 @@ std::string Described(const Run& run) {
 // What the owner of a job can do whose own cut does not fit.
 std::string WhatFits(pipeline::PartitionRequest problem) {
   // Filled as evenly as they can be; of layers that were not measured nobody knows the time.
-  for (auto& seconds : problem.seconds) seconds.assign(problem.memory_bytes.begin(), problem.memory_bytes.end());
+  const std::vector<int64_t>& bytes = problem.memory.layer_bytes;
+  for (auto& seconds : problem.seconds) seconds.assign(bytes.begin(), bytes.end());
   problem.links.clear();
   const absl::StatusOr<std::vector<int64_t>> other = pipeline::Partition(problem);
   if (other.ok()) return absl::StrCat("these workers can hold pipeline.balance: [", absl::StrJoin(*other, ", "), "]");

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/plan/convert.h"
 #include "common/plan/shape.h"
+#include "orchestrator/planning/kept_memory.h"
 #include "orchestrator/planning/layer_costs.h"
 #include "pipeline/simulator.h"
 #include "pipeline/transfers.h"
@@ -21,7 +22,8 @@ class Forecaster {
         micro_batches_(plan.programs(0).micro_batch_sizes_size()),
         samples_(plan.programs(0).micro_batch_sizes(0)),  // Larger ones come first.
         edges_(EdgesOf(plan)),
-        schedule_(ScheduleOf(plan, plan.programs(0))) {
+        schedule_(ScheduleOf(plan, plan.programs(0))),
+        memory_(KeptMemoryOf(plan.layers(), samples_)) {
     for (const v1::LinkSpeed& link : links) links_.push_back(FromProto(link));
   }
 
@@ -44,10 +46,22 @@ class Forecaster {
       const v1::LayerInfo& layer = plan_.layers(described.first_layer() + i);
       cost.forward += layer.forward_nanos() * 1e-9;
       if (backward) cost.backward += layer.backward_nanos() * 1e-9;
-      cost.saved_bytes += SavedBytes(layer, samples_);
     }
+    cost.saved_bytes = SavedBytes(described);
     if (backward && Recomputes(spec_, micro_batches_)) cost.recompute = cost.forward;
     return cost;
+  }
+
+  // Of one micro-batch.
+  int64_t SavedBytes(const v1::Stage& stage) const {
+    pipeline::RunMemory run(memory_);
+    run.MoveTo(stage.first_layer() + stage.layer_count());
+    return run.Bytes(stage.first_layer()) - WorkingBytes(stage);
+  }
+
+  int64_t WorkingBytes(const v1::Stage& stage) const {
+    const auto first = memory_.working_bytes.begin() + stage.first_layer();
+    return *std::max_element(first, first + stage.layer_count());
   }
 
   int64_t InputBytes(int stage) const {
@@ -86,8 +100,10 @@ class Forecaster {
   }
 
   int64_t StateOf(const v1::Stage& stage) const {
-    int64_t bytes = 0;
-    for (int i = 0; i < stage.layer_count(); ++i) bytes += StateBytes(spec_, plan_.layers(stage.first_layer() + i));
+    const auto first = plan_.layers().begin() + stage.first_layer();
+    const std::vector<v1::LayerInfo> layers(first, first + stage.layer_count());
+    int64_t bytes = -RepeatedStateBytes(spec_, layers);
+    for (const v1::LayerInfo& layer : layers) bytes += StateBytes(spec_, layer);
     return bytes;
   }
 
@@ -107,6 +123,7 @@ class Forecaster {
       if (timeline.seconds > 0) stage.set_busy_share(busy[i] / timeline.seconds);
       stage.set_state_bytes(StateOf(plan_.stages(i)));
       stage.set_peak_saved_bytes(timeline.peak_bytes[i]);
+      stage.set_working_bytes(WorkingBytes(plan_.stages(i)));
       stage.set_sent_bytes(SentBytes(transfers, i));
     }
     return forecast;
@@ -118,6 +135,7 @@ class Forecaster {
   const int64_t samples_;  // Of the largest micro-batch.
   const std::vector<pipeline::Edge> edges_;
   const pipeline::Schedule schedule_;
+  const pipeline::MemoryDemand memory_;  // Of one micro-batch.
   std::vector<pipeline::Link> links_;
 };
 

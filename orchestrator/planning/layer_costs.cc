@@ -85,10 +85,6 @@ int64_t RepeatedStateBytes(const v1::JobSpec& spec, std::span<const v1::LayerInf
   return bytes;
 }
 
-int64_t SavedBytes(const v1::LayerInfo& layer, int64_t samples) {
-  return layer.activation_bytes_per_sample() * samples;
-}
-
 int64_t ValueBytes(const v1::ModelValue& value, int64_t samples) {
   return BytesFor(value.shape(), value.dtype(), samples);
 }

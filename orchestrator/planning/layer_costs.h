@@ -16,9 +16,6 @@ int64_t StateBytes(const v1::JobSpec& spec, const v1::LayerInfo& layer);
 // What StateBytes counts more than once of these layers: tensors that several of them use, of which a worker has one.
 int64_t RepeatedStateBytes(const v1::JobSpec& spec, std::span<const v1::LayerInfo> layers);
 
-// What a layer keeps of a micro-batch of so many samples for the backward pass, without its inputs.
-int64_t SavedBytes(const v1::LayerInfo& layer, int64_t samples);
-
 // Of a value that a layer makes, or an input of the model.
 int64_t ValueBytes(const v1::ModelValue& value, int64_t samples);
 

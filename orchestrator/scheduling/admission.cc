@@ -72,10 +72,11 @@ absl::StatusOr<std::optional<CheckpointFiles>> Admission::ResumeJob(std::string_
   if (id.empty()) return std::nullopt;
   GPIPE_ASSIGN_OR_RETURN(std::optional<CheckpointFiles> checkpoint, parts_.book->store().LatestCheckpoint(id));
   if (!checkpoint.has_value()) {
-    return WithReason(
-        absl::FailedPreconditionError(absl::StrCat(
-            "job ", AbslView(id), " has no checkpoint to resume from; its spec needs train.checkpoint_every")),
-        reason::kNoCheckpoint);
+    return WithReason(absl::FailedPreconditionError(
+                          absl::StrCat("job ", AbslView(id),
+                                       " has no checkpoint to resume from; its spec needs train.checkpoint_every, or "
+                                       "somebody has to ask for one (gpipe job checkpoint)")),
+                      reason::kNoCheckpoint);
   }
   return checkpoint;
 }

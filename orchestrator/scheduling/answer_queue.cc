@@ -5,7 +5,7 @@
 namespace gpipe::orchestrator {
 
 void AnswerQueue::Next(Deliver deliver) {
-  Delivery delivery;
+  AnswerDelivery delivery;
   {
     absl::MutexLock lock(&mutex_);
     waiting_ = std::move(deliver);
@@ -15,7 +15,7 @@ void AnswerQueue::Next(Deliver deliver) {
 }
 
 void AnswerQueue::Push(v1::AskRoundsResponse answer) {
-  Delivery delivery;
+  AnswerDelivery delivery;
   {
     absl::MutexLock lock(&mutex_);
     if (closed_) return;
@@ -25,8 +25,13 @@ void AnswerQueue::Push(v1::AskRoundsResponse answer) {
   delivery.Run();
 }
 
+size_t AnswerQueue::unread() {
+  absl::MutexLock lock(&mutex_);
+  return answers_.size();
+}
+
 void AnswerQueue::Close(const absl::Status& end) {
-  Delivery delivery;
+  AnswerDelivery delivery;
   {
     absl::MutexLock lock(&mutex_);
     if (closed_) return;
@@ -38,7 +43,7 @@ void AnswerQueue::Close(const absl::Status& end) {
 }
 
 void AnswerQueue::Abandon() {
-  Delivery delivery;
+  AnswerDelivery delivery;
   {
     absl::MutexLock lock(&mutex_);
     if (!closed_) end_ = absl::CancelledError("the client went away");
@@ -49,11 +54,11 @@ void AnswerQueue::Abandon() {
   delivery.Run();
 }
 
-AnswerQueue::Delivery AnswerQueue::Match() {
+AnswerDelivery AnswerQueue::Match() {
   if (!waiting_ || (answers_.empty() && !closed_)) return {};
-  Delivery delivery{.deliver = std::exchange(waiting_, nullptr), .answer = std::nullopt, .end = end_};
+  AnswerDelivery delivery{.deliver = std::exchange(waiting_, nullptr), .end = end_};
   if (!answers_.empty()) {
-    delivery.answer = std::move(answers_.front());
+    delivery.item = std::move(answers_.front());
     answers_.pop_front();
   }
   return delivery;

@@ -1,7 +1,6 @@
 #include "orchestrator/scheduling/asked_rounds.h"
 
 #include <cmath>
-#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,6 +8,7 @@
 #include "common/field_error.h"
 #include "common/plan/convert.h"
 #include "common/sha256.h"
+#include "common/spec/client_data.h"
 #include "common/status_macros.h"
 #include "orchestrator/planning/lr_schedule.h"
 #include "orchestrator/planning/programs.h"
@@ -33,6 +33,8 @@ bool ReadsData(RoundKind kind) {
   return kind == RoundKind::kForward || kind == RoundKind::kPredict || kind == RoundKind::kBackward ||
          kind == RoundKind::kSetState;
 }
+
+bool IsOfState(RoundKind kind) { return kind == RoundKind::kGetState || kind == RoundKind::kSetState; }
 
 bool EndsForward(RoundKind kind) { return kind == RoundKind::kBackward || kind == RoundKind::kDrop; }
 
@@ -76,6 +78,9 @@ absl::Status AskedRounds::Check(const v1::AskedRound& asked) const {
   if (!std::isfinite(asked.learning_rate()) || asked.learning_rate() < 0) {
     return FieldError("round.learning_rate", "must be a number that is not negative");
   }
+  if (IsOfState(kind) && (asked.state() == v1::STATE_KIND_UNSPECIFIED || !v1::StateKind_IsValid(asked.state()))) {
+    return FieldError("round.state", "must say of what: values, gradients or the optimizer");
+  }
   return CheckData(asked);
 }
 
@@ -88,9 +93,8 @@ absl::Status AskedRounds::CheckData(const v1::AskedRound& asked) const {
     return IsSha256(data.sha256()) && data.size() >= 0 ? absl::OkStatus()
                                                        : FieldError("round.data.sha256", "names no file");
   }
-  const std::filesystem::path path(data.shared_path());
   const std::string& folder = spec_.train().dataset().client().exchange();
-  if (!folder.empty() && path.parent_path() == folder && path == path.lexically_normal()) return absl::OkStatus();
+  if (spec::IsInExchangeFolder(folder, data.shared_path())) return absl::OkStatus();
   return FieldError("round.data.shared_path", "is not in the job's exchange folder");
 }
 
@@ -102,7 +106,7 @@ v1::Round AskedRounds::RoundOf(const v1::AskedRound& asked, int64_t batch_size) 
   round.set_batch_size(batch_size);
   round.set_program(-1);
   round.set_forward(asked.forward());
-  round.set_gradients(asked.gradients());
+  round.set_state(asked.state());
   if (asked.has_data()) *round.mutable_data() = asked.data();
   if (asked.kind() != v1::ROUND_KIND_UPDATE) return round;
   const double own = LearningRate(spec_.train(), spec_.train().lr_schedule(), 0, 0);

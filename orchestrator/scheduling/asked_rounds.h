@@ -34,6 +34,8 @@ class AskedRounds final : public RoundSource {
 
   std::optional<v1::Round> Next() override;
   bool over() const override { return closed_ && waiting_.empty(); }
+  // A client's job does not begin again.
+  std::optional<int64_t> AddCheckpoint(Then) override { return std::nullopt; }
 
   // Rounds that were asked for so far.
   int64_t asked() const { return asked_; }

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/attempt_id.h"
+#include "common/error_reason.h"
 #include "common/spec/client_data.h"
 #include "common/spec/validator.h"
 #include "common/status_macros.h"
@@ -35,6 +36,7 @@ Attempt::Attempt(EventLoop* loop, Cluster* cluster, AttemptHost* host, AttemptSe
       setup_(std::move(setup)),
       source_(SourceOf(setup_)),
       asked_(dynamic_cast<AskedRounds*>(source_.get())),
+      saved_step_(setup_.plan.timeline().first_step()),
       window_(setup_.plan, source_.get(), static_cast<int>(setup_.workers.size()),
               setup_.spec.pipeline().clock_window()),
       steps_(setup_.plan, static_cast<int>(setup_.workers.size())),
@@ -265,7 +267,9 @@ void Attempt::SendTo(int index, v1::OrchestratorMessage message) {
 }
 
 void Attempt::SendGrants() {
-  if (phase_ != Phase::kRunning || paused_ || held_) return;
+  // A pause must not keep a worker that leaves from its checkpoint.
+  const bool waits = (paused_ && !leave_step_.has_value()) || held_;
+  if (phase_ != Phase::kRunning || waits) return;
   std::optional<Position> position = window_.NextGrant();
   if (!position.has_value()) return;
   v1::OrchestratorMessage message;
@@ -306,6 +310,16 @@ void Attempt::Resume() {
 void Attempt::Hold(bool held) {
   held_ = held;
   SendGrants();
+}
+
+absl::StatusOr<int64_t> Attempt::Checkpoint() {
+  std::optional<int64_t> step;
+  if (phase_ == Phase::kRunning) step = source_->AddCheckpoint(RoundSource::Then::kGoOn);
+  if (step.has_value()) return *step;
+  return WithReason(
+      absl::FailedPreconditionError("there is no training step to come that its workers do not know of yet, "
+                                    "before which a checkpoint could be written"),
+      reason::kWrongJobState);
 }
 
 void Attempt::WatchCycles(bool wanted) {

@@ -100,6 +100,11 @@ class Attempt {
   void Resume();
   // The same by the orchestrator's own will, beside a pause.
   void Hold(bool held);
+  // Has a checkpoint written before the next training step that no worker knows of: of so many steps.
+  // FAILED_PRECONDITION: there is no such step.
+  absl::StatusOr<int64_t> Checkpoint();
+  // The checkpoint of that step is stored.
+  void OnSaved(int64_t step);
   // With client data: as AskedRounds; nothing, if the attempt is coming to its end. FAILED_PRECONDITION: it does not
   // run yet, or has no client.
   absl::Status Ask(const v1::AskedRound& round);
@@ -130,7 +135,7 @@ class Attempt {
     std::optional<v1::Finished> result = {};
     std::optional<v1::Finished> trained = {};  // Its part of the model, before the last evaluation.
     bool gone = false;                         // Lost, or left when it was done.
-    bool leaving = false;                      // Wants to, and is needed until all rounds are done.
+    std::optional<std::string> leaves = {};    // Why it wants to; it is needed for a checkpoint, or to the end.
     bool released = false;
     bool failed = false;  // Has said so.
   };
@@ -157,6 +162,12 @@ class Attempt {
   // Whether a worker may go: it has finished, and all others have received what it sent.
   bool IsDone(const Member& member) const { return member.result.has_value() && window_.all_done(); }
   void LetLeave();
+  // Has a checkpoint written, after which the attempt stops. False: there is nothing to wait for; true also where the
+  // job comes to its end.
+  bool SaveForLeaver();
+  void FailLeft(int index, std::string_view why);
+  // The first of those that want to leave and are still here.
+  std::optional<int> Leaver() const;
   void OnFailed(int index, const v1::Failed& failed);
   void OnReleased(int index);
   void Suspect(const v1::Failure& consequence);
@@ -188,7 +199,9 @@ class Attempt {
 
   Phase phase_ = Phase::kPreparing;
   bool paused_ = false, held_ = false;
-  bool interrupted_ = false;  // What ends it is that this process was stopped.
+  bool interrupted_ = false;           // What ends it is that this process was stopped.
+  int64_t saved_step_;                 // Of the newest checkpoint; that which it began with.
+  std::optional<int64_t> leave_step_;  // With a worker that leaves: of the checkpoint that it stays for.
   std::vector<Member> members_;
   std::map<std::string, int, std::less<>> index_of_;  // By name.
   size_t prepared_ = 0, trained_ = 0, finished_ = 0;  // Members.

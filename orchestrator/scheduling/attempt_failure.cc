@@ -102,23 +102,54 @@ void Attempt::OnLost(WorkerEntry& worker, std::string_view why) {
   members_[index].gone = true;
   if (needed) {
     interrupted_ |= phase_ != Phase::kFailing && cluster_->JustWoke();
-    Fail(FailureOf(index, "WORKER_LOST", "was lost", why));
+    if (members_[index].leaves.has_value()) {
+      FailLeft(index, why);
+    } else {
+      Fail(FailureOf(index, "WORKER_LOST", "was lost", why));
+    }
   }
   ConcludeIfSettled();
 }
 
-// A worker that has done its part may go as soon as the others have received it.
+// A worker that has done its part may go as soon as the others have received it; one that has not, when what the job
+// has done so far is saved. How long it stays for that is its own decision.
 void Attempt::OnLeaving(WorkerEntry& worker, std::string_view reason) {
   const int index = IndexOf(worker.name());
-  if (!members_[index].result.has_value()) return Fail(FailureOf(index, "WORKER_LEFT", "left", reason));
-  members_[index].leaving = true;
-  LetLeave();
+  members_[index].leaves = reason;
+  if (members_[index].result.has_value()) return LetLeave();
+  if (!SaveForLeaver()) FailLeft(index, "");
+}
+
+bool Attempt::SaveForLeaver() {
+  if (phase_ != Phase::kRunning || paused_ || held_) return false;
+  leave_step_ = source_->AddCheckpoint(RoundSource::Then::kStop);
+  if (!leave_step_.has_value()) return source_->over() || (setup_.spec.has_train() && asked_ == nullptr);
+  SendGrants();
+  return saved_step_ < *leave_step_;
+}
+
+void Attempt::OnSaved(int64_t step) {
+  saved_step_ = std::max(saved_step_, step);
+  if (!leave_step_.has_value() || saved_step_ < *leave_step_) return;
+  if (const std::optional<int> leaver = Leaver()) FailLeft(*leaver, absl::StrCat("step ", saved_step_, " is saved"));
+}
+
+std::optional<int> Attempt::Leaver() const {
+  for (size_t i = 0; i < members_.size(); ++i) {
+    if (members_[i].leaves.has_value() && !members_[i].gone) return static_cast<int>(i);
+  }
+  return std::nullopt;
+}
+
+void Attempt::FailLeft(int index, std::string_view why) {
+  const std::string& reason = *members_[index].leaves;
+  Fail(FailureOf(index, "WORKER_LEFT", "left", why.empty() ? reason : absl::StrCat(reason, "; ", AbslView(why))));
 }
 
 void Attempt::LetLeave() {
   if (!window_.all_done()) return;
   for (Member& member : members_) {
-    if (!member.leaving || member.gone || !IsDone(member)) continue;
+    if (!member.leaves.has_value() || member.gone || !IsDone(member)) continue;
     member.gone = true;
     cluster_->GrantLeave(*cluster_->registry().Find(member.name));
   }
@@ -137,6 +168,9 @@ void Attempt::Fail(const v1::Failure& cause) {
     cause_.add_consequences(cause.message());
     return;
   }
+  // A checkpoint that has no room, and was only for whoever leaves, must not cost the job.
+  const std::optional<int> leaver = leave_step_.has_value() ? Leaver() : std::nullopt;
+  if (leaver.has_value() && cause.code() == kDiskFull) return FailLeft(*leaver, cause.message());
   phase_ = Phase::kFailing;
   CancelTimers();
   cause_ = cause;

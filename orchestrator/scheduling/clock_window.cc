@@ -52,9 +52,10 @@ int64_t ClockWindow::TargetTick() {
     }
     return next_tick_ - ticks_done() <= window_ ? next_tick_ : ticks_done() + window_;
   }
-  int64_t rounds = kMinRounds;
+  const int64_t least = long_rounds() ? kMinLongRounds : kMinRounds;
+  int64_t rounds = least;
   if (round_seconds_ > 0) {
-    rounds = std::clamp<int64_t>(std::llround(std::min(kAheadSeconds / round_seconds_, 1e6)), kMinRounds, kMaxRounds);
+    rounds = std::clamp<int64_t>(std::llround(std::min(kAheadSeconds / round_seconds_, 1e6)), least, kMaxRounds);
   }
   return EndOfRound(rounds_done() + rounds);
 }
@@ -62,7 +63,7 @@ int64_t ClockWindow::TargetTick() {
 std::optional<Position> ClockWindow::NextGrant() {
   const int64_t target = TargetTick();
   if (target <= granted_) return std::nullopt;
-  LayOut(PositionOf(target - 1).round + kToldAhead);
+  LayOut(PositionOf(target - 1).round + (long_rounds() ? kLongToldAhead : kToldAhead));
   // A large window moves on by a quarter of itself, so that not every report costs a message to every worker.
   const bool at_the_end = exhausted_ && target == next_tick_;
   if (!at_the_end && target - granted_ < (target - ticks_done()) / 4) return std::nullopt;

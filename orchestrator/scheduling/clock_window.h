@@ -59,6 +59,10 @@ class ClockWindow {
   bool idle() const { return ticks_done() == granted_; }
 
   static constexpr int64_t kMinRounds = 5;
+  // Of rounds of a second or more fewer are granted, and told behind those: what is told is done before anything else,
+  // such as a checkpoint that somebody waits for.
+  static constexpr double kLongSeconds = 1;
+  static constexpr int64_t kMinLongRounds = 2, kLongToldAhead = 2;
   static constexpr int64_t kMaxRounds = 256;
   static constexpr double kAheadSeconds = 0.25;
   // So many rounds behind the last granted one are told, where there are so many: mini-batches are read ahead.
@@ -76,6 +80,7 @@ class ClockWindow {
   int32_t CyclesOf(const v1::Round& round) const;
   bool ExtendByOne();
   void LayOut(int64_t round);
+  bool long_rounds() const { return round_seconds_ >= kLongSeconds; }
   int64_t TargetTick();
   int64_t EndOfRound(int64_t round);
   Position PositionOf(int64_t tick) const;

@@ -12,13 +12,13 @@ namespace gpipe::orchestrator {
 ClusterFeed::ClusterFeed() : epoch_(NewEpoch()) {}
 
 void ClusterFeed::Publish(const std::string& key, v1::WatchClusterResponse update, bool over) {
-  std::vector<Delivery> deliveries;
+  std::vector<Delivery<ClusterUpdate>> deliveries;
   {
     absl::MutexLock lock(&mutex_);
     Insert(key, std::move(update), over);
     for (const auto& watcher : watchers_) deliveries.push_back(Match(*watcher));
   }
-  for (const Delivery& delivery : deliveries) delivery.Run();
+  for (Delivery<ClusterUpdate>& delivery : deliveries) delivery.Run();
 }
 
 void ClusterFeed::Insert(const std::string& key, v1::WatchClusterResponse update, bool over) {
@@ -45,7 +45,7 @@ bool ClusterFeed::watched() const {
 }
 
 absl::Status ClusterFeed::Start(const std::shared_ptr<Watcher>& watcher, std::string_view resume_token) {
-  Delivery delivery;
+  Delivery<ClusterUpdate> delivery;
   {
     absl::MutexLock lock(&mutex_);
     if (!closed_.ok()) return closed_;
@@ -68,7 +68,7 @@ absl::Status ClusterFeed::Start(const std::shared_ptr<Watcher>& watcher, std::st
 }
 
 void ClusterFeed::Next(const std::shared_ptr<Watcher>& watcher, Deliver deliver) {
-  Delivery delivery;
+  Delivery<ClusterUpdate> delivery;
   {
     absl::MutexLock lock(&mutex_);
     watcher->waiting = std::move(deliver);
@@ -78,7 +78,7 @@ void ClusterFeed::Next(const std::shared_ptr<Watcher>& watcher, Deliver deliver)
 }
 
 void ClusterFeed::End(const std::shared_ptr<Watcher>& watcher, const absl::Status& end) {
-  Delivery delivery;
+  Delivery<ClusterUpdate> delivery;
   {
     absl::MutexLock lock(&mutex_);
     watchers_.erase(watcher);
@@ -100,7 +100,7 @@ void ClusterFeed::Close(const absl::Status& end) {
   for (const auto& watcher : watchers) End(watcher, end);
 }
 
-ClusterFeed::Delivery ClusterFeed::Match(Watcher& watcher) const {
+Delivery<ClusterUpdate> ClusterFeed::Match(Watcher& watcher) const {
   if (!watcher.waiting) return {};
   if (watcher.ended) return {std::exchange(watcher.waiting, nullptr), nullptr, watcher.end};
   ClusterUpdate update = watcher.started ? NextFor(watcher) : nullptr;

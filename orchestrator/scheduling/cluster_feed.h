@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -15,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "gpipe/v1/monitoring.pb.h"
+#include "orchestrator/scheduling/delivery.h"
 
 namespace gpipe::orchestrator {
 
@@ -31,7 +31,7 @@ class ClusterFeed {
   static constexpr size_t kMaxWatchers = 1000;
 
   // The next update, or null and the end of the watch.
-  using Deliver = std::function<void(ClusterUpdate update, const absl::Status& end)>;
+  using Deliver = Delivery<ClusterUpdate>::Function;
 
   class Watcher {
    private:
@@ -73,14 +73,6 @@ class ClusterFeed {
     ClusterUpdate update;
     bool over = false;
   };
-  struct Delivery {
-    Deliver deliver;
-    ClusterUpdate update;
-    absl::Status end;
-    void Run() const {
-      if (deliver) deliver(update, end);
-    }
-  };
 
   void Insert(const std::string& key, v1::WatchClusterResponse update, bool over) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Erase(int64_t sequence) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -88,7 +80,7 @@ class ClusterFeed {
   ClusterUpdate BeginAnew(Watcher& watcher) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   ClusterUpdate Complete(Watcher& watcher) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   ClusterUpdate Dropped(int64_t count, int64_t sequence) const;
-  Delivery Match(Watcher& watcher) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Delivery<ClusterUpdate> Match(Watcher& watcher) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::string TokenFor(int64_t sequence) const;
 
   const std::string epoch_;  // Of this process.

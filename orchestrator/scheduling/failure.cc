@@ -28,7 +28,7 @@ constexpr FailureKind kKinds[] = {
     {"MISSING_FILE", false, false},
     {kDamagedFile, false, false},
     {kOutOfMemory, false, true},
-    {"DISK_FULL", false, false},
+    {kDiskFull, false, false},
     // A fault of ours, or a stage's own error.
     {"INTERNAL", false, true},
 };
@@ -95,7 +95,7 @@ std::string Doing(const v1::Activity& activity) {
 std::string_view FailureCode(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kResourceExhausted:
-      if (absl::StrContains(status.message(), "disk full")) return "DISK_FULL";
+      if (absl::StrContains(status.message(), "disk full")) return kDiskFull;
       if (absl::StrContains(status.message(), "out of memory")) return kOutOfMemory;
       return "INTERNAL";
     case absl::StatusCode::kNotFound:

@@ -13,6 +13,7 @@ namespace gpipe::orchestrator {
 // The code of a failure for want of a file as it was given.
 inline constexpr std::string_view kDamagedFile = "DAMAGED_FILE";
 inline constexpr std::string_view kOutOfMemory = "OUT_OF_MEMORY";
+inline constexpr std::string_view kDiskFull = "DISK_FULL";
 
 // What a worker was doing, as a user would say it: `forward of micro-batch 3 in step 17`, `preparing`.
 std::string Doing(const v1::Activity& activity);

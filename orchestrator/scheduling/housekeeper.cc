@@ -1,6 +1,7 @@
 #include "orchestrator/scheduling/housekeeper.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -28,11 +29,20 @@ std::vector<v1::ArtifactRef> AskLoop(EventLoop& loop, Store& store, absl::Span<c
   return without.value_or(std::vector<v1::ArtifactRef>());
 }
 
-void RemoveWithoutJob(const Housekeeper::Parts& parts, const std::vector<v1::ArtifactRef>& files, absl::Time claimed) {
+void RemoveWithoutJob(const Housekeeper::Parts& parts, const std::vector<Store::Dropped>& dropped) {
+  std::vector<v1::ArtifactRef> files;
+  std::map<std::string, absl::Time> since;  // By content, which may have been dropped several times.
+  for (const Store::Dropped& some : dropped) {
+    for (const v1::ArtifactRef& file : some.files) {
+      const auto [known, is_new] = since.emplace(file.sha256(), some.since);
+      known->second = std::max(known->second, some.since);
+      if (is_new) files.push_back(file);
+    }
+  }
   for (size_t begin = 0; begin < files.size(); begin += Housekeeper::kMostFiles) {
     const auto some = absl::MakeConstSpan(files).subspan(begin, Housekeeper::kMostFiles);
     for (const v1::ArtifactRef& file : AskLoop(*parts.loop, *parts.store, some)) {
-      parts.artifacts->Remove(file, claimed);
+      parts.artifacts->Remove(file, since.at(file.sha256()));
     }
   }
 }
@@ -48,9 +58,7 @@ void Housekeeper::Remove(std::vector<Store::Dropped> dropped) {
   if (dropped.empty()) return;
   parts_.loop->AfterCommit([parts = parts_, dropped = std::move(dropped)](const absl::Status& stored) {
     if (!stored.ok()) return;
-    parts.merges->Run([parts, dropped] {
-      for (const Store::Dropped& some : dropped) RemoveWithoutJob(parts, some.files, some.since);
-    });
+    parts.merges->Run([parts, dropped] { RemoveWithoutJob(parts, dropped); });
   });
 }
 
@@ -93,7 +101,9 @@ void Housekeeper::ForgetJobs() {
 }
 
 void Housekeeper::ForgetFiles() {
-  parts_.merges->Run([parts = parts_] { RemoveWithoutJob(parts, parts.artifacts->Unclaimed(), absl::InfinitePast()); });
+  parts_.merges->Run([parts = parts_] {
+    RemoveWithoutJob(parts, {{.files = parts.artifacts->Unclaimed(), .since = absl::InfinitePast()}});
+  });
   parts_.loop->PostAfter(kLookForFiles, [this] { ForgetFiles(); });
 }
 

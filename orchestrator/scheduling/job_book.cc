@@ -6,9 +6,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/printable.h"
+#include "common/spec/client_data.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "common/timestamp.h"
+#include "orchestrator/scheduling/failure.h"
+#include "orchestrator/scheduling/restart.h"
 #include "spdlog/spdlog.h"
 
 namespace gpipe::orchestrator {
@@ -35,7 +38,7 @@ void AddLive(const LiveJob& live, v1::Job& job) {
   // What a job has that waits for workers is the attempt before.
   if (live.attempt == nullptr || job.state() == v1::Job::STATE_QUEUED) return;
   // Rounds that are no steps are not stored one by one.
-  if (!IsTerminal(job.state())) job.set_rounds_done(live.attempt->rounds_done());
+  if (!IsTerminal(job.state())) job.set_rounds_done(RoundsDone(live));
   for (v1::Activity& activity : live.attempt->Activities()) *job.add_activities() = std::move(activity);
 }
 
@@ -45,6 +48,12 @@ void LogIfError(const absl::Status& status) {
 }
 
 }  // namespace
+
+int64_t RoundsDone(const LiveJob& job) {
+  if (job.attempt == nullptr) return job.job().rounds_done();
+  const int64_t done = job.attempt->rounds_done(), total = job.job().rounds_total();
+  return total > 0 ? std::min(done, total) : done;
+}
 
 v1::Job Summary(const LiveJob& job) {
   v1::Job summary = job.job();
@@ -63,9 +72,28 @@ absl::Status JobBook::Recover() {
     by_sequence_[job->stored.sequence] = job.get();
     live_[id] = job;
     if (listener_ != nullptr) listener_->OnJobProgress(*job);
-    if (job->job().state() != v1::Job::STATE_QUEUED) GPIPE_RETURN_IF_ERROR(Requeue(*job, "orchestrator restarted"));
+    ForgetAnotherClock(*job);
+    if (job->job().state() != v1::Job::STATE_QUEUED) GPIPE_RETURN_IF_ERROR(TakeUp(*job));
   }
   return absl::OkStatus();
+}
+
+// It was restarting when the clock was ahead of what it is now.
+void JobBook::ForgetAnotherClock(LiveJob& job) {
+  if (!job.job().has_restart_time()) return;
+  const absl::Time latest = loop_->Now() + kLongestRestartDelay;
+  if (FromTimestamp(job.job().restart_time()) <= latest) return;
+  *job.job().mutable_restart_time() = ToTimestamp(latest);
+  Touch(job);
+}
+
+// What a client has asked for was in its workers, and nowhere else.
+absl::Status JobBook::TakeUp(LiveJob& job) {
+  constexpr std::string_view kWhy = "orchestrator restarted";
+  if (!spec::HasClientData(job.job().spec())) return Requeue(job, kWhy);
+  *job.job().mutable_failure() =
+      PlainFailure(absl::AbortedError(absl::StrCat("its workers were lost: ", AbslView(kWhy))));
+  return Change(job, JobEvent::kFail, "orchestrator", job.job().failure().message());
 }
 
 absl::Status JobBook::Requeue(LiveJob& job, std::string_view why) {

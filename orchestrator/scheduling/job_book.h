@@ -18,6 +18,7 @@
 #include "orchestrator/scheduling/attempt.h"
 #include "orchestrator/scheduling/job_observer.h"
 #include "orchestrator/scheduling/job_trails.h"
+#include "orchestrator/scheduling/round_files.h"
 #include "orchestrator/scheduling/spec_checker.h"
 #include "orchestrator/scheduling/watch_queue.h"
 
@@ -48,6 +49,7 @@ struct LiveJob {
   std::vector<std::shared_ptr<WatchQueue>> watchers;
   std::shared_ptr<AnswerQueue> client;   // Who asks for its rounds; null: nobody yet.
   bool client_done = false;              // It has said that it will ask for no more.
+  RoundFiles round_files;                // What went between it and the workers.
   std::vector<v1::StepMetrics> unsaved;  // Steps that are not stored yet.
   bool dirty = false;                    // The job's progress is not stored yet.
 
@@ -65,6 +67,9 @@ class JobListener {
   virtual void OnJobProgress(const LiveJob& job) = 0;
   virtual void OnJobDeleted(const std::string& id) = 0;
 };
+
+// Of this attempt, or the last one. A checkpoint that was asked for is a round more than the job was to have.
+int64_t RoundsDone(const LiveJob& job);
 
 // A job as it is now, without its spec and results.
 v1::Job Summary(const LiveJob& job);
@@ -89,7 +94,8 @@ class JobBook {
   // Null: nobody counts. It must outlive the book's use, and is set before that.
   void set_observer(JobObserver* observer) { observer_ = observer; }
 
-  // Takes up what an earlier process left: queued jobs, and those that were running, which queue again.
+  // Takes up what an earlier process left: queued jobs, and those that were running, which queue again, or have failed
+  // where a client asked for their rounds.
   absl::Status Recover();
 
   // Stores a new job under a new id. As Store::InsertJob.
@@ -155,6 +161,9 @@ class JobBook {
   static constexpr absl::Duration kFlushInterval = absl::Milliseconds(250);
   static constexpr size_t kMaxUnsaved = 1024;
 
+  // Of Recover: a job that has been placed.
+  absl::Status TakeUp(LiveJob& job);
+  void ForgetAnotherClock(LiveJob& job);
   void Save(LiveJob& job);
   void Record(LiveJob& job, std::string_view actor, std::string_view message, bool warning = false);
   // An event of its attempt and its state.

@@ -10,8 +10,6 @@
 namespace gpipe::orchestrator {
 namespace {
 
-constexpr int kLongestDelaySeconds = 60;
-
 // One step that has cost two workers would cost the next one, too.
 bool IsTheSameStep(const v1::Failure& before, const v1::Failure& now) {
   const bool of_two = !before.worker().empty() && !now.worker().empty() && before.worker() != now.worker();
@@ -73,7 +71,7 @@ int64_t StepUnderWay(const v1::Job& job) {
 
 absl::Duration RestartDelay(int restart) {
   const int doublings = std::clamp(restart - 1, 0, 6);
-  return absl::Seconds(std::min(1 << doublings, kLongestDelaySeconds));
+  return std::min(absl::Seconds(1 << doublings), kLongestRestartDelay);
 }
 
 std::string RestartNumber(const v1::Job& job) {

@@ -31,7 +31,8 @@ int MaxRestarts(const v1::JobSpec& spec);
 // The step that is under way, as Failure.step counts them.
 int64_t StepUnderWay(const v1::Job& job);
 
-// Before the restart with that number, from 1: 1 s, doubling up to 60 s.
+// Before the restart with that number, from 1: 1 s, doubling up to this.
+inline constexpr absl::Duration kLongestRestartDelay = absl::Seconds(60);
 absl::Duration RestartDelay(int restart);
 
 // `restart 2 of 3`; of one that does not count `restart`.

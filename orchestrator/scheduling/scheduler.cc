@@ -1,5 +1,6 @@
 #include "orchestrator/scheduling/scheduler.h"
 
+#include <algorithm>
 #include <thread>
 #include <utility>
 
@@ -137,7 +138,7 @@ void Scheduler::OnRunning(Attempt& attempt) {
 void Scheduler::OnStep(Attempt& attempt, const v1::StepMetrics& step, StepDetail detail) {
   LiveJob* job = JobOf(attempt.id());
   if (job == nullptr) return;
-  job->job().set_rounds_done(attempt.rounds_done());
+  job->job().set_rounds_done(RoundsDone(*job));
   if (step.has_loss() || step.has_lr()) job->job().set_steps_done(step.step());
   book_->AddStep(*job, step, std::move(detail));
 }
@@ -194,8 +195,9 @@ void Scheduler::OnAssembled(const v1::AttemptId& attempt, int64_t keep, absl::St
   if (job == nullptr) return;
   --job->joining;
   UpdateHold(*job);
-  if (stored.ok()) return book_->Note(*job, "orchestrator", absl::StrCat("checkpoint of step ", files->step));
-  job->attempt->Fail(PlainFailure(stored));
+  if (!stored.ok()) return job->attempt->Fail(PlainFailure(stored));
+  book_->Note(*job, "orchestrator", absl::StrCat("checkpoint of step ", files->step));
+  job->attempt->OnSaved(files->step);
 }
 
 void Scheduler::UpdateHold(LiveJob& job) {

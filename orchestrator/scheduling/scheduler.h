@@ -61,6 +61,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   absl::StatusOr<v1::Job> Cancel(std::string_view id);
   absl::StatusOr<v1::Job> Pause(std::string_view id);
   absl::StatusOr<v1::Job> Resume(std::string_view id);
+  // As CheckpointJob.
+  absl::StatusOr<v1::CheckpointJobResponse> Checkpoint(std::string_view id);
 
   // The rounds that a client asks for, of a job with client data. A job has one client, which keeps the queue.
   // Its first answer is `opened`, when the job runs. NOT_FOUND; FAILED_PRECONDITION: the job is over, is none for
@@ -157,6 +159,8 @@ class Scheduler final : public ClusterListener, public AttemptHost {
   void Requeue(LiveJob& job, std::string_view why);
   void AfterModel(LiveJob& job, const Attempt& attempt, std::function<void(LiveJob&)> end);
   void LetLeave(const LiveJob& job);
+  // Of rounds of some time ago.
+  void DropRoundFiles(LiveJob& job);
   void DropParts(const LiveJob& job);
   void RemoveDamaged(const LiveJob& job);
   // Grants cycles, or does not, as all reasons to hold the job say.

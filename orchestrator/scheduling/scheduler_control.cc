@@ -54,6 +54,16 @@ absl::StatusOr<v1::Job> Scheduler::Resume(std::string_view id) {
   return book_->Get(id);
 }
 
+absl::StatusOr<v1::CheckpointJobResponse> Scheduler::Checkpoint(std::string_view id) {
+  GPIPE_ASSIGN_OR_RETURN(LiveJob * job, FindForClient(id, JobEvent::kSave));
+  GPIPE_ASSIGN_OR_RETURN(const int64_t step, job->attempt->Checkpoint());
+  book_->Note(*job, "client", absl::StrCat("asked for a checkpoint of step ", step));
+  v1::CheckpointJobResponse response;
+  response.set_step(step);
+  response.set_attempt(job->job().attempt());
+  return response;
+}
+
 void Scheduler::Hold(const std::string& why) {
   held_ = why;
   for (LiveJob* job : book_->All()) {

@@ -47,7 +47,13 @@ absl::Status Scheduler::Ask(std::string_view id, const std::shared_ptr<AnswerQue
   LiveJob* job = book_->Find(id);
   if (job == nullptr) return absl::OkStatus();  // Its end is on its way to the client.
   if (job->client != client || job->attempt == nullptr) return NoClient(*job);
-  return job->attempt->Ask(round);
+  if (client->unread() >= AskedRounds::kMaxWaiting) {
+    return WithReason(absl::ResourceExhaustedError(absl::StrCat(client->unread(), " answers have not been read yet")),
+                      reason::kOverloaded);
+  }
+  GPIPE_RETURN_IF_ERROR(job->attempt->Ask(round));
+  if (job->attempt->running()) job->round_files.Ask(round.data(), loop_->Now());
+  return absl::OkStatus();
 }
 
 void Scheduler::CloseRounds(std::string_view id, const std::shared_ptr<AnswerQueue>& client) {
@@ -69,20 +75,27 @@ void Scheduler::AwaitClient(LiveJob& job) {
   if (!spec::HasClientData(job.job().spec())) return;
   if (job.client_done) return job.attempt->CloseRounds();
   if (job.client != nullptr) return job.client->Push(Opened(job.attempt->plan()));
-  loop_->PostAfter(kClientPatience, [this, id = job.id()] {
-    LiveJob* waiting = book_->Find(id);
+  loop_->PostAfter(kClientPatience, [this, id = job.attempt->id()] {
+    LiveJob* waiting = JobOf(id);
     if (waiting == nullptr || waiting->client != nullptr) return;
     book_->Warn(*waiting, "no client has come to ask for rounds");
-    Cancel(id).IgnoreError();
+    Cancel(id.job()).IgnoreError();
   });
 }
 
 void Scheduler::OnAnswer(Attempt& attempt, const v1::RoundAnswer& answer) {
   LiveJob* job = JobOf(attempt.id());
   if (job == nullptr || job->client == nullptr) return;
+  job->round_files.Answer(answer, loop_->Now());
+  DropRoundFiles(*job);
   v1::AskRoundsResponse response;
   *response.mutable_done() = answer;
   job->client->Push(std::move(response));
+}
+
+void Scheduler::DropRoundFiles(LiveJob& job) {
+  std::vector<Store::Dropped> old = job.round_files.TakeOld(loop_->Now());
+  if (!old.empty()) housekeeper_->Remove(std::move(old));
 }
 
 }  // namespace gpipe::orchestrator

@@ -22,7 +22,7 @@ JobUpdate DroppedAfter(const JobUpdate& before, const v1::WatchJobResponse& lost
 }  // namespace
 
 void WatchQueue::Next(Deliver deliver) {
-  Delivery delivery;
+  Delivery<JobUpdate> delivery;
   {
     absl::MutexLock lock(&mutex_);
     waiting_ = std::move(deliver);
@@ -37,7 +37,7 @@ bool WatchQueue::Wanted(const v1::WatchJobResponse& update) const {
 }
 
 void WatchQueue::Prime(const std::vector<JobUpdate>& missed) {
-  Delivery delivery;
+  Delivery<JobUpdate> delivery;
   {
     absl::MutexLock lock(&mutex_);
     if (closed_) return;
@@ -51,7 +51,7 @@ void WatchQueue::Prime(const std::vector<JobUpdate>& missed) {
 
 void WatchQueue::Push(JobUpdate update) {
   if (!Wanted(*update)) return;
-  Delivery delivery;
+  Delivery<JobUpdate> delivery;
   {
     absl::MutexLock lock(&mutex_);
     if (closed_) return;
@@ -63,7 +63,7 @@ void WatchQueue::Push(JobUpdate update) {
 }
 
 void WatchQueue::Close(const absl::Status& end) {
-  Delivery delivery;
+  Delivery<JobUpdate> delivery;
   {
     absl::MutexLock lock(&mutex_);
     if (closed_) return;
@@ -75,7 +75,7 @@ void WatchQueue::Close(const absl::Status& end) {
 }
 
 void WatchQueue::Abandon() {
-  Delivery delivery;
+  Delivery<JobUpdate> delivery;
   {
     absl::MutexLock lock(&mutex_);
     if (!closed_) end_ = absl::CancelledError("the watcher went away");
@@ -92,12 +92,12 @@ bool WatchQueue::closed() const {
   return closed_;
 }
 
-WatchQueue::Delivery WatchQueue::Match() {
+Delivery<JobUpdate> WatchQueue::Match() {
   std::deque<JobUpdate>& next = missed_.empty() ? updates_ : missed_;
   if (!waiting_ || (next.empty() && !closed_)) return {};
-  Delivery delivery{.deliver = std::exchange(waiting_, nullptr), .update = nullptr, .end = end_};
+  Delivery<JobUpdate> delivery{.deliver = std::exchange(waiting_, nullptr), .end = end_};
   if (!next.empty()) {
-    delivery.update = std::move(next.front());
+    delivery.item = std::move(next.front());
     next.pop_front();
   }
   return delivery;

@@ -2,13 +2,13 @@
 #define GPIPE_ORCHESTRATOR_SCHEDULING_WATCH_QUEUE_H_
 
 #include <deque>
-#include <functional>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "orchestrator/scheduling/delivery.h"
 #include "orchestrator/scheduling/update_ring.h"
 
 namespace gpipe::orchestrator {
@@ -22,7 +22,7 @@ class WatchQueue {
   static constexpr size_t kMaxRetained = 4096;  // The watch ends beyond.
 
   // The next update, or null and the end of the watch.
-  using Deliver = std::function<void(JobUpdate update, const absl::Status& end)>;
+  using Deliver = Delivery<JobUpdate>::Function;
 
   // What is sent to those only who ask for it.
   struct Wants {
@@ -48,17 +48,8 @@ class WatchQueue {
   bool closed() const;
 
  private:
-  struct Delivery {
-    Deliver deliver;
-    JobUpdate update;
-    absl::Status end;
-    void Run() const {
-      if (deliver) deliver(update, end);
-    }
-  };
-
   bool Wanted(const v1::WatchJobResponse& update) const;
-  Delivery Match() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Delivery<JobUpdate> Match() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MakeRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Wants wants_;

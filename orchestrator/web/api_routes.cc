@@ -21,6 +21,7 @@ constexpr ApiRoute kRoutes[] = {
     {"GET", "jobs/{job}/timeline", "gpipe.v1.MonitoringService.GetTimeline"},
     {"POST", "jobs/{id}:pause", "gpipe.v1.JobService.PauseJob"},
     {"POST", "jobs/{id}:resume", "gpipe.v1.JobService.ResumeJob"},
+    {"POST", "jobs/{id}:checkpoint", "gpipe.v1.JobService.CheckpointJob"},
     {"POST", "jobs/{id}:cancel", "gpipe.v1.JobService.CancelJob"},
 };
 

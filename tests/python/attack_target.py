@@ -10,6 +10,7 @@ import pathlib
 import re
 import threading
 import time
+from collections.abc import Iterator
 
 import grpc
 
@@ -42,7 +43,7 @@ class Usage:
         proc = pathlib.Path(f"/proc/{pid}")
         pages = int((proc / "statm").read_text().split()[1])
         return cls(pages * os.sysconf("SC_PAGESIZE"), len(list((proc / "fd").iterdir())), len(list((proc / "task").iterdir())),
-                   sum(size_of(path) for path in folder.rglob("*")) if folder else 0)
+                   sum(size_of(path) for path in all_below(folder)) if folder else 0)
 
     def grown_to(self, other: Usage, more_bytes: int = MORE_BYTES) -> list[str]:
         limits = {"resident": more_bytes, "descriptors": MORE_DESCRIPTORS, "threads": MORE_THREADS, "disk": MORE_DISK}
@@ -51,6 +52,12 @@ class Usage:
 
     def __str__(self):
         return f"{self.resident / MIB:5.0f} MiB {self.descriptors:4} fds {self.threads:3} thr {self.disk / MIB:5.1f} MiB"
+
+
+def all_below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Folders may go meanwhile, of which rglob() makes an error."""
+    for parent, folders, files in os.walk(folder):
+        yield from (pathlib.Path(parent, name) for name in (*folders, *files))
 
 
 def size_of(path: pathlib.Path) -> int:
@@ -157,9 +164,9 @@ class Target:
         around = [pathlib.Path(name) for name in ("/", "/tmp", "/etc", "/var/tmp", "/root", os.getcwd())]
         around += [self.folder, *self.folder.parents]
         found = {str(path) for place in around if place.is_dir() for path in place.iterdir() if self.mark in path.name}
-        found |= {str(path) for path in self.folder.rglob(f"*{self.mark}*")}
+        found |= {str(path) for path in all_below(self.folder) if self.mark in path.name}
         found |= {f"{self.cluster.state}/{name}" for name in self._state_names() - self.state_names}
-        for path in self.artifacts.rglob("*"):
+        for path in all_below(self.artifacts):
             name = str(path.relative_to(self.artifacts))
             if path.is_file() and not re.fullmatch(r"([0-9a-f]{2}/[0-9a-f]{64}(\.[\w.-]+)?)|(tmp/.*)", name):
                 found.add(str(path))

@@ -14,7 +14,7 @@ import grpc
 
 import rpcs
 import wire_attacks
-from attack_target import MIB, Target
+from attack_target import MIB, Target, all_below
 from cluster import wait_until
 from mutator import Mutator
 
@@ -208,7 +208,7 @@ def half_open_uploads(target: Target, seconds: float, count: int = 200) -> Count
     for call in calls:
         call.cancel()
     given_up.set()
-    parts = lambda: [path for path in target.artifacts.rglob("*") if path.is_file() and len(path.name) != 64]
+    parts = lambda: [path for path in all_below(target.artifacts) if path.is_file() and len(path.name) != 64]
     wait_until(lambda: not parts(), 30, "nothing left of uploads that were given up")
     return found
 

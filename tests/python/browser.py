@@ -22,7 +22,7 @@ class Browser:
     def __init__(self, width=1280, height=900, ignore_certificates=False):
         driver = shutil.which("chromedriver")
         assert driver and shutil.which("chromium"), (
-            "the tests of the web page need a browser, about 380 MB: scripts/setup.sh tests/python/packages.txt")
+            "tests of web pages and the notebook need a browser, about 380 MB: scripts/setup.sh tests/python/packages.txt")
         self.profile = tempfile.TemporaryDirectory(prefix="chromium-")
         self.driver = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.session = ""

@@ -15,8 +15,9 @@ import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("GPIPE_BIN_DIR", ROOT / "build" / "bin"))
-# `cuda:0` runs the same tests with all workers on one GPU.
-DEVICE = os.environ.get("GPIPE_TEST_DEVICE", "cpu")
+# Those of workers, in turn: `cuda:0` runs the same tests with all of them on one GPU.
+DEVICES = os.environ.get("GPIPE_TEST_DEVICE", "cpu").split()
+DEVICE = DEVICES[0]
 
 
 def gpipe(*arguments, address=None, check=True, timeout=120, environment=None):
@@ -85,11 +86,12 @@ class Cluster:
             self.address = ready.readline().strip()
         assert self.address, (self.folder / "orchestrator.log").read_text()
 
-    def start_worker(self, name, device=DEVICE, threads=1, environment=None, arguments=()):
+    def start_worker(self, name, device=None, threads=1, environment=None, arguments=(), leave_within=5):
+        device = device or DEVICES[len(self.workers) % len(DEVICES)]
         log = open(self.folder / f"{name}.log", "ab")
         self.workers[name] = subprocess.Popen(
             [str(BIN / "gpipe-worker"), "--orchestrator", self.address, "--name", name, "--device", device,
-             "--threads", str(threads), *map(str, arguments)], stdout=log, stderr=log,
+             "--threads", str(threads), "--leave-within", str(leave_within), *map(str, arguments)], stdout=log, stderr=log,
             env=dict(os.environ, **(environment or {})))
         return self.workers[name]
 

@@ -18,9 +18,9 @@ import time
 import torch
 from safetensors.torch import load_file
 
-from cluster import DEVICE, Cluster, gpipe, preloaded, wait_until, write_spec
+from cluster import DEVICES, Cluster, gpipe, preloaded, wait_until, write_spec
 
-THREE = [DEVICE] * 3
+THREE = [DEVICES[index % len(DEVICES)] for index in range(3)]
 
 # Failpoint, and the phase that the orchestrator reports for a worker stopped there.
 PHASES = {
@@ -41,8 +41,8 @@ def training_spec(name: str, workers: int = 3, steps: int = 20, device: str = "a
     return {
         "name": name,
         "model": {"sequential": [layer, {"relu": {}}, layer, {"relu": {}}, layer]},
-        "pipeline": {"balance": {3: [2, 2, 1], 2: [2, 3], 1: [5]}[workers], "chunks": 4, "checkpoint": "always",
-                     "device": device},
+        "pipeline": {"balance": {4: [2, 1, 1, 1], 3: [2, 2, 1], 2: [2, 3], 1: [5]}[workers], "chunks": 4,
+                     "checkpoint": "always", "device": device},
         "train": {"dataset": {"random": random}, "batch_size": 16, "steps": steps, "loss": {"cross_entropy": {}},
                   "optimizer": {"adam": {}}, "checkpoint_every": 8, "keep_checkpoints": 0,
                   "evaluate": {"dataset": {"random": dict(random, seed=2)}, "every_steps": 8}},
@@ -191,7 +191,7 @@ def check_outputs(cluster: Cluster, job: dict, folder: pathlib.Path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--devices", nargs="+", default=THREE, help="of two or three workers: cpu or cuda:N")
+    parser.add_argument("--devices", nargs="+", default=THREE, help="of two to four workers: cpu or cuda:N")
     parser.add_argument("--phases", nargs="+", help="only these")
     options = parser.parse_args()
     devices = options.devices

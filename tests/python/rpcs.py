@@ -171,7 +171,8 @@ def seeds(job: str) -> dict[str, list[list[dict]]]:
              {"fileByFilename": "gpipe/v1/job.proto"}, {"allExtensionNumbersOfType": "gpipe.v1.Job"},
              {"fileContainingExtension": {"containingType": "gpipe.v1.Job", "extensionNumber": 1}}]],
     }
-    return found | {jobs + name: [[{"id": job}]] for name in ("GetJob", "CancelJob", "PauseJob", "ResumeJob", "DeleteJob")}
+    of_job = ("GetJob", "CancelJob", "PauseJob", "CheckpointJob", "ResumeJob", "DeleteJob")
+    return found | {jobs + name: [[{"id": job}]] for name in of_job}
 
 
 def _json(data: bytes) -> str:

@@ -6,14 +6,17 @@ from __future__ import annotations
 import pathlib
 
 import torch
+import torch.utils._pytree as pytree
 from torch import nn
 from torch.export.pt2_archive._package import load_pt2
 
-from gpipe import errors
+from gpipe import errors, v1
 from gpipe._gpipe.launcher import Launcher
 from gpipe._gpipe.program import FILE
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+NAMES = {v1.STATE_KIND_VALUES: "state", v1.STATE_KIND_GRADIENTS: "gradients", v1.STATE_KIND_OPTIMIZER: "optimizer"}
 
 
 class StandIn:
@@ -24,6 +27,7 @@ class StandIn:
         self.failed, self.ended = False, False
         self._names, self._wanted = program.inputs, wanted
         archive = load_pt2(pathlib.Path(folder) / FILE)
+        self._spec = archive.exported_programs["model"].call_spec.in_spec
         self._training = archive.exported_programs["model"].module()
         own = archive.exported_programs.get("evaluation")
         self._evaluation = own.module() if own else None
@@ -66,18 +70,29 @@ class StandIn:
         self._note("zero_gradients")
         self._training.zero_grad()
 
-    def state(self, gradients):
-        self._note("get_gradients" if gradients else "get_state")
-        if gradients:
+    def state(self, kind):
+        self._note(f"get_{NAMES[kind]}")
+        if kind == v1.STATE_KIND_OPTIMIZER:
+            return {f"{name}/{slot}": (tensor.long() if slot == "step" else tensor.clone())
+                    for name, p in self._training.named_parameters() if p in self._optimizer.state
+                    for slot, tensor in self._optimizer.state[p].items() if tensor is not None}
+        if kind == v1.STATE_KIND_GRADIENTS:
             return {name: p.grad.clone() for name, p in self._training.named_parameters() if p.grad is not None}
         return {name: tensor.detach().clone() for name, tensor in self._training.state_dict().items()}
 
-    def set_state(self, tensors, gradients):
-        self._note("set_gradients " + ",".join(sorted(tensors)) if gradients else "set " + ",".join(sorted(tensors)))
+    def set_state(self, tensors, kind):
+        self._note(f"set_{NAMES[kind]} " + ",".join(sorted(tensors)))
         own = dict(self._training.named_parameters()) | dict(self._training.named_buffers())
+        if kind == v1.STATE_KIND_OPTIMIZER:
+            self._optimizer.state.clear()
+            own = {name: tensor for name, tensor in own.items() if tensor.requires_grad}
+            tensors = {name: tensor for name, tensor in tensors.items() if name.rpartition("/")[0] in own}
         with torch.no_grad():
             for name, tensor in tensors.items():
-                if gradients:
+                if kind == v1.STATE_KIND_OPTIMIZER:
+                    parameter, _, slot = name.rpartition("/")
+                    self._optimizer.state[own[parameter]][slot] = tensor.float() if slot == "step" else tensor.clone()
+                elif kind == v1.STATE_KIND_GRADIENTS:
                     own[name].grad = tensor.clone()
                 else:
                     own[name].copy_(tensor)
@@ -106,8 +121,8 @@ class StandIn:
         return tensor.detach().clone().requires_grad_(wants)
 
     def _call(self, program, inputs):
-        args = tuple(inputs) if len(self._names) == 1 else (tuple(inputs),)
-        outputs = program(*args)
+        args, kwargs = pytree.tree_unflatten(list(inputs), self._spec)
+        outputs = program(*args, **kwargs)
         return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
@@ -116,7 +131,7 @@ class StandInLauncher(Launcher):
 
     sessions: list[StandIn] = []
 
-    def launch(self, program, folder, input, wanted):
+    def launch(self, program, folder, like, wanted):
         self.program = program
         self.sessions.append(StandIn(program, folder, wanted))
         return self.sessions[-1]

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import make_data
-from cluster import BIN, DEVICE, ROOT, gpipe, read_jsonl, write_spec
+from cluster import BIN, DEVICE, ROOT, gpipe, preloaded, read_jsonl, write_spec
 from failure_table import training_spec
 
 
@@ -180,15 +180,25 @@ def test_unreachable_and_unknown_have_their_exit_codes(cluster, tmp_path):
     assert gpipe("job", "frobnicate", address=cluster.address, check=False).returncode == 2
 
 
+def test_a_connection_that_breaks_at_once_is_tried_again(cluster, tmp_path):
+    environment = {"LD_PRELOAD": str(preloaded("broken_connect", tmp_path))}
+    for command, code in ((["list"], 0), (["get", "nothing-abcdef"], 4), (["wait", "nothing-abcdef"], 4)):
+        done = gpipe("job", *command, address=cluster.address, check=False, environment=environment)
+        assert done.returncode == code, done
+
+
 def test_a_trace_shows_the_schedule_and_the_operators_of_every_worker(tmp_path):
     out = tmp_path / "traced"
-    gpipe("run", write_spec(tmp_path, training_spec("traced")), "--output", out, "--workers", 3, "--trace", "-q",
-          *(["--device", "cuda"] if DEVICE != "cpu" else []))
+    gpipe("run", write_spec(tmp_path, training_spec("traced")), "--output", out, "--workers", 3, "--trace", "--timeline",
+          "-q", *(["--device", "cuda"] if DEVICE != "cpu" else []))
     traces = sorted((out / "trace").glob("*.json"))
     assert [path.stem.split("-")[-1] for path in traces] == ["w0", "w1", "w2"]
     for stage, path in enumerate(traces):
         names = {event["name"] for event in json.loads(path.read_text())["traceEvents"] if event.get("ph") == "X"}
         assert {f"{stage}F0", f"{stage}B3", "aten::addmm"} <= names, sorted(names)
+    last = {event["name"] for event in json.loads((out / "timeline.json").read_text())["traceEvents"]}
+    assert {"F0", "B3"} <= last, sorted(last)
+    assert ElementTree.parse(out / "timeline.svg").getroot().tag.endswith("svg")
 
 
 def test_the_log_of_a_job_has_its_workers_lines(fresh_cluster, tmp_path):

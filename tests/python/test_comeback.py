@@ -1,5 +1,6 @@
 """A job whose worker dies runs again by itself, from its newest checkpoint, and ends as if nothing had happened."""
 
+import json
 import os
 import pathlib
 import signal
@@ -101,17 +102,64 @@ def test_a_step_that_kills_one_worker_after_the_other_ends_the_job(fresh_cluster
     assert "in the attempt before: worker w1 (stage 1) was lost" in done["reason"], done["reason"]
 
 
-def test_sigterm_to_a_worker_moves_its_job_to_another_one(fresh_cluster, tmp_path):
+def long_spec(name: str, steps: int) -> dict:
+    """With an evaluation, and without checkpoints of its own."""
+    spec = training_spec(name, workers=2, steps=steps)
+    del spec["train"]["checkpoint_every"]
+    return spec
+
+
+def begin(cluster: Cluster, folder: pathlib.Path, name: str, steps: int = 800) -> str:
+    """A job that has done some steps."""
+    job = cluster.submit(write_spec(folder, long_spec(name, steps)))
+    wait_until(lambda: steps_done(cluster, job) > 20, what="steps")
+    return job
+
+
+def test_sigterm_to_a_worker_moves_its_job_to_another_one_with_all_that_was_done(fresh_cluster, tmp_path):
     fresh_cluster.start_workers(3)
-    job = fresh_cluster.submit(write_spec(tmp_path, training_spec("moves", workers=2, steps=400)))
-    wait_until(lambda: int(fresh_cluster.job(job).get("checkpoint_step", 0)) >= 8, what="a checkpoint")
+    expected = fresh_cluster.run(write_spec(tmp_path, long_spec("straight", 800)), tmp_path / "straight")
+    fresh_cluster.wait_idle(3)
+    job = begin(fresh_cluster, tmp_path, "moves")
     fresh_cluster.workers["w1"].send_signal(signal.SIGTERM)
     assert fresh_cluster.workers["w1"].wait(10) == 0
     done = fresh_cluster.wait(job)
-    assert done["state"] == "STATE_SUCCEEDED" and done["workers"] == ["w0", "w2"], done
+    assert done["state"] == "STATE_SUCCEEDED" and done["workers"] == ["w0", "w2"] and done["attempt"] == 2, done
     assert done["last_failure"]["code"] == "WORKER_LEFT" and "restarts" not in done, done
+    saved = int(done["checkpoint_step"])
     log = gpipe("job", "logs", job, address=fresh_cluster.address).stdout
-    assert "restarts in 1 s: worker w1 (stage 1) left" in log, log
+    assert "restarts in 1 s: worker w1 (stage 1) left" in log and f"SIGTERM; step {saved} is saved" in log, log
+    assert f"goes on from the checkpoint of step {saved}" in log and int(done["last_failure"]["step"]) == saved + 1, log
+    check_same(fresh_cluster.pull(job, tmp_path / "moves"), expected)
+
+
+def test_a_checkpoint_that_cannot_be_written_for_a_worker_that_leaves_is_told_at_once(fresh_cluster, tmp_path):
+    fresh_cluster.start_worker("w0", environment=failpoint("worker.checkpoint_write", "error"))
+    fresh_cluster.start_worker("w1", leave_within=100)
+    fresh_cluster.wait_idle(2)
+    job = begin(fresh_cluster, tmp_path, "unsaved", steps=1000000)
+    fresh_cluster.workers["w1"].send_signal(signal.SIGTERM)
+    assert fresh_cluster.workers["w1"].wait(30) == 0
+    done = fresh_cluster.wait(job)
+    assert done["failure"]["worker"] == "w0" and "writing the checkpoint of step" in done["reason"], done
+
+
+def test_a_job_writes_a_checkpoint_when_it_is_asked_to(fresh_cluster, tmp_path):
+    fresh_cluster.start_workers(2)
+    expected = fresh_cluster.run(write_spec(tmp_path, long_spec("straight", 800)), tmp_path / "straight")
+    job = begin(fresh_cluster, tmp_path, "asked")
+    ask = ["job", "checkpoint", job]
+    said = gpipe(*ask, "--timeout", 30, address=fresh_cluster.address).stdout
+    first = int(said.removeprefix("step "))
+    second = json.loads(gpipe(*ask, "-o", "json", address=fresh_cluster.address).stdout)
+    assert int(second["checkpoint_step"]) > first > 20, (said, second)
+    done = fresh_cluster.wait(job)
+    assert done["state"] == "STATE_SUCCEEDED" and done["rounds_done"] == done["rounds_total"], done
+    check_same(fresh_cluster.pull(job, tmp_path / "asked"), expected)
+    over = gpipe(*ask, address=fresh_cluster.address, check=False)
+    assert over.returncode == 2 and "a job that is SUCCEEDED cannot write a checkpoint" in over.stderr, over
+    resumed = fresh_cluster.run(write_spec(tmp_path, long_spec("resumed", 800)), tmp_path / "resumed", "--resume", job)
+    assert torch.equal(*(load_file(folder / "model.safetensors")["0.weight"] for folder in (resumed, expected)))
 
 
 def test_a_restart_outlives_the_orchestrator(fresh_cluster, tmp_path):

@@ -3,6 +3,8 @@ does."""
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -53,6 +55,30 @@ def test_parameters_after_some_steps(name):
     model, expected = pair(chunks=3)
     for each in (model, expected):
         train(each, OPTIMIZERS[name](each.parameters()), steps=10)
+    expect_equal(model, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_state_of_an_optimizer_goes_wherever_training_goes_on(name):
+    """To samples of another length, which are a new job, and to another program, through what it saves."""
+    model, expected = pair(chunks=2)
+    optimizers = [OPTIMIZERS[name](each.parameters()) for each in (model, expected)]
+
+    def step(number, length):
+        for each, optimizer in zip((model, expected), optimizers):
+            generator = torch.Generator().manual_seed(number)
+            optimizer.zero_grad()
+            each(torch.randn(6, length, 4, generator=generator)).square().mean().backward()
+            optimizer.step()
+    for number, length in enumerate((3, 3, 5, 3)):
+        step(number, length)
+    saved = copy.deepcopy((model.state_dict(), optimizers[0].state_dict()))
+    model, _ = pair(make=lambda: network(seed=1), chunks=2)
+    optimizers[0] = OPTIMIZERS[name](model.parameters())
+    model.load_state_dict(saved[0])
+    optimizers[0].load_state_dict(saved[1])
+    for number in range(4, 6):
+        step(number, 3)
     expect_equal(model, expected, rtol=1e-5, atol=1e-6)
 
 

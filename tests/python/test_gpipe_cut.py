@@ -11,6 +11,7 @@ from torch import nn
 
 from gpipe import ExportError, GPipe
 from gpipe._gpipe import tensor_file
+from gpipe._gpipe.arguments import Arguments
 from gpipe._gpipe.folder import Folder
 from gpipe._gpipe.partitions import devices_of
 from gpipe._gpipe.program import export_program
@@ -179,7 +180,7 @@ def test_numbers_are_gpus_where_there_are_some(monkeypatch):
 
 def exported(model: GPipe, input, folder: pathlib.Path):
     with model._engine.mirror.plain():
-        return export_program(model.partitions, input, True, folder)
+        return export_program(model.partitions, Arguments(input), True, folder)
 
 
 def named(**children) -> nn.Sequential:

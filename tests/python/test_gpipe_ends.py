@@ -214,6 +214,7 @@ def test_workers_that_cannot_be_had(monkeypatch, tmp_path):
     model = GPipe(network(), [2, 3])
     with pytest.raises(ClusterError, match="GPIPE_BIN_DIR says where"):
         model(batch()[0])
+    assert not embedded._pool.users, "who has no cluster keeps none alive"
     monkeypatch.setenv("GPIPE_BIN_DIR", str(BIN))
     assert math.isfinite(float(backward(model)))
 

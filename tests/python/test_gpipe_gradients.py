@@ -224,3 +224,40 @@ class PairOfLayers(nn.Module):
 
     def forward(self, both):
         return self.layer(both[0]), both[1]
+
+
+class Interrupted(Exception):
+    """Stands for a Ctrl-C, which a test would not survive everywhere."""
+
+
+def test_a_backward_that_nobody_waited_for_leaves_nothing(sessions, monkeypatch):
+    """Workers have added to the gradients all the same."""
+    model, expected = pair()
+    model(batch()[0])
+    whole = sessions[0].backward
+
+    def cut_off(*args):
+        whole(*args)
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions[0], "backward", cut_off)
+        with pytest.raises(Interrupted):
+            backward(model)
+    for one in (model, expected):
+        one.zero_grad()
+        backward(one, 1)
+    expect_equal_gradients(model, expected)
+
+
+def test_a_gradient_that_was_seen_is_old_after_a_backward_that_nobody_waited_for(sessions, monkeypatch):
+    model, expected = pair()
+    backward(model)
+    assert model[0].weight.grad.norm() > 0
+    whole = sessions[0].backward
+    monkeypatch.setattr(sessions[0], "backward", lambda *args: [whole(*args), 1 / 0])
+    with pytest.raises(ZeroDivisionError):
+        backward(model, 1)
+    for step in (0, 1):
+        backward(expected, step)
+    expect_equal_gradients(model, expected)

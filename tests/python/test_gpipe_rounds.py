@@ -11,11 +11,13 @@ import threading
 
 import grpc
 import pytest
+import torch
 
 from cluster import wait_until
 from gpipe import ApiError, Error, errors, v1
 from gpipe._endpoint import Endpoint
 from gpipe._gpipe.rounds import Rounds
+from gpipe._gpipe.session import Session
 from gpipe._wire import BlockingWire
 
 METHOD = "/gpipe.v1.RoundService/AskRounds"
@@ -138,6 +140,17 @@ def test_what_a_round_failed_with_is_raised_by_all_that_follow(server, rounds):
     assert isinstance(rounds.failure, errors.ApiError)
 
 
+def test_who_waits_hears_of_the_end_also_where_it_cannot_be_explained(server):
+    def explain(error):
+        raise ValueError("Cannot say why")
+
+    rounds = Rounds(BlockingWire(Endpoint(server.address)), "job-1", lambda refs: None, explain)
+    server.fail()
+    for use in (rounds.opened, lambda: rounds.ask(round_of(v1.ROUND_KIND_FORWARD))):
+        with pytest.raises(Error, match="Cannot say why"):
+            use()
+
+
 def test_a_job_that_fails_before_it_runs(server, rounds):
     server.fail()
     with pytest.raises(ApiError, match="stage 1 has failed"):
@@ -234,3 +247,19 @@ def test_a_finalizer_may_drop_within_anything(server, rounds):
     with rounds._news:
         gc.collect()
     assert [server.next().kind for _ in range(2)] == [v1.ROUND_KIND_FORWARD, v1.ROUND_KIND_DROP]
+
+
+class FullFolder:
+    def put(self, tensors):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_forward_whose_gradients_cannot_be_given_is_dropped(server, rounds):
+    server.open()
+    session = object.__new__(Session)
+    session._rounds, session._exchange, session._outputs = rounds, FullFolder(), ["output"]
+    forward = rounds.ask(v1.AskedRound(kind=v1.ROUND_KIND_FORWARD))
+    with pytest.raises(OSError, match="No space left"):
+        session.backward(forward, {0: torch.zeros(1)}, wanted=False)
+    server.next()  # The forward,
+    assert server.next().kind == v1.ROUND_KIND_DROP

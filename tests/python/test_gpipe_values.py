@@ -65,7 +65,7 @@ def test_only_what_was_written_is_sent(sessions):
         model[0].bias.add_(1)
     backward(model)
     backward(model)
-    assert [line for line in sessions[0].log if line.startswith("set")] == ["set 0.bias"]
+    assert [line for line in sessions[0].log if line.startswith("set")] == ["set_state 0.bias"]
 
 
 def test_a_module_of_the_model_computes_here_with_the_newest_values(sessions):
@@ -201,7 +201,7 @@ def test_lost_workers(sessions):
             use()
     assert len(sessions) == 1
     model.load_state_dict(kept)
-    with pytest.warns(UserWarning, match="workers were lost: the model begins a new job"):
+    with pytest.warns(UserWarning, match="workers were lost, and with them the state of SGD"):
         train(model, optimizer)
     for part in range(2):
         train(expected, torch.optim.SGD(expected.parameters(), lr=0.1))
@@ -225,3 +225,46 @@ def test_released_tensors_are_plain():
     model.partitions[0][0] = nn.Linear(4, 6)
     backward(model)
     assert not isinstance(old.weight, Mirrored) and isinstance(model[0].weight, Mirrored)
+
+
+def three_of_one_size():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+
+
+def swap(model):
+    model[0].weight, model[2].weight = model[2].weight, model[0].weight
+
+
+def rotate(model):
+    model[0].weight, model[2].weight, model[4].weight = model[2].weight, model[4].weight, model[0].weight
+
+
+def drop_one(model):
+    model[0].weight, model[2].weight = model[2].weight, nn.Parameter(torch.full((4, 4), 0.25))
+
+
+@pytest.mark.parametrize("change", [swap, rotate, drop_one])
+def test_tensors_that_get_other_names_keep_their_values_and_their_gradients(sessions, change):
+    models = pair(three_of_one_size, (2, 3))
+    for model in models:
+        backward(model)
+        change(model)
+        backward(model, 1)
+    expect_equal_gradients(*models)
+    for model in models:
+        train(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    expect_equal(*models)
+
+
+def test_a_state_dict_of_another_cut_changes_what_it_names_and_nothing_else(sessions):
+    model, expected = pair()
+    for one in (model, expected):
+        train(one, torch.optim.SGD(one.parameters(), lr=0.1), 1)
+    other = GPipe(network(1), [3, 2]).state_dict()
+    assert "partitions.0.2.weight" in model.load_state_dict(other, strict=False).unexpected_keys
+    loaded = network(1).state_dict()
+    expected.load_state_dict({name: loaded[name] for name in loaded if not name.startswith("2.")}, strict=False)
+    for one in (model, expected):
+        train(one, torch.optim.SGD(one.parameters(), lr=0.1), 1)
+    expect_equal(model, expected)

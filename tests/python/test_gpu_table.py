@@ -75,7 +75,7 @@ def test_rows_that_train_something_else_show_in_the_losses():
     results = results_of(options_of(), {})
     for mode, loss in (("auto", 2.0), ("never", 2.02)):
         results.add(Row("ours", mode, "mid", 8), {"step_seconds": [0.1] * 3, "losses": [3.0, 2.5, loss]}, 10.0)
-    assert results.loss_difference("mid", 8) == pytest.approx(0.01)
+    assert results.loss_difference("mid", 8) == pytest.approx(0.02 / 3)
     assert results.loss_difference("mid", 32) is None
 
 
@@ -166,13 +166,13 @@ def test_tokens_are_bytes_of_the_text_and_labels_the_ones_behind_them():
 
 
 def test_memory_is_held_against_the_plan_where_the_allocator_is_told():
-    forecast = {"stages": [{"state_bytes": "800", "peak_saved_bytes": "200"}, {"state_bytes": "800"}]}
+    forecast = {"stages": [{"state_bytes": "750", "peak_saved_bytes": "200", "working_bytes": "50"}, {"state_bytes": "800"}]}
     steps = [{"stage_peak_saved_bytes": [150, 0], "stage_peak_allocated_bytes": [1080, 700],
               "stage_peak_reserved_bytes": [2000, 900]},
              {"stage_peak_saved_bytes": [190, 0], "stage_peak_allocated_bytes": [1090, 700],
               "stage_peak_reserved_bytes": [2000, 900]}]
     first, second = memory.stages_of(forecast, steps, {0: 64}, {1: 5000})
-    assert first == {"state": 800, "saved": 200, "planned": 1000, "saved_found": 190, "allocated": 1090,
+    assert first == {"state": 750, "saved": 200, "working": 50, "planned": 1000, "saved_found": 190, "allocated": 1090,
                      "reserved": 2000, "graphs": 64, "gpu": None, "ratio": 1.09, "within": True}
     assert (second["ratio"], second["within"], second["gpu"]) == (0.875, False, 5000)
     untold = memory.stages_of(forecast, [{"stage_peak_saved_bytes": [1, 1]}], {}, {})
@@ -221,9 +221,11 @@ def test_a_try_of_the_curves(tmp_path, capsys):
 
 
 def test_a_try_of_the_memory(tmp_path, capsys):
-    options = try_options(steps=2, checkpoint=["always"], out=tmp_path / "memory.json")
+    options = try_options(steps=2, checkpoint=["never", "always"], out=tmp_path / "memory.json")
     assert memory.Bench(options, tmp_path).run(), capsys.readouterr().out
-    (row,) = json.loads(options.out.read_text())["rows"]
-    assert len(row["stages"]) == 2
-    for stage in row["stages"]:
-        assert stage["planned"] == stage["state"] + stage["saved"] and stage["state"] > 0 and stage["saved_found"] > 0
+    rows = json.loads(options.out.read_text())["rows"]
+    stages = [stage for row in rows for stage in row["stages"]]
+    assert [len(row["stages"]) for row in rows] == [2, 2]
+    for stage in stages:
+        assert stage["planned"] == stage["state"] + stage["saved"] + stage["working"] and stage["state"] > 0
+        assert abs(stage["saved_found"] / stage["saved"] - 1) <= memory.WITHIN, stage

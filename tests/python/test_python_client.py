@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import sys
 import threading
 import xml.etree.ElementTree
 
@@ -222,13 +223,13 @@ def test_metrics_pull_logs_and_drawings_are_those_of_the_program(client, cluster
 
     timeline = job.timeline()
     assert timeline.step == 12 and "STAGE" in str(timeline)
-    for drawing in (timeline.svg(), client.plan(spec, folder=tmp_path).svg()):
+    for drawing in (timeline.svg(), client.plan(spec, folder=tmp_path).svg(), job.plot().svg()):
         xml.etree.ElementTree.fromstring(drawing)
     timeline.save(tmp_path / "step.json")
     assert cli("job", "timeline", job.id, "-o", tmp_path / "program.json", address=cluster.address)
     ours, theirs = (json.loads((tmp_path / f"{name}.json").read_text())["traceEvents"] for name in ("step", "program"))
     assert ours == theirs
-    for shown in (job, timeline, client.plan(spec, folder=tmp_path)):
+    for shown in (job, timeline, client.plan(spec, folder=tmp_path), job.plot(logarithmic=True)):
         assert "<" in shown._repr_html_()
     assert job.id in job.describe() and "0.1" in job.describe() and "SUCCEEDED" in job._repr_html_()
 
@@ -248,7 +249,11 @@ def test_pause_resume_cancel_delete_and_what_does_not_fit(client):
     updates = job.watch()
     next(update for update in updates if isinstance(update, v1.StepMetrics))
     assert job.pause().state == "PAUSED" and client.job(job.id).state == "PAUSED"
+    with pytest.raises(errors.WrongJobStateError, match="a job that is PAUSED cannot write a checkpoint"):
+        job.checkpoint()
     assert job.resume().state == "RUNNING"
+    saved = job.checkpoint(timeout=30)
+    assert saved > 0 and job.message.checkpoint_step == saved
     assert job.id in [listed.id for listed in client.jobs("running", "paused")]
     with pytest.raises(errors.PreconditionError, match="cannot be deleted before"):
         job.delete()
@@ -381,6 +386,7 @@ def test_the_twin_for_an_event_loop_does_the_same(cluster, tmp_path):
         assert [event.sequence async for event in job.logs()]
         await job.pull(tmp_path / name)
         assert (await job.timeline()).step == 12
+        assert len((await job.plot()).metrics) == 12
         await job.delete()
 
     async def main() -> None:
@@ -404,7 +410,8 @@ def test_the_twin_for_an_event_loop_does_the_same(cluster, tmp_path):
     asyncio.run(main())
 
 
-def test_a_bar_where_it_is_wanted(client, tmp_path, capsys):
+def test_a_bar_where_it_is_wanted(client, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)  # As in a program that runs notebooks, which this is not.
     client.submit(training_spec("bar"), folder=write_data(tmp_path)).wait(progress=True)
     shown = capsys.readouterr().err
     assert "12/12" in shown and "succeeded" in shown

@@ -75,6 +75,14 @@ def test_an_exception_ends_it():
     assert gone(processes.values(), folder)
 
 
+def test_no_pipe_is_left_open():
+    """Which Python says where such warnings are on, as they are under pytest."""
+    program = "import gpipe\nwith gpipe.Cluster(workers=1) as cluster:\n    gpipe.Client(cluster.address).jobs()"
+    done = subprocess.run([sys.executable, "-W", "error::ResourceWarning", "-c", program], capture_output=True,
+                          text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT / "client" / "python")})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_last_use_of_it_or_a_job_of_it_ends_it(tmp_path):
     cluster = Cluster(workers=1)
     processes, folder = cluster.processes, cluster.folder

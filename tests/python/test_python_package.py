@@ -107,6 +107,7 @@ def main(client: gpipe.Client) -> float:
         print(error.failure.worker)
     except gpipe.InvalidSpecError as error:
         print(error.field, error.reason, [violation.description for violation in error.violations])
+    job.plot(logarithmic=True).save("loss.svg")
     loss: float = job.metrics().loss[-1]
     return loss + sum(len(stage.inputs) for stage in client.plan({"name": "a"}).stages)
 
@@ -120,11 +121,43 @@ with gpipe.Cluster(workers=2) as cluster:
     main(cluster)
 asyncio.run(twin(gpipe.AsyncClient()))
 '''
+MODEL = '''
+from collections.abc import Generator
+
+import torch
+from torch import nn
+
+from gpipe import GPipe
+from gpipe.balance import balance_by_time
+from gpipe.skip import Namespace, pop, skippable, stash, verify_skippables
+
+class Stash(nn.Module):
+    def forward(self, input: torch.Tensor) -> Generator[stash, None, torch.Tensor]:
+        yield stash("skip", input)
+        return input
+
+class Pop(nn.Module):
+    def forward(self, input: torch.Tensor) -> Generator[pop, torch.Tensor, torch.Tensor]:
+        return input + (yield pop("skip"))
+
+def main(sample: torch.Tensor) -> list[torch.device]:
+    # Called, as mypy takes a decorated class for the class that it was.
+    first, last, own = skippable(stash=["skip"])(Stash)(), skippable(pop=["skip"])(Pop)(), Namespace()
+    layers = nn.Sequential(first.isolate(own), nn.Linear(2, 2), last.isolate(own, only=["skip"]))
+    verify_skippables(layers)
+    model = GPipe(layers, balance_by_time(2, layers, sample), chunks=2, checkpoint="always", cluster="127.0.0.1:7070")
+    optimizer = model.optimizer(torch.optim.SGD, lr=0.1)
+    optimizer.step()
+    print(len(model), [layer.training for layer in model], model[0], model.chunks, model.state_dict())
+    model.close()
+    return model.devices
+'''
 WRONG = '''
 import gpipe
 gpipe.Client(7)
 gpipe.Client().submit("a", folders="b")
 gpipe.Client().job("a").metrics().losses
+gpipe.GPipe(7)
 '''
 
 
@@ -132,9 +165,10 @@ def test_a_users_program_is_checked_against_the_types(wheel, tmp_path):
     python = environment(tmp_path / "venv")
     install(python, wheel)
     (tmp_path / "good.py").write_text(PROGRAM)
+    (tmp_path / "model.py").write_text(MODEL)
     (tmp_path / "wrong.py").write_text(WRONG)
     check = [sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "--cache-dir", tmp_path / "cache"]
-    run(*check, "good.py", cwd=tmp_path)
+    run(*check, "good.py", "model.py", cwd=tmp_path)
     with pytest.raises(AssertionError) as refused:
         run(*check, "wrong.py", cwd=tmp_path)
-    assert str(refused.value).count("error:") == 3, refused.value
+    assert str(refused.value).count("error:") == 4, refused.value

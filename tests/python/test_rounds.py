@@ -4,10 +4,11 @@ import grpc
 import pytest
 import torch
 from api import Api
-from cluster import DEVICE, write_spec
+from cluster import DEVICE, gpipe, write_spec
 from rounds import Exchange, Rounds, end_of
 from torch import nn
 
+VALUES, GRADIENTS, OPTIMIZER = (f"STATE_KIND_{kind}" for kind in ("VALUES", "GRADIENTS", "OPTIMIZER"))
 RTOL = 1e-5 if DEVICE == "cpu" else 1e-4
 
 
@@ -46,7 +47,7 @@ def opened(cluster, tmp_path, exchange):
         calls.append(Rounds(Api(cluster.address), job, exchange))
         torch.manual_seed(1)
         model = reference()
-        calls[-1].do("SET_STATE", dict(model.state_dict()))
+        calls[-1].do("SET_STATE", dict(model.state_dict()), state=VALUES)
         return job, calls[-1], model
     yield make
     for call in calls:
@@ -57,9 +58,9 @@ def close(actual, expected):
     torch.testing.assert_close(actual, expected, rtol=RTOL, atol=RTOL * float(expected.abs().max()) + 1e-7)
 
 
-def check_state(rounds: Rounds, model: nn.Module, gradients=False):
-    found = rounds.do("GET_STATE", gradients=gradients)
-    expected = {name: p.grad for name, p in model.named_parameters()} if gradients else model.state_dict()
+def check_state(rounds: Rounds, model: nn.Module, kind=VALUES):
+    found = rounds.do("GET_STATE", state=kind)
+    expected = {name: p.grad for name, p in model.named_parameters()} if kind == GRADIENTS else model.state_dict()
     assert set(found) == set(expected)
     for name, tensor in expected.items():
         close(found[name], tensor)
@@ -79,7 +80,7 @@ def test_a_training_loop_of_a_client_trains_as_pytorch(cluster, opened):
         nn.functional.mse_loss(output, y).backward()
         rounds.ask("ZERO_GRADIENTS")
         assert rounds.do("BACKWARD", {"output": output.grad}, forward=forward) == {}
-        check_state(rounds, model, gradients=True)
+        check_state(rounds, model, GRADIENTS)
         lr = 0.1 / (step + 1)
         optimizer.param_groups[0]["lr"] = lr
         optimizer.step()
@@ -101,14 +102,14 @@ def test_several_forwards_are_open_at_once_and_gradients_add_up(opened):
         gradient = torch.randn_like(output)
         output.backward(gradient)
         close(rounds.do("BACKWARD", {"output": gradient}, forward=number)["input"], x.grad)
-    check_state(rounds, model, gradients=True)
+    check_state(rounds, model, GRADIENTS)
 
 
 def test_predictions_and_what_they_leave(opened):
     _, rounds, model = opened()
     x = torch.randn(9, 12)
     close(rounds.do("PREDICT", {"input": x}, batch_size=9)["output"], model(x).detach())
-    assert rounds.do("GET_STATE", gradients=True) == {}
+    assert rounds.do("GET_STATE", state=GRADIENTS) == {}
 
 
 def test_gradients_that_a_client_sets_are_what_the_update_takes(opened):
@@ -116,10 +117,53 @@ def test_gradients_that_a_client_sets_are_what_the_update_takes(opened):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
-    rounds.ask("SET_STATE", {name: p.grad for name, p in model.named_parameters()}, gradients=True)
+    rounds.ask("SET_STATE", {name: p.grad for name, p in model.named_parameters()}, state=GRADIENTS)
     rounds.ask("UPDATE")
     optimizer.step()
     check_state(rounds, model)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, torch.Tensor]:
+    """By the names of the cluster."""
+    return {f"{name}/{slot}": tensor.long() if slot == "step" else tensor
+            for name, parameter in model.named_parameters() for slot, tensor in optimizer.state[parameter].items()}
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_a_client_gets_the_state_of_the_optimizer_and_gives_it_to_another_job(opened, kind):
+    settings = {"sgd": {"lr": 0.1, "momentum": 0.9}, "adam": {"lr": 0.1}}[kind]
+
+    def choose(spec):
+        spec["train"]["optimizer"] = {kind: settings}
+
+    def step(rounds, model, optimizer):
+        """Only the first layer has gradients."""
+        first = dict(list(model.named_parameters())[:2])
+        for parameter in first.values():
+            parameter.grad = torch.randn_like(parameter)
+        rounds.ask("SET_STATE", {name: p.grad for name, p in first.items()}, state=GRADIENTS)
+        rounds.ask("UPDATE")
+        optimizer.step()
+
+    _, rounds, model = opened(choose)
+    optimizer = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[kind](model.parameters(), **settings)
+    assert rounds.do("GET_STATE", state=OPTIMIZER) == {}
+    for _ in range(2):
+        step(rounds, model, optimizer)
+    state, expected = rounds.do("GET_STATE", state=OPTIMIZER), optimizer_state(optimizer, model)
+    assert state.keys() == expected.keys() and len(state) == 2 * len(optimizer.state[next(model.parameters())])
+    for name, tensor in expected.items():
+        close(state[name], tensor)
+    values = rounds.do("GET_STATE", state=VALUES)
+    rounds.close()
+
+    _, rounds, _ = opened(choose)
+    rounds.do("SET_STATE", values, state=VALUES)
+    rounds.do("SET_STATE", state, state=OPTIMIZER)
+    step(rounds, model, optimizer)
+    check_state(rounds, model)
+    rounds.do("SET_STATE", {}, state=OPTIMIZER)  # It is set whole.
+    assert rounds.do("GET_STATE", state=OPTIMIZER) == {}
 
 
 def test_a_client_that_goes_away_cancels_its_job(cluster, opened):
@@ -138,7 +182,8 @@ def test_a_job_that_is_cancelled_ends_the_call(cluster, opened):
 @pytest.mark.parametrize("ask, field", [
     (lambda r: r.ask("TRAIN"), "round.kind"), (lambda r: r.ask("FORWARD", {"input": torch.ones(1, 12)}), "round.batch_size"),
     (lambda r: r.ask("BACKWARD", {"output": torch.ones(1, 5)}, forward=99), "round.forward"),
-    (lambda r: r.ask("FORWARD", batch_size=4), "round.data")], ids=["kind", "batch_size", "forward", "no data"])
+    (lambda r: r.ask("FORWARD", batch_size=4), "round.data"),
+    (lambda r: r.ask("GET_STATE"), "round.state")], ids=["kind", "batch_size", "forward", "no data", "state"])
 def test_what_makes_no_sense_ends_the_call(cluster, opened, ask, field):
     job, rounds, _ = opened()
     ask(rounds)
@@ -172,3 +217,8 @@ def test_a_job_with_a_timeline_has_no_client(cluster, tmp_path, exchange):
     assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
     Api(cluster.address).CancelJob(id=job)
     cluster.wait_idle(3)
+
+
+def test_gpipe_run_has_no_program_that_asks_for_rounds(tmp_path, exchange):
+    refused = gpipe("run", write_spec(tmp_path, spec_of(exchange)), check=False)
+    assert refused.returncode == 2 and "train.dataset.client" in refused.stderr and "asks for none" in refused.stderr

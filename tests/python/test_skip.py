@@ -20,6 +20,7 @@ from gpipe.skip import Namespace, pop, skippable, stash, verify_skippables
 from gpipe.skip._context import current_context, skip_context
 from gpipe.skip._layout import Skip, skips_of
 from reference import optimise
+from torchgpipe_models import images, unet
 
 
 @skippable(stash=["skip"])
@@ -325,46 +326,6 @@ def test_unmatched_skips_have_no_layout():
 
 
 # --- Exported ---
-
-@skippable(stash=["skip"])
-class Down(nn.Module):
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
-
-    def forward(self, input):
-        output = torch.tanh(self.convolution(input))
-        yield stash("skip", output)
-        return nn.functional.avg_pool2d(output, 2)
-
-
-@skippable(pop=["skip"])
-class Up(nn.Module):
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.up = nn.ConvTranspose2d(inputs, outputs, 2, stride=2)
-        self.convolution = nn.Conv2d(2 * outputs, outputs, 3, padding=1)
-
-    def forward(self, input):
-        skip = yield pop("skip")
-        return torch.tanh(self.convolution(torch.cat([self.up(input), skip], 1)))
-
-
-def unet(nested: bool = False) -> nn.Sequential:
-    """All skips have one name, in a namespace for each depth."""
-    torch.manual_seed(4)
-    widths = (3, 4, 6, 8)
-    pairs = [(inputs, outputs, Namespace()) for inputs, outputs in zip(widths, widths[1:])]
-    down = [Down(inputs, outputs).isolate(namespace) for inputs, outputs, namespace in pairs]
-    up = [Up(inputs, outputs).isolate(namespace)
-          for (_, outputs, namespace), inputs in zip(reversed(pairs), (10, 8, 6))]
-    layers = [*down, nn.Conv2d(8, 10, 1), *up, nn.Flatten(), nn.Linear(4 * 16 * 16, 2)]
-    return nn.Sequential(nn.Sequential(*layers[:4]), nn.Sequential(*layers[4:])) if nested else nn.Sequential(*layers)
-
-
-def images(samples: int) -> torch.Tensor:
-    return torch.randn(samples, 3, 16, 16, generator=torch.Generator().manual_seed(6))
-
 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("strict", [False, True])

@@ -11,7 +11,6 @@
 #include "absl/status/statusor.h"
 #include "gpipe/v1/pipeline_service.pb.h"
 #include "worker/data/artifacts.h"
-#include "worker/data/file_cache.h"
 #include "worker/data/shared_files.h"
 #include "worker/stage/stage.h"
 
@@ -25,26 +24,24 @@ class ClientExchange {
     std::string folder;             // As in the spec; empty: there is none.
     std::string job;                // With `worker`, what tells the files apart that are written there.
     int worker = 0;                 // Its index in the attempt.
-    std::filesystem::path scratch;  // For files on their way to the orchestrator.
-    c10::Device device = c10::kCPU;
+    std::filesystem::path scratch;  // For files on their way from and to the orchestrator.
     SharedFiles shared = SharedFiles();
   };
-  // Both outlive the exchange.
-  ClientExchange(Options options, FileCache& cache, Artifacts& artifacts)
-      : options_(std::move(options)), cache_(cache), artifacts_(artifacts) {}
+  // `artifacts` outlives the exchange.
+  ClientExchange(Options options, Artifacts& artifacts) : options_(std::move(options)), artifacts_(artifacts) {}
 
   // Those of `names` that the file has, on the device, with memory of their own. INVALID_ARGUMENT: the file is not in
   // the folder; or it is no good safetensors file.
-  absl::StatusOr<Values> Read(const v1::ArtifactRef& file, const std::vector<std::string>& names);
+  absl::StatusOr<Values> Read(const v1::ArtifactRef& file, const std::vector<std::string>& names, c10::Device device);
 
   // What this worker made in a round. REQUIRES: the device has done what makes the tensors.
   absl::StatusOr<v1::ArtifactRef> Write(int64_t round, const std::vector<NamedTensor>& tensors);
 
  private:
   absl::StatusOr<std::filesystem::path> Locate(const v1::ArtifactRef& file);
+  std::filesystem::path Fetched() const { return options_.scratch / "fetched.safetensors"; }
 
   const Options options_;
-  FileCache& cache_;
   Artifacts& artifacts_;
 };
 

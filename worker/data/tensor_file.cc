@@ -112,7 +112,7 @@ absl::StatusOr<at::Tensor> TensorFile::Get(const std::string& name) const {
 absl::Status WriteTensorFile(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors) {
   GPIPE_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
   GPIPE_RETURN_IF_ERROR(WriteTensors(tensors, [&file](std::string_view bytes) { return file.Append(bytes); }));
-  return file.Commit();
+  return file.Publish();
 }
 
 }  // namespace gpipe::worker

@@ -37,7 +37,8 @@ class TensorFile {
   size_t size_;
 };
 
-// Writes tensors (moved to the CPU first) in the given order, atomically.
+// Writes tensors (moved to the CPU first) in the given order. Readers see all of the file or nothing; it is not synced,
+// so a power cut may take it.
 absl::Status WriteTensorFile(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors);
 
 }  // namespace gpipe::worker

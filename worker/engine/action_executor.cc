@@ -284,6 +284,7 @@ absl::Status ActionExecutor::Update(const Action& action) {
     if (!reduced) record_->grad_squares = parts_.optimizer->SquaredGradientNorms(parts_.plan.layers_size());
     return parts_.optimizer->Step(record_->lr);
   }));
+  if (round_.asked()) parts_.shared_gradients.KeepOne();  // Others let go of all gradients before they add to them.
   if (parts_.loss_scale != nullptr) {
     record_->scaling = at::stack({parts_.loss_scale->scale(), parts_.loss_scale->overflow()}).to(at::kDouble);
   }

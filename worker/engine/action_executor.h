@@ -33,7 +33,7 @@ class ActionExecutor {
     const SharedGradients& shared_gradients;
     Communicator& communicator;
     TransferQueue& transfers;
-    CheckpointWriter* checkpoints;  // Null without checkpoints.
+    CheckpointWriter* checkpoints;  // Null where there are none: in inference, and with client data.
     Beacon beacon;
   };
 

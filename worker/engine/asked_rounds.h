@@ -12,6 +12,7 @@
 #include "worker/data/data_source.h"
 #include "worker/engine/hosted_stages.h"
 #include "worker/engine/round_plan.h"
+#include "worker/stage/optimizer.h"
 
 namespace gpipe::worker {
 
@@ -21,7 +22,9 @@ class AskedRounds {
   // All outlive this. `aliases`: the other names of a tensor of the model.
   struct Parts {
     HostedStages& stages;
+    Optimizer& optimizer;
     ClientExchange& exchange;
+    c10::Device device;
     std::function<std::vector<std::string>(const std::string& name)> aliases;
   };
   explicit AskedRounds(Parts parts) : parts_(std::move(parts)) {}
@@ -41,12 +44,18 @@ class AskedRounds {
   absl::Status Drop(int64_t forward);
   absl::StatusOr<std::optional<v1::ArtifactRef>> GetState(const RoundPlan& plan);
   absl::Status SetState(const RoundPlan& plan);
-  // The values of parameters and buffers, or the gradients of parameters, that this worker answers for.
-  std::vector<NamedTensor> StateOf(bool gradients) const;
+  // What this worker answers for.
+  absl::StatusOr<std::vector<NamedTensor>> StateOf(v1::StateKind kind) const;
+  std::vector<NamedTensor> OptimizerState() const;
+  // What SetState looks for in the client's file.
+  std::vector<std::string> NamesOf(v1::StateKind kind) const;
   absl::Status SetValues(const Values& given);
   absl::Status SetGradients(const Values& given);
+  absl::Status SetOptimizer(const Values& given);
+  // The names under which the client may have a tensor of this kind, but for its own name.
+  std::vector<std::string> OtherNames(v1::StateKind kind, const std::string& name) const;
   // A tensor of the file, under any of its names.
-  const at::Tensor* Find(const Values& given, const std::string& name) const;
+  const at::Tensor* Find(const Values& given, v1::StateKind kind, const std::string& name) const;
 
   const Parts parts_;
 };

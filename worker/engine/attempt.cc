@@ -18,6 +18,7 @@
 #include "spdlog/spdlog.h"
 #include "worker/checkpoint/weight_files.h"
 #include "worker/engine/action_executor.h"
+#include "worker/engine/all_names.h"
 #include "worker/engine/asked_rounds.h"
 #include "worker/engine/attempt_words.h"
 #include "worker/engine/own_failure.h"
@@ -57,6 +58,7 @@ Attempt::Attempt(const Environment& environment, v1::Assignment assignment, cons
     : environment_(environment),
       assignment_(WithDefaults(std::move(assignment))),
       beacon_(beacon),
+      files_({environment_.cache, environment_.ranges, environment_.shared}, assignment_, beacon_.control),
       precision_(Precision::Of(assignment_.spec())),
       first_stage_(FirstStageOf(assignment_)) {}
 
@@ -77,7 +79,7 @@ absl::Status Attempt::Prepare() {
 absl::Status Attempt::Build() {
   GPIPE_RETURN_IF_ERROR(beacon_.Enter(v1::PHASE_PREPARING, failpoint::kPreparing, first_stage_));
   GPIPE_RETURN_IF_ERROR(beacon_.control.status());
-  GPIPE_RETURN_IF_ERROR(CheckShared());
+  GPIPE_RETURN_IF_ERROR(files_.CheckShared());
   beacon_.control.rounds().Tell(assignment_.first());
   const v1::Plan& plan = assignment_.plan();
   GPIPE_ASSIGN_OR_RETURN(programs_, ProgramTable::Create(plan, assignment_.worker_index()));
@@ -102,9 +104,8 @@ absl::Status Attempt::OpenExchange() {
                                             .job = assignment_.attempt().job(),
                                             .worker = assignment_.worker_index(),
                                             .scratch = environment_.folder,
-                                            .device = environment_.device,
                                             .shared = environment_.shared},
-                    environment_.cache, environment_.artifacts);
+                    environment_.artifacts);
   return absl::OkStatus();
 }
 
@@ -119,10 +120,10 @@ absl::Status Attempt::OpenData() {
   }
   const auto& layers = assignment_.spec().model().sequential();
   if (!layers.empty()) options.input_limit = layers[0].embedding().num_embeddings();
-  GPIPE_ASSIGN_OR_RETURN(
-      std::unique_ptr<DataSource> source,
-      DataSource::Create(
-          assignment_.spec(), [this](const std::string& path) { return LocalPath(path); }, stages_->role(), options));
+  GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<DataSource> source,
+                         DataSource::Create(
+                             assignment_.spec(), [this](const std::string& path) { return files_.LocalPath(path); },
+                             stages_->role(), options));
   if (source->empty()) {
     beacon_.control.rounds().Leave(RoundFeed::Walker::kDataReader);
     return absl::OkStatus();
@@ -137,17 +138,9 @@ absl::StatusOr<std::optional<pipeline::Round>> Attempt::NextToRead() {
   return round ? FromProto(*round) : std::nullopt;
 }
 
-// All of them, also those that only other workers read: a folder that is not the same everywhere is a mistake.
-absl::Status Attempt::CheckShared() const {
-  for (const auto& [path, ref] : assignment_.files()) {
-    if (!ref.shared_path().empty()) GPIPE_RETURN_IF_ERROR(environment_.shared.Check(ref));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status Attempt::OpenArchive() {
   if (!assignment_.spec().model().has_exported()) return absl::OkStatus();
-  GPIPE_ASSIGN_OR_RETURN(const v1::ArtifactRef ref, RefOf(assignment_.spec().model().exported().path()));
+  GPIPE_ASSIGN_OR_RETURN(const v1::ArtifactRef ref, files_.RefOf(assignment_.spec().model().exported().path()));
   const bool infers = assignment_.spec().has_infer();
   GPIPE_ASSIGN_OR_RETURN(
       archive_, Archive::Open(environment_.ranges, ref, infers ? ModelMode::kEvaluation : ModelMode::kTraining));
@@ -170,12 +163,12 @@ absl::Status Attempt::LoadState() {
 absl::Status Attempt::LoadInto(const std::vector<NamedTensor>& state) {
   TensorLoader loader(environment_.device);
   if (!assignment_.resume_model().empty()) {
-    GPIPE_ASSIGN_OR_RETURN(const CheckpointTensors saved, OpenCheckpoint(assignment_.resume_model()));
+    GPIPE_ASSIGN_OR_RETURN(const CheckpointTensors saved, files_.OpenCheckpoint(assignment_.resume_model()));
     return saved.LoadModel(state, loader);
   }
   return LoadWeights(
       assignment_.spec().model(), assignment_.plan(), state,
-      [this](const std::string& path) { return OpenRanges(path); }, loader);
+      [this](const std::string& path) { return files_.OpenRanges(path); }, loader);
 }
 
 InitialValues Attempt::StartValues() const {
@@ -196,7 +189,7 @@ absl::Status Attempt::CreateOptimizer() {
       Optimizer::Create(assignment_.spec().train().optimizer(), stages_->TrainableParameters(), environment_.device,
                         {precision_, loss_scale_.get(), /*saves_scale=*/assignment_.worker_index() == 0}));
   if (assignment_.resume_optimizer().empty()) return absl::OkStatus();
-  GPIPE_ASSIGN_OR_RETURN(const CheckpointTensors saved, OpenCheckpoint(assignment_.resume_optimizer()));
+  GPIPE_ASSIGN_OR_RETURN(const CheckpointTensors saved, files_.OpenCheckpoint(assignment_.resume_optimizer()));
   return saved.LoadOptimizer(*optimizer_);
 }
 
@@ -231,8 +224,8 @@ absl::Status Attempt::Run() {
   const v1::Train& train = assignment_.spec().train();
   std::optional<AskedRounds> asked;  // With client data.
   if (exchange_) {
-    asked.emplace(
-        AskedRounds::Parts{*stages_, *exchange_, [this](const std::string& name) { return AliasesOf(name); }});
+    asked.emplace(AskedRounds::Parts{*stages_, *optimizer_, *exchange_, environment_.device,
+                                     [this](const std::string& name) { return AliasesOf(name); }});
   }
   RoundLedger ledger({.attempt = assignment_.attempt(),
                       .device = environment_.device,
@@ -248,7 +241,7 @@ absl::Status Attempt::Run() {
   ActionExecutor executor({assignment_.spec(), assignment_.plan(), *stages_, optimizer_.get(), loss_scale_.get(),
                            shared_gradients, *communicator_, *transfers_, checkpoints_ ? &*checkpoints_ : nullptr,
                            beacon_});
-  RoundTrace trace(TraceFile(), environment_.device, beacon_.control.rounds().count());
+  RoundTrace trace(files_.TraceFile(environment_.trace_dir), environment_.device, beacon_.control.rounds().count());
   RoundRunner runner({*programs_, data_.get(), *communicator_, environment_.device, *transfers_, executor, ledger,
                       beacon_.control.rounds(), beacon_.control.gate(), beacon_.activity, trace});
   return runner.Run({.save_checkpoint = [this](int64_t step) { return BeginCheckpoint(step); },
@@ -258,12 +251,16 @@ absl::Status Attempt::Run() {
 }
 
 void Attempt::CreateCheckpoints() {
-  if (assignment_.spec().train().checkpoint_every() == 0) return;
+  if (!assignment_.spec().has_train() || exchange_) return;
   checkpoints_.emplace(CheckpointWriter::Options{
       .device = environment_.device,
       .save = [this](const TrainingState& copy, const std::stop_token& stop) { return SaveCheckpoint(copy, stop); },
-      // The engine hears of it where it waits for its next clock cycle.
-      .on_failure = [this](const absl::Status& why) { beacon_.control.gate().Abort(why); },
+      // The engine hears of it where it waits for its next clock cycle, or for its next round.
+      .on_failure =
+          [this](const absl::Status& why) {
+            beacon_.control.gate().Abort(why);
+            beacon_.control.rounds().Abort(why);
+          },
       .stop = beacon_.control.stop_token()});
 }
 
@@ -345,15 +342,7 @@ std::vector<NamedTensor> Attempt::SavedState() const {
 
 // Under all its names, so that load_state_dict(strict=True) takes it.
 std::vector<NamedTensor> Attempt::FinalState() const {
-  std::vector<NamedTensor> state = SavedState();
-  const size_t count = state.size();
-  for (size_t i = 0; i < count; ++i) {
-    for (const std::string& alias : AliasesOf(state[i].name)) {
-      state.push_back(state[i]);
-      state.back().name = alias;
-    }
-  }
-  return state;
+  return UnderAllNames(SavedState(), [this](const std::string& name) { return AliasesOf(name); });
 }
 
 std::vector<std::string> Attempt::AliasesOf(const std::string& name) const {
@@ -363,45 +352,6 @@ std::vector<std::string> Attempt::AliasesOf(const std::string& name) const {
 void Attempt::Abandon(const absl::Status& reason) {
   // Also lets go of transfers that will not complete any more, whose end would wait for them.
   if (communicator_ != nullptr) communicator_->Abort(reason);
-}
-
-std::filesystem::path Attempt::TraceFile() const {
-  if (environment_.trace_dir.empty()) return {};
-  const v1::AttemptId& id = assignment_.attempt();
-  const std::string& name = assignment_.peers(assignment_.worker_index()).name();
-  return environment_.trace_dir / absl::StrCat(id.job(), "-", id.attempt(), "-", name, ".json");
-}
-
-absl::StatusOr<v1::ArtifactRef> Attempt::RefOf(const std::string& path_in_spec) const {
-  auto ref = assignment_.files().find(path_in_spec);
-  if (ref == assignment_.files().end()) {
-    return absl::NotFoundError(absl::StrCat("the assignment does not say where ", path_in_spec, " is"));
-  }
-  return ref->second;
-}
-
-absl::StatusOr<RangedFile> Attempt::OpenRanges(const std::string& path_in_spec) {
-  GPIPE_ASSIGN_OR_RETURN(const v1::ArtifactRef ref, RefOf(path_in_spec));
-  return RangesOf(ref);
-}
-
-RangedFile Attempt::RangesOf(const v1::ArtifactRef& ref) {
-  return RangedFile{static_cast<uint64_t>(ref.size()),
-                    [this, ref](uint64_t offset, absl::Span<char> data) -> absl::Status {
-                      GPIPE_RETURN_IF_ERROR(beacon_.control.status());  // Loading takes long, and may be in vain.
-                      return environment_.ranges.Read(ref, static_cast<int64_t>(offset), data);
-                    }};
-}
-
-absl::StatusOr<CheckpointTensors> Attempt::OpenCheckpoint(const Refs& refs) {
-  std::vector<RangedFile> files;
-  for (const v1::ArtifactRef& ref : refs) files.push_back(RangesOf(ref));
-  return CheckpointTensors::Open(std::move(files));
-}
-
-absl::StatusOr<std::filesystem::path> Attempt::LocalPath(const std::string& path_in_spec) {
-  GPIPE_ASSIGN_OR_RETURN(const v1::ArtifactRef ref, RefOf(path_in_spec));
-  return environment_.cache.Fetch(ref);
 }
 
 }  // namespace gpipe::worker

@@ -24,6 +24,7 @@
 #include "worker/data/range_cache.h"
 #include "worker/data/read_ahead.h"
 #include "worker/data/shared_files.h"
+#include "worker/engine/attempt_files.h"
 #include "worker/engine/beacon.h"
 #include "worker/engine/channels.h"
 #include "worker/engine/clock_offset.h"
@@ -80,7 +81,6 @@ class Attempt {
   // A line of the worker's log about this attempt.
   void Say(std::string_view words) const;
   absl::Status Build();
-  absl::Status CheckShared() const;
   absl::Status OpenArchive();
   // Whether those of the archive, or others that LoadState brings.
   InitialValues StartValues() const;
@@ -107,16 +107,11 @@ class Attempt {
   std::vector<NamedTensor> FinalState() const;
   // The other names of a tensor of the model.
   std::vector<std::string> AliasesOf(const std::string& name) const;
-  std::filesystem::path TraceFile() const;
-  absl::StatusOr<v1::ArtifactRef> RefOf(const std::string& path_in_spec) const;
-  absl::StatusOr<RangedFile> OpenRanges(const std::string& path_in_spec);
-  RangedFile RangesOf(const v1::ArtifactRef& ref);
-  absl::StatusOr<CheckpointTensors> OpenCheckpoint(const Refs& refs);
-  absl::StatusOr<std::filesystem::path> LocalPath(const std::string& path_in_spec);
 
   const Environment environment_;
   const v1::Assignment assignment_;
   const Beacon beacon_;
+  AttemptFiles files_;
   const Precision precision_;
   int first_stage_ = 0;  // Of this worker, for messages.
 
@@ -133,7 +128,7 @@ class Attempt {
   ChannelMap channels_;
   std::unique_ptr<Communicator> communicator_;
   std::optional<TransferQueue> transfers_;
-  std::optional<CheckpointWriter> checkpoints_;  // Last: its thread uses the others.
+  std::optional<CheckpointWriter> checkpoints_;  // Of a job's own training. Last: its thread uses the others.
 };
 
 }  // namespace gpipe::worker

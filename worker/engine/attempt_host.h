@@ -2,14 +2,13 @@
 #define GPIPE_WORKER_ENGINE_ATTEMPT_HOST_H_
 
 #include "absl/status/status.h"
-#include "absl/time/time.h"
 #include "gpipe/v1/worker_session.pb.h"
 
 namespace gpipe::worker {
 
-// What a session needs of the engine. Any thread may call any method. AbortAndWait and StopAtCycle wait for the engine;
-// the others for nothing but room in the outbox, for their answer. Messages of another attempt than the current one
-// change nothing.
+// What a session needs of the engine. Any thread may call any method. AbortAndWait waits for the engine; the
+// others for nothing but room in the outbox, for their answer. Messages of another attempt than the current one change
+// nothing.
 class AttemptHost {
  public:
   virtual ~AttemptHost() = default;
@@ -26,9 +25,6 @@ class AttemptHost {
 
   // Aborts whatever is under way and returns when it is let go of, without an answer: there is nobody to hear it.
   virtual void AbortAndWait(const absl::Status& reason) = 0;
-
-  // Lets no further clock cycle begin and waits until the current one is done. False when that took longer.
-  virtual bool StopAtCycle(absl::Duration timeout) = 0;
 
   virtual v1::Activity activity() const = 0;
 };

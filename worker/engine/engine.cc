@@ -81,10 +81,9 @@ void Engine::Begin(const v1::AttemptId& id, AttemptEvent event, Task task) {
   {
     absl::MutexLock lock(&mutex_);
     absl::StatusOr<AttemptState> next = Transition(state_, event);
-    if (stopping_) next = absl::FailedPreconditionError("the worker is leaving");
     if (next.ok()) {
       state_ = *next;
-      control_ = std::make_shared<AttemptControl>(id, sink_);
+      control_ = std::make_unique<AttemptControl>(id, sink_);
       pending_ = std::move(task);
       return;
     }
@@ -127,17 +126,6 @@ void Engine::AbortAndWait(const absl::Status& reason) {
   mutex_.Await(absl::Condition(this, &Engine::Idle));
 }
 
-bool Engine::StopAtCycle(absl::Duration timeout) {
-  std::shared_ptr<AttemptControl> control;
-  {
-    absl::MutexLock lock(&mutex_);
-    stopping_ = true;
-    if (control_ != nullptr) control_->gate().Freeze();
-    if (state_ == AttemptState::kRunning) control = control_;
-  }
-  return control == nullptr || control->gate().WaitUntilParked(timeout);
-}
-
 void Engine::AbortLocked(const absl::Status& reason, bool announced) {
   absl::StatusOr<AttemptState> next = Transition(state_, AttemptEvent::kAbort);
   if (next.ok()) state_ = *next;
@@ -159,22 +147,25 @@ void Engine::Loop() {
   const absl::Status ready = SetUpTorchThread(options_.device, options_.threads);
   while (true) {
     std::optional<Task> task;
-    std::shared_ptr<AttemptControl> control;
+    AttemptControl* control = nullptr;
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(this, &Engine::HasWork));
       if (closing_) return;
       task = std::exchange(pending_, std::nullopt);
-      control = control_;
+      control = control_.get();
     }
     activity_.Begin(control->id());
-    if (ready.ok()) {
-      std::visit([&](auto& begun) { Run(std::move(begun), *control); }, *task);
-    } else {
-      Fail(ready, *control);
-    }
+    ready.ok() ? Do(*std::move(task), *control) : Fail(ready, *control);
     LetGo(*control);
   }
+}
+
+void Engine::Do(Task task, AttemptControl& control) {
+  if (options_.device_lock == nullptr) return std::visit([&](auto& begun) { Run(std::move(begun), control); }, task);
+  if (!options_.device_lock->Take(control.stop_token())) return;  // It was aborted.
+  const absl::Cleanup release = [this] { options_.device_lock->Release(); };
+  std::visit([&](auto& begun) { Run(std::move(begun), control); }, task);
 }
 
 void Engine::Run(v1::Assignment assignment, AttemptControl& control) {
@@ -284,12 +275,13 @@ void Engine::LetGo(AttemptControl& control) {
   const bool announced = control.WaitForEnd();
   activity_.Idle();
   spdlog::info("{}: let go", AttemptName(control.id()));
+  const v1::AttemptId id = control.id();
   absl::MutexLock lock(&mutex_);
   const bool finished = state_ == AttemptState::kFinished;
   absl::StatusOr<AttemptState> next = Transition(state_, finished ? AttemptEvent::kRelease : AttemptEvent::kAborted);
   if (next.ok()) state_ = *next;
   control_.reset();
-  if (announced) SendReleased(control.id());
+  if (announced) SendReleased(id);
 }
 
 }  // namespace gpipe::worker

@@ -23,6 +23,7 @@
 #include "worker/engine/attempt_host.h"
 #include "worker/engine/attempt_state.h"
 #include "worker/engine/clock_offset.h"
+#include "worker/engine/device_lock.h"
 #include "worker/engine/failpoint.h"
 #include "worker/engine/link_probe.h"
 #include "worker/engine/message_sink.h"
@@ -42,6 +43,8 @@ struct EngineOptions {
   Connector connect = Connect;
   Failpoint failpoint;
   const ClockOffset* clock = nullptr;  // Of the orchestrator's clock, outlives the engine; null: not known.
+  DeviceLock* device_lock =
+      nullptr;  // Taken while there is an attempt, and outlives the engine; null: nobody else asks.
 };
 
 // Runs one attempt at a time on a thread of its own.
@@ -59,7 +62,6 @@ class Engine : public AttemptHost {
   void Abort(const v1::AttemptId& attempt, const absl::Status& reason) override;
   void Release(const v1::AttemptId& attempt) override;
   void AbortAndWait(const absl::Status& reason) override;
-  bool StopAtCycle(absl::Duration timeout) override;
   v1::Activity activity() const override { return activity_.Get(); }
 
   AttemptState state() const;
@@ -75,6 +77,8 @@ class Engine : public AttemptHost {
 
   // The engine's thread.
   void Loop();
+  // The attempt, until it ends.
+  void Do(Task task, AttemptControl& control);
   void Run(v1::Assignment assignment, AttemptControl& control);
   void Run(const v1::MeasureLinks& request, AttemptControl& control);
   absl::Status RunPhases(Attempt& attempt, const v1::AttemptId& id);
@@ -102,10 +106,8 @@ class Engine : public AttemptHost {
   // Held before the lock of control_ and those of the sink.
   mutable absl::Mutex mutex_;
   AttemptState state_ ABSL_GUARDED_BY(mutex_) = AttemptState::kIdle;
-  std::optional<Task> pending_ ABSL_GUARDED_BY(mutex_);  // Until the engine's thread takes it.
-  // Shared with a caller of StopAtCycle, who waits on its gate while the attempt may end.
-  std::shared_ptr<AttemptControl> control_ ABSL_GUARDED_BY(mutex_);
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;  // StopAtCycle was called: nothing new begins.
+  std::optional<Task> pending_ ABSL_GUARDED_BY(mutex_);              // Until the engine's thread takes it.
+  std::unique_ptr<AttemptControl> control_ ABSL_GUARDED_BY(mutex_);  // Ended by the engine's thread.
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread thread_;

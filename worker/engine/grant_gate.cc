@@ -10,49 +10,23 @@ absl::Status GrantGate::Wait(Position wanted, BeforeBlocking before_blocking) {
   {
     absl::MutexLock lock(&mutex_);
     if (!aborted_.ok()) return aborted_;
-    if (Open(wanted)) return absl::OkStatus();
+    if (wanted <= granted_) return absl::OkStatus();
     seen = granted_;
   }
   while (true) {
     if (absl::Status status = before_blocking(std::min(seen, done)); !status.ok()) return status;
     absl::MutexLock lock(&mutex_);
-    parked_ = true;
-    auto changed = [this, seen, wanted]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return !aborted_.ok() || Open(wanted) || (!frozen_ && granted_ != seen);
-    };
+    auto changed = [this, seen]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !aborted_.ok() || granted_ != seen; };
     mutex_.Await(absl::Condition(&changed));
     if (!aborted_.ok()) return aborted_;
-    if (Open(wanted)) {
-      parked_ = false;
-      return absl::OkStatus();
-    }
+    if (wanted <= granted_) return absl::OkStatus();
     seen = granted_;
   }
-}
-
-void GrantGate::Leave() {
-  absl::MutexLock lock(&mutex_);
-  parked_ = true;
-}
-
-void GrantGate::ComeBack() {
-  absl::MutexLock lock(&mutex_);
-  parked_ = false;
 }
 
 void GrantGate::Advance(Position granted) {
   absl::MutexLock lock(&mutex_);
   granted_ = std::max(granted_, granted);
-}
-
-void GrantGate::Freeze() {
-  absl::MutexLock lock(&mutex_);
-  frozen_ = true;
-}
-
-bool GrantGate::WaitUntilParked(absl::Duration timeout) {
-  absl::MutexLock lock(&mutex_);
-  return mutex_.AwaitWithTimeout(absl::Condition(&parked_), timeout);
 }
 
 void GrantGate::Abort(const absl::Status& reason) {

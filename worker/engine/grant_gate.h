@@ -8,7 +8,6 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 
 namespace gpipe::worker {
 
@@ -20,7 +19,7 @@ struct Position {
   auto operator<=>(const Position&) const = default;
 };
 
-// Where one attempt waits for its clock cycles. The engine's thread calls Wait and Leave; any thread the rest.
+// Where one attempt waits for its clock cycles. The engine's thread calls Wait; any thread the rest.
 class GrantGate {
  public:
   // Called without a lock before the engine blocks, with the last clock cycle that is complete. Its error ends the
@@ -36,29 +35,15 @@ class GrantGate {
   // Abort.
   absl::Status Wait(Position wanted, BeforeBlocking before_blocking);
 
-  // The engine waits for no cycle, for now or any more, until it has come back.
-  void Leave();
-  void ComeBack();
-
   // Grants up to, and including, `granted`. One that is older than the last changes nothing.
   void Advance(Position granted);
-
-  // Lets nothing begin any more, whatever is granted.
-  void Freeze();
-
-  // Waits until the engine is between clock cycles: blocked in Wait, or gone. False after `timeout`.
-  bool WaitUntilParked(absl::Duration timeout);
 
   // Wakes the engine; later waits fail with the same status. The first reason stays.
   void Abort(const absl::Status& reason);
 
  private:
-  bool Open(Position wanted) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !frozen_ && wanted <= granted_; }
-
   absl::Mutex mutex_;
   Position granted_ ABSL_GUARDED_BY(mutex_);
-  bool frozen_ ABSL_GUARDED_BY(mutex_) = false;
-  bool parked_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status aborted_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -21,7 +21,6 @@ absl::Status RoundRunner::Run(const Hooks& hooks) {
     GPIPE_RETURN_IF_ERROR(computes ? RunRound(*plan, hooks) : RunHook(*plan, hooks));
   }
   GPIPE_RETURN_IF_ERROR(parts_.trace.Finish());
-  parts_.gate.Leave();
   return parts_.ledger.Flush();
 }
 
@@ -125,9 +124,7 @@ absl::StatusOr<std::optional<RoundPlan>> RoundRunner::Next() {
   if (!next) {
     // Who asked for the last round waits for what it made.
     GPIPE_RETURN_IF_ERROR(parts_.ledger.Flush());
-    parts_.gate.Leave();
     GPIPE_ASSIGN_OR_RETURN(next, Find(parts_.rounds.Next(RoundFeed::Walker::kEngine)));
-    parts_.gate.ComeBack();
   }
   GPIPE_ASSIGN_OR_RETURN(peeked_, Find(parts_.rounds.TryNext(RoundFeed::Walker::kEngine)));
   return next;

@@ -55,6 +55,12 @@ absl::Status SharedGradients::Reduce(Communicator& communicator) const {
   return absl::OkStatus();
 }
 
+void SharedGradients::KeepOne() const {
+  for (const Shared& shared : shared_) {
+    if (shared.group->workers.front() != worker_) shared.parameter.mutable_grad().reset();
+  }
+}
+
 absl::Status SharedGradients::AddUp(const Shared& shared, Communicator& communicator) const {
   at::Tensor sum = GradientOf(shared.parameter);
   at::Tensor other = at::empty_like(sum);

@@ -23,6 +23,9 @@ class SharedGradients {
   // All workers with shared parameters call it together. The sum is formed in the workers' order.
   absl::Status Reduce(Communicator& communicator) const;
 
+  // After the update: only the first worker keeps the sum, which counts once where more is added to it.
+  void KeepOne() const;
+
  private:
   struct Shared {
     at::Tensor parameter;

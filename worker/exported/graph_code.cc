@@ -9,7 +9,6 @@
 #include "common/status_macros.h"
 #include "worker/exported/region_call.h"
 #include "worker/exported/size_arithmetic.h"
-#include "worker/model/random.h"
 
 namespace gpipe::worker {
 namespace {
@@ -34,7 +33,27 @@ absl::StatusOr<std::unique_ptr<Instruction>> MakeInstruction(uint64_t position, 
   return MakeOperatorCall(node, position, slots, options);
 }
 
+// Its own, and those of the nodes in its regions, at any depth.
+uint64_t CountPlaces(const Node& node) {
+  uint64_t places = 1;
+  for (const exported::NamedArgument& input : node.inputs) {
+    const auto* region = std::get_if<std::shared_ptr<const exported::Graph>>(&input.argument.value);
+    if (region == nullptr) continue;
+    for (const Node& inner : (*region)->nodes) places += CountPlaces(inner);
+  }
+  return places;
+}
+
 }  // namespace
+
+std::vector<uint64_t> PlacesOf(const exported::Graph& graph, uint64_t first) {
+  std::vector<uint64_t> places;
+  for (const Node& node : graph.nodes) {
+    places.push_back(first);
+    first += CountPlaces(node);
+  }
+  return places;
+}
 
 absl::StatusOr<GraphCode> GraphCode::Compile(const Part& part, const CompileOptions& options) {
   GraphCode code;
@@ -54,10 +73,11 @@ absl::StatusOr<GraphCode> GraphCode::Compile(const Part& part, const CompileOpti
   return code;
 }
 
-absl::StatusOr<GraphCode> GraphCode::CompileRegion(const exported::Graph& graph, uint64_t position,
+absl::StatusOr<GraphCode> GraphCode::CompileRegion(const exported::Graph& graph, uint64_t place,
                                                    const CompileOptions& options) {
   Part part{{}, graph.inputs, graph.outputs};
-  for (size_t i = 0; i < graph.nodes.size(); ++i) part.nodes.emplace_back(SeedOf(position, i), &graph.nodes[i]);
+  const std::vector<uint64_t> places = PlacesOf(graph, place + 1);
+  for (size_t i = 0; i < graph.nodes.size(); ++i) part.nodes.emplace_back(places[i], &graph.nodes[i]);
   return Compile(part, options);
 }
 

@@ -13,11 +13,15 @@
 
 namespace gpipe::worker {
 
+// The places of a graph's nodes, in the order in which they run, where `first` is that of the first: one after the
+// other, and behind a node with regions the places of all nodes in these.
+std::vector<uint64_t> PlacesOf(const exported::Graph& graph, uint64_t first);
+
 // A run of a graph's nodes as a function from the values that enter to those that leave. Operators are found and values
 // have their places before it runs; a value is let go of after its last use. Thread-compatible.
 class GraphCode {
  public:
-  // Nodes with their positions in the whole program: what random operators are seeded with.
+  // Nodes with their places in the whole program: what random operators are seeded with.
   struct Part {
     std::vector<std::pair<uint64_t, const exported::Node*>> nodes;  // In their order. Not needed after Compile.
     std::vector<std::string> entering;
@@ -27,8 +31,8 @@ class GraphCode {
   // Lists every node that cannot be run, with its operator and source line.
   static absl::StatusOr<GraphCode> Compile(const Part& part, const CompileOptions& options);
 
-  // All nodes of a region that is itself node `position`.
-  static absl::StatusOr<GraphCode> CompileRegion(const exported::Graph& graph, uint64_t position,
+  // All nodes of a region that is itself at `place`.
+  static absl::StatusOr<GraphCode> CompileRegion(const exported::Graph& graph, uint64_t place,
                                                  const CompileOptions& options);
 
   // `values` in the order of `entering`. Throws what LibTorch throws.

@@ -76,7 +76,8 @@ absl::StatusOr<std::unique_ptr<GraphLayer>> GraphLayer::Create(const Archive& ar
   const exported::Program& program = archive.program();
   const std::vector<const Input*> inputs = UsedInputs(program, part);
   GraphCode::Part code{{}, part.entering, AsArguments(part.leaving)};
-  for (const size_t position : part.nodes) code.nodes.emplace_back(position, &program.graph.nodes[position]);
+  const std::vector<uint64_t> places = PlacesOf(program.graph, 0);
+  for (const size_t position : part.nodes) code.nodes.emplace_back(places[position], &program.graph.nodes[position]);
   for (const Input* input : inputs) code.entering.push_back(input->value);
 
   auto layer = std::make_unique<GraphLayer>();
@@ -146,35 +147,42 @@ GraphLayer::Copies GraphLayer::CopyOf(const std::vector<size_t>& positions) cons
 // Plain PyTorch runs forward once over the whole mini-batch, and writes once. So every micro-batch, the first time and
 // when it is repeated, begins with what the mini-batch began with; and it has a copy of its own, through which its
 // gradients pass, as one that others write to could not go backward.
-GraphLayer::Copies GraphLayer::ParameterCopies() {
-  if (start_.empty()) start_ = CopyOf(written_parameters_);
+GraphLayer::Copies GraphLayer::ParameterCopies(const LayerContext& context) {
   Copies copies;
+  if (written_parameters_.empty()) return copies;
+  Copies& start = mini_batches_[context.step].parameters;
+  if (start.empty()) start = CopyOf(written_parameters_);
   for (const size_t position : written_parameters_) {
     const c10::TensorImpl* live = Live(position).unsafeGetTensorImpl();
     const at::Tensor copy = Live(position).clone();
     const torch::autograd::AutoGradMode no_grad(false);
-    copies.emplace(live, copy.copy_(start_.at(live)));
+    copies.emplace(live, copy.copy_(start.at(live)));
   }
   return copies;
 }
 
 // Micro-batches may write to different places (rows of an embedding): what one has left alone another may have written.
-void GraphLayer::TakeWrites(const Copies& copies) const {
+void GraphLayer::TakeWrites(const LayerContext& context, const Copies& copies) const {
+  if (written_parameters_.empty()) return;
   const torch::autograd::AutoGradMode no_grad(false);
+  const Copies& starts = mini_batches_.at(context.step).parameters;
   for (const size_t position : written_parameters_) {
     const at::Tensor& live = Live(position);
-    const at::Tensor &written = copies.at(live.unsafeGetTensorImpl()), &start = start_.at(live.unsafeGetTensorImpl());
+    const at::Tensor &written = copies.at(live.unsafeGetTensorImpl()), &start = starts.at(live.unsafeGetTensorImpl());
     live.copy_(at::where(written.ne(start), written, live));
   }
 }
 
 // A model may read a buffer that it writes to, so a forward is repeated from what the first one saw, and on copies.
 GraphLayer::Copies GraphLayer::BufferCopies(const LayerContext& context) {
+  if (written_buffers_.empty()) return {};
   if (context.recomputing) {
-    auto first = kept_.extract(context.micro_batch);
+    auto first = mini_batches_[context.step].buffers.extract(context.micro_batch);
     return first.empty() ? CopyOf(written_buffers_) : std::move(first.mapped());
   }
-  if (!c10::GradMode::is_enabled() && !written_buffers_.empty()) kept_[context.micro_batch] = CopyOf(written_buffers_);
+  if (!c10::GradMode::is_enabled()) {
+    mini_batches_[context.step].buffers[context.micro_batch] = CopyOf(written_buffers_);
+  }
   return {};
 }
 
@@ -189,23 +197,18 @@ std::vector<c10::IValue> GraphLayer::BoundTo(const Copies& copies) const {
   return bound;
 }
 
-void GraphLayer::EndMiniBatch() {
-  deferred_.Commit();
-  start_.clear();
-}
-
 std::vector<at::Tensor> GraphLayer::Forward(const LayerContext& context, std::vector<at::Tensor> inputs) {
   CopyAt(copied_in_, inputs);
   for (const auto& [position, order] : layouts_) inputs[position] = InOrder(inputs[position], order);
   std::vector<c10::IValue> values(std::make_move_iterator(inputs.begin()), std::make_move_iterator(inputs.end()));
   // Evaluation writes to copies, too: it leaves the model as it was.
-  Copies copies = context.training ? ParameterCopies() : CopyOf(written_parameters_);
+  Copies copies = context.training ? ParameterCopies(context) : CopyOf(written_parameters_);
   copies.merge(context.training ? BufferCopies(context) : CopyOf(written_buffers_));
   const std::vector<c10::IValue> bound = BoundTo(copies);
   values.insert(values.end(), bound.begin(), bound.end());
   std::vector<at::Tensor> results;
   for (c10::IValue& result : code_->Run(context, std::move(values))) results.push_back(std::move(result).toTensor());
-  if (context.training && !context.recomputing) TakeWrites(copies);
+  if (context.training && !context.recomputing) TakeWrites(context, copies);
   CopyAt(copied_out_, results);
   return results;
 }

@@ -44,11 +44,18 @@ class GraphLayer : public Layer {
                                                             InitialValues values = InitialValues::kArchive);
 
   std::vector<at::Tensor> Forward(const LayerContext& context, std::vector<at::Tensor> inputs) override;
-  void EndMiniBatch() override;
+  void EndMiniBatch() override { deferred_.Commit(); }
+  void ForgetMiniBatch(int64_t step) override { mini_batches_.erase(step); }
 
  private:
   // Copies of what the program writes to, by the live tensor.
   using Copies = std::map<const c10::TensorImpl*, at::Tensor>;
+
+  // What a mini-batch's micro-batches are computed again from.
+  struct MiniBatchStart {
+    Copies parameters;              // As the mini-batch began with them.
+    std::map<int, Copies> buffers;  // By micro-batch, from before its forward, until it is repeated.
+  };
 
   // Where what a layer is bound to comes from.
   struct Origin {
@@ -66,9 +73,9 @@ class GraphLayer : public Layer {
   const at::Tensor& Live(size_t position) const { return bound_[position].toTensor(); }
   Copies CopyOf(const std::vector<size_t>& positions) const;
   // What a training forward works on in place of the parameters that the program writes to.
-  Copies ParameterCopies();
+  Copies ParameterCopies(const LayerContext& context);
   // Moves what a forward has written to its copies of parameters to the parameters.
-  void TakeWrites(const Copies& copies) const;
+  void TakeWrites(const LayerContext& context, const Copies& copies) const;
   // What stands for the buffers that the program writes to; nothing where they themselves are written to.
   Copies BufferCopies(const LayerContext& context);
   // With the copies in their places.
@@ -83,10 +90,8 @@ class GraphLayer : public Layer {
   // buffer's memory, because the next micro-batch writes there.
   std::vector<size_t> copied_in_;
   std::vector<size_t> copied_out_;
-  std::map<size_t, DimensionOrder> layouts_;  // Of the model's inputs, by position in what enters.
-  // Buffers by micro-batch, from before a forward that will be repeated: until then, or until the next step's.
-  std::map<int, Copies> kept_;
-  Copies start_;  // Parameters as the mini-batch began with them.
+  std::map<size_t, DimensionOrder> layouts_;        // Of the model's inputs, by position in what enters.
+  std::map<int64_t, MiniBatchStart> mini_batches_;  // By step; of programs that write to parameters or buffers.
 };
 
 }  // namespace gpipe::worker

@@ -26,6 +26,7 @@
 #include "worker/exported/units.h"
 #include "worker/exported/value_table.h"
 #include "worker/model/loss_check.h"
+#include "worker/model/loss_profile.h"
 #include "worker/torch_status.h"
 
 namespace gpipe::worker {
@@ -287,11 +288,14 @@ class ExportedInspection {
     PartProfiler profiler({archive_, *units_, *values_}, request_, device_, static_cast<int>(parts_.size()));
     for (size_t i = 0; i < parts_.size(); ++i) {
       GPIPE_ASSIGN_OR_RETURN(const LayerCost cost, profiler.Measure(parts_[i]));
-      AddCost(cost, request_.profile_micro_batch(), *result_.mutable_layers(static_cast<int>(i)));
+      AddCost(cost, request_.profile_micro_batch(), {parts_[i].entering, parts_[i].leaving},
+              *result_.mutable_layers(static_cast<int>(i)));
     }
     if (!training() || parts_.empty() || request_.loss().has_client()) return absl::OkStatus();
-    GPIPE_ASSIGN_OR_RETURN(const LayerCost loss, profiler.MeasureLoss(ValueOf(outputs_.front())));
-    AddCost(loss, request_.profile_micro_batch(), *result_.mutable_layers(result_.layers_size() - 1));
+    const std::string& output = ValueOf(outputs_.front());
+    GPIPE_ASSIGN_OR_RETURN(const LayerCost loss, profiler.MeasureLoss(output));
+    AddCost(loss, request_.profile_micro_batch(), LossValues(output),
+            *result_.mutable_layers(result_.layers_size() - 1));
     return absl::OkStatus();
   }
 

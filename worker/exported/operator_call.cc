@@ -14,6 +14,7 @@
 #include "common/status_macros.h"
 #include "worker/exported/argument_source.h"
 #include "worker/model/accumulating.h"
+#include "worker/model/attention_gradient.h"
 #include "worker/model/checks.h"
 #include "worker/model/random.h"
 
@@ -62,6 +63,7 @@ constexpr OperatorArgument kSparseGradients[] = {
 
 constexpr std::string_view kBatchNorm = "aten::batch_norm";
 constexpr std::string_view kAttention = "aten::scaled_dot_product_attention";
+constexpr std::string_view kCudnnAttention = "aten::_scaled_dot_product_cudnn_attention";
 
 // Operators that have a gradient of a weight added where it is kept (accumulating.h). False: not with these arguments.
 using Accumulating = bool (*)(torch::jit::Stack& stack);
@@ -130,6 +132,7 @@ class OperatorCall : public Instruction {
     for (const ArgumentSource& source : sources_) stack.push_back(source.Get(frame));
     Adapt(context, stack);
     Call(context, stack);
+    if (is_attention_) KeepGradientLayout(stack.front().toTensor());
     for (size_t i = 0; i < results_.size(); ++i) results_[i].Store(std::move(stack[i]), frame);
   }
 
@@ -166,7 +169,16 @@ class OperatorCall : public Instruction {
   void Call(const LayerContext& context, torch::jit::Stack& stack) const {
     if (accumulating_ != nullptr && accumulating_(stack)) return;
     if (!random_ || device_.is_meta()) return handle_.callBoxed(stack);
+    if (recurrent_dropout_ && device_.is_cuda()) CheckCanBeRecorded(stack);
     DrawSeeded(device_, context, position_, [&](const at::Generator&) { handle_.callBoxed(stack); });
+  }
+
+  // LibTorch gives cuDNN a state of random numbers for it in memory of its own, which goes on by itself, and which it
+  // makes anew now and then.
+  void CheckCanBeRecorded(const torch::jit::Stack& stack) const {
+    const bool draws = stack[*training_].toBool() && stack[*recurrent_dropout_].toDouble() > 0;
+    TORCH_CHECK(!draws || !IsRecording(), "dropout within ", handle_.operator_name().name,
+                " draws from cuDNN's own state");
   }
 
   absl::Status BindOne(const Node& node, const c10::Argument& argument, const Slots& slots,
@@ -216,7 +228,10 @@ class OperatorCall : public Instruction {
       running_mean_ = PositionOf("running_mean");
       own_statistics_ = PositionOf("training");
     }
+    const bool is_recurrent = training_ && PositionOf("num_layers");
+    if (is_recurrent) recurrent_dropout_ = PositionOf("dropout");
     if (name == kAttention) attention_dropout_ = PositionOf("dropout_p");
+    is_attention_ = name == kAttention || name == kCudnnAttention;
   }
 
   void Adapt(const LayerContext& context, torch::jit::Stack& stack) const {
@@ -247,7 +262,8 @@ class OperatorCall : public Instruction {
   const Accumulating accumulating_;      // Null: the operator is called.
   std::vector<ArgumentSource> sources_;  // In the order of the schema.
   std::vector<ResultSlots> results_;
-  std::optional<size_t> training_, momentum_, running_mean_, own_statistics_, attention_dropout_;
+  std::optional<size_t> training_, momentum_, running_mean_, own_statistics_, attention_dropout_, recurrent_dropout_;
+  bool is_attention_ = false;
   bool counts_batches_ = false;
 };
 

@@ -179,7 +179,9 @@ class Inspection {
         CatchTorch([&] { return MeasureLoss(request_, MicroBatchOf(layers_.back().outputs.front()), profiler); });
     if (!cost.ok())
       return absl::Status(cost.status().code(), absl::StrCat("measuring train.loss: ", cost.status().message()));
-    AddCost(*cost, request_.profile_micro_batch(), *result_.mutable_layers(layers_.back().index));
+    const ModelLayer& last = layers_.back();
+    AddCost(*cost, request_.profile_micro_batch(), LossValues(last.outputs.front()),
+            *result_.mutable_layers(last.index));
     return absl::OkStatus();
   }
 
@@ -197,7 +199,8 @@ class Inspection {
     const auto cost =
         profiler.Measure(description, *inputs, input_needs_gradient, {}, [&] { return BuildOnDevice(index); });
     if (!cost.ok()) return Located(index, cost.status());
-    AddCost(*cost, request_.profile_micro_batch(), *result_.mutable_layers(index));
+    AddCost(*cost, request_.profile_micro_batch(), {layers_[index].inputs, layers_[index].outputs},
+            *result_.mutable_layers(index));
     return absl::OkStatus();
   }
 

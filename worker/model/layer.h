@@ -43,6 +43,10 @@ class Layer {
   // All micro-batches of a training mini-batch have been forward.
   virtual void EndMiniBatch() {}
 
+  // None of those of that step will be computed again. Between its last forward and this, mini-batches of other steps
+  // may come and go.
+  virtual void ForgetMiniBatch(int64_t /*step*/) {}
+
   // In the order of state_dict().
   const std::vector<LayerTensor>& tensors() const { return tensors_; }
 

@@ -47,4 +47,6 @@ absl::StatusOr<LayerCost> MeasureLoss(const v1::Inspect& request, const at::Tens
   });
 }
 
+ValueNames LossValues(const std::string& output) { return {{output, "(target)"}, {"(loss)"}}; }
+
 }  // namespace gpipe::worker

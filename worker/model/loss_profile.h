@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <string>
+
 #include "absl/status/statusor.h"
 #include "gpipe/v1/worker_session.pb.h"
 #include "worker/model/profile.h"
@@ -13,6 +15,9 @@ namespace gpipe::worker {
 // several layers. `output` is the meta tensor of what the loss takes. Nothing where the model computes its loss itself.
 // REQUIRES: the request has a loss.
 absl::StatusOr<LayerCost> MeasureLoss(const v1::Inspect& request, const at::Tensor& output, LayerProfiler& profiler);
+
+// What such a cost says of memory is of these values: what the loss takes, and names that are no layer's.
+ValueNames LossValues(const std::string& output);
 
 }  // namespace gpipe::worker
 

@@ -1,11 +1,13 @@
 #ifndef GPIPE_WORKER_MODEL_MEMORY_METER_H_
 #define GPIPE_WORKER_MODEL_MEMORY_METER_H_
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 namespace gpipe::worker {
 
@@ -18,6 +20,10 @@ class MemoryMeter {
   explicit MemoryMeter(c10::Device device);
 
   int64_t Allocated() const;
+
+  // The highest value of Allocated() since ResetPeak() was called last. On CUDA that is the device's, as DevicePeak is.
+  int64_t Peak() const;
+  void ResetPeak();
 
  private:
   struct Reporter;
@@ -37,6 +43,10 @@ struct DevicePeak {
 };
 DevicePeak DevicePeakOf(c10::Device device);
 void ResetDevicePeak(c10::Device device);
+
+// Bytes of tensors, and of those that nothing else holds: what goes when they go.
+int64_t TotalBytes(const std::vector<at::Tensor>& tensors);
+int64_t OwnBytes(const std::vector<at::Tensor>& tensors);
 
 }  // namespace gpipe::worker
 

@@ -1,9 +1,9 @@
 #include "worker/model/profile.h"
 
 #include <ATen/ATen.h>
+#include <ATen/cuda/CUDAContextLight.h>
 #include <ATen/cuda/CUDAEvent.h>
 #include <ATen/cuda/CUDAGraph.h>
-#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/grad_mode.h>
 #include <torch/csrc/autograd/variable.h>
 
@@ -14,7 +14,8 @@
 #include "absl/time/clock.h"
 #include "common/status_macros.h"
 #include "worker/model/graph_pool.h"
-#include "worker/model/memory_meter.h"
+#include "worker/model/layer_backward.h"
+#include "worker/model/layer_run.h"
 #include "worker/model/random.h"
 #include "worker/model/tensor_layout.h"
 #include "worker/torch_status.h"
@@ -28,9 +29,11 @@ constexpr absl::Duration kLongestRun = absl::Seconds(1);         // What is expe
 constexpr absl::Duration kLongWarmUp = absl::Milliseconds(500);  // What took so long is not repeated.
 constexpr size_t kEnoughRuns = 5;
 constexpr size_t kMostRuns = 25;
-// Launching a graph takes a GPU as long as some small kernels: so what is short is repeated in it.
-constexpr size_t kRepeats = 8;
-constexpr absl::Duration kShortRun = absl::Milliseconds(2);
+// Launching a graph takes a GPU as long as some small kernels: so what is short is repeated in it, up to this time, and
+// to these bytes, as all repetitions are in memory at once.
+constexpr int64_t kMostRepeats = 32;
+constexpr absl::Duration kRepeatedTime = absl::Milliseconds(4);
+constexpr int64_t kRepeatedBytes = int64_t{1} << 30;
 constexpr uint64_t kSeed = 1;  // Of the values to measure with.
 
 template <typename Value>
@@ -63,24 +66,51 @@ std::pair<int64_t, int64_t> ReplayNanos(at::cuda::CUDAGraph& first, at::cuda::CU
   return {nanos(begin.elapsed_time(middle)), nanos(middle.elapsed_time(end))};
 }
 
-// The gradients of inputs are made anew, as for a micro-batch; those of parameters are added up.
-void RunBackward(const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& outputs) {
-  for (const at::Tensor& input : inputs) input.mutable_grad().reset();
-  std::vector<at::Tensor> roots, gradients;
-  for (const at::Tensor& output : outputs) {
-    if (!output.requires_grad()) continue;
-    roots.push_back(output);
-    gradients.push_back(at::ones_like(output));
+// What cuBLAS keeps for its products: for each of the two threads that make them, of which one goes forward and one
+// back. The first product of a process allocates it, which is why runs do not measure it.
+int64_t LibraryBytes(c10::Device device) {
+  constexpr int kThreads = 2;
+  return device.is_cuda() ? kThreads * static_cast<int64_t>(at::cuda::getChosenWorkspaceSize()) : 0;
+}
+
+int64_t RepeatsOf(const LayerRun& run) {
+  int64_t bytes = run.memory.kept_bytes;
+  for (const LayerMemory::Value& made : run.memory.made) bytes += made.kept ? made.bytes : 0;
+  const int64_t fitting = kRepeatedBytes / std::max<int64_t>(bytes, 1);
+  const int64_t quick = kRepeatedTime / std::max(run.forward + run.backward, absl::Microseconds(1));
+  return std::clamp<int64_t>(std::min(fitting, quick), 1, kMostRepeats);
+}
+
+LayerCost CostOf(const LayerRun& run, std::vector<absl::Duration> forward, std::vector<absl::Duration> backward) {
+  return {absl::ToInt64Nanoseconds(Median(std::move(forward))), absl::ToInt64Nanoseconds(Median(std::move(backward))),
+          run.memory};
+}
+
+// Of what is read only what is kept says anything new.
+void AddValues(const LayerMemory& memory, int64_t samples, const ValueNames& names, v1::LayerInfo& layer) {
+  std::vector<std::string> in_order = names.read;
+  in_order.insert(in_order.end(), names.made.begin(), names.made.end());
+  const auto add = [&](const LayerMemory::Value& value, const std::string& name) {
+    v1::ValueMemory& added = *layer.add_value_memory();
+    added.set_name(name);
+    added.set_kept(value.kept);
+    added.set_bytes_per_sample(value.bytes / samples);
+    if (value.within >= 0) added.set_within(in_order[value.within]);
+  };
+  for (size_t i = 0; i < memory.read.size(); ++i) {
+    if (memory.read[i].kept) add(memory.read[i], names.read[i]);
   }
-  if (!roots.empty()) torch::autograd::backward(roots, gradients);
+  for (size_t i = 0; i < memory.made.size(); ++i) add(memory.made[i], names.made[i]);
 }
 
 }  // namespace
 
-void AddCost(const LayerCost& cost, int64_t samples, v1::LayerInfo& layer) {
+void AddCost(const LayerCost& cost, int64_t samples, const ValueNames& names, v1::LayerInfo& layer) {
   layer.set_forward_nanos(layer.forward_nanos() + cost.forward_nanos);
   layer.set_backward_nanos(layer.backward_nanos() + cost.backward_nanos);
-  layer.set_activation_bytes_per_sample(layer.activation_bytes_per_sample() + cost.activation_bytes / samples);
+  layer.set_activation_bytes_per_sample(layer.activation_bytes_per_sample() + cost.memory.kept_bytes / samples);
+  layer.set_working_bytes_per_sample(std::max(layer.working_bytes_per_sample(), cost.memory.working_bytes / samples));
+  AddValues(cost.memory, samples, names, layer);
 }
 
 LayerProfiler::LayerProfiler(c10::Device device, bool training, int layers)
@@ -112,8 +142,9 @@ absl::StatusOr<LayerCost> LayerProfiler::Measure(const std::string& description,
 LayerCost LayerProfiler::Estimate(const LayerWork& work) {
   const absl::Duration forward = absl::Seconds(speed_.SecondsFor(work));
   const absl::Duration backward = training_ ? 2 * forward : absl::ZeroDuration();
-  return LayerCost{absl::ToInt64Nanoseconds(forward), absl::ToInt64Nanoseconds(backward),
-                   static_cast<int64_t>(work.made_bytes)};
+  return LayerCost{absl::ToInt64Nanoseconds(forward),
+                   absl::ToInt64Nanoseconds(backward),
+                   {.kept_bytes = static_cast<int64_t>(work.made_bytes), .read = {}, .made = {}}};
 }
 
 std::optional<LayerCost> LayerProfiler::EstimateIfLong(const LayerWork& work) {
@@ -125,41 +156,42 @@ std::optional<LayerCost> LayerProfiler::EstimateIfLong(const LayerWork& work) {
 
 LayerCost LayerProfiler::MeasureNow(const ModelLayer& layer, const std::vector<at::Tensor>& inputs,
                                     absl::Duration limit) const {
-  const Run first = RunOnce(layer, inputs);  // Warms up caches, and on CUDA loads the kernels.
-  if (first.forward + first.backward > kLongWarmUp) {
-    return {absl::ToInt64Nanoseconds(first.forward), absl::ToInt64Nanoseconds(first.backward), first.bytes};
-  }
+  if (training_) PrepareGradients(layer);
+  LayerRun run = RunLayer(layer, inputs, device_);  // Warms up caches, and on CUDA loads the kernels.
+  if (run.forward + run.backward > kLongWarmUp) return CostOf(run, {run.forward}, {run.backward});
   if (device_.is_cuda()) {
-    if (auto captured = MeasureCaptured(layer, inputs, limit, first); captured.ok()) return *std::move(captured);
+    run = RunLayer(layer, inputs, device_);  // Without what only the first run of a process allocates.
+    run.memory.working_bytes += LibraryBytes(device_);
+    if (auto captured = MeasureCaptured(layer, inputs, limit, run); captured.ok()) return *std::move(captured);
   }
   const absl::Time begin = absl::Now();
   std::vector<absl::Duration> forward, backward;
-  int64_t bytes = 0;
   while (forward.size() < kMostRuns) {
     const absl::Duration used = absl::Now() - begin;
     if (!forward.empty() && (used > limit || (forward.size() >= kEnoughRuns && used > kEnoughTime))) break;
-    const Run run = RunOnce(layer, inputs);
+    run = RunLayer(layer, inputs, device_);
     forward.push_back(run.forward);
     backward.push_back(run.backward);
-    bytes = run.bytes;
   }
-  return {absl::ToInt64Nanoseconds(Median(forward)), absl::ToInt64Nanoseconds(Median(backward)), bytes};
+  return CostOf(run, std::move(forward), std::move(backward));
 }
 
 absl::StatusOr<LayerCost> LayerProfiler::MeasureCaptured(const ModelLayer& layer, const std::vector<at::Tensor>& inputs,
-                                                         absl::Duration limit, const Run& warm_up) const {
-  const size_t repeats = warm_up.forward + warm_up.backward < kShortRun ? kRepeats : 1;
+                                                         absl::Duration limit, const LayerRun& warm_up) const {
+  const int64_t repeats = RepeatsOf(warm_up);
   GraphPool pool(device_);
   at::cuda::CUDAGraph forward, backward;
-  std::vector<std::vector<at::Tensor>> outputs(repeats);
+  std::vector<LayerBackward> passes;
   GPIPE_RETURN_IF_ERROR(pool.Record(forward, [&] {
-    for (auto& made : outputs) made = layer.layer->Forward({.training = training_, .recomputing = true}, inputs);
+    for (int64_t i = 0; i < repeats; ++i) {
+      passes.emplace_back(
+          layer.layer->Forward({.training = training_, .recomputing = true}, WithUnusedGradients(inputs)));
+    }
     return absl::OkStatus();
   }));
+  const std::vector<at::Tensor> gradients = passes.front().MakeGradients();
   GPIPE_RETURN_IF_ERROR(pool.Record(backward, [&] {
-    for (auto& made : outputs) {
-      if (training_) RunBackward(inputs, std::exchange(made, {}));
-    }
+    for (LayerBackward& pass : passes) std::exchange(pass, LayerBackward({})).Run(gradients);
     return absl::OkStatus();
   }));
   std::vector<int64_t> forward_nanos, backward_nanos;
@@ -168,30 +200,10 @@ absl::StatusOr<LayerCost> LayerProfiler::MeasureCaptured(const ModelLayer& layer
     const absl::Duration used = absl::Now() - begin;
     if (forward_nanos.size() >= kEnoughRuns && (used > limit || used > kEnoughTime)) break;
     const auto [of_forward, of_backward] = ReplayNanos(forward, backward);
-    forward_nanos.push_back(of_forward / static_cast<int64_t>(repeats));
-    backward_nanos.push_back(of_backward / static_cast<int64_t>(repeats));
+    forward_nanos.push_back(of_forward / repeats);
+    backward_nanos.push_back(of_backward / repeats);
   }
-  return LayerCost{Median(forward_nanos), Median(backward_nanos), warm_up.bytes};
-}
-
-LayerProfiler::Run LayerProfiler::RunOnce(const ModelLayer& layer, const std::vector<at::Tensor>& inputs) const {
-  Run run;
-  std::vector<at::Tensor> outputs;
-  {
-    const MemoryMeter meter(device_);
-    SynchronizeDevice(device_);
-    const absl::Time begin = absl::Now();
-    // A recomputing forward costs the same and leaves running statistics alone.
-    outputs = layer.layer->Forward({.training = training_, .recomputing = true}, inputs);
-    SynchronizeDevice(device_);
-    run.forward = absl::Now() - begin;
-    run.bytes = meter.Allocated();
-  }
-  const absl::Time begin = absl::Now();
-  if (training_) RunBackward(inputs, outputs);
-  SynchronizeDevice(device_);
-  run.backward = absl::Now() - begin;
-  return run;
+  return LayerCost{Median(forward_nanos), Median(backward_nanos), warm_up.memory};
 }
 
 std::vector<at::Tensor> LayerProfiler::RandomInputs(const std::vector<at::Tensor>& shapes, bool need_gradient) const {

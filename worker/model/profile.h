@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "gpipe/v1/plan.pb.h"
 #include "worker/model/device_speed.h"
+#include "worker/model/layer_run.h"
 #include "worker/model/model_layers.h"
 
 namespace gpipe::worker {
@@ -18,11 +19,16 @@ namespace gpipe::worker {
 struct LayerCost {
   int64_t forward_nanos = 0;
   int64_t backward_nanos = 0;
-  int64_t activation_bytes = 0;  // Alive between forward and backward, the output included.
+  LayerMemory memory;
+};
+
+// The values that a layer reads and makes, by the names that they have in the whole model.
+struct ValueNames {
+  std::vector<std::string> read, made;
 };
 
 // Adds what a micro-batch of so many samples was measured to cost to a layer's description.
-void AddCost(const LayerCost& cost, int64_t samples, v1::LayerInfo& layer);
+void AddCost(const LayerCost& cost, int64_t samples, const ValueNames& names, v1::LayerInfo& layer);
 
 // Measures layers one at a time on a device: the first run discarded, then the median of at least five, unless its
 // share of the time for the whole model is used up. Layers that are alike are measured once. What would take seconds
@@ -44,17 +50,10 @@ class LayerProfiler {
   LayerCost Estimate(const LayerWork& work);
 
  private:
-  struct Run {
-    absl::Duration forward;
-    absl::Duration backward;
-    int64_t bytes = 0;
-  };
-
   LayerCost MeasureNow(const ModelLayer& layer, const std::vector<at::Tensor>& inputs, absl::Duration limit) const;
   // Of a GPU alone, as in a stage that is captured; an error where the layer cannot be.
   absl::StatusOr<LayerCost> MeasureCaptured(const ModelLayer& layer, const std::vector<at::Tensor>& inputs,
-                                            absl::Duration limit, const Run& warm_up) const;
-  Run RunOnce(const ModelLayer& layer, const std::vector<at::Tensor>& inputs) const;
+                                            absl::Duration limit, const LayerRun& warm_up) const;
   std::vector<at::Tensor> RandomInputs(const std::vector<at::Tensor>& shapes, bool need_gradient) const;
   // Nullopt: it is quick enough to be measured.
   std::optional<LayerCost> EstimateIfLong(const LayerWork& work);

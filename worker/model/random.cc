@@ -14,10 +14,9 @@ namespace {
 
 ABSL_CONST_INIT absl::Mutex default_generators_mutex(absl::kConstInit);
 
-// No operator draws more numbers than this from one thread of the device.
-constexpr int kPlaceBits = 24;
-
-bool IsRecording() { return c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None; }
+// No operator draws more numbers than this from one thread of the device: attention with dropout draws one for each
+// pair of words, head and sample.
+constexpr int kPlaceBits = 32;
 
 // The seed of a graph is set when it is replayed, and its offset only grows while it is recorded.
 void MoveTo(at::CUDAGeneratorImpl& generator, uint64_t offset) {
@@ -39,6 +38,8 @@ void Seed(at::Generator& generator, c10::Device device, const LayerContext& cont
 }
 
 }  // namespace
+
+bool IsRecording() { return c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None; }
 
 at::Generator MakeGenerator(c10::Device device, uint64_t seed) {
   if (device.is_cpu()) return at::make_generator<at::CPUGeneratorImpl>(seed);

@@ -24,6 +24,9 @@ constexpr uint64_t SeedOf(Keys... keys) {
 // before.
 at::Generator MakeGenerator(c10::Device device, uint64_t seed);
 
+// Whether what is queued on the current CUDA stream is recorded for a graph, and not done.
+bool IsRecording();
+
 // Draws with LibTorch's default generator of the device, from which operators of exported programs draw whatever they
 // are given, set to what a place of the model draws in one forward of a micro-batch. `place` tells apart the draws of
 // that forward: the position of an operator, the number of a layer. A process has one such generator a device, and its

@@ -86,4 +86,8 @@ void Segment::EndMiniBatch() const {
   for (const ModelLayer& layer : layers_) layer.layer->EndMiniBatch();
 }
 
+void Segment::ForgetMiniBatch(int64_t step) const {
+  for (const ModelLayer& layer : layers_) layer.layer->ForgetMiniBatch(step);
+}
+
 }  // namespace gpipe::worker

@@ -26,7 +26,9 @@ class Segment {
   // that without gradients only what is needed stays in memory.
   absl::StatusOr<std::vector<at::Tensor>> Run(const LayerContext& context, std::vector<at::Tensor> values) const;
 
+  // As Layer has them.
   void EndMiniBatch() const;
+  void ForgetMiniBatch(int64_t step) const;
 
  private:
   // Positions of a layer's values in the table that Run works on.

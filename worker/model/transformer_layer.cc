@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "worker/model/accumulating.h"
+#include "worker/model/attention_gradient.h"
 #include "worker/model/checks.h"
 #include "worker/model/dropout.h"
 #include "worker/model/layers.h"
@@ -101,7 +102,11 @@ class TransformerEncoderLayer : public UnaryLayer {
   at::Tensor MixValues(const LayerContext& context, const at::Tensor& q, const at::Tensor& k,
                        const at::Tensor& v) const {
     if (q.is_meta()) return at::empty_like(q);  // LibTorch has the meta kernel in Python only.
-    if (!context.training || dropout_ == 0) return at::scaled_dot_product_attention(q, k, v);
+    if (!context.training || dropout_ == 0) {
+      const at::Tensor mixed = at::scaled_dot_product_attention(q, k, v);
+      KeepGradientLayout(mixed);
+      return mixed;
+    }
     const double scale = 1 / std::sqrt(static_cast<double>(q.size(-1)));
     const at::Tensor weights = at::softmax(at::matmul(q * scale, k.transpose(-2, -1)), -1);
     return at::matmul(Drop(context, weights, kAttentionWeights), v);

@@ -55,13 +55,12 @@ absl::Status Session::Run() {
 }
 
 void Session::Leave(const std::string& reason, absl::Duration patience) {
-  if (!host_.StopAtCycle(patience))
-    spdlog::warn("the clock cycle is not done after {}", absl::FormatDuration(patience));
   v1::WorkerMessage message;
   message.mutable_leaving()->set_reason(reason);
   outbox_.Send(std::move(message));
   const absl::Time deadline = clock_.Now() + patience;
   while (!LeaveSettled() && clock_.Now() < deadline) leave_changed_.WaitFor(deadline - clock_.Now());
+  if (!LeaveSettled()) spdlog::warn("leaving without the orchestrator's word after {}", absl::FormatDuration(patience));
   Stop();
 }
 

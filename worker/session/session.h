@@ -52,8 +52,8 @@ class Session {
   // INVALID_ARGUMENT at once.
   absl::Status Run();
 
-  // Another thread: has the engine finish its clock cycle, tells the orchestrator, waits for its leave, each at most
-  // `patience`, and stops.
+  // Another thread: tells the orchestrator, waits for its leave, at most `patience`, and stops. The engine works on
+  // meanwhile, as its job may have to be saved.
   void Leave(const std::string& reason, absl::Duration patience);
 
   // Another thread: ends Run.

@@ -9,6 +9,7 @@
 #include <numeric>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "spdlog/spdlog.h"
@@ -21,6 +22,9 @@ namespace {
 using Kind = StageCall::Kind;
 
 constexpr char kTarget[] = "target";
+
+// What a mini-batch is suspended under while it is recorded; ids of rounds are not negative.
+constexpr int64_t kRecordedForward = -1;
 
 int64_t ReservedBytes(c10::Device device) {
   const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
@@ -43,6 +47,21 @@ Values TargetOf(const MiniBatch& mini_batch) {
   return mini_batch.target.defined() ? Values{{kTarget, mini_batch.target}} : Values{};
 }
 
+std::vector<at::Tensor> WithoutGradient(const std::vector<NamedTensor>& state) {
+  std::vector<at::Tensor> without;
+  for (const NamedTensor& named : state) {
+    if (named.trainable && !named.tensor.grad().defined()) without.push_back(named.tensor);
+  }
+  return without;
+}
+
+// Another number says that one of the trained parameters has been written to.
+int64_t VersionsOf(const std::vector<NamedTensor>& state) {
+  int64_t versions = 0;
+  for (const NamedTensor& named : state) versions += named.trainable ? named.tensor._version() : 0;
+  return versions;
+}
+
 absl::StatusOr<Values> NothingElse(const absl::Status& status) {
   if (!status.ok()) return status;
   return Values();
@@ -53,43 +72,68 @@ absl::StatusOr<Values> NothingElse(const absl::Status& status) {
 CapturedStage::CapturedStage(std::unique_ptr<Stage> stage, int index, c10::Device device)
     : stage_(std::move(stage)), index_(index), device_(device), pool_(device) {}
 
-CapturedStage::Way CapturedStage::WayOf(const MiniBatch& mini_batch) {
-  if (!mini_batch.training) return Way::kAsItIs;
-  MakeRoom(mini_batch);
-  current_ = &known_[mini_batch.micro_batch_sizes];
+CapturedStage::Way CapturedStage::ChooseWay() {
+  const bool is_overtaken = suspended_ && suspended_->way == Way::kWatched && suspended_->overtaken;
+  if (is_overtaken && mini_batch_.training) StopWatching();
+  if (suspended_) return Way::kAsItIs;
+  if (mini_batch_.training) MakeRoom();
+  current_ = &known_[{mini_batch_.training, mini_batch_.micro_batch_sizes}];
   if (current_->given_up) return Way::kAsItIs;
   if (!current_->recording.watched()) return Way::kWatched;
   if (current_->recording.recorded()) return Way::kReplayed;
-  const absl::Status recorded = Record(mini_batch);
+  const absl::Status recorded = Record();
   if (recorded.ok()) return Way::kReplayed;
   GiveUp(recorded);
   return Way::kAsItIs;
 }
 
-absl::Status CapturedStage::Record(const MiniBatch& mini_batch) {
+absl::Status CapturedStage::Record() {
   return CatchTorch([&]() -> absl::Status {
     c10::cuda::CUDACachingAllocator::emptyCache();  // Graphs cannot use what steps so far have left there.
     const int64_t before = ReservedBytes(device_);
-    stage_->KeepGradients(true);
-    GPIPE_RETURN_IF_ERROR(current_->recording.Record(
-        pool_, [&](const StageCall& call, const Values& given) { return Call(call, mini_batch, given); }));
+    if (mini_batch_.training) stage_->KeepGradients(true);
+    GPIPE_RETURN_IF_ERROR(mini_batch_.accumulates ? RecordAccumulating() : RecordCalls());
     current_->peak_saved_bytes = stage_->peak_saved_bytes();
     current_->bytes = ReservedBytes(device_) - before;
-    spdlog::info("stage {} is captured: {} CUDA graphs for {} micro-batches, {} MiB", index_,
-                 current_->recording.size(), mini_batch.micro_batch_sizes.size(), current_->bytes >> 20);
+    spdlog::info("stage {} is captured{}: {} CUDA graphs for {} micro-batches, {} MiB", index_,
+                 mini_batch_.training ? "" : " without training", current_->recording.size(),
+                 mini_batch_.micro_batch_sizes.size(), current_->bytes >> 20);
     return absl::OkStatus();
   });
 }
 
-absl::StatusOr<Values> CapturedStage::Call(const StageCall& call, const MiniBatch& mini_batch, const Values& given) {
+absl::Status CapturedStage::RecordCalls() {
+  forward_id_ = kRecordedForward;
+  return current_->recording.Record(pool_,
+                                    [this](const StageCall& call, const Values& given) { return Call(call, given); });
+}
+
+// The backward pass adds to gradients that must be there while it is recorded, and may not be there now.
+absl::Status CapturedStage::RecordAccumulating() {
+  const std::vector<at::Tensor> absent = WithoutGradient(stage_->state());
+  stage_->AttachGradients();
+  const size_t unknown = WithoutGradient(stage_->state()).size();
+  const absl::Cleanup detach = [&absent] {
+    for (const at::Tensor& parameter : absent) parameter.mutable_grad().reset();
+  };
+  GPIPE_RETURN_IF_ERROR(RecordCalls());
+  if (WithoutGradient(stage_->state()).size() == unknown) return absl::OkStatus();
+  return absl::FailedPreconditionError("a parameter has a gradient that it did not have before");
+}
+
+absl::StatusOr<Values> CapturedStage::Call(const StageCall& call, const Values& given) {
   switch (call.kind) {
     case Kind::kBegin: {
-      MiniBatch begun = mini_batch;
-      if (begun.target.defined()) begun.target = given.at(kTarget);
+      MiniBatch begun = mini_batch_;
+      if (const auto target = given.find(kTarget); target != given.end()) begun.target = target->second;
       return NothingElse(stage_->Begin(std::move(begun)));
     }
     case Kind::kForward:
       return stage_->Forward(call.micro_batch, given, call.mode);
+    case Kind::kSuspend:
+      return NothingElse(stage_->Suspend(forward_id_));
+    case Kind::kResume:
+      return NothingElse(stage_->Resume(forward_id_));
     case Kind::kRecompute:
       return NothingElse(stage_->Recompute(call.micro_batch));
     case Kind::kBackward:
@@ -100,30 +144,53 @@ absl::StatusOr<Values> CapturedStage::Call(const StageCall& call, const MiniBatc
   return absl::InternalError("unknown call");
 }
 
-bool CapturedStage::captured() const {
-  return std::ranges::any_of(known_, [](const auto& known) { return known.second.recording.recorded(); });
+absl::StatusOr<Values> CapturedStage::Run(const StageCall& call, const Values& given) {
+  if (way_ == Way::kReplayed) return Replay(call, given);
+  if (way_ == Way::kWatched) Watch(call, given);
+  return Call(call, given);
+}
+
+void CapturedStage::Watch(const StageCall& call, const Values& given) {
+  const absl::Status watched = CatchTorch([&] {
+    current_->recording.Watch(call, given);
+    return absl::OkStatus();
+  });
+  if (watched.ok()) return;
+  current_->recording = Recording();
+  current_->given_up = true;
+  way_ = Way::kAsItIs;
+  spdlog::warn("stage {} runs without CUDA graphs: {}", index_, StdView(watched.message()));
+}
+
+bool CapturedStage::captured(bool training) const {
+  return std::ranges::any_of(known_, [training](const auto& known) {
+    return known.first.training == training && known.second.recording.recorded();
+  });
 }
 
 void CapturedStage::GiveUp(const absl::Status& why) {
   // The end of that mini-batch would work on values that were never computed: it is not executed either.
   at::cuda::CUDAGraph unused;
-  const absl::Status abandoned = pool_.Record(unused, [this] { return stage_->Abandon(); });
+  const absl::Status abandoned = pool_.Record(unused, [this] {
+    stage_->Drop(kRecordedForward).IgnoreError();  // It may not have come so far.
+    return stage_->Abandon();
+  });
   if (!abandoned.ok()) spdlog::warn("stage {} after a recording: {}", index_, StdView(abandoned.message()));
   current_->recording = Recording();
   current_->given_up = true;
-  if (!captured()) stage_->KeepGradients(false);
+  if (!captured(/*training=*/true)) stage_->KeepGradients(false);
   ForgetCudaError("a recording that was given up");
   spdlog::warn("stage {} runs without CUDA graphs: {}", index_, StdView(why.message()));
 }
 
 // It needs what the recorded ones need, by the sample.
-void CapturedStage::MakeRoom(const MiniBatch& mini_batch) {
+void CapturedStage::MakeRoom() {
   double needed = 0;
-  for (const auto& [sizes, known] : known_) {
-    if (!known.recording.recorded()) continue;
-    if (sizes == mini_batch.micro_batch_sizes) return;
-    needed =
-        std::max(needed, static_cast<double>(known.bytes) * SamplesIn(mini_batch.micro_batch_sizes) / SamplesIn(sizes));
+  for (const auto& [key, known] : known_) {
+    if (!key.training || !known.recording.recorded()) continue;
+    if (key.sizes == mini_batch_.micro_batch_sizes) return;
+    const double by_sample = static_cast<double>(known.bytes) / SamplesIn(key.sizes);
+    needed = std::max(needed, by_sample * SamplesIn(mini_batch_.micro_batch_sizes));
   }
   if (needed > static_cast<double>(FreeBytes(device_))) Forget();
 }
@@ -132,52 +199,88 @@ void CapturedStage::Forget() {
   spdlog::info("stage {} lets its CUDA graphs go, whose memory is needed", index_);
   known_.clear();
   current_ = nullptr;
+  way_ = Way::kAsItIs;
   stage_->KeepGradients(false);
   c10::cuda::CUDACachingAllocator::emptyCache();
 }
 
 absl::Status CapturedStage::Begin(MiniBatch mini_batch) {
-  way_ = WayOf(mini_batch);
   const Values given = TargetOf(mini_batch);
-  mini_batch_ = mini_batch;
+  mini_batch_ = std::move(mini_batch);
   mini_batch_.target.reset();
-  if (way_ == Way::kReplayed) {
-    current_->recording.Rewind();
-    return Replay({.kind = Kind::kBegin}, given).status();
-  }
-  if (way_ == Way::kWatched) current_->recording.Watch({.kind = Kind::kBegin}, given);
-  return stage_->Begin(std::move(mini_batch));
+  way_ = ChooseWay();
+  if (way_ == Way::kReplayed) current_->recording.Rewind();
+  return Run({.kind = Kind::kBegin}, given).status();
 }
 
 absl::StatusOr<Values> CapturedStage::Forward(int micro_batch, Values inputs, ForwardMode mode) {
   const StageCall call{Kind::kForward, micro_batch, mode};
-  if (way_ == Way::kReplayed) return Replay(call, inputs);
-  if (way_ == Way::kWatched) current_->recording.Watch(call, inputs);
-  if (mode != ForwardMode::kInference || !captured()) return stage_->Forward(micro_batch, std::move(inputs), mode);
-  absl::StatusOr<Values> made = stage_->Forward(micro_batch, inputs, mode);
-  if (!absl::IsResourceExhausted(made.status())) return made;
+  const bool can_be_repeated = mode == ForwardMode::kInference && way_ != Way::kReplayed;
+  absl::StatusOr<Values> made = Run(call, inputs);
+  if (!absl::IsResourceExhausted(made.status()) || !can_be_repeated) return made;
+  const bool has_room_to_give = !suspended_ && (captured(/*training=*/true) || captured(/*training=*/false));
+  if (!has_room_to_give) return made;
   Forget();
-  return stage_->Forward(micro_batch, std::move(inputs), mode);
+  return Run(call, inputs);
 }
 
 absl::Status CapturedStage::Recompute(int micro_batch) {
-  const StageCall call{.kind = Kind::kRecompute, .micro_batch = micro_batch};
-  if (way_ == Way::kReplayed) return Replay(call, {}).status();
-  if (way_ == Way::kWatched) current_->recording.Watch(call, {});
-  return stage_->Recompute(micro_batch);
+  return Run({.kind = Kind::kRecompute, .micro_batch = micro_batch}, {}).status();
 }
 
 absl::StatusOr<Values> CapturedStage::Backward(int micro_batch, Values gradients) {
-  const StageCall call{.kind = Kind::kBackward, .micro_batch = micro_batch};
-  if (way_ == Way::kReplayed) return Replay(call, gradients);
-  if (way_ == Way::kWatched) current_->recording.Watch(call, gradients);
-  return stage_->Backward(micro_batch, std::move(gradients));
+  return Run({.kind = Kind::kBackward, .micro_batch = micro_batch}, gradients);
 }
 
 absl::Status CapturedStage::End() {
-  if (way_ == Way::kReplayed) return Replay({.kind = Kind::kEnd}, {}).status();
-  if (way_ == Way::kWatched) current_->recording.Watch({.kind = Kind::kEnd}, {});
-  return stage_->End();
+  if (way_ != Way::kAsItIs) suspended_.reset();
+  if (suspended_ && mini_batch_.training) suspended_->overtaken = true;
+  // Where they add up over mini-batches they may be let go of before this one is recorded.
+  if (way_ == Way::kWatched && mini_batch_.accumulates) stage_->KeepGradients(true);
+  return Run({.kind = Kind::kEnd}, {}).status();
+}
+
+absl::Status CapturedStage::Suspend(int64_t id) {
+  forward_id_ = id;
+  GPIPE_RETURN_IF_ERROR(Run({.kind = Kind::kSuspend}, {}).status());
+  if (way_ == Way::kAsItIs) return absl::OkStatus();
+  suspended_ = {.id = id, .way = way_, .known = current_, .mini_batch = mini_batch_, .versions = VersionsOf(state())};
+  return absl::OkStatus();
+}
+
+absl::Status CapturedStage::Resume(int64_t id) {
+  forward_id_ = id;
+  way_ = Way::kAsItIs;
+  mini_batch_.training = true;  // Nothing else is suspended.
+  if (suspended_ && suspended_->id == id) {
+    // As it is, autograd finds that of what it has kept; a graph would compute with old and new values.
+    if (suspended_->way == Way::kReplayed && suspended_->versions != VersionsOf(state())) {
+      return absl::FailedPreconditionError("a parameter has been changed since the forward pass that goes back");
+    }
+    way_ = suspended_->way;
+    current_ = suspended_->known;
+    mini_batch_ = suspended_->mini_batch;
+    GPIPE_RETURN_IF_ERROR(CatchTorch([this] {
+      stage_->AttachGradients();
+      return absl::OkStatus();
+    }));
+  }
+  return Run({.kind = Kind::kResume}, {}).status();
+}
+
+absl::Status CapturedStage::Drop(int64_t id) {
+  if (!suspended_ || suspended_->id != id) return stage_->Drop(id);
+  if (suspended_->way == Way::kReplayed) {
+    suspended_.reset();
+    return absl::OkStatus();
+  }
+  StopWatching();
+  return stage_->Drop(id);
+}
+
+void CapturedStage::StopWatching() {
+  suspended_->known->recording = Recording();
+  suspended_.reset();
 }
 
 absl::Status CapturedStage::Abandon() { return stage_->Abandon(); }
@@ -190,8 +293,11 @@ int64_t CapturedStage::peak_saved_bytes() const {
 absl::StatusOr<Values> CapturedStage::Replay(const StageCall& call, const Values& given) {
   return CatchTorch([&] {
     absl::StatusOr<Values> results;
-    const LayerContext context{true, false, mini_batch_.seed, mini_batch_.step, call.micro_batch};
+    const LayerContext context{mini_batch_.training, false, mini_batch_.seed, mini_batch_.step, call.micro_batch};
     DrawSeeded(device_, context, 0, [&](const at::Generator&) { results = current_->recording.Replay(call, given); });
+    if (results.ok() && !mini_batch_.training) {
+      for (auto& [name, tensor] : *results) tensor = tensor.clone();
+    }
     return results;
   });
 }

@@ -35,21 +35,6 @@ at::Tensor Detached(const at::Tensor& tensor, const DimensionOrder& order = {}) 
   return tensor.defined() ? InOrder(tensor, order) : tensor;
 }
 
-// Bytes of tensors that nothing else holds: what goes when they go.
-int64_t OwnBytes(const std::vector<at::Tensor>& tensors) {
-  int64_t bytes = 0;
-  for (const at::Tensor& tensor : tensors) {
-    if (tensor.storage().use_count() == 1) bytes += static_cast<int64_t>(tensor.storage().nbytes());
-  }
-  return bytes;
-}
-
-int64_t TotalBytes(const std::vector<at::Tensor>& tensors) {
-  int64_t bytes = 0;
-  for (const at::Tensor& tensor : tensors) bytes += static_cast<int64_t>(tensor.nbytes());
-  return bytes;
-}
-
 absl::Status CheckSamples(const CrossingValue& value, const at::Tensor& tensor, int64_t samples) {
   const int64_t found = tensor.dim() == 0 ? 0 : tensor.size(0);
   if (!value.begins_with_batch || found == samples) return absl::OkStatus();
@@ -75,7 +60,7 @@ ModelStage::ModelStage(StageParts parts, Segment segment)
       loss_(std::move(parts.loss)),
       needs_backward_(parts.needs_backward),
       device_(parts.device),
-      held_(parts.held != nullptr ? *parts.held : own_held_) {
+      gradients_(parts.held) {
   CollectState(parts);
 }
 
@@ -107,7 +92,7 @@ absl::Status ModelStage::Begin(MiniBatch mini_batch) {
   }
   return CatchTorch([&] {
     mini_batch_ = std::move(mini_batch);
-    if (mini_batch_.training && !mini_batch_.accumulates) ResetGradients();
+    if (mini_batch_.training && !mini_batch_.accumulates) gradients_.Reset(state_);
     if (loss_ != nullptr) loss_->Begin(mini_batch_.target, samples);
     saved_.clear();
     counts_.assign(offsets_.size(), {});
@@ -123,7 +108,7 @@ absl::Status ModelStage::Suspend(int64_t id) {
   if (!open_ || !mini_batch_.training) return absl::FailedPreconditionError("no training mini-batch has begun");
   if (suspended_.contains(id)) return absl::FailedPreconditionError(absl::StrCat("forward ", id, " is there already"));
   suspended_[id] = {mini_batch_, offsets_, std::exchange(saved_, {}), counts_, saved_bytes_};
-  return End();
+  return Close();
 }
 
 absl::Status ModelStage::Resume(int64_t id) {
@@ -140,28 +125,20 @@ absl::Status ModelStage::Resume(int64_t id) {
   weights_.reset();
   suspended_.erase(found);
   open_ = resumed_ = true;
-  return absl::OkStatus();
+  return CatchTorch([this] {
+    gradients_.Attach(state_);
+    return absl::OkStatus();
+  });
 }
 
 absl::Status ModelStage::Drop(int64_t id) {
-  if (suspended_.erase(id) > 0) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat("there is no forward ", id, " to drop"));
-}
-
-void ModelStage::ResetGradients() const {
-  const torch::autograd::AutoGradMode no_grad(false);
-  std::vector<at::Tensor> held;
-  for (const NamedTensor& named : state_) {
-    at::Tensor& gradient = named.tensor.mutable_grad();
-    if (!gradient.defined()) continue;
-    held_.Has(named.tensor) ? held.push_back(gradient) : gradient.reset();
+  const auto found = suspended_.find(id);
+  if (found == suspended_.end()) {
+    return absl::FailedPreconditionError(absl::StrCat("there is no forward ", id, " to drop"));
   }
-  if (!held.empty()) at::_foreach_zero_(held);
-}
-
-void ModelStage::KeepGradients(bool keep) {
-  if (std::exchange(keep_gradients_, keep) == keep) return;
-  for (const NamedTensor& named : state_) keep ? held_.Hold(named.tensor) : held_.LetGo(named.tensor);
+  segment_.ForgetMiniBatch(found->second.mini_batch.step);
+  suspended_.erase(found);
+  return absl::OkStatus();
 }
 
 absl::Status ModelStage::CheckForward(int micro_batch, ForwardMode mode) const {
@@ -401,13 +378,20 @@ Values ModelStage::TakeInputGradients(Saved& saved) const {
 
 absl::Status ModelStage::End() {
   if (!open_) return absl::FailedPreconditionError("no mini-batch has begun");
-  open_ = false;
   if (!saved_.empty()) {
+    open_ = false;
     std::string left;
     for (const auto& [micro_batch, saved] : saved_) absl::StrAppend(&left, left.empty() ? "" : ", ", micro_batch);
     saved_.clear();
     return absl::InternalError(absl::StrCat("micro-batches without a backward pass at the end: ", left));
   }
+  GPIPE_RETURN_IF_ERROR(Close());
+  if (mini_batch_.training) segment_.ForgetMiniBatch(mini_batch_.step);
+  return absl::OkStatus();
+}
+
+absl::Status ModelStage::Close() {
+  open_ = false;
   return CatchTorch([&] {
     if (mini_batch_.training && !resumed_) segment_.EndMiniBatch();
     mini_batch_.target.reset();

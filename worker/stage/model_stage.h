@@ -13,8 +13,8 @@
 #include "worker/model/precision.h"
 #include "worker/model/segment.h"
 #include "worker/model/tensor_layout.h"
-#include "worker/stage/held_gradients.h"
 #include "worker/stage/stage.h"
+#include "worker/stage/stage_gradients.h"
 
 namespace gpipe::worker {
 
@@ -66,7 +66,8 @@ class ModelStage : public Stage {
   absl::Status Suspend(int64_t id) override;
   absl::Status Resume(int64_t id) override;
   absl::Status Drop(int64_t id) override;
-  void KeepGradients(bool keep) override;
+  void KeepGradients(bool keep) override { gradients_.Keep(state_, keep); }
+  void AttachGradients() override { gradients_.Attach(state_); }
   int64_t peak_saved_bytes() const override { return peak_bytes_; }
 
  private:
@@ -98,7 +99,8 @@ class ModelStage : public Stage {
 
   ModelStage(StageParts parts, Segment segment);
   void CollectState(const StageParts& parts);
-  void ResetGradients() const;
+  // The mini-batch at hand ends here, or for as long as it is suspended.
+  absl::Status Close();
 
   absl::Status CheckForward(int micro_batch, ForwardMode mode) const;
   absl::StatusOr<std::vector<at::Tensor>> TakeInputs(int micro_batch, Values& inputs) const;
@@ -131,9 +133,7 @@ class ModelStage : public Stage {
   const c10::Device device_;
   std::vector<NamedTensor> state_;
 
-  bool keep_gradients_ = false;
-  HeldGradients own_held_;
-  HeldGradients& held_;
+  StageGradients gradients_;
   bool open_ = false;     // Between Begin and End.
   bool resumed_ = false;  // It was suspended before, when its batch statistics were committed.
   std::map<int64_t, Suspended> suspended_;

@@ -137,12 +137,7 @@ class RuledOptimizer : public Optimizer {
   absl::Status LoadState(const Values& state) override {
     return CatchTorch([&]() -> absl::Status {
       for (size_t i = 0; i < parameters_.size(); ++i) {
-        if (!HasState(state, parameters_[i])) continue;
-        std::vector<at::Tensor> slots;
-        for (const std::string& name : names_) {
-          GPIPE_ASSIGN_OR_RETURN(slots.emplace_back(), LoadSlot(state, parameters_[i], name));
-        }
-        slots_[i] = std::move(slots);
+        GPIPE_ASSIGN_OR_RETURN(slots_[i], SlotsIn(state, parameters_[i]));
       }
       return mixed_.Load(state);
     });
@@ -202,6 +197,16 @@ class RuledOptimizer : public Optimizer {
   bool HasState(const Values& state, const NamedTensor& parameter) const {
     return std::ranges::any_of(
         names_, [&](const std::string& slot) { return state.contains(absl::StrCat(parameter.name, "/", slot)); });
+  }
+
+  // None, where it has never been updated.
+  absl::StatusOr<std::vector<at::Tensor>> SlotsIn(const Values& state, const NamedTensor& parameter) const {
+    std::vector<at::Tensor> slots;
+    if (!HasState(state, parameter)) return slots;
+    for (const std::string& name : names_) {
+      GPIPE_ASSIGN_OR_RETURN(slots.emplace_back(), LoadSlot(state, parameter, name));
+    }
+    return slots;
   }
 
   const std::unique_ptr<UpdateRule> rule_;

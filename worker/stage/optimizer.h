@@ -39,7 +39,7 @@ class Optimizer {
   // State by parameter name and slot (`0.weight/exp_avg`, `0.weight/momentum_buffer`, `0.weight/step`): live tensors,
   // which Step changes, but `step`, which is a copy; empty before the first step, but for what mixed precision has
   // (mixed_state.h). LoadState takes from `state` what belongs to its own parameters; one that is not in it at all has
-  // never had a gradient, and starts without state.
+  // never had a gradient, and is without state then.
   virtual std::vector<NamedTensor> State() const = 0;
   virtual absl::Status LoadState(const Values& state) = 0;
   // The names LoadState looks for.

@@ -11,7 +11,7 @@ namespace gpipe::worker {
 namespace {
 
 std::string NameOf(const StageCall& call) {
-  constexpr const char* kNames[] = {"begin", "forward", "recompute", "backward", "end"};
+  constexpr const char* kNames[] = {"begin", "forward", "suspending", "resuming", "recompute", "backward", "end"};
   return absl::StrCat(kNames[static_cast<int>(call.kind)], " of micro-batch ", call.micro_batch);
 }
 

@@ -16,7 +16,7 @@ namespace gpipe::worker {
 
 // One call of a stage within a mini-batch.
 struct StageCall {
-  enum class Kind { kBegin, kForward, kRecompute, kBackward, kEnd };
+  enum class Kind { kBegin, kForward, kSuspend, kResume, kRecompute, kBackward, kEnd };
 
   Kind kind = Kind::kBegin;
   int micro_batch = 0;

@@ -64,6 +64,8 @@ std::vector<CrossingValue> OutgoingOf(const v1::Plan& plan, int stage) {
 void AddClientOutputs(const v1::Plan& plan, StageParts& parts) {
   const auto& described = plan.layers(plan.layers_size() - 1).outputs();
   for (size_t i = 0; i < parts.outputs.size(); ++i) {
+    const auto same = [&](const CrossingValue& known) { return known.name == parts.outputs[i].value; };
+    if (std::ranges::any_of(parts.outgoing, same)) continue;  // An output by two names.
     const v1::DataType dtype = described[static_cast<int>(i)].dtype();
     parts.outgoing.push_back({parts.outputs[i].value, IsDifferentiable(dtype)});
   }
@@ -152,8 +154,7 @@ absl::StatusOr<std::unique_ptr<Stage>> Stage::Create(const v1::JobSpec& job, con
   return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<Stage>> {
     const bool drives = spec::HasClientData(spec);  // The client, which has a loss of its own.
     if (!parts.outputs.empty() && spec.has_train() && !drives) parts.loss = Loss::Create(spec.train().loss());
-    const bool captured =
-        device.is_cuda() && spec.has_train() && !drives && spec.pipeline().capture() != v1::CAPTURE_NEVER;
+    const bool captured = device.is_cuda() && spec.pipeline().capture() != v1::CAPTURE_NEVER;
     GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Stage> made, ModelStage::Create(std::move(parts)));
     if (!captured) return made;
     return std::make_unique<CapturedStage>(std::move(made), stage, device);

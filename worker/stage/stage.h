@@ -101,6 +101,10 @@ class Stage {
   // not updated.
   virtual void KeepGradients(bool keep) = 0;
 
+  // Gradients that are kept are where they were kept, whatever has been put in their place since: to be called before
+  // work that was recorded goes back.
+  virtual void AttachGradients() = 0;
+
   // Highest bytes saved between Forward and Backward in this mini-batch, as the device's allocator counted them.
   virtual int64_t peak_saved_bytes() const = 0;
 };

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gpipe._follow import Dropped, Update
     from gpipe._gpipe.module import GPipe
     from gpipe._job import AsyncJob, Job
+    from gpipe._loss_curve import LossCurve
     from gpipe._metrics import Evaluations, Metrics
     from gpipe._plan import Plan
     from gpipe._spec import Spec
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 _PLACES = {
     "AsyncClient": "_client", "Client": "_client", "Cluster": "_cluster", "export": "_export.exporter",
     "ExportError": "_export.weights", "empty_weights": "_export.weights", "Dropped": "_follow", "Update": "_follow",
-    "GPipe": "_gpipe.module", "AsyncJob": "_job", "Job": "_job", "Evaluations": "_metrics", "Metrics": "_metrics",
-    "Plan": "_plan", "Spec": "_spec", "Timeline": "_timeline", "infer": "_train", "train": "_train",
+    "GPipe": "_gpipe.module", "AsyncJob": "_job", "Job": "_job", "LossCurve": "_loss_curve", "Evaluations": "_metrics",
+    "Metrics": "_metrics", "Plan": "_plan", "Spec": "_spec", "Timeline": "_timeline", "infer": "_train",
+    "train": "_train",
     "ApiError": "errors", "ClusterError": "errors", "Error": "errors", "InvalidSpecError": "errors",
     "JobCancelledError": "errors", "JobFailedError": "errors",
 }
@@ -47,8 +49,9 @@ _MODULES = ("balance", "data", "errors", "skip", "v1")
 
 __all__ = [
     "ApiError", "AsyncClient", "AsyncJob", "Client", "Cluster", "ClusterError", "Dropped", "Error", "Evaluations",
-    "ExportError", "GPipe", "InvalidSpecError", "Job", "JobCancelledError", "JobFailedError", "Metrics", "Plan", "Spec",
-    "Timeline", "Update", "balance", "data", "empty_weights", "errors", "export", "infer", "skip", "train", "v1",
+    "ExportError", "GPipe", "InvalidSpecError", "Job", "JobCancelledError", "JobFailedError", "LossCurve", "Metrics",
+    "Plan", "Spec", "Timeline", "Update", "balance", "data", "empty_weights", "errors", "export", "infer", "skip",
+    "train", "v1",
 ]
 
 

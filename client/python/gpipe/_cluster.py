@@ -154,6 +154,7 @@ class _Keeper:
         self.joined = False
         self._failed = threading.Event()  # Or will not fail any more.
         self.wire: _PrivateWire | None = None
+        self._listener = threading.Thread(target=self._listen, name="gpipe-keeper", daemon=True)
         try:
             self._tell(json.dumps(config))
             first = self._hear()
@@ -167,7 +168,7 @@ class _Keeper:
         self.address, self.folder = str(first["address"]), pathlib.Path(first["folder"])
         self.shared_memory = pathlib.Path(first["shared_memory"]) if first["shared_memory"] else None
         self.processes: dict[str, int] = first["processes"]
-        threading.Thread(target=self._listen, name="gpipe-keeper", daemon=True).start()
+        self._listener.start()
 
     def await_failure(self) -> str:
         """Of a child that does not answer any more, which the keeper is about to notice."""
@@ -184,10 +185,19 @@ class _Keeper:
             self._tell("stop")
             self._process.stdin.close()
         self._process.wait()
+        self._close_words()
         # Only a keeper that was killed leaves its folders.
         folder, memory = getattr(self, "folder", None), getattr(self, "shared_memory", None)
         for left in ([folder] if folder else []) + ([*memory.parent.glob(f"{memory.name}*")] if memory else []):
             shutil.rmtree(left, ignore_errors=True)
+
+    def _close_words(self) -> None:
+        """When all are heard. A finalizer may call this on the listener's own thread."""
+        assert self._process.stdout is not None
+        if not self._listener.is_alive():
+            self._process.stdout.close()
+        elif self._listener is not threading.current_thread():
+            self._listener.join(FAILURE_PATIENCE)
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -197,6 +207,8 @@ class _Keeper:
     def _hear(self) -> dict[str, Any] | None:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
+        if not line:
+            self._process.stdout.close()
         words: dict[str, Any] | None = json.loads(line) if line else None
         return words
 

@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from gpipe import v1
 from gpipe._follow import Update, is_over, state_name
 from gpipe._format import clock_text, loss_text
+from gpipe._loss_curve import LossCurve
 from gpipe._metrics import Metrics
 from gpipe._operations import Operations
 from gpipe._progress import Progress, progress_of
@@ -144,6 +145,10 @@ class Job(JobView):
         """Of all steps so far, as NumPy arrays."""
         return run(self._operations.metrics(self.id))
 
+    def plot(self, *, logarithmic: bool = False) -> LossCurve:
+        """The losses of all steps so far, and of the evaluations."""
+        return LossCurve(self.id, self.metrics(), logarithmic)
+
     def tensors(self, path: str | None = None, *, framework: Framework = "numpy") -> dict[str, Any]:
         """Those of the trained model under its state_dict()'s names, or the outputs; or of another of `files`, also one
         with an index, whose shards are put together. As NumPy arrays or torch tensors."""
@@ -166,6 +171,12 @@ class Job(JobView):
         """No more clock cycles are granted. WrongJobStateError if it does not run."""
         self.message = run(self._operations.pause(self.id))
         return self
+
+    def checkpoint(self, *, timeout: float | None = None) -> int:
+        """Has a running training job write a checkpoint now, beside its steps; returns when it is written: of so many
+        steps."""
+        self.message = run(self._operations.checkpoint(self.id, timeout))
+        return int(self.message.checkpoint_step)
 
     def resume(self) -> Job:
         """Goes on where it was paused."""
@@ -213,6 +224,10 @@ class AsyncJob(JobView):
         """As Job.metrics."""
         return await self._operations.metrics(self.id)
 
+    async def plot(self, *, logarithmic: bool = False) -> LossCurve:
+        """As Job.plot."""
+        return LossCurve(self.id, await self.metrics(), logarithmic)
+
     async def tensors(self, path: str | None = None, *, framework: Framework = "numpy") -> dict[str, Any]:
         """As Job.tensors."""
         return await self._operations.tensors(self.id, path, framework)
@@ -234,6 +249,11 @@ class AsyncJob(JobView):
         """As Job.pause."""
         self.message = await self._operations.pause(self.id)
         return self
+
+    async def checkpoint(self, *, timeout: float | None = None) -> int:
+        """As Job.checkpoint."""
+        self.message = await self._operations.checkpoint(self.id, timeout)
+        return int(self.message.checkpoint_step)
 
     async def resume(self) -> AsyncJob:
         """As Job.resume."""

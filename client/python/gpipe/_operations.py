@@ -10,7 +10,7 @@ from typing import Any
 
 from gpipe import _methods, errors, v1
 from gpipe._files import OnFile
-from gpipe._follow import Update, follow, is_over
+from gpipe._follow import Update, follow, is_over, state_name
 from gpipe._metrics import Metrics, metrics_of
 from gpipe._plan import Plan
 from gpipe._results import Framework, Results, list_metrics
@@ -51,6 +51,22 @@ class Operations:
 
     async def pause(self, id: str) -> v1.Job:
         return await self.wire.call(_methods.PAUSE, v1.PauseJobRequest(id=id))
+
+    async def checkpoint(self, id: str, timeout: float | None) -> v1.Job:
+        """The job when it has that checkpoint."""
+        asked = await self.wire.call(_methods.CHECKPOINT, v1.CheckpointJobRequest(id=id))
+        with contextlib.suppress(errors.DeadlineError):
+            async with contextlib.aclosing(self.watch(id, False, False, timeout)) as updates:
+                async for update in updates:
+                    if isinstance(update, v1.Job) and (update.checkpoint_step >= asked.step or
+                                                       update.attempt != asked.attempt):
+                        break
+        job = await self.get(id)
+        if job.checkpoint_step < asked.step:
+            why = f"job {id} is {state_name(job)}, and has not written the checkpoint of step {asked.step}"
+            is_late = job.attempt == asked.attempt and not is_over(job)
+            raise errors.DeadlineError(why, "DEADLINE_EXCEEDED") if is_late else errors.Error(why)
+        return job
 
     async def resume(self, id: str) -> v1.Job:
         return await self.wire.call(_methods.RESUME, v1.ResumeJobRequest(id=id))

@@ -3,16 +3,14 @@ package."""
 
 from __future__ import annotations
 
-import os
-import pathlib
 from collections.abc import Sequence
 
-from gpipe import _atomic, v1
+from gpipe import v1
 from gpipe._format import bytes_text, percent_text, seconds_text, table_text
-from gpipe._svg import Svg, arrow, shortened
+from gpipe._svg import Drawn, Svg, arrow, shortened
 
 MOST_BOXES, MOST_VALUES = 8, 6  # Of a stage; between two.
-CHARACTER, MARGIN, TOP, HEADER, BOX_STEP, LINE, LANE = 7, 24, 64, 40, 24, 15, 30
+CHARACTER, MARGIN, TOP, HEADER, BOX_STEP, LINE, LANE = 7, 24, 79, 40, 24, 15, 30
 STYLE = """text { font: 11px Helvetica, Arial, sans-serif; fill: #1e293b; }
 .title { font-size: 16px; font-weight: bold; }
 .stage { font-size: 13px; font-weight: bold; text-anchor: middle; }
@@ -33,7 +31,7 @@ STYLE = """text { font: 11px Helvetica, Arial, sans-serif; fill: #1e293b; }
 ITEM_BYTES = {"128": 16, "64": 8, "32": 4, "16": 2}
 
 
-class Plan:
+class Plan(Drawn):
     """What the orchestrator has planned. `message` is what the API says of it; a notebook shows it as a drawing."""
 
     def __init__(self, message: v1.PlanJobResponse):
@@ -67,13 +65,6 @@ class Plan:
     def svg(self) -> str:
         """The drawing."""
         return _Drawing(self.message).draw()
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """The drawing, as a file."""
-        _atomic.write(pathlib.Path(path), self.svg().encode())
-
-    def _repr_html_(self) -> str:
-        return f'<div style="overflow-x: auto">{self.svg()}</div>'
 
     def __repr__(self) -> str:
         return f"<Plan of {len(self.stages)} stages, bubble {percent_text(self.bubble_share)}>"
@@ -192,9 +183,9 @@ class _Drawing:
             words.append(f"a mini-batch of {program.batch_size} in {len(program.micro_batch_sizes)} micro-batches")
         if forecast.step_seconds:
             words.append(f"{seconds_text(forecast.step_seconds)} a step")
-        words += [f"bubble {percent_text(forecast.bubble_share or self._response.bubble_share)}",
-                  "numbers are parameters", "bytes are of one micro-batch"]
+        words.append(f"bubble {percent_text(forecast.bubble_share or self._response.bubble_share)}")
         self._svg.text(MARGIN, 46, "note", ", ".join(words))
+        self._svg.text(MARGIN, 46 + LINE, "note", "numbers are parameters, bytes are of one micro-batch")
 
     def _draw_stage(self, stage: int) -> None:
         left, worker = self._left(stage), _worker(self._plan, stage)
@@ -220,7 +211,8 @@ class _Drawing:
                  f"{sum(layer.parameter_count for layer in layers):,} parameters"]
         if stage < len(self._response.forecast.stages):
             forecast = self._response.forecast.stages[stage]
-            return [*facts, f"{bytes_text(forecast.state_bytes + forecast.peak_saved_bytes)} of memory",
+            memory = forecast.state_bytes + forecast.peak_saved_bytes + forecast.working_bytes
+            return [*facts, f"{bytes_text(memory)} of memory",
                     f"{seconds_text(forecast.forward_seconds + forecast.backward_seconds)} a micro-batch"]
         return [*facts, f"{bytes_text(sum(layer.parameter_bytes for layer in layers))} of weights"]
 

@@ -43,7 +43,8 @@ class Progress:
         done, self._total = progress_of(job)
         if self._bar is None and self._make is not None:
             self._bar = self._make(total=self._total or None, unit="step" if job.spec.HasField("train") else "batch")
-        self._bar.total = self._total or None
+        if (self._bar.total or 0) != self._total:
+            self._bar.reset(self._total or None)  # A widget takes its total from nowhere else.
         self._bar.n = done
         self._bar.set_description(f"{job.id} {state_name(job).lower()}")
 
@@ -99,4 +100,10 @@ def _bar_maker(wanted: bool | None) -> Any:
 
 
 def _is_looked_at() -> bool:
-    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+    return _in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def _in_notebook() -> bool:
+    """Within a kernel. A program that only runs notebooks, as nbconvert does, imports ipykernel, too."""
+    ipython: Any = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")

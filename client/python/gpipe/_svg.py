@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import html
+import os
+import pathlib
 import re
+
+from gpipe import _atomic
 
 
 def escaped(text: str) -> str:
     """What XML cannot hold at all becomes a question mark."""
     return html.escape(re.sub(r"[\x00-\x1f]", "?", text))
+
+
+class Drawn:
+    """What a notebook shows as a drawing."""
+
+    def svg(self) -> str:
+        """The drawing."""
+        raise NotImplementedError
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """The drawing, as a file."""
+        _atomic.write(pathlib.Path(path), self.svg().encode())
+
+    def _repr_html_(self) -> str:
+        return f'<div style="overflow-x: auto">{self.svg()}</div>'
 
 
 class Svg:

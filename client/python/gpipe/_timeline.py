@@ -12,7 +12,7 @@ from typing import Any
 
 from gpipe import _atomic, v1
 from gpipe._format import percent_text, seconds_text, table_text
-from gpipe._svg import Svg, hatch
+from gpipe._svg import Drawn, Svg, hatch
 
 MARGIN, TOP, LABEL, WIDTH, ROW, ROW_STEP, AXIS, TICKS = 24, 76, 150, 1000, 34, 40, 30, 5
 LONGEST_LABEL = 22
@@ -35,7 +35,7 @@ LOOKS = {v1.ACTION_KIND_FORWARD: "forward", v1.ACTION_KIND_RECOMPUTE: "recompute
          v1.ACTION_KIND_BACKWARD: "backward", v1.ACTION_KIND_OPTIMIZER: "optimizer"}
 
 
-class Timeline:
+class Timeline(Drawn):
     """Of one step of a job. `message` is what the API says of it; a notebook shows it as a drawing."""
 
     def __init__(self, message: v1.StepTimeline):
@@ -66,9 +66,6 @@ class Timeline:
         if target.suffix.lower() not in makers:
             raise ValueError(f"{target}: must end in .svg (a drawing) or .json (a trace)")
         _atomic.write(target, makers[target.suffix.lower()]().encode())
-
-    def _repr_html_(self) -> str:
-        return f'<div style="overflow-x: auto">{self.svg()}</div>'
 
     def __repr__(self) -> str:
         return f"<Timeline: {_title(self.message)}>"

@@ -166,7 +166,8 @@ class BlockingWire(Wire):
         except grpc.RpcError as error:
             raise self._explain(error) from None
         except ValueError as error:
-            if "closed channel" not in str(error):
+            # "Cannot invoke RPC on closed channel!", or "Cannot invoke RPC: Channel closed!".
+            if "Cannot invoke RPC" not in str(error):
                 raise
             raise self.explain(errors.CancelledError("the connection is closed", "CANCELLED")) from None
 

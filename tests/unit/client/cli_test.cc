@@ -71,11 +71,12 @@ TEST_F(CliTest, CompletionScriptsNameEveryCommandAndParse) {
   for (const char* shell : {"bash", "zsh"}) {
     const ProgramResult script = RunGpipe(absl::StrCat("completion ", shell));
     EXPECT_EQ(script.exit_code, 0);
-    for (const char* command : {"run",          "plan",           "validate",     "health",        "version",
-                                "completion",   "job submit",     "job list",     "job get",       "job describe",
-                                "data convert", "job watch",      "job wait",     "job pause",     "job resume",
-                                "job cancel",   "job delete",     "job pull",     "job logs",      "worker list",
-                                "worker drain", "worker undrain", "admin backup", "admin restore", "worker describe"}) {
+    for (const char* command :
+         {"run",           "plan",           "validate",    "health",       "version",        "completion",
+          "job submit",    "job list",       "job get",     "job describe", "data convert",   "job watch",
+          "job wait",      "job checkpoint", "job pause",   "job resume",   "job cancel",     "job delete",
+          "job pull",      "job logs",       "worker list", "worker drain", "worker undrain", "admin backup",
+          "admin restore", "worker describe"}) {
       EXPECT_THAT(script.output, HasSubstr(absl::StrCat("\"", command, "\")"))) << shell;
     }
   }

@@ -165,6 +165,15 @@ class RawConnection {
   bool Send(const std::string& text) const {
     return send(socket_, text.data(), text.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(text.size());
   }
+  // Whether the server ends the connection while this text is sent over and over again: at the latest when the kernel
+  // keeps no more of what nobody reads.
+  bool IsCutOffSending(const std::string& text) const {
+    const absl::Time patience = absl::Now() + absl::Seconds(60);
+    while (absl::Now() < patience) {
+      if (!Send(text)) return true;
+    }
+    return false;
+  }
   // All that comes until the end.
   std::string Receive() const {
     std::string got;
@@ -199,9 +208,8 @@ TEST(HttpServerTest, HeadersWithoutEndAreCutOff) {
   server.Handle("GET", "/", Saying("here"));
   ASSERT_TRUE(server.Start(Loopback()).ok());
   const RawConnection flood(server.address());
-  bool sent = flood.Send("GET / HTTP/1.1\r\n");
-  for (int i = 0; sent && i < 100'000; ++i) sent = flood.Send("Name: value\r\n");
-  EXPECT_FALSE(sent);
+  flood.Send("GET / HTTP/1.1\r\n");
+  EXPECT_TRUE(flood.IsCutOffSending("Name: value\r\n"));
   EXPECT_EQ(httplib::Client("http://" + server.address()).Get("/")->body, "here");
 }
 
@@ -228,10 +236,8 @@ TEST(HttpServerTest, ABodyOfUnknownLengthHasALimit) {
   good.Send(head + "5\r\nhello\r\n0\r\n\r\n");
   EXPECT_THAT(good.Receive(), HasSubstr("hello"));
   const RawConnection endless(server.address());
-  bool sent = endless.Send(head);
-  const std::string chunk = "400\r\n" + std::string(0x400, 'x') + "\r\n";
-  for (int i = 0; sent && i < 10'000; ++i) sent = endless.Send(chunk);
-  EXPECT_FALSE(sent);
+  endless.Send(head);
+  EXPECT_TRUE(endless.IsCutOffSending("400\r\n" + std::string(0x400, 'x') + "\r\n"));
 }
 
 TEST(HttpServerTest, RandomBytesDoNoHarm) {

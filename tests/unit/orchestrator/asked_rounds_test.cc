@@ -8,16 +8,6 @@ namespace {
 
 using testing::ElementsAre;
 
-constexpr char kClientYaml[] = R"(
-name: asked
-model: {sequential: [{linear: {in_features: 4, out_features: 8}}, {relu: {}}, {linear: {in_features: 8, out_features: 3}}]}
-pipeline: {balance: [2, 1], chunks: 4}
-train:
-  dataset: {client: {inputs: [{name: input, dtype: float32, shape: [4]}], exchange: /dev/shm/gpipe-test}}
-  batch_size: 8
-  optimizer: {sgd: {lr: 0.1}}
-)";
-
 class AskedRoundsTest : public testing::Test {
  protected:
   AskedRoundsTest() {
@@ -118,6 +108,10 @@ TEST_F(AskedRoundsTest, WhatMakesNoSenseIsRefusedByField) {
   v1::AskedRound update = Asked(v1::ROUND_KIND_UPDATE);
   update.set_learning_rate(-1);
   EXPECT_EQ(Refused(update), "round.learning_rate");
+  v1::AskedRound state = Asked(v1::ROUND_KIND_GET_STATE);
+  EXPECT_EQ(Refused(state), "round.state");
+  state.set_state(static_cast<v1::StateKind>(99));
+  EXPECT_EQ(Refused(state), "round.state");
   EXPECT_EQ(rounds_->asked(), 0);
 }
 

@@ -97,6 +97,20 @@ TEST(ClockWindowTest, ShortRoundsAreGrantedFurtherAhead) {
   EXPECT_EQ(window.NextGrant()->round, ClockWindow::kMaxRounds);
 }
 
+TEST(ClockWindowTest, OfLongRoundsFewAreToldAhead) {
+  const v1::Plan plan = TrainPlan(100);
+  JobRounds rounds({}, plan);
+  ClockWindow window(plan, &rounds, 1, 0);
+  window.NextGrant();
+  window.set_round_seconds(2);
+  for (int64_t round = 0; round < 20; ++round) {
+    ASSERT_TRUE(window.Complete(0, {round, round % 3 == 2 ? 2 : 4}).ok());
+    window.NextGrant();
+  }
+  EXPECT_EQ(window.granted()->round, 20 + ClockWindow::kMinLongRounds);
+  EXPECT_EQ(rounds.Next()->index(), window.granted()->round + ClockWindow::kLongToldAhead + 1);
+}
+
 TEST(ClockWindowTest, AnEnormousWindowGrantsEverythingThatIsLaidOut) {
   const v1::Plan small = TrainPlan(5);
   JobRounds everything_rounds({}, small);

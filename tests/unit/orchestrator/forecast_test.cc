@@ -74,6 +74,35 @@ TEST_F(ForecastTest, BytesAreStateWhatIsSavedAndWhatIsSent) {
   EXPECT_EQ(forecast.stages(1).sent_bytes(), 2 * 8 * 4);
 }
 
+v1::ValueMemory Memory(const std::string& name, int64_t bytes, bool kept, const std::string& within = "") {
+  v1::ValueMemory memory;
+  memory.set_name(name);
+  memory.set_bytes_per_sample(bytes);
+  memory.set_kept(kept);
+  memory.set_within(within);
+  return memory;
+}
+
+// `layer.1` lies in the memory of `layer.0`, which the last layer keeps, too: of another stage's it has a copy.
+TEST_F(ForecastTest, WhatSeveralKeepIsThereOnce) {
+  *layers_[0].add_value_memory() = Memory("layer.0", 32, true);
+  *layers_[1].add_value_memory() = Memory("layer.0", 32, true);
+  *layers_[1].add_value_memory() = Memory("layer.1", 0, false, "layer.0");
+  *layers_[2].add_value_memory() = Memory("layer.1", 32, true);
+  *layers_[2].add_value_memory() = Memory("layer.2", 12, false);
+  const v1::Forecast forecast = Forecast();
+  EXPECT_EQ(forecast.stages(0).peak_saved_bytes(), 4 * 2 * (4 * 4 + 2 * 100 + 32));
+  EXPECT_EQ(forecast.stages(1).peak_saved_bytes(), 4 * 2 * (8 * 4 + 100));
+}
+
+TEST_F(ForecastTest, AStageNeedsRoomForTheLayerThatNeedsMost) {
+  layers_[0].set_working_bytes_per_sample(7);
+  layers_[1].set_working_bytes_per_sample(50);
+  const v1::Forecast forecast = Forecast();
+  EXPECT_EQ(forecast.stages(0).working_bytes(), 2 * 50);
+  EXPECT_EQ(forecast.stages(1).working_bytes(), 0);
+}
+
 TEST_F(ForecastTest, RecomputingTakesTimeAndSavesMemory) {
   spec_.mutable_pipeline()->set_checkpoint(v1::CHECKPOINT_ALWAYS);
   const v1::Forecast forecast = Forecast();

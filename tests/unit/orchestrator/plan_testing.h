@@ -43,6 +43,17 @@ train:
   optimizer: {sgd: {lr: 0.1}}
 )";
 
+// The same model, for a client that asks for its rounds.
+inline const char* const kClientYaml = R"(
+name: asked
+model: {sequential: [{linear: {in_features: 4, out_features: 8}}, {relu: {}}, {linear: {in_features: 8, out_features: 3}}]}
+pipeline: {balance: [2, 1], chunks: 4}
+train:
+  dataset: {client: {inputs: [{name: input, dtype: float32, shape: [4]}], exchange: /dev/shm/gpipe-test}}
+  batch_size: 8
+  optimizer: {sgd: {lr: 0.1}}
+)";
+
 // A model with a skip over five of its nine layers.
 inline const char* const kSkipYaml = R"(
 name: skip

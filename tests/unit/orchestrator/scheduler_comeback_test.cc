@@ -197,20 +197,6 @@ TEST_F(ComebackTest, AStepThatFailsOnTwoWorkersEndsIt) {
   EXPECT_THAT(Get(id_).reason(), HasSubstr("worker w1 (stage 1) was lost"));
 }
 
-TEST_F(ComebackTest, AWorkerThatLeavesIsGrantedThatAndTheJobGoesOn) {
-  SayLeaving(*w1_);
-  SayReleased(*w0_);
-  SayReleased(*w1_);
-  EXPECT_TRUE(w1_->Has(v1::OrchestratorMessage::kLeaveGranted));
-  EXPECT_THAT(Get(id_).reason(), HasSubstr("restarts in 1 s: worker w1 (stage 1) left"));
-  EXPECT_EQ(Get(id_).restarts(), 0);
-  Disconnect(*w1_);
-  Pass(absl::Seconds(1), {w0_});
-  EXPECT_EQ(Get(id_).reason(), "restart: needs 2 workers; 1 is connected");
-  w1_ = &Connect("w1");
-  EXPECT_EQ(Get(id_).attempt(), 2);
-}
-
 TEST_F(ComebackTest, AConnectionThatBreaksBetweenWorkersThatLiveRestartsIt) {
   SayFailed(*w0_, absl::UnavailableError("the connection with worker 1 is lost"), /*consequence=*/true);
   Pass(absl::Seconds(8), {w0_, w1_});

@@ -235,8 +235,7 @@ TEST_F(AttemptFailureTest, AWorkerThatLetsGoByItselfFailsTheJob) {
   EXPECT_EQ(StateOf("w1"), Worker::STATE_IDLE);
 }
 
-TEST_F(AttemptFailureTest, ALeavingWorkerEndsItsJobBeforeItMayGo) {
-  Run();
+TEST_F(AttemptFailureTest, AWorkerThatLeavesAsItPreparesEndsItsJobBeforeItMayGo) {
   SayLeaving(*w1_);
   EXPECT_FALSE(w1_->Has(OrchestratorMessage::kLeaveGranted));
   SayReleased(*w0_);
@@ -247,7 +246,6 @@ TEST_F(AttemptFailureTest, ALeavingWorkerEndsItsJobBeforeItMayGo) {
 }
 
 TEST_F(AttemptFailureTest, ALeavingWorkerThatLetGoBeforeItsPeersMayGoWithThem) {
-  Run();
   SayLeaving(*w1_);
   SayReleased(*w1_);
   SayReleased(*w0_);
@@ -257,7 +255,7 @@ TEST_F(AttemptFailureTest, ALeavingWorkerThatLetGoBeforeItsPeersMayGoWithThem) {
 
 TEST_F(AttemptFailureTest, AWorkerThatHasDoneItsPartMayGoOrBeLost) {
   RunUntilOnlyTheOtherIsBehind();
-  SayRounds(*w0_, 0, 6, 10);
+  SayRounds(*w0_, 0, 8, 10);
   SayLeaving(*w1_);
   EXPECT_TRUE(w1_->Has(OrchestratorMessage::kLeaveGranted));
   Disconnect(*w1_);
@@ -269,7 +267,7 @@ TEST_F(AttemptFailureTest, AWorkerThatHasFinishedStaysUntilTheOthersHaveReceived
   RunUntilOnlyTheOtherIsBehind();
   SayLeaving(*w1_);
   EXPECT_FALSE(w1_->Has(OrchestratorMessage::kLeaveGranted));
-  SayRounds(*w0_, 0, 6, 10);
+  SayRounds(*w0_, 0, 8, 10);
   EXPECT_TRUE(w1_->Has(OrchestratorMessage::kLeaveGranted));
   Disconnect(*w1_);
   SayFinished(*w0_);

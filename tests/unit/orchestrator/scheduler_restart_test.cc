@@ -1,3 +1,5 @@
+#include "common/timestamp.h"
+#include "orchestrator/scheduling/restart.h"
 #include "tests/unit/orchestrator/scheduler_testing.h"
 
 namespace gpipe::orchestrator {
@@ -76,14 +78,33 @@ TEST_F(RestartTest, AShutdownLeavesTheJobToTheNextStart) {
   EXPECT_EQ(Get(id_).state(), Job::STATE_QUEUED);
 }
 
+TEST_F(RestartTest, AClientsJobThatRanHasFailedAndOneThatWaitsIsKept) {
+  w1_ = &Connect("w2");
+  w0_ = &Connect("w3");
+  const std::string running = Submit(ParseSpec(kClientYaml))->id(), queued = Submit(ParseSpec(kClientYaml))->id();
+  ASSERT_EQ(Get(running).state(), Job::STATE_STARTING);
+  Restart();
+  EXPECT_EQ(Get(running).state(), Job::STATE_FAILED);
+  EXPECT_THAT(Get(running).reason(), HasSubstr("its workers were lost: orchestrator restarted"));
+  EXPECT_EQ(Get(queued).state(), Job::STATE_QUEUED);
+}
+
+// As when its clock was ahead.
+TEST_F(RestartTest, ARestartIsNeverWaitedForLongerThanTheLongest) {
+  Run();
+  const absl::Status queued = Do([&] {
+    LiveJob* job = parts_->book.Find(id_);
+    *job->job().mutable_restart_time() = ToTimestamp(clock_.Now() + absl::Hours(9));
+    return parts_->book.Requeue(*job, "lost");
+  });
+  ASSERT_TRUE(queued.ok()) << queued;
+  Restart();
+  EXPECT_LE(FromTimestamp(Get(id_).restart_time()), clock_.Now() + kLongestRestartDelay);
+}
+
 TEST_F(RestartTest, ACheckpointIsAssembledAndNoted) {
   Run();
-  for (FakeWorker* worker : {w0_, w1_}) {
-    v1::WorkerMessage message;
-    *message.mutable_checkpoint_shard()->mutable_attempt() = worker->attempt;
-    message.mutable_checkpoint_shard()->set_step(4);
-    Say(*worker, message);
-  }
+  SaveOfBoth(4);
   EXPECT_EQ(Get(id_).checkpoint_step(), 4);
   EXPECT_EQ(Get(id_).results_size(), 3);
 }
@@ -92,17 +113,10 @@ TEST_F(RestartTest, ACheckpointIsAssembledAndNoted) {
 TEST_F(RestartTest, AJobWaitsWhileManyOfItsCheckpointsAreNotJoined) {
   Run();
   parts_->merges.held = true;
-  for (int64_t step = 1; step <= Scheduler::kMaxJoining; ++step) {
-    for (FakeWorker* worker : {w0_, w1_}) {
-      v1::WorkerMessage message;
-      *message.mutable_checkpoint_shard()->mutable_attempt() = worker->attempt;
-      message.mutable_checkpoint_shard()->set_step(step);
-      Say(*worker, message);
-    }
-  }
+  for (int64_t step = 1; step <= Scheduler::kMaxJoining; ++step) SaveOfBoth(step);
   w0_->inbox.clear();
-  SayRounds(*w0_, 0, 0, 3);
-  SayRounds(*w1_, 1, 0, 3);
+  SayRounds(*w0_, 0, 0, 5);
+  SayRounds(*w1_, 1, 0, 5);
   EXPECT_FALSE(w0_->Has(OrchestratorMessage::kGrant));
   parts_->merges.RunHeld();
   Settle();

@@ -37,6 +37,15 @@ class SchedulerTest : public SchedulingTest {
     SayRound(*w0_, 0, round, step);
     SayRound(*w1_, 1, round, step);
   }
+  // Both have written their parts of a checkpoint.
+  void SaveOfBoth(int64_t step) {
+    for (FakeWorker* worker : {w0_, w1_}) {
+      v1::WorkerMessage message;
+      *message.mutable_checkpoint_shard()->mutable_attempt() = worker->attempt;
+      message.mutable_checkpoint_shard()->set_step(step);
+      Say(*worker, message);
+    }
+  }
   // Of all pages.
   std::vector<v1::JobEvent> Events() {
     std::vector<v1::JobEvent> all;
@@ -64,11 +73,13 @@ class AttemptFailureTest : public SchedulerTest {
   void SayRounds(FakeWorker& worker, int index, int64_t first, int64_t end) {
     for (int64_t round = first; round < end; ++round) SayRound(worker, index, round, round);
   }
-  // Only the last rounds of w0 are missing: grants do not run further ahead.
+  // Only the last rounds of w0 are missing: grants run no further ahead of the slower one.
   void RunUntilOnlyTheOtherIsBehind() {
     Run();
     SayRounds(*w0_, 0, 0, 6);
-    SayRounds(*w1_, 1, 0, 10);
+    SayRounds(*w1_, 1, 0, 8);
+    SayRounds(*w0_, 0, 6, 8);
+    SayRounds(*w1_, 1, 8, 10);
     SayFinished(*w1_);
   }
   v1::Failure FailureOfJob() {

@@ -192,6 +192,9 @@ TEST_F(ServerTest, BadRequestsOfTheOtherCallsGiveCleanErrors) {
     v1::PauseJobRequest pause;
     pause.set_id(id);
     EXPECT_EQ(Call(&Stub::PauseJob, pause).error_code(), StatusCode::INVALID_ARGUMENT);
+    v1::CheckpointJobRequest checkpoint;
+    checkpoint.set_id(id);
+    EXPECT_EQ(Call(&Stub::CheckpointJob, checkpoint).error_code(), StatusCode::INVALID_ARGUMENT);
     v1::ResumeJobRequest resume;
     resume.set_id(id);
     EXPECT_EQ(Call(&Stub::ResumeJob, resume).error_code(), StatusCode::INVALID_ARGUMENT);

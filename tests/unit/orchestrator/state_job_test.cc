@@ -25,6 +25,7 @@ const std::map<std::pair<Job::State, JobEvent>, Job::State> kExpected = {
     {{Job::STATE_STARTING, JobEvent::kRequeue}, Job::STATE_QUEUED},
     {{Job::STATE_RUNNING, JobEvent::kPause}, Job::STATE_PAUSED},
     {{Job::STATE_RUNNING, JobEvent::kResume}, Job::STATE_RUNNING},
+    {{Job::STATE_RUNNING, JobEvent::kSave}, Job::STATE_RUNNING},
     {{Job::STATE_RUNNING, JobEvent::kFinish}, Job::STATE_SUCCEEDED},
     {{Job::STATE_RUNNING, JobEvent::kFail}, Job::STATE_FAILED},
     {{Job::STATE_RUNNING, JobEvent::kCancel}, Job::STATE_CANCELLED},

@@ -20,7 +20,7 @@ using Balance = std::vector<int64_t>;
 PartitionRequest Uniform(const std::vector<double>& seconds, int stages) {
   PartitionRequest request;
   request.seconds.assign(stages, seconds);
-  request.memory_bytes.assign(seconds.size(), 0);
+  request.memory.layer_bytes.assign(seconds.size(), 0);
   return request;
 }
 
@@ -66,8 +66,13 @@ Score ScoreOf(const PartitionRequest& request, const Balance& balance) {
     double seconds = std::accumulate(of_stage.begin() + begin, of_stage.begin() + end, 0.0);
     if (stage < request.links.size()) seconds += request.links[stage].SecondsFor(out);
     if (stage > 0 && !request.links.empty()) seconds += request.links[stage - 1].SecondsFor(back);
-    const auto memory = request.memory_bytes.begin();
-    const int64_t bytes = std::accumulate(memory + begin, memory + end, request.inputs_held * in);
+    const auto memory = request.memory.layer_bytes.begin();
+    int64_t bytes = std::accumulate(memory + begin, memory + end, request.inputs_held * in);
+    for (const KeptMemory& kept : request.memory.kept) {
+      if (within(kept.made_by) && within(kept.first_keeper)) bytes += kept.bytes;
+    }
+    const auto working = request.memory.working_bytes.begin();
+    if (!request.memory.working_bytes.empty()) bytes += *std::max_element(working + begin, working + end);
     if (!request.memory_limits.empty()) {
       score.fits &= request.memory_limits[stage] == 0 || bytes <= request.memory_limits[stage];
     }
@@ -185,7 +190,7 @@ TEST(PartitionerTest, AnInputOfTheModelIsHeldButNotSent) {
 
 TEST(PartitionerTest, KeepsTheMemoryLimitEvenIfThatIsSlower) {
   PartitionRequest request = Uniform({1, 1, 1, 1}, 2);
-  request.memory_bytes = {70, 40, 0, 0};
+  request.memory.layer_bytes = {70, 40, 0, 0};
   request.memory_limits = {100, 100};
   EXPECT_THAT(Partition(request).value(), ElementsAre(1, 3));
   request.memory_limits = {110, 1};
@@ -194,9 +199,24 @@ TEST(PartitionerTest, KeepsTheMemoryLimitEvenIfThatIsSlower) {
   EXPECT_THAT(Partition(request).value(), ElementsAre(1, 3));
 }
 
+TEST(PartitionerTest, KeptMemoryCountsWhereItIsMadeAndKept) {
+  PartitionRequest request = Uniform({1, 1, 1, 1}, 2);
+  request.memory.kept = {{.made_by = 0, .first_keeper = 2, .bytes = 50}, {.made_by = 1, .first_keeper = 1, .bytes = 8}};
+  EXPECT_THAT(RunBytes(request, {2, 2}), ElementsAre(8, 0)) << "the second stage has that from the first one";
+  EXPECT_THAT(RunBytes(request, {3, 1}), ElementsAre(58, 0));
+  EXPECT_THAT(RunBytes(request, {1, 3}), ElementsAre(0, 8));
+}
+
+TEST(PartitionerTest, WorkingMemoryIsThatOfTheLayerThatNeedsMost) {
+  PartitionRequest request = Uniform({1, 1, 1, 1}, 2);
+  request.memory.working_bytes = {5, 7, 3, 1};
+  EXPECT_THAT(RunBytes(request, {2, 2}), ElementsAre(7, 3));
+  EXPECT_THAT(RunBytes(request, {1, 3}), ElementsAre(5, 7));
+}
+
 TEST(PartitionerTest, SaysWhenNothingFits) {
   PartitionRequest request = Uniform({1, 1}, 2);
-  request.memory_bytes = {0, 101};
+  request.memory.layer_bytes = {0, 101};
   request.memory_limits = {100, 100};
   const absl::Status status = Partition(request).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
@@ -230,7 +250,15 @@ PartitionRequest RandomRequest(std::mt19937& random, int layers, int stages) {
   for (auto& seconds : request.seconds) {
     for (double& value : seconds) value = upto(20);
   }
-  for (int64_t& bytes : request.memory_bytes) bytes = upto(20);
+  for (int64_t& bytes : request.memory.layer_bytes) bytes = upto(20);
+  for (int i = upto(layers); i > 0; --i) {
+    const int made_by = upto(layers - 1);
+    request.memory.kept.push_back(
+        {.made_by = made_by, .first_keeper = made_by + upto(layers - 1 - made_by), .bytes = upto(5)});
+  }
+  if (upto(1) > 0) {
+    for (int i = 0; i < layers; ++i) request.memory.working_bytes.push_back(upto(9));
+  }
   for (int i = upto(2 * layers); i > 0; --i) {
     LayerValue value{.made_by = upto(layers) - 1, .read_by = {}, .bytes = upto(5), .has_gradient = upto(1) == 1};
     if (value.made_by == LayerValue::kModelInput) value.has_gradient = false;

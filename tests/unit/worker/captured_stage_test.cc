@@ -8,12 +8,14 @@
 #include <gtest/gtest.h>
 
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "tests/unit/worker/local_pipeline.h"
 #include "worker/model/graph_pool.h"
 #include "worker/model/random.h"
+#include "worker/stage/held_gradients.h"
 #include "worker/stage/optimizer.h"
 
 namespace gpipe::worker {
@@ -127,9 +129,10 @@ class Product : public Stage {
   }
 
   const std::vector<NamedTensor>& state() const override { return state_; }
-  absl::Status Begin(MiniBatch) override {
+  absl::Status Begin(MiniBatch mini_batch) override {
     EXPECT_FALSE(std::exchange(open_, true));
     at::Tensor& gradient = state_[0].tensor.mutable_grad();
+    if (mini_batch.accumulates) return absl::OkStatus();
     if (!keep_) gradient.reset();
     if (gradient.defined()) gradient.zero_();
     return absl::OkStatus();
@@ -155,10 +158,24 @@ class Product : public Stage {
     open_ = false;
     return absl::OkStatus();
   }
-  absl::Status Suspend(int64_t) override { return End(); }
-  absl::Status Resume(int64_t) override { return absl::OkStatus(); }
-  absl::Status Drop(int64_t) override { return absl::OkStatus(); }
-  void KeepGradients(bool keep) override { keep_ = keep; }
+  absl::Status Suspend(int64_t id) override {
+    suspended_.insert(id);
+    return End();
+  }
+  absl::Status Resume(int64_t id) override {
+    if (suspended_.erase(id) == 0) return absl::FailedPreconditionError("no such forward");
+    EXPECT_FALSE(std::exchange(open_, true));
+    AttachGradients();
+    return absl::OkStatus();
+  }
+  absl::Status Drop(int64_t id) override {
+    return suspended_.erase(id) > 0 ? absl::OkStatus() : absl::FailedPreconditionError("no such forward");
+  }
+  void KeepGradients(bool keep) override {
+    if (std::exchange(keep_, keep) == keep) return;
+    keep ? held_.Hold(state_[0].tensor) : held_.LetGo(state_[0].tensor);
+  }
+  void AttachGradients() override { held_.Attach(state_[0].tensor); }
   int64_t peak_saved_bytes() const override { return 7; }
 
   int forwards = 0;
@@ -169,6 +186,8 @@ class Product : public Stage {
 
   const bool reads_forward_, reads_backward_;
   bool keep_ = false;
+  HeldGradients held_;
+  std::set<int64_t> suspended_;
   bool open_ = false;
   std::vector<NamedTensor> state_;
 };
@@ -188,6 +207,98 @@ void RunSteps(CapturedStage& stage, int steps) {
   }
 }
 
+// A forward pass of x, of which nothing is expected yet.
+void RunForward(CapturedStage& stage, int64_t id, const at::Tensor& x) {
+  ASSERT_TRUE(
+      stage.Begin({.seed = 1, .step = id, .micro_batch_sizes = {3}, .training = true, .accumulates = true}).ok());
+  const absl::StatusOr<Values> forward = stage.Forward(0, {{"x", x}}, ForwardMode::kKeep);
+  ASSERT_TRUE(forward.ok()) << forward.status();
+  EXPECT_TRUE(at::equal(forward->at("y"), x * 2)) << id;
+  ASSERT_TRUE(stage.Suspend(id).ok());
+}
+
+void RunBackward(CapturedStage& stage, int64_t id, const at::Tensor& gradient) {
+  ASSERT_TRUE(stage.Resume(id).ok());
+  const absl::StatusOr<Values> backward = stage.Backward(0, {{"y", gradient}});
+  ASSERT_TRUE(backward.ok()) << backward.status();
+  EXPECT_TRUE(at::equal(backward->at("x"), gradient * 2)) << id;
+  ASSERT_TRUE(stage.End().ok());
+}
+
+// As a client asks for it: gradients add up until it lets go of them, or puts others there.
+TEST_F(CapturedStageTest, SuspendedMiniBatchesAreReplayed) {
+  auto product = std::make_unique<Product>(false, false);
+  const Product& inner = *product;
+  CapturedStage stage(std::move(product), 0, kGpu);
+  at::Tensor& gradient = stage.state()[0].tensor.mutable_grad();
+  const auto full = [](double value) { return at::full({3}, value, at::device(kGpu)); };
+  double expected = 0;
+  for (int step = 0; step < 9; ++step) {
+    if (step % 3 == 1) {
+      gradient.reset();
+      expected = 0;
+    }
+    if (step == 6) {
+      gradient = full(100);
+      expected = 100;
+    }
+    RunForward(stage, step, full(step + 1));
+    EXPECT_EQ(gradient.defined(), step > 0 && step % 3 != 1) << step;
+    RunBackward(stage, step, full(step + 1));
+    expected += step + 1;
+    EXPECT_TRUE(at::equal(gradient, full(expected))) << step;
+  }
+  EXPECT_EQ(inner.forwards, 2);  // Watched and recorded.
+}
+
+TEST_F(CapturedStageTest, WhileOneIsSuspendedOthersRunAsTheyAre) {
+  auto product = std::make_unique<Product>(false, false);
+  const Product& inner = *product;
+  CapturedStage stage(std::move(product), 0, kGpu);
+  const auto full = [](double value) { return at::full({3}, value, at::device(kGpu)); };
+  int64_t id = 0;
+  RunForward(stage, id, full(1));
+  ASSERT_TRUE(stage.Drop(id).ok());  // Watched by half, which is forgotten.
+  for (int step = 0; step < 3; ++step) {
+    const int64_t first = ++id, second = ++id;
+    stage.state()[0].tensor.mutable_grad().reset();
+    RunForward(stage, first, full(1));
+    RunForward(stage, second, full(2));
+    ASSERT_TRUE(stage.Begin({1, 0, {3}, false, {}}).ok());  // A prediction.
+    EXPECT_TRUE(stage.Forward(0, {{"x", full(5)}}, ForwardMode::kInference).ok());
+    ASSERT_TRUE(stage.End().ok());
+    RunBackward(stage, second, full(2));
+    if (step == 1) {
+      ASSERT_TRUE(stage.Drop(first).ok());
+      EXPECT_EQ(stage.Resume(first).code(), absl::StatusCode::kFailedPrecondition);
+      continue;
+    }
+    RunBackward(stage, first, full(1));
+    EXPECT_TRUE(at::equal(stage.state()[0].tensor.grad(), full(3))) << step;
+  }
+  // The one dropped, three times the second and the prediction, the first watched and recorded.
+  EXPECT_EQ(inner.forwards, 1 + 3 * 2 + 2);
+}
+
+// As of a script that looks at an output before it trains, and keeps it.
+TEST_F(CapturedStageTest, OneThatStaysSuspendedKeepsNoOtherFromBeingReplayed) {
+  auto product = std::make_unique<Product>(false, false);
+  const Product& inner = *product;
+  CapturedStage stage(std::move(product), 0, kGpu);
+  at::Tensor& gradient = stage.state()[0].tensor.mutable_grad();
+  const auto full = [](double value) { return at::full({3}, value, at::device(kGpu)); };
+  RunForward(stage, 0, full(7));
+  for (int step = 1; step < 6; ++step) {
+    gradient.reset();
+    RunForward(stage, step, full(step));
+    RunBackward(stage, step, full(step));
+    EXPECT_TRUE(at::equal(gradient, full(step))) << step;
+  }
+  EXPECT_EQ(inner.forwards, 4);  // The one that stays, as it is, watched, recorded.
+  RunBackward(stage, 0, full(7));
+  EXPECT_TRUE(at::equal(gradient, full(5 + 7)));
+}
+
 TEST_F(CapturedStageTest, IsAskedTwice) {
   auto product = std::make_unique<Product>(false, false);
   const Product& inner = *product;
@@ -195,6 +306,26 @@ TEST_F(CapturedStageTest, IsAskedTwice) {
   RunSteps(stage, 6);
   EXPECT_EQ(inner.forwards, 2);  // Watched and recorded.
   EXPECT_EQ(stage.peak_saved_bytes(), 7);
+}
+
+// Values of one mini-batch may still be on their way when the next one is computed.
+TEST_F(CapturedStageTest, WithoutTrainingEachMiniBatchHasValuesOfItsOwn) {
+  auto product = std::make_unique<Product>(false, false);
+  const Product& inner = *product;
+  CapturedStage stage(std::move(product), 0, kGpu);
+  std::vector<at::Tensor> made;
+  for (int step = 0; step < 5; ++step) {
+    ASSERT_TRUE(stage.Begin({1, step, {3}, false, {}}).ok());
+    const at::Tensor x = at::full({3}, step + 1.0, at::device(kGpu));
+    const absl::StatusOr<Values> forward = stage.Forward(0, {{"x", x}}, ForwardMode::kInference);
+    ASSERT_TRUE(forward.ok()) << forward.status();
+    made.push_back(forward->at("y"));
+    ASSERT_TRUE(stage.End().ok());
+  }
+  EXPECT_EQ(inner.forwards, 2);  // Watched and recorded.
+  for (int step = 0; step < 5; ++step) EXPECT_TRUE(at::equal(made[step], at::full_like(made[step], 2.0 * (step + 1))));
+  RunSteps(stage, 3);  // Training has recordings of its own.
+  EXPECT_EQ(inner.forwards, 4);
 }
 
 TEST_F(CapturedStageTest, RecordingsGoWhereAnEvaluationNeedsTheirMemory) {

@@ -434,20 +434,6 @@ TEST(Engine, RefusesASecondAttemptAndMessagesOfAnotherOne) {
   cluster.engine(0).Release(cluster.attempt());
 }
 
-TEST(Engine, StopsBetweenClockCycles) {
-  TestCluster cluster(1);
-  cluster.Prepare(TrainingSpec(1000000, v1::CHECKPOINT_NEVER), MakePlan(TrainingSpec(3, v1::CHECKPOINT_NEVER), kWhole),
-                  1, {});
-  ASSERT_TRUE(cluster.sink(0).WaitFor([](const v1::WorkerMessage& m) { return m.has_prepared(); }));
-  cluster.Grant(0, 2);
-  EXPECT_TRUE(cluster.engine(0).StopAtCycle(absl::Seconds(30)));
-  cluster.GrantAll();
-  EXPECT_EQ(cluster.engine(0).state(), AttemptState::kRunning);
-  EXPECT_TRUE(cluster.Rounds(0).empty());
-  cluster.Abort("left");
-  cluster.WaitForReleased(0);
-}
-
 TEST(Engine, RefusesAPlanThatCannotBeExecuted) {
   const v1::JobSpec spec = TrainingSpec(1, v1::CHECKPOINT_NEVER);
   const v1::Plan good = MakePlan(spec, kTwo);

@@ -99,5 +99,29 @@ TEST_P(ExportedValuesTest, WithoutTrainedParametersNothingHasAGradient) {
 INSTANTIATE_TEST_SUITE_P(Cases, ExportedValuesTest, ::testing::ValuesIn(GoldenArchives()),
                          [](const auto& info) { return info.param; });
 
+exported::Node NodeWith(std::vector<exported::Graph> regions) {
+  exported::Node node;
+  for (exported::Graph& region : regions) {
+    node.inputs.push_back({"", {std::make_shared<const exported::Graph>(std::move(region))}});
+  }
+  return node;
+}
+
+exported::Graph GraphOf(std::vector<exported::Node> nodes) {
+  exported::Graph graph;
+  graph.nodes = std::move(nodes);
+  return graph;
+}
+
+// A recorded forward can only go ahead in the random numbers.
+TEST(PlacesOf, AscendThroughRegionsWithinRegions) {
+  const exported::Graph inner = GraphOf({NodeWith({}), NodeWith({})});
+  const exported::Graph region = GraphOf({NodeWith({}), NodeWith({inner}), NodeWith({})});
+  const exported::Graph whole = GraphOf({NodeWith({}), NodeWith({region}), NodeWith({region, inner}), NodeWith({})});
+  EXPECT_THAT(PlacesOf(region, 2), testing::ElementsAre(2, 3, 6));
+  EXPECT_THAT(PlacesOf(whole, 0), testing::ElementsAre(0, 1, 7, 15));
+  EXPECT_THAT(PlacesOf(GraphOf({NodeWith({}), NodeWith({})}), 0), testing::ElementsAre(0, 1));
+}
+
 }  // namespace
 }  // namespace gpipe::worker

@@ -64,7 +64,6 @@ TEST(GrantGate, AbortWakesTheWaiterAndStays) {
     const absl::Status status = gate.Wait({0, 0}, Nothing);
     EXPECT_EQ(status.message(), "first");
   });
-  EXPECT_TRUE(gate.WaitUntilParked(absl::Seconds(30)));
   gate.Abort(absl::CancelledError("first"));
   gate.Abort(absl::CancelledError("second"));
   engine.join();
@@ -75,35 +74,6 @@ TEST(GrantGate, AbortWakesTheWaiterAndStays) {
 TEST(GrantGate, AnErrorOfTheReportEndsTheWait) {
   GrantGate gate;
   EXPECT_EQ(gate.Wait({0, 0}, [](Position) { return absl::OutOfRangeError("nan"); }).message(), "nan");
-}
-
-TEST(GrantGate, FrozenNothingBeginsWhateverIsGranted) {
-  GrantGate gate;
-  gate.Advance({0, 5});
-  EXPECT_TRUE(gate.Wait({0, 2}, Nothing).ok());
-  EXPECT_FALSE(gate.WaitUntilParked(absl::ZeroDuration()));
-  gate.Freeze();
-  Position reported;
-  std::thread engine([&] {
-    auto note = [&](Position complete) {
-      reported = complete;
-      return absl::OkStatus();
-    };
-    EXPECT_FALSE(gate.Wait({0, 3}, note).ok());
-  });
-  EXPECT_TRUE(gate.WaitUntilParked(absl::Seconds(30)));
-  gate.Advance({0, 9});
-  gate.Abort(absl::CancelledError("left"));
-  engine.join();
-  EXPECT_EQ(reported, (Position{0, 2})) << "cycle 3 was granted and is not done";
-}
-
-TEST(GrantGate, AnEngineThatNeedsNoMoreCyclesCountsAsParked) {
-  GrantGate gate;
-  gate.Leave();
-  EXPECT_TRUE(gate.WaitUntilParked(absl::ZeroDuration()));
-  gate.ComeBack();
-  EXPECT_FALSE(gate.WaitUntilParked(absl::ZeroDuration()));
 }
 
 }  // namespace

@@ -175,8 +175,44 @@ TEST(InspectTest, MeasuresLayers) {
     EXPECT_GT(layer.forward_nanos(), 0) << layer.kind();
     EXPECT_GT(layer.backward_nanos(), 0) << layer.kind();
   }
-  EXPECT_GE(result.layers(0).activation_bytes_per_sample(), 4 * 8 * 6 * 6);
-  EXPECT_GE(result.layers(7).activation_bytes_per_sample(), 4 * 10);
+}
+
+const v1::ValueMemory* MemoryOf(const v1::LayerInfo& layer, const std::string& name) {
+  for (const v1::ValueMemory& value : layer.value_memory()) {
+    if (value.name() == name) return &value;
+  }
+  return nullptr;
+}
+
+// Convolutions and batch normalisation keep what they read, a ReLU what it makes; a stash and a flattening make no
+// memory at all.
+TEST(InspectTest, MeasuresWhichValuesAreKept) {
+  v1::Inspect request = Request(kConvolutions, {3, 14, 14});
+  *request.mutable_loss() = ParseSpec("name: test\ntrain: {loss: {cross_entropy: {}}}").train().loss();
+  SetTarget(request, {}, v1::DATA_TYPE_INT64);
+  request.set_profile_micro_batch(4);
+  const v1::Inspected result = InspectModel(request, at::kCPU);
+  ASSERT_EQ(result.layers_size(), 8) << result.status().message();
+  const auto memory = [&](int layer, const std::string& name) {
+    const v1::ValueMemory* found = MemoryOf(result.layers(layer), name);
+    return found == nullptr ? v1::ValueMemory() : *found;
+  };
+  EXPECT_TRUE(memory(0, "input").kept());
+  EXPECT_EQ(memory(0, "layer.0").bytes_per_sample(), 4 * 8 * 6 * 6);
+  EXPECT_FALSE(memory(0, "layer.0").kept());
+  EXPECT_TRUE(memory(1, "layer.0").kept());
+  EXPECT_EQ(memory(2, "layer.2").within(), "layer.1");
+  EXPECT_EQ(memory(2, "skip.x").within(), "layer.1");
+  EXPECT_EQ(memory(2, "skip.x").bytes_per_sample(), 0);
+  EXPECT_TRUE(memory(3, "layer.3").kept());
+  EXPECT_EQ(MemoryOf(result.layers(3), "layer.2"), nullptr) << "only its result is kept";
+  EXPECT_EQ(memory(6, "layer.6").within(), "layer.5");
+  EXPECT_TRUE(memory(7, "layer.6").kept());
+  for (const v1::LayerInfo& layer : result.layers()) {
+    EXPECT_GE(layer.working_bytes_per_sample(), 0) << layer.kind();
+  }
+  EXPECT_GE(result.layers(0).working_bytes_per_sample(), 4 * 8 * 6 * 6) << "at least its result, which is not kept";
+  EXPECT_EQ(result.layers(2).activation_bytes_per_sample(), 0);
 }
 
 TEST(InspectTest, MeasuresAnInferenceJobForwardOnly) {
@@ -185,6 +221,9 @@ TEST(InspectTest, MeasuresAnInferenceJobForwardOnly) {
   const v1::Inspected result = InspectModel(request, at::kCPU);
   ASSERT_EQ(result.status().code(), 0) << result.status().message();
   EXPECT_GT(result.layers(0).forward_nanos(), 0);
+  EXPECT_EQ(result.layers(0).activation_bytes_per_sample(), 0);
+  EXPECT_GE(result.layers(0).working_bytes_per_sample(), 4 * 3);
+  for (const v1::ValueMemory& value : result.layers(0).value_memory()) EXPECT_FALSE(value.kept()) << value.name();
 }
 
 TEST(InspectTest, SaysWhichLayerCannotBeTrainedWithThisMicroBatch) {

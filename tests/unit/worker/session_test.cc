@@ -64,7 +64,6 @@ class FakeHost : public AttemptHost {
   }
   void Release(const v1::AttemptId& attempt) override { calls.Push("release " + attempt.job()); }
   void AbortAndWait(const absl::Status&) override { ++aborts; }
-  bool StopAtCycle(absl::Duration) override { return true; }
   v1::Activity activity() const override {
     v1::Activity activity;
     activity.set_phase(phase);

@@ -11,7 +11,9 @@
 #include "tests/unit/worker/local_pipeline.h"
 #include "worker/checkpoint/checkpoint_writer.h"
 #include "worker/model/accumulating.h"
+#include "worker/model/attention_gradient.h"
 #include "worker/model/inspect.h"
+#include "worker/model/random.h"
 #include "worker/stage/optimizer.h"
 
 namespace gpipe::worker {
@@ -182,7 +184,41 @@ TEST_F(StageCudaTest, MeasuresLayers) {
   const v1::Inspected result = InspectModel(request, kGpu);
   ASSERT_EQ(result.status().code(), 0) << result.status().message();
   for (const v1::LayerInfo& layer : result.layers()) EXPECT_GT(layer.forward_nanos(), 0) << layer.kind();
-  EXPECT_GE(result.layers(0).activation_bytes_per_sample(), 4 * 8 * 8 * 8);
+  EXPECT_GE(result.layers(0).working_bytes_per_sample(), 4 * 8 * 8 * 8) << "its result";
+  EXPECT_FALSE(result.layers(0).value_memory().empty());
+}
+
+// The gradients of q, k and v, given one of what attention makes of them.
+std::vector<at::Tensor> AttentionGradients(const std::vector<at::Tensor>& values, const at::Tensor& gradient) {
+  std::vector<at::Tensor> leaves, heads;
+  for (const at::Tensor& value : values) {
+    leaves.push_back(value.detach().clone().set_requires_grad(true));
+    heads.push_back(leaves.back().transpose(1, 2));
+  }
+  const at::Tensor mixed =
+      at::scaled_dot_product_attention(heads[0], heads[1], heads[2], {}, /*dropout_p=*/0.0, /*is_causal=*/true);
+  KeepGradientLayout(mixed);
+  mixed.backward(gradient);
+  std::vector<at::Tensor> gradients;
+  for (const at::Tensor& leaf : leaves) gradients.push_back(leaf.grad());
+  return gradients;
+}
+
+// The first call makes a plan, which the others use.
+TEST_F(StageCudaTest, AttentionTakesGradientsOfAnyLayout) {
+  const auto random = [](at::IntArrayRef sizes, uint64_t seed) {
+    return at::empty(sizes, at::device(kGpu).dtype(at::kBFloat16)).normal_(0, 1, MakeGenerator(kGpu, seed));
+  };
+  std::vector<at::Tensor> values;
+  for (uint64_t i = 0; i < 3; ++i) values.push_back(random({2, 256, 4, 64}, i + 1));
+  const at::Tensor gradient = random({2, 4, 256, 64}, 9);
+  const std::vector<at::Tensor> expected = AttentionGradients(values, gradient);
+  const at::Tensor transposed = gradient.transpose(1, 2).contiguous().transpose(1, 2);
+  const at::Tensor strided = at::stack({gradient, gradient}, 2).select(2, 1);
+  for (const at::Tensor& given : {transposed, strided, gradient}) {
+    const std::vector<at::Tensor> found = AttentionGradients(values, given);
+    for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(at::allclose(found[i], expected[i], 0.05, 0.05)) << given.strides();
+  }
 }
 
 }  // namespace

@@ -15,7 +15,8 @@ from gpipe._client import Client
 from gpipe._cluster import Cluster
 from gpipe._gpipe import embedded
 from gpipe._gpipe.exchange import Exchange, SharedFolder, Upload
-from gpipe._gpipe.program import FILE, Input, Program
+from gpipe._gpipe.losses import Loss
+from gpipe._gpipe.program import FILE, Program
 from gpipe._gpipe.session import Session
 from gpipe._wire import BlockingWire
 
@@ -29,6 +30,7 @@ class Settings:
     devices: Sequence[torch.device]  # One for each partition.
     device: str  # Of the workers: any, cpu, cuda.
     cluster: Client | str | None
+    loss: Loss | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +51,12 @@ class Launcher:
         self._owner = os.getpid()
         self._borrows = settings.cluster is None and not os.environ.get("GPIPE_ORCHESTRATOR")
 
-    def launch(self, program: Program, folder: pathlib.Path, input: Input, wanted: Wanted) -> Session:
-        """Submits a job, and waits until it runs."""
+    def launch(self, program: Program, folder: pathlib.Path, like: Sequence[torch.Tensor], wanted: Wanted) -> Session:
+        """Submits a job, and waits until it runs. `like` are tensors as its mini-batches have them."""
         client = self._connected()
         exchange = self._exchange(client)
         try:
-            job = client.submit(self._spec(program, exchange.folder, input, wanted), folder=folder)
+            job = client.submit(self._spec(program, exchange.folder, like, wanted), folder=folder)
             return Session(_wire(client), job.id, exchange, program.inputs)
         except BaseException:
             exchange.close()
@@ -88,7 +90,11 @@ class Launcher:
         if not isinstance(client, Cluster) or client.failure:
             self.close()
             embedded.enter(self)
-            client = self._client = embedded.borrow(self._settings.devices)
+            try:
+                client = self._client = embedded.borrow(self._settings.devices)
+            except BaseException:  # Whoever has none has nothing to give back either.
+                embedded.leave(self)
+                raise
         return client
 
     def _exchange(self, client: Client) -> Exchange:
@@ -96,10 +102,9 @@ class Launcher:
             return SharedFolder(client.shared_memory)  # Whose name is that of all that go with the cluster.
         return Upload(_wire(client))
 
-    def _spec(self, program: Program, exchange: str, input: Input, wanted: Wanted) -> dict[str, Any]:
-        tensors = input if isinstance(input, tuple) else (input,)
+    def _spec(self, program: Program, exchange: str, like: Sequence[torch.Tensor], wanted: Wanted) -> dict[str, Any]:
         inputs = [{"name": name, "dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape[1:])}
-                  for name, tensor in zip(program.inputs, tensors, strict=True)]
+                  for name, tensor in zip(program.inputs, like, strict=True)]
         settings = self._settings
         return {
             "name": "gpipe", "max_restarts": 0, "model": {"exported": {"path": FILE}},
@@ -108,7 +113,7 @@ class Launcher:
                          "device": settings.device},
             "train": {"dataset": {"client": {"inputs": inputs, "input_gradients": wanted.input_gradients,
                                              "exchange": exchange}},
-                      "batch_size": tensors[0].shape[0], "optimizer": wanted.optimizer, "seed": wanted.seed}}
+                      "batch_size": like[0].shape[0], "optimizer": wanted.optimizer, "seed": wanted.seed}}
 
 
 def _wire(client: Client) -> BlockingWire:

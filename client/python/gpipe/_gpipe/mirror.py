@@ -6,18 +6,19 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 
 import torch
 from torch import nn
 
-from gpipe import errors
+from gpipe import errors, v1
 from gpipe._gpipe import proxies
 from gpipe._gpipe.proxies import Kind, MirroredParameter
 from gpipe._gpipe.session import Session
 
 LOST = ("what the workers had of the model's parameters and buffers was lost with their job; load_state_dict() gives "
         "the model others")
+STATES = {Kind.VALUE: v1.STATE_KIND_VALUES, Kind.GRADIENT: v1.STATE_KIND_GRADIENTS}  # As workers call them.
 
 
 class Mirror:
@@ -25,7 +26,7 @@ class Mirror:
 
     def __init__(self) -> None:
         self.session: Session | None = None  # Whoever opens and ends it sets it.
-        self.hides_gradients = False  # From an optimizer that is to do nothing.
+        self.hides_gradients_from: Callable[[], bool] | None = None  # True: for the optimizer that is to do nothing.
         self._values: dict[str, torch.Tensor] = {}
         self._gradients: dict[str, torch.Tensor] = {}  # Those that somebody has looked at, or given.
         self._differentiated: set[str] = set()  # Parameters that have a gradient, as one sees it.
@@ -37,15 +38,23 @@ class Mirror:
     def adopt(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """The model's, by their names. Those that are new in it have still to go to the workers; those that it has no
         more are tensors like others."""
+        names = {id(tensor): name for name, tensor in tensors.items()}
+        gone = {name: tensor for name, tensor in self._values.items() if tensors.get(name) is not tensor}
+        renamed = {name: names[id(tensor)] for name, tensor in gone.items() if id(tensor) in names}
+        gradients = self._take_gradients(renamed)
         for name, tensor in tensors.items():
             if self._values.get(name) is not tensor or proxies.copy_of(tensor).owner is not self:
                 proxies.mirror(tensor, name, Kind.VALUE, self)
-        gone = {name: tensor for name, tensor in self._values.items() if tensors.get(name) is not tensor}
         for name, tensor in gone.items():
             self._release(name)
-            proxies.copy_of(tensor).prepare(aliased=False)
-            proxies.as_plain(tensor)
+            if name not in renamed:
+                proxies.copy_of(tensor).prepare(aliased=False)
+                proxies.as_plain(tensor)
         self._values = dict(tensors)
+        for name, gradient in gradients.items():
+            proxies.mirror(gradient, name, Kind.GRADIENT, self)
+            self._gradients[name] = gradient
+            self._differentiated.add(name)
 
     @contextlib.contextmanager
     def plain(self, trained: Set[str] = frozenset()) -> Iterator[None]:
@@ -74,9 +83,9 @@ class Mirror:
         """Whether nothing is on the workers that is not here."""
         return not any(proxies.copy_of(tensor).is_stale for tensor in self._values.values())
 
-    def parameters(self) -> list[torch.Tensor]:
+    def parameters(self) -> dict[str, torch.Tensor]:
         """All of them."""
-        return [tensor for tensor in self._values.values() if isinstance(tensor, nn.Parameter)]
+        return {name: tensor for name, tensor in self._values.items() if isinstance(tensor, nn.Parameter)}
 
     def differentiated(self) -> dict[str, torch.Tensor]:
         """Parameters that have a gradient."""
@@ -114,14 +123,16 @@ class Mirror:
             if not self._differentiated.isdisjoint(kept):
                 self.fetch_gradients()
             self.send(Kind.GRADIENT)
-            yield
-            self._accumulated |= names
-            self._differentiated |= added
-            for name, tensor in self._gradients.items():
-                if name in added:
-                    proxies.copy_of(tensor).is_stale = True
-                elif name in kept:
-                    proxies.note(tensor, equal=False)
+            try:
+                yield
+                self._differentiated |= added
+            finally:  # Whoever has not waited for it, as after a Ctrl-C: workers add to them all the same.
+                self._accumulated |= names
+                for name, tensor in self._gradients.items():
+                    if name in added:
+                        proxies.copy_of(tensor).is_stale = True
+                    elif name in kept:
+                        proxies.note(tensor, equal=False)
 
     # --- To the workers ---
 
@@ -133,8 +144,7 @@ class Mirror:
                 self._let_go()
             written = {name: tensor for name, tensor in self._table(kind).items() if proxies.is_written(tensor)}
             if written:
-                self._open().set_state({name: proxies.alias(tensor) for name, tensor in written.items()},
-                                       gradients=kind is Kind.GRADIENT)
+                self._open().set_state({name: proxies.alias(tensor) for name, tensor in written.items()}, STATES[kind])
             for tensor in written.values():
                 proxies.note(tensor, equal=True)
             if kind is Kind.GRADIENT:
@@ -157,7 +167,7 @@ class Mirror:
             if kind is Kind.GRADIENT:  # Whoever looks at one looks at the next.
                 for name in self._differentiated:
                     self._gradient_copy(name)
-            found = self._open().state(gradients=kind is Kind.GRADIENT)
+            found = self._open().state(STATES[kind])
             for name, tensor in self._table(kind).items():
                 if proxies.copy_of(tensor).is_stale:
                     proxies.fill(tensor, found.get(name))
@@ -179,18 +189,18 @@ class Mirror:
                            if not proxies.copy_of(tensor).is_stale}
         self._differentiated &= self._gradients.keys()
 
-    def forget_stale(self, names: Set[str]) -> None:
+    def forget_stale(self, written: Iterable[torch.Tensor]) -> None:
         """The values of those are about to be written."""
-        for name in names:
-            copy = proxies.copy_of(self._values[name])
-            if copy.is_stale:
-                copy.set_written()
+        own = {id(tensor) for tensor in self._values.values()}
+        for tensor in written:
+            if id(tensor) in own and proxies.copy_of(tensor).is_stale:
+                proxies.copy_of(tensor).set_written()
 
     # --- Gradients, as parameters show them ---
 
     def gradient(self, parameter: MirroredParameter) -> torch.Tensor | None:
         """As Owner has it."""
-        if self.hides_gradients:
+        if self.hides_gradients_from is not None and self.hides_gradients_from():
             return None
         name = proxies.copy_of(parameter).name
         with self._lock:
@@ -207,6 +217,17 @@ class Mirror:
                 self._take_own_gradients([name])
             if not self._differentiated:
                 self._zero()
+
+    def _take_gradients(self, renamed: Mapping[str, str]) -> dict[str, torch.Tensor]:
+        """Of parameters whose names others will have, under their new names."""
+        if not renamed.keys() & self._differentiated:
+            return {}
+        if self.session is None or self.session.failed:
+            self.forget_gradients()
+        self.fetch_gradients()
+        taken = {renamed[name]: self._gradients.pop(name) for name in renamed if name in self._gradients}
+        self._differentiated -= renamed.keys()
+        return taken
 
     def _release(self, name: str) -> None:
         """Whoever has the gradient in another variable keeps its values."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+import itertools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
@@ -13,11 +14,12 @@ import torch
 from torch import nn
 
 from gpipe._client import Client
+from gpipe._gpipe.arguments import Input
 from gpipe._gpipe.engine import Engine
 from gpipe._gpipe.launcher import Settings
+from gpipe._gpipe.losses import Loss
 from gpipe._gpipe.optimizers import steps_of
 from gpipe._gpipe.partitions import Devices, check_input, check_module, check_options, cut, devices_of
-from gpipe._gpipe.program import Input
 
 DENIED = "denied to move parameters and buffers, because GPipe should manage device placement"
 
@@ -47,10 +49,13 @@ class GPipe(nn.Module):
 
     def __init__(self, module: nn.Sequential, balance: Iterable[int] | None = None, *, devices: Devices | None = None,
                  chunks: int = 1, checkpoint: str = "except_last", deferred_batch_norm: bool = False,
-                 cluster: Client | str | None = None):
+                 cluster: Client | str | None = None, loss: Callable[..., Any] | None = None):
         """`devices` are GPUs by number or name, or `cpu`: all GPUs by default, and CPU workers where there are none.
         `cluster` is a Client or an address; by default that of GPIPE_ORCHESTRATOR, and without it workers of this
-        process's own on this machine. `deferred_batch_norm` updates running statistics once per mini-batch."""
+        process's own on this machine. `deferred_batch_norm` updates running statistics once per mini-batch. `loss` is
+        a module or function of outputs and targets for loss() to compute on the last worker; as it is now, and without
+        parameters.
+        """
         super().__init__()
         check_options(balance, int(chunks), str(checkpoint))
         check_module(module)
@@ -61,6 +66,7 @@ class GPipe(nn.Module):
         self.devices = devices_of(devices, len(self.balance))
         self._device = self.devices[0].type if self.devices and not (devices is None and cluster) else "any"
         self._deferred_batch_norm, self._cluster = deferred_batch_norm, cluster
+        self._loss = None if loss is None else Loss(loss)
         if any(not tensor.is_cpu for tensor in (*self.partitions.parameters(), *self.partitions.buffers())):
             self.partitions.cpu()  # The workers have their own.
         self._begin()
@@ -71,6 +77,13 @@ class GPipe(nn.Module):
         check_input(input)
         return self._engine.forward(input) if len(self) else input
 
+    def loss(self, input: Input, target: Input) -> Any:
+        """What `loss` is of the model's outputs and the target, which may be a tuple of tensors, too. In training the
+        workers compute it: numbers come back and no outputs, and `loss.backward()` is the model's backward pass."""
+        check_input(input)
+        check_input(target)
+        return self._engine.loss(input, target)
+
     def optimizer(self, make: Callable[..., torch.optim.Optimizer], **options: Any) -> torch.optim.Optimizer:
         """An optimizer of all parameters that require a gradient: `model.optimizer(torch.optim.AdamW, lr=1e-3)`.
         ValueError where workers cannot make its steps."""
@@ -79,8 +92,8 @@ class GPipe(nn.Module):
         return made
 
     def close(self) -> None:
-        """Fetches parameters, buffers and gradients, and ends the workers. The next forward pass has others, and an
-        optimizer begins anew."""
+        """Fetches parameters, buffers, gradients and the state of an optimizer, and ends the workers. The next forward
+        pass has others."""
         try:
             self._engine.fetch()
         finally:
@@ -107,9 +120,9 @@ class GPipe(nn.Module):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As nn.Module has it. The workers have the values with the next pass."""
-        given = {name.split(".", 2)[-1]: value for name, value in state_dict.items() if isinstance(value, torch.Tensor)}
-        self._engine.mirror.forget_stale({name for name, tensor in self._engine.tensors().items()
-                                          if name in given and given[name].shape == tensor.shape})
+        own = itertools.chain(self.named_parameters(remove_duplicate=False), self.named_buffers(remove_duplicate=False))
+        self._engine.mirror.forget_stale([tensor for name, tensor in own
+                                          if _has_shape(state_dict.get(name), tensor.shape)])
         return super().load_state_dict(state_dict, strict, assign)
 
     def cuda(self, device: Any = None) -> NoReturn:
@@ -125,6 +138,13 @@ class GPipe(nn.Module):
         if torch._C._nn._parse_to(*args, **kwargs)[0] is not None:
             raise TypeError(DENIED)
         super().to(*args, **kwargs)
+        return self
+
+    def _apply(self, function: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> GPipe:
+        """Casts, also the weights of the loss."""
+        if self._loss is not None and self._loss.module is not None:
+            self._loss.module._apply(function)  # type: ignore[no-untyped-call]
+        super()._apply(function, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GPipe:
@@ -144,9 +164,13 @@ class GPipe(nn.Module):
 
     def _begin(self) -> None:
         self._engine = Engine(self.partitions, Settings(self.chunks, self.checkpoint, self._deferred_batch_norm,
-                                                        self.devices, self._device, self._cluster))
-        self._end = weakref.finalize(self, self._engine.close)
+                                                        self.devices, self._device, self._cluster, self._loss))
+        self._end = weakref.finalize(self, self._engine.abandon)
         self._end.atexit = False  # The engine sees to that.
+
+
+def _has_shape(value: Any, shape: torch.Size) -> bool:
+    return isinstance(value, torch.Tensor) and value.shape == shape
 
 
 def _verify_skippables(module: nn.Sequential) -> None:

@@ -6,21 +6,23 @@ import collections
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.utils._pytree as pytree
 from torch import nn
 from torch.export.graph_signature import ConstantArgument, InputKind
 
 from gpipe._export.exporter import export
+from gpipe._gpipe.arguments import Arguments, Input
+from gpipe._gpipe.losses import Composition, Loss, LossLayer
 from gpipe._gpipe.partitions import check_input
 
 # A batch size that no other dimension is likely to have, so that it is a free one; its samples are of the mini-batch.
 SAMPLES = 4
 FILE = "model.pt2"
-
-Input = torch.Tensor | tuple[torch.Tensor, ...]
+LOSS = "gpipe_loss"  # The module's name in a program.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,13 @@ class Program:
     split: tuple[str, ...]  # Modules with which stages begin, but for the first stage.
     differentiable: frozenset[str]  # Parameters that a backward pass gives a gradient.
     returns_tuple: bool
+    outputs: int  # In evaluation. A program with a loss may return more, which is nothing.
+    composition: Composition | None  # Of the loss, which comes back in training.
+    is_checked: bool  # Whether there was more than one sample to try the loss on, if there is one.
+
+    def output_of(self, returned: Sequence[torch.Tensor]) -> Input:
+        """The model's."""
+        return tuple(returned[:self.outputs]) if self.returns_tuple else returned[0]
 
 
 class Entrance(nn.Module):
@@ -40,28 +49,62 @@ class Entrance(nn.Module):
         return tuple(tensor.clone() for tensor in input) if isinstance(input, tuple) else input.clone()
 
 
-def export_program(partitions: nn.ModuleList, input: Input, in_training: bool, folder: pathlib.Path) -> Program | None:
-    """As the modules are, or as all of them are in training. None: it computes nothing that is worth a worker, without
-    parameters or random numbers. TypeError where what it returns is no tensor, nor a tuple of tensors; ExportError."""
-    sample = _sample(input)
-    writes = _partitions_that_write(partitions, sample)
-    children = [_children(partition, i if i in writes else None) for i, partition in enumerate(partitions)]
-    whole = nn.Sequential(collections.OrderedDict(child for group in children for child in group))
+class WithLoss(nn.Module):
+    """The model, and behind it its loss, whose place the model's outputs have in evaluation: outputs of a program have
+    the same names in both."""
+
+    def __init__(self, children: Mapping[str, nn.Module], loss: Loss, outputs: int):
+        super().__init__()
+        for name, child in children.items():
+            self.add_module(name, child)
+        self.add_module(LOSS, LossLayer(loss))
+        self._outputs = outputs
+
+    def forward(self, input: Any, target: Any) -> tuple[torch.Tensor, ...]:
+        """As many tensors as outputs, at least."""
+        value, samples = input, pytree.tree_leaves(target)[0].shape[0]
+        *children, loss = self.children()
+        for child in children:
+            value = child(value)
+        returned = loss(value, target) if self.training else pytree.tree_leaves(value)
+        nothing = [torch.zeros(samples, dtype=torch.uint8) for _ in range(self._outputs - len(returned))]
+        return (*returned, *nothing)
+
+
+def export_program(partitions: nn.ModuleList, arguments: Arguments, in_training: bool, folder: pathlib.Path,
+                   loss: Loss | None = None) -> Program | None:
+    """As the modules are, or as all of them are in training; with the loss, if there is a target. None: it computes
+    nothing that is worth a worker, without parameters or random numbers. TypeError where what it returns is no tensor,
+    nor a tuple of tensors; ValueError for a loss that workers cannot compute; ExportError."""
+    sample = arguments.map(_sample)
+    output, writes = _look(partitions, sample.input)
+    groups = [_children(partition, i if i in writes else None) for i, partition in enumerate(partitions)]
+    children = collections.OrderedDict(child for group in groups for child in group)
+    composition = None if loss is None or sample.target is None else loss.check(output, sample.target)
+    outputs = len(pytree.tree_leaves(output))
+    whole = _whole(children, loss, composition, outputs)
     whole.training = in_training  # All by itself, which says what is to be done about the others.
-    exported = export(whole, (sample,), folder / FILE)
-    computing = _computing_modules(exported)
+    exported = export(whole, tuple(sample), folder / FILE)
+    computing = [name for name in _computing_modules(exported) if name != LOSS]
     if not computing:
         return None
-    split = _split([[name for name, _ in group] for group in children], computing)
-    return Program(tuple(exported.graph_signature.user_inputs), split, _differentiable(exported, whole),
-                   _returns_tuple(exported))
+    split = _split([[name for name, _ in group] for group in groups], computing)
+    returns_tuple = _returns_tuple(exported) if composition is None else isinstance(output, tuple)
+    is_checked = composition is None or arguments.tensors[0].shape[0] > 1
+    return Program(tuple(exported.graph_signature.user_inputs), split, _differentiable(exported, whole), returns_tuple,
+                   outputs, composition, is_checked)
 
 
-def _sample(input: Input) -> Input:
+def _whole(children: collections.OrderedDict[str, nn.Module], loss: Loss | None, composition: Composition | None,
+           outputs: int) -> nn.Module:
+    if loss is None or composition is None:
+        return nn.Sequential(children)
+    return WithLoss(children, loss, max(outputs, len(composition.kinds)))
+
+
+def _sample(tensor: torch.Tensor) -> torch.Tensor:
     """Some of its samples, as often as there are too few."""
-    if isinstance(input, tuple):
-        return tuple(_sample(tensor) for tensor in input)  # type: ignore[misc]
-    tensor = input.detach().cpu()
+    tensor = tensor.detach().cpu()
     return tensor[torch.arange(SAMPLES) % tensor.shape[0]]
 
 
@@ -70,8 +113,8 @@ def _children(partition: nn.Module, entered: int | None) -> list[tuple[str, nn.M
     return children if entered is None else [(f"gpipe_entrance_{entered}", Entrance()), *children]
 
 
-def _partitions_that_write(partitions: nn.ModuleList, input: Input) -> set[int]:
-    """Those that change what they get. One look at some samples tells; it leaves no trace."""
+def _look(partitions: nn.ModuleList, input: Input) -> tuple[Input, set[int]]:
+    """What comes of some samples, and which partitions change what they get. It leaves no trace."""
     found = set()
     value: Any = tuple(tensor.clone() for tensor in input) if isinstance(input, tuple) else input.clone()
     with torch.no_grad(), torch.random.fork_rng([]), _buffers_kept(partitions):
@@ -82,7 +125,7 @@ def _partitions_that_write(partitions: nn.ModuleList, input: Input) -> set[int]:
             check_input(value)
             if [tensor._version for tensor in tensors] != before:
                 found.add(i)
-    return found
+    return value, found
 
 
 @contextlib.contextmanager

@@ -121,19 +121,25 @@ class Rounds:
         yield v1.AskRoundsRequest(close=v1.CloseRounds())
 
     def _listen(self) -> None:
-        failure: errors.Error = errors.CancelledError("the model's job has ended", "CANCELLED")
-        try:
-            for response in self._call.answers:
-                self._hear(response)
-        except errors.Error as error:
-            failure = self._explain(error)
-        except Exception as error:
-            failure = errors.Error(f"the answers of the workers cannot be read: {error}")
-            failure.__cause__ = error
+        failure = self._hear_all()
         with self._news:
             self._failure = failure
             self._news.notify_all()
         self._requests.put(None)
+
+    def _hear_all(self) -> errors.Error:
+        """Returns what the call has ended with, whatever that is: others wait for it."""
+        try:
+            try:
+                for response in self._call.answers:
+                    self._hear(response)
+            except errors.Error as error:
+                return self._explain(error)
+        except Exception as error:
+            failure = errors.Error(f"the answers of the workers cannot be read: {error}")
+            failure.__cause__ = error
+            return failure
+        return errors.CancelledError("the model's job has ended", "CANCELLED")
 
     def _hear(self, response: v1.AskRoundsResponse) -> None:
         with self._news:

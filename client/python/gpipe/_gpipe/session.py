@@ -51,7 +51,11 @@ class Session:
     def backward(self, forward: Asked, gradients: Mapping[int, torch.Tensor], wanted: bool) -> dict[str, torch.Tensor]:
         """`gradients` are those of the outputs by their positions. If they are wanted: waits, and returns the gradients
         of the inputs by name."""
-        data = self._exchange.put({self._outputs[i]: gradient for i, gradient in gradients.items()})
+        try:
+            data = self._exchange.put({self._outputs[i]: gradient for i, gradient in gradients.items()})
+        except BaseException:  # A full folder: nobody will ask for it any more.
+            self.drop(forward)
+            raise
         asked = self._rounds.ask(v1.AskedRound(kind=v1.ROUND_KIND_BACKWARD, data=data), forward, wanted)
         return self._results(asked) if wanted else {}
 
@@ -60,7 +64,7 @@ class Session:
         """Lets go of what a forward pass saved; for finalizers (Rounds.drop)."""
         return self._rounds.drop
 
-    # --- Parameters ---
+    # --- Parameters and the optimizer ---
 
     def update(self, learning_rate: float) -> None:
         """An optimizer step. Does not wait."""
@@ -70,15 +74,14 @@ class Session:
         """Does not wait."""
         self._rounds.ask(v1.AskedRound(kind=v1.ROUND_KIND_ZERO_GRADIENTS))
 
-    def state(self, gradients: bool) -> dict[str, torch.Tensor]:
-        """All parameters and buffers, or the gradients of all parameters that have one."""
-        asked = self._rounds.ask(v1.AskedRound(kind=v1.ROUND_KIND_GET_STATE, gradients=gradients), wanted=True)
+    def state(self, kind: v1.StateKind.ValueType) -> dict[str, torch.Tensor]:
+        """All that workers have of it."""
+        asked = self._rounds.ask(v1.AskedRound(kind=v1.ROUND_KIND_GET_STATE, state=kind), wanted=True)
         return self._results(asked)
 
-    def set_state(self, tensors: Mapping[str, torch.Tensor], gradients: bool) -> None:
-        """What is not among them stays as it is. Does not wait."""
-        self._rounds.ask(v1.AskedRound(kind=v1.ROUND_KIND_SET_STATE, gradients=gradients,
-                                       data=self._exchange.put(tensors)))
+    def set_state(self, tensors: Mapping[str, torch.Tensor], kind: v1.StateKind.ValueType) -> None:
+        """What is not among them stays as it is, but for the optimizer's, which is set whole. Does not wait."""
+        self._rounds.ask(v1.AskedRound(kind=v1.ROUND_KIND_SET_STATE, state=kind, data=self._exchange.put(tensors)))
 
     # --- The end ---
 
