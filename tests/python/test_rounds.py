@@ -105,6 +105,25 @@ def test_several_forwards_are_open_at_once_and_gradients_add_up(opened):
     check_state(rounds, model, GRADIENTS)
 
 
+@pytest.mark.parametrize("rule", [{"sgd": {"lr": 0.1}}, {"adamw": {"lr": 0.1}}], ids=["sgd", "adamw"])
+def test_a_forward_from_before_an_update_does_not_go_back(cluster, opened, rule):
+    def change(spec):
+        spec["train"]["optimizer"], spec["pipeline"]["checkpoint"] = rule, "never"
+    job, rounds, _ = opened(change)
+    x, gradient = torch.randn(16, 12), torch.randn(16, 5)
+    for _ in range(3):  # On a GPU the last one is replayed.
+        rounds.do("BACKWARD", {"output": gradient}, forward=rounds.ask("FORWARD", {"input": x}, batch_size=16))
+    before = rounds.ask("FORWARD", {"input": x}, batch_size=16)
+    after = rounds.ask("FORWARD", {"input": x}, batch_size=16)
+    rounds.do("BACKWARD", {"output": gradient}, forward=after)
+    rounds.ask("UPDATE", learning_rate=0.1)
+    rounds.ask("BACKWARD", {"output": gradient}, forward=before)
+    code, details = end_of(rounds.answers)
+    assert code == grpc.StatusCode.ABORTED
+    assert "modified by an inplace operation" in details or "changed since the forward pass" in details
+    assert cluster.wait(job)["state"] == "STATE_FAILED"
+
+
 def test_predictions_and_what_they_leave(opened):
     _, rounds, model = opened()
     x = torch.randn(9, 12)

@@ -38,13 +38,18 @@ uint64_t CountPlaces(const Node& node) {
   uint64_t places = 1;
   for (const exported::NamedArgument& input : node.inputs) {
     const auto* region = std::get_if<std::shared_ptr<const exported::Graph>>(&input.argument.value);
-    if (region == nullptr) continue;
-    for (const Node& inner : (*region)->nodes) places += CountPlaces(inner);
+    if (region != nullptr) places += CountPlaces(**region);
   }
   return places;
 }
 
 }  // namespace
+
+uint64_t CountPlaces(const exported::Graph& graph) {
+  uint64_t places = 0;
+  for (const Node& node : graph.nodes) places += CountPlaces(node);
+  return places;
+}
 
 std::vector<uint64_t> PlacesOf(const exported::Graph& graph, uint64_t first) {
   std::vector<uint64_t> places;

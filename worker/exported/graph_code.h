@@ -17,6 +17,9 @@ namespace gpipe::worker {
 // other, and behind a node with regions the places of all nodes in these.
 std::vector<uint64_t> PlacesOf(const exported::Graph& graph, uint64_t first);
 
+// How many places these are.
+uint64_t CountPlaces(const exported::Graph& graph);
+
 // A run of a graph's nodes as a function from the values that enter to those that leave. Operators are found and values
 // have their places before it runs; a value is let go of after its last use. Thread-compatible.
 class GraphCode {

@@ -169,7 +169,8 @@ void GraphLayer::TakeWrites(const LayerContext& context, const Copies& copies) c
   for (const size_t position : written_parameters_) {
     const at::Tensor& live = Live(position);
     const at::Tensor &written = copies.at(live.unsafeGetTensorImpl()), &start = starts.at(live.unsafeGetTensorImpl());
-    live.copy_(at::where(written.ne(start), written, live));
+    // No forward keeps the live one: each has a copy of its own. So autograd need not hear of it.
+    live.variable_data().copy_(at::where(written.ne(start), written, live));
   }
 }
 

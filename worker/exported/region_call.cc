@@ -199,7 +199,9 @@ absl::StatusOr<std::unique_ptr<Instruction>> MakeCondition(const Node& node, uin
   GPIPE_ASSIGN_OR_RETURN(ArgumentSource predicate,
                          ArgumentSource::Create(node.inputs[0].argument, c10::AnyType::get(), slots, options.device));
   GPIPE_ASSIGN_OR_RETURN(Region yes, Region::Create(node, 1, *operands, position, slots, options));
-  GPIPE_ASSIGN_OR_RETURN(Region no, Region::Create(node, 2, *operands, position, slots, options));
+  // Behind the other's: micro-batches may choose differently, and what they keep by place are things of two graphs.
+  const uint64_t behind = position + CountPlaces(**Get<std::shared_ptr<const exported::Graph>>(node, 1));
+  GPIPE_ASSIGN_OR_RETURN(Region no, Region::Create(node, 2, *operands, behind, slots, options));
   return std::make_unique<Condition>(std::move(predicate), std::move(yes), std::move(no), AddResults(node, slots));
 }
 

@@ -31,6 +31,15 @@ void Try(absl::FunctionRef<void()> tell) {
   }).IgnoreError();
 }
 
+// One that has been recorded, but could not be made, lets go of its pool itself.
+bool HoldsPool(at::cuda::CUDAGraph& graph) {
+  return CatchTorch([&] {
+           graph.pool();  // Throws if it has not been recorded.
+           return absl::OkStatus();
+         })
+      .ok();
+}
+
 }  // namespace
 
 // Held as by a graph: a pool that has lost its last one cannot be recorded into again.
@@ -55,7 +64,7 @@ absl::Status GraphPool::Record(at::cuda::CUDAGraph& graph, absl::FunctionRef<abs
   GPIPE_RETURN_IF_ERROR(Begin(graph));
   absl::Status done = CatchTorch(work);
   const absl::Status ended = End(graph);
-  if (!ended.ok()) Heal();
+  if (!ended.ok()) Heal(graph);
   done.Update(ended);
   return done;
 }
@@ -80,10 +89,10 @@ absl::Status GraphPool::End(at::cuda::CUDAGraph& graph) {
 // CUDAGraph::capture_end leaves off where the recording was broken: before it tells the allocators, which would ask a
 // graph that is gone, and the random generator, which would not draw any more. An empty recording that ends well sets
 // the latter right.
-void GraphPool::Heal() const {
+void GraphPool::Heal(at::cuda::CUDAGraph& graph) const {
   Try([&] { device_memory::endAllocateToPool(device_.index(), id_); });
   Try([&] { HostMemory().end_allocate_to_pool(id_); });
-  Release();
+  if (!HoldsPool(graph)) Release();
   at::cuda::CUDAGraph empty;
   absl::Status healed = Begin(empty);
   if (healed.ok()) healed = End(empty);

@@ -27,8 +27,8 @@ class GraphPool {
   absl::Status Begin(at::cuda::CUDAGraph& graph) const;
   static absl::Status End(at::cuda::CUDAGraph& graph);
   void Release() const;
-  // After a recording that did not end well.
-  void Heal() const;
+  // After the graph's recording has not ended well.
+  void Heal(at::cuda::CUDAGraph& graph) const;
 
   const c10::Device device_;
   const c10::MempoolId_t id_;

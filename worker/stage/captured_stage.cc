@@ -104,7 +104,7 @@ absl::Status CapturedStage::Record() {
 
 absl::Status CapturedStage::RecordCalls() {
   forward_id_ = kRecordedForward;
-  return current_->recording.Record(pool_,
+  return current_->recording.Record(*pool_,
                                     [this](const StageCall& call, const Values& given) { return Call(call, given); });
 }
 
@@ -169,18 +169,27 @@ bool CapturedStage::captured(bool training) const {
 }
 
 void CapturedStage::GiveUp(const absl::Status& why) {
-  // The end of that mini-batch would work on values that were never computed: it is not executed either.
+  AbandonRecording();
+  current_->given_up = true;
+  current_->recording = Recording();
+  // What it took before it failed goes with the last one of those that share it; the others are made again.
+  if (absl::IsResourceExhausted(why)) {
+    for (auto& [key, known] : known_) known.recording = Recording();
+  }
+  if (!captured(/*training=*/true)) stage_->KeepGradients(false);
+  if (!captured(/*training=*/true) && !captured(/*training=*/false)) RenewPool();
+  ForgetCudaError("a recording that was given up");
+  spdlog::warn("stage {} runs without CUDA graphs: {}", index_, StdView(why.message()));
+}
+
+// Its end would work on values that were never computed.
+void CapturedStage::AbandonRecording() {
   at::cuda::CUDAGraph unused;
-  const absl::Status abandoned = pool_.Record(unused, [this] {
+  const absl::Status abandoned = pool_->Record(unused, [this] {
     stage_->Drop(kRecordedForward).IgnoreError();  // It may not have come so far.
     return stage_->Abandon();
   });
   if (!abandoned.ok()) spdlog::warn("stage {} after a recording: {}", index_, StdView(abandoned.message()));
-  current_->recording = Recording();
-  current_->given_up = true;
-  if (!captured(/*training=*/true)) stage_->KeepGradients(false);
-  ForgetCudaError("a recording that was given up");
-  spdlog::warn("stage {} runs without CUDA graphs: {}", index_, StdView(why.message()));
 }
 
 // It needs what the recorded ones need, by the sample.
@@ -201,6 +210,11 @@ void CapturedStage::Forget() {
   current_ = nullptr;
   way_ = Way::kAsItIs;
   stage_->KeepGradients(false);
+  RenewPool();
+}
+
+void CapturedStage::RenewPool() {
+  pool_.emplace(device_);
   c10::cuda::CUDACachingAllocator::emptyCache();
 }
 

@@ -87,19 +87,24 @@ class CapturedStage : public Stage {
   // A copy of what the call is given; where there is no memory for that, the mini-batch runs as it is.
   void Watch(const StageCall& call, const Values& given);
   void GiveUp(const absl::Status& why);
+  // Ends the mini-batch that was being recorded, which is not executed either.
+  void AbandonRecording();
   // The suspended mini-batch, which is watched, is one that runs as it is from now on.
   void StopWatching();
   // Lets recordings go if this mini-batch, which is for training and will not be replayed, might not fit beside them.
   void MakeRoom();
   // Lets all recordings go; the mini-batch at hand runs as it is.
   void Forget();
+  // Gives the device back what the recordings had, of which there is none any more: a pool keeps it as long as it
+  // lives.
+  void RenewPool();
   absl::StatusOr<Values> Replay(const StageCall& call, const Values& given);
   bool captured(bool training) const;
 
   const std::unique_ptr<Stage> stage_;
   const int index_;
   const c10::Device device_;
-  GraphPool pool_;
+  std::optional<GraphPool> pool_;  // There at all times.
   std::map<Key, Known> known_;
 
   Way way_ = Way::kAsItIs;

@@ -116,7 +116,11 @@ class RuledOptimizer : public Optimizer {
   absl::Status Step(double lr) override {
     return CatchTorch([&] {
       const torch::autograd::AutoGradMode no_grad(false);
-      for (auto& [key, batch] : Batches()) rule_->Update(batch, lr);
+      for (auto& [key, batch] : Batches()) {
+        rule_->Update(batch, lr);
+        // A backward pass that needs the old values is told so: ATen's fused updates do not tell autograd.
+        for (const at::Tensor& parameter : batch.parameters) parameter.unsafeGetTensorImpl()->bump_version();
+      }
       if (loss_scale_ != nullptr) loss_scale_->Update();
       return RoundMasters(parameters_);
     });

@@ -2,6 +2,8 @@
 #include "worker/stage/captured_stage.h"
 
 #include <ATen/ATen.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -22,6 +24,14 @@ namespace gpipe::worker {
 namespace {
 
 const c10::Device kGpu(c10::kCUDA, 0);
+
+// Of the device, but for what LibTorch keeps.
+int64_t FreeBytes() {
+  c10::cuda::CUDACachingAllocator::emptyCache();
+  size_t free = 0, total = 0;
+  C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  return static_cast<int64_t>(free);
+}
 
 v1::JobSpec Network(const std::string& capture, bool deferred) {
   return MixedNetwork("0.3",
@@ -139,6 +149,7 @@ class Product : public Stage {
   }
   absl::StatusOr<Values> Forward(int, Values inputs, ForwardMode) override {
     ++forwards;
+    scratch_ = at::empty({scratch_bytes}, at::device(kGpu).dtype(at::kByte));
     if (std::exchange(has_no_room, false)) return absl::ResourceExhaustedError("out of memory");
     if (reads_forward_) Read(inputs.at("x"));
     return Values{{"y", (state_[0].tensor * inputs.at("x")).detach()}};
@@ -152,9 +163,11 @@ class Product : public Stage {
   }
   absl::Status End() override {
     EXPECT_TRUE(std::exchange(open_, false));
+    scratch_.reset();
     return absl::OkStatus();
   }
   absl::Status Abandon() override {
+    scratch_.reset();
     open_ = false;
     return absl::OkStatus();
   }
@@ -179,7 +192,8 @@ class Product : public Stage {
   int64_t peak_saved_bytes() const override { return 7; }
 
   int forwards = 0;
-  bool has_no_room = false;  // For the next forward.
+  bool has_no_room = false;    // For the next forward.
+  int64_t scratch_bytes = 16;  // That a mini-batch takes.
 
  private:
   static void Read(const at::Tensor& tensor) { EXPECT_GE(tensor.sum().item<double>(), 0); }
@@ -188,6 +202,7 @@ class Product : public Stage {
   bool keep_ = false;
   HeldGradients held_;
   std::set<int64_t> suspended_;
+  at::Tensor scratch_;
   bool open_ = false;
   std::vector<NamedTensor> state_;
 };
@@ -343,6 +358,36 @@ TEST_F(CapturedStageTest, RecordingsGoWhereAnEvaluationNeedsTheirMemory) {
   inner.forwards = 0;
   RunSteps(stage, 4);
   EXPECT_EQ(inner.forwards, 2);  // Watched and recorded again.
+}
+
+// A pool keeps what its recordings had as long as it lives.
+TEST_F(CapturedStageTest, WhatRecordingsHadGoesBackToTheDevice) {
+  constexpr int64_t kScratch = int64_t{1} << 30;
+  auto product = std::make_unique<Product>(false, false);
+  Product& inner = *product;
+  CapturedStage stage(std::move(product), 0, kGpu);
+  const int64_t before = FreeBytes();
+  inner.scratch_bytes = kScratch;
+  RunSteps(stage, 3);
+  EXPECT_LT(FreeBytes(), before - kScratch / 2);
+  ASSERT_TRUE(stage.Begin({1, 3, {3}, false, {}}).ok());
+  inner.scratch_bytes = 16;
+  inner.has_no_room = true;
+  ASSERT_TRUE(stage.Forward(0, {{"x", at::ones({3}, at::device(kGpu))}}, ForwardMode::kInference).ok());
+  EXPECT_GT(FreeBytes(), before - kScratch / 2);
+}
+
+TEST_F(CapturedStageTest, WhatABrokenRecordingHadGoesBackToTheDevice) {
+  constexpr int64_t kScratch = int64_t{1} << 30;
+  auto product = std::make_unique<Product>(false, false);
+  Product& inner = *product;
+  CapturedStage stage(std::move(product), 0, kGpu);
+  const int64_t before = FreeBytes();
+  RunSteps(stage, 1);
+  inner.scratch_bytes = kScratch;
+  inner.has_no_room = true;  // After the recording has got that.
+  RunSteps(stage, 1);
+  EXPECT_GT(FreeBytes(), before - kScratch / 2);
 }
 
 // `item()` breaks a recording in the middle.
