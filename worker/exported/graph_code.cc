@@ -34,7 +34,7 @@ absl::StatusOr<std::unique_ptr<Instruction>> MakeInstruction(uint64_t position, 
 }
 
 // Its own, and those of the nodes in its regions, at any depth.
-uint64_t CountPlaces(const Node& node) {
+uint64_t CountPlacesOf(const Node& node) {
   uint64_t places = 1;
   for (const exported::NamedArgument& input : node.inputs) {
     const auto* region = std::get_if<std::shared_ptr<const exported::Graph>>(&input.argument.value);
@@ -47,7 +47,7 @@ uint64_t CountPlaces(const Node& node) {
 
 uint64_t CountPlaces(const exported::Graph& graph) {
   uint64_t places = 0;
-  for (const Node& node : graph.nodes) places += CountPlaces(node);
+  for (const Node& node : graph.nodes) places += CountPlacesOf(node);
   return places;
 }
 
@@ -55,7 +55,7 @@ std::vector<uint64_t> PlacesOf(const exported::Graph& graph, uint64_t first) {
   std::vector<uint64_t> places;
   for (const Node& node : graph.nodes) {
     places.push_back(first);
-    first += CountPlaces(node);
+    first += CountPlacesOf(node);
   }
   return places;
 }
