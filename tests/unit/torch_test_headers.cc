@@ -1,1 +1,0 @@
-// The unit that the precompiled header of tests is made with (tests/unit/CMakeLists.txt).
