@@ -8,7 +8,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "client" / "python")]
 
 import protos
-from cluster import BIN, Cluster
+from cluster import BIN, DEVICE, DEVICES, Cluster
 
 # The tests use the package as it is in this checkout. A GPU machine has no gRPC, and runs none that needs the API.
 if importlib.util.find_spec("grpc_tools"):
@@ -34,6 +34,18 @@ def fresh_cluster(tmp_path):
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture(autouse=True)
+def devices_of_models(monkeypatch):
+    """Models of gpipe.GPipe that say nothing of devices have those of the tests, in turn: a GPU may have several."""
+    if DEVICE == "cpu":
+        return
+    from gpipe._gpipe import module
+
+    given = module.devices_of
+    monkeypatch.setattr(module, "devices_of", lambda devices, partitions: given(
+        devices or [DEVICES[i % len(DEVICES)] for i in range(partitions)], partitions))
 
 
 @pytest.fixture
