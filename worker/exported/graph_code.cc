@@ -8,6 +8,7 @@
 #include "common/exported/value_names.h"
 #include "common/status_macros.h"
 #include "worker/exported/region_call.h"
+#include "worker/exported/result_layout.h"
 #include "worker/exported/size_arithmetic.h"
 
 namespace gpipe::worker {
@@ -24,13 +25,13 @@ std::string Describe(const Node& node) {
 }
 
 absl::StatusOr<std::unique_ptr<Instruction>> MakeInstruction(uint64_t position, const Node& node, Slots& slots,
-                                                             const CompileOptions& options) {
+                                                             const Layouts& layouts, const CompileOptions& options) {
   GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Instruction> made, MakeRegionCall(node, position, slots, options));
   if (made == nullptr) {
     GPIPE_ASSIGN_OR_RETURN(made, MakeSizeArithmetic(node, slots));
   }
   if (made != nullptr) return made;
-  return MakeOperatorCall(node, position, slots, options);
+  return MakeOperatorCall(node, position, slots, layouts, options);
 }
 
 // Its own, and those of the nodes in its regions, at any depth.
@@ -64,9 +65,10 @@ absl::StatusOr<GraphCode> GraphCode::Compile(const Part& part, const CompileOpti
   GraphCode code;
   Slots slots;
   for (const std::string& name : part.entering) code.entering_.push_back(slots.Add(name));
+  const Layouts layouts = ResultLayouts(part.nodes, part.values, options.symbols);
   std::vector<std::string> problems;
   for (const auto& [position, node] : part.nodes) {
-    const absl::Status status = code.Add(position, *node, slots, options);
+    const absl::Status status = code.Add(position, *node, slots, layouts, options);
     if (!status.ok()) problems.push_back(absl::StrCat(Describe(*node), ": ", status.message()));
     // So that what uses its results is not a problem as well.
     for (const std::string& name : exported::ValuesMadeBy(*node)) slots.Add(name);
@@ -80,17 +82,18 @@ absl::StatusOr<GraphCode> GraphCode::Compile(const Part& part, const CompileOpti
 
 absl::StatusOr<GraphCode> GraphCode::CompileRegion(const exported::Graph& graph, uint64_t place,
                                                    const CompileOptions& options) {
-  Part part{{}, graph.inputs, graph.outputs};
+  Part part{{}, graph.inputs, graph.outputs, graph.values};
   const std::vector<uint64_t> places = PlacesOf(graph, place + 1);
   for (size_t i = 0; i < graph.nodes.size(); ++i) part.nodes.emplace_back(places[i], &graph.nodes[i]);
   return Compile(part, options);
 }
 
-absl::Status GraphCode::Add(uint64_t position, const Node& node, Slots& slots, const CompileOptions& options) {
+absl::Status GraphCode::Add(uint64_t position, const Node& node, Slots& slots, const Layouts& layouts,
+                            const CompileOptions& options) {
   Step& step = steps_.emplace_back();
   step.where = Describe(node);
   if (node.target == kMetadataCheck) return absl::OkStatus();
-  GPIPE_ASSIGN_OR_RETURN(step.instruction, MakeInstruction(position, node, slots, options));
+  GPIPE_ASSIGN_OR_RETURN(step.instruction, MakeInstruction(position, node, slots, layouts, options));
   return absl::OkStatus();
 }
 

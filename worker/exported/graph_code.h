@@ -29,6 +29,7 @@ class GraphCode {
     std::vector<std::pair<uint64_t, const exported::Node*>> nodes;  // In their order. Not needed after Compile.
     std::vector<std::string> entering;
     exported::ArgumentList leaving;
+    const std::map<std::string, exported::TensorMeta>& values;  // Of the graph. Not needed after Compile.
   };
 
   // Lists every node that cannot be run, with its operator and source line.
@@ -49,7 +50,8 @@ class GraphCode {
   };
 
   GraphCode() = default;
-  absl::Status Add(uint64_t position, const exported::Node& node, Slots& slots, const CompileOptions& options);
+  absl::Status Add(uint64_t position, const exported::Node& node, Slots& slots, const Layouts& layouts,
+                   const CompileOptions& options);
   absl::Status Leave(const exported::ArgumentList& leaving, const Slots& slots);
   void FindLastUses(const Part& part, const Slots& slots);
 

@@ -9,6 +9,7 @@
 #include "common/exported/value_names.h"
 #include "common/status_macros.h"
 #include "worker/exported/input_layout.h"
+#include "worker/exported/result_layout.h"
 
 namespace gpipe::worker {
 namespace {
@@ -75,7 +76,7 @@ absl::StatusOr<std::unique_ptr<GraphLayer>> GraphLayer::Create(const Archive& ar
                                                                InitialValues values) {
   const exported::Program& program = archive.program();
   const std::vector<const Input*> inputs = UsedInputs(program, part);
-  GraphCode::Part code{{}, part.entering, AsArguments(part.leaving)};
+  GraphCode::Part code{{}, part.entering, AsArguments(part.leaving), program.graph.values};
   const std::vector<uint64_t> places = PlacesOf(program.graph, 0);
   for (const size_t position : part.nodes) code.nodes.emplace_back(places[position], &program.graph.nodes[position]);
   for (const Input* input : inputs) code.entering.push_back(input->value);
@@ -83,7 +84,7 @@ absl::StatusOr<std::unique_ptr<GraphLayer>> GraphLayer::Create(const Archive& ar
   auto layer = std::make_unique<GraphLayer>();
   const CompileOptions compile{options.device,
                                part.deferred_batch_norm && !archive.is_evaluation() ? &layer->deferred_ : nullptr,
-                               archive.is_evaluation()};
+                               archive.is_evaluation(), AnySizes(program)};
   GPIPE_ASSIGN_OR_RETURN(GraphCode compiled, GraphCode::Compile(code, compile));
   layer->code_ = std::make_unique<GraphCode>(std::move(compiled));
   layer->copied_in_ = WrittenInputs(program, part);

@@ -142,7 +142,7 @@ class ExportedInspection {
 
   // That all of them are here and take these arguments.
   absl::Status CheckOperators() const {
-    GraphCode::Part whole;
+    GraphCode::Part whole{{}, {}, {}, program_.graph.values};
     for (const exported::Input& input : program_.inputs) whole.entering.push_back(input.value);
     for (size_t i = 0; i < program_.graph.nodes.size(); ++i) whole.nodes.emplace_back(i, &program_.graph.nodes[i]);
     return GraphCode::Compile(whole, {c10::kMeta}).status();

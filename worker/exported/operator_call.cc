@@ -92,20 +92,30 @@ bool CountsBatches(const Node& node) {
   return value != nullptr && absl::EndsWith(value->name, "num_batches_tracked");
 }
 
+// Where a value goes, and the layout that it must have, if any.
+struct ResultSlot {
+  size_t slot = 0;
+  std::optional<DimensionOrder> order;
+
+  void Store(c10::IValue value, Frame& frame) const {
+    frame[slot] = order && value.isTensor() ? DenseInOrder(value.toTensor(), *order) : std::move(value);
+  }
+};
+
 // A call's results, put where the program names them.
 struct ResultSlots {
   bool is_list = false;
-  std::vector<std::optional<size_t>> slots;  // None: nothing uses it.
+  std::vector<std::optional<ResultSlot>> slots;  // None: nothing uses it.
 
   void Store(c10::IValue value, Frame& frame) const {
     if (!is_list) {
-      if (!slots.empty() && slots.front()) frame[*slots.front()] = std::move(value);
+      if (!slots.empty() && slots.front()) slots.front()->Store(std::move(value), frame);
       return;
     }
     const c10::List<c10::IValue> list = value.toList();
     TORCH_CHECK_VALUE(list.size() == slots.size(), "makes ", list.size(), " values instead of ", slots.size());
     for (size_t i = 0; i < slots.size(); ++i) {
-      if (slots[i]) frame[*slots[i]] = list.get(i);
+      if (slots[i]) slots[i]->Store(list.get(i), frame);
     }
   }
 };
@@ -151,7 +161,7 @@ class OperatorCall : public Instruction {
     return absl::OkStatus();
   }
 
-  absl::Status BindResults(const Node& node, Slots& slots) {
+  absl::Status BindResults(const Node& node, Slots& slots, const Layouts& layouts) {
     if (node.outputs.size() > handle_.schema().returns().size()) {
       return absl::InvalidArgumentError("the operator returns less than the program uses");
     }
@@ -159,7 +169,9 @@ class OperatorCall : public Instruction {
       ResultSlots& result = results_.emplace_back();
       result.is_list = output.is_list;
       for (const std::string& name : output.names) {
-        result.slots.push_back(name.empty() ? std::nullopt : std::optional(slots.Add(name)));
+        const auto layout = layouts.find(name);
+        const auto order = layout == layouts.end() ? std::nullopt : std::optional(layout->second);
+        result.slots.push_back(name.empty() ? std::nullopt : std::optional(ResultSlot{slots.Add(name), order}));
       }
     }
     return absl::OkStatus();
@@ -288,12 +300,12 @@ bool IsRandomInEvaluation(const c10::OperatorHandle& handle) {
 }
 
 absl::StatusOr<std::unique_ptr<Instruction>> MakeOperatorCall(const Node& node, uint64_t position, Slots& slots,
-                                                              const CompileOptions& options) {
+                                                              const Layouts& layouts, const CompileOptions& options) {
   GPIPE_ASSIGN_OR_RETURN(const std::optional<c10::OperatorHandle> handle, FindOperator(node));
   if (!handle) return absl::InvalidArgumentError(absl::StrCat(node.target, " is no operator"));
   auto call = std::make_unique<OperatorCall>(*handle, position, options);
   GPIPE_RETURN_IF_ERROR(call->Bind(node, slots));
-  GPIPE_RETURN_IF_ERROR(call->BindResults(node, slots));
+  GPIPE_RETURN_IF_ERROR(call->BindResults(node, slots, layouts));
   return call;
 }
 

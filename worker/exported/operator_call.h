@@ -3,15 +3,22 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "common/exported/program.h"
+#include "common/exported/size_expression.h"
 #include "worker/exported/deferred_statistics.h"
 #include "worker/exported/frame.h"
+#include "worker/model/tensor_layout.h"
 
 namespace gpipe::worker {
+
+// Of values, by name.
+using Layouts = std::map<std::string, DimensionOrder>;
 
 // What a graph's instructions are made with.
 struct CompileOptions {
@@ -20,6 +27,7 @@ struct CompileOptions {
   DeferredStatistics* deferred = nullptr;
   // The program is the model in evaluation: nothing is turned off.
   bool as_it_is = false;
+  exported::Symbols symbols;  // Any sizes of the program's inputs (AnySizes).
 };
 
 // A call of one of LibTorch's operators through the dispatcher, so that autograd sees it.
@@ -29,9 +37,12 @@ struct CompileOptions {
 // statistics stay. A random operator is seeded by (job seed, step, micro-batch, its position in the program): repeated
 // exactly by recomputing, and the same for every cut.
 //
+// Results have the layouts of `layouts`, where there is one; a copy that has it is made where LibTorch's has not.
+//
 // NOT_FOUND: no such operator here. INVALID_ARGUMENT or UNIMPLEMENTED: its arguments do not fit the schema.
 absl::StatusOr<std::unique_ptr<Instruction>> MakeOperatorCall(const exported::Node& node, uint64_t position,
-                                                              Slots& slots, const CompileOptions& options);
+                                                              Slots& slots, const Layouts& layouts,
+                                                              const CompileOptions& options);
 
 // The operator of `torch.ops.aten.linear.default`; nullopt for another kind of target.
 // NOT_FOUND: it has the form of an operator's, and there is none.

@@ -73,6 +73,11 @@ at::Tensor EmptyInOrder(at::IntArrayRef sizes, const DimensionOrder& order, cons
   return Unordered(at::empty(ordered, options), order);
 }
 
+at::Tensor DenseInOrder(const at::Tensor& tensor, const DimensionOrder& order) {
+  if (tensor.layout() != at::kStrided || Ordered(tensor, order).is_contiguous()) return tensor;
+  return Unordered(Ordered(tensor, order).contiguous(), order);
+}
+
 at::Tensor InOrder(const at::Tensor& tensor, const DimensionOrder& order) {
   const at::Tensor values = tensor.detach().resolve_conj().resolve_neg();
   return Unordered(WithFreshStrides(Ordered(values, order).contiguous()), order);

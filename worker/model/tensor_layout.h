@@ -31,6 +31,9 @@ at::Tensor Unordered(const at::Tensor& tensor, const DimensionOrder& order);
 // A tensor of these sizes with any values, which lies in that order.
 at::Tensor EmptyInOrder(at::IntArrayRef sizes, const DimensionOrder& order, const at::TensorOptions& options);
 
+// The tensor, or where it is not dense in that order a copy of it that is, through which gradients pass.
+at::Tensor DenseInOrder(const at::Tensor& tensor, const DimensionOrder& order);
+
 // The tensor's values, detached, with the very strides of EmptyInOrder; the tensor itself, where it has them. Nothing
 // lazy is left in it: its bytes are its values.
 at::Tensor InOrder(const at::Tensor& tensor, const DimensionOrder& order);

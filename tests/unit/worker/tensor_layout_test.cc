@@ -29,6 +29,15 @@ TEST(TensorLayoutTest, OfATensorThatIsNotDenseItIsTheClones) {
   EXPECT_THAT(OrderOfTensor(at::rand({2, 1, 4}).expand({2, 3, 4})), IsEmpty());
 }
 
+TEST(TensorLayoutTest, ATensorIsCopiedWhereItLiesInAnotherOrder) {
+  const at::Tensor fresh = at::rand({2, 3, 4}), turned = at::rand({3, 2, 4}).transpose(0, 1);
+  EXPECT_EQ(DenseInOrder(fresh, {}).data_ptr(), fresh.data_ptr());
+  EXPECT_EQ(DenseInOrder(turned, {1, 0, 2}).data_ptr(), turned.data_ptr());
+  EXPECT_TRUE(DenseInOrder(turned, {}).is_contiguous());
+  EXPECT_EQ(DenseInOrder(fresh, {1, 0, 2}).strides(), turned.strides());
+  EXPECT_TRUE(at::equal(DenseInOrder(fresh, {1, 0, 2}), fresh));
+}
+
 // Kernels choose by the strides, also by those of dimensions of one element.
 TEST(TensorLayoutTest, WhatIsSentArrivesWithTheSameStrides) {
   for (const at::Tensor& tensor : {ChannelsLast({2, 3, 4, 5}), ChannelsLast({2, 1, 4, 5}), ChannelsLast({2, 3, 1, 1}),
