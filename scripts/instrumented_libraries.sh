@@ -18,6 +18,7 @@ update() {
 
 # As scripts/build.sh does: the compiler cache hits across clones.
 export CCACHE_BASEDIR=$folder CCACHE_NOHASHDIR=1
+export CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
 
 flags="-fsanitize=thread -O1 -gline-tables-only -w"
 # rebuild SOURCE LIBRARY TARGET [cmake options]: the source package of the installed LIBRARY.
@@ -42,4 +43,5 @@ rebuild abseil libabsl-dev all
 packages=()
 for dependency in ABSL CARES PROTOBUF RE2 SSL ZLIB; do packages+=("-DgRPC_${dependency}_PROVIDER=package"); done
 # Its code generator is not built, but is configured with the library that it would link.
-rebuild grpc libgrpc-dev grpc++ "${packages[@]}" -DgRPC_BUILD_CODEGEN=OFF -DProtobuf_PROTOC_LIBRARY=not-built
+rebuild grpc libgrpc-dev grpc++ "${packages[@]}" -DgRPC_BUILD_CODEGEN=OFF -DProtobuf_PROTOC_LIBRARY=not-built \
+  "-DCMAKE_PROJECT_INCLUDE=$PWD/cmake/PrecompileGrpc.cmake"
