@@ -17,6 +17,7 @@ struct LayerContext {
   uint64_t seed = 0;         // The job's.
   int64_t step = 0;
   int micro_batch = 0;
+  bool measured = false;  // Only for how long it takes: random numbers are any.
 };
 
 // A parameter or buffer under the name it has within its layer.

@@ -157,16 +157,15 @@ std::optional<LayerCost> LayerProfiler::EstimateIfLong(const LayerWork& work) {
 LayerCost LayerProfiler::MeasureNow(const ModelLayer& layer, const std::vector<at::Tensor>& inputs,
                                     absl::Duration limit) const {
   if (training_) PrepareGradients(layer);
-  LayerRun run = RunLayer(layer, inputs, device_);  // Warms up caches, and on CUDA loads the kernels.
+  LayerRun run = RunLayer(layer, inputs, device_);  // Warms up caches.
+  if (device_.is_cuda()) {
+    // Without what only the first run of a process does: kernels are loaded, and cuDNN compiles some, for a second.
+    run = RunLayer(layer, inputs, device_);
+    run.memory.working_bytes += LibraryBytes(device_);
+  }
   if (run.forward + run.backward > kLongWarmUp) return CostOf(run, {run.forward}, {run.backward});
   if (device_.is_cuda()) {
-    run = RunLayer(layer, inputs, device_);  // Without what only the first run of a process allocates.
-    run.memory.working_bytes += LibraryBytes(device_);
-    // A graph draws random numbers in one order: a layer that does is recorded once.
-    for (const int64_t repeats : {RepeatsOf(run), int64_t{1}}) {
-      if (auto captured = MeasureCaptured(layer, inputs, limit, run, repeats); captured.ok())
-        return *std::move(captured);
-    }
+    if (auto captured = MeasureCaptured(layer, inputs, limit, run); captured.ok()) return *std::move(captured);
   }
   const absl::Time begin = absl::Now();
   std::vector<absl::Duration> forward, backward;
@@ -181,15 +180,15 @@ LayerCost LayerProfiler::MeasureNow(const ModelLayer& layer, const std::vector<a
 }
 
 absl::StatusOr<LayerCost> LayerProfiler::MeasureCaptured(const ModelLayer& layer, const std::vector<at::Tensor>& inputs,
-                                                         absl::Duration limit, const LayerRun& warm_up,
-                                                         int64_t repeats) const {
+                                                         absl::Duration limit, const LayerRun& warm_up) const {
+  const int64_t repeats = RepeatsOf(warm_up);
   GraphPool pool(device_);
   at::cuda::CUDAGraph forward, backward;
   std::vector<LayerBackward> passes;
   GPIPE_RETURN_IF_ERROR(pool.Record(forward, [&] {
+    const LayerContext context{.training = training_, .recomputing = true, .measured = true};
     for (int64_t i = 0; i < repeats; ++i) {
-      passes.emplace_back(
-          layer.layer->Forward({.training = training_, .recomputing = true}, WithUnusedGradients(inputs)));
+      passes.emplace_back(layer.layer->Forward(context, WithUnusedGradients(inputs)));
     }
     return absl::OkStatus();
   }));

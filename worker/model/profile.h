@@ -51,10 +51,9 @@ class LayerProfiler {
 
  private:
   LayerCost MeasureNow(const ModelLayer& layer, const std::vector<at::Tensor>& inputs, absl::Duration limit) const;
-  // Of a GPU alone, as in a stage that is captured, with `repeats` passes in a graph; an error where the layer cannot
-  // be.
+  // Of a GPU alone, as in a stage that is captured; an error where the layer cannot be.
   absl::StatusOr<LayerCost> MeasureCaptured(const ModelLayer& layer, const std::vector<at::Tensor>& inputs,
-                                            absl::Duration limit, const LayerRun& warm_up, int64_t repeats) const;
+                                            absl::Duration limit, const LayerRun& warm_up) const;
   std::vector<at::Tensor> RandomInputs(const std::vector<at::Tensor>& shapes, bool need_gradient) const;
   // Nullopt: it is quick enough to be measured.
   std::optional<LayerCost> EstimateIfLong(const LayerWork& work);

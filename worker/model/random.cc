@@ -32,7 +32,7 @@ void Seed(at::Generator& generator, c10::Device device, const LayerContext& cont
   }
   auto& cuda = *at::check_generator<at::CUDAGeneratorImpl>(generator);
   const uint64_t offset = place << kPlaceBits;
-  if (IsRecording()) return MoveTo(cuda, offset);
+  if (IsRecording()) return context.measured ? void() : MoveTo(cuda, offset);
   cuda.set_current_seed(SeedOf(context.seed, context.step, context.micro_batch));
   cuda.set_philox_offset_per_thread(offset);
 }

@@ -34,7 +34,8 @@ bool IsRecording();
 //
 // On CUDA the seed is a function of (job seed, step, micro-batch), and the place only moves the offset into its
 // numbers: a CUDA graph reads one seed from the device's memory, so that a recorded forward draws what a plain one
-// does. While a graph is recorded places come in ascending order; a c10::Error says where they do not.
+// does. While a graph is recorded places come in ascending order; a c10::Error says where they do not. A forward
+// that is only measured draws any numbers there, as it is repeated.
 void DrawSeeded(c10::Device device, const LayerContext& context, uint64_t place,
                 absl::FunctionRef<void(const at::Generator&)> draw);
 
