@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Where the time of a pass of gpipe.GPipe goes: networks that compute next to nothing, in one and in two partitions, as one
-and as eight micro-batches, on CPUs and on GPUs; what the program itself takes of it, and what it waits.
+"""Where the time of a pass of gpipe.GPipe goes: a network that computes next to nothing and the example's, in one and in
+two partitions, as one and as eight micro-batches, on CPUs and on GPUs; what the program itself takes of it, and what it
+waits.
 
     bench/gpipe_latency.py [--devices cpu cpu cuda:0 cuda:1]     pairs of devices, one after the other
 """
 
 import argparse
 import collections
+import itertools
 import pathlib
 import statistics
 import sys
@@ -61,11 +63,20 @@ def measure(name: str, clock: Clock, call) -> None:
     print(f"  {name}: {statistics.median(taken):.2f} ms: {clock.take()}", flush=True)
 
 
-def network(devices: list[str], parts: int, chunks: int, clock: Clock) -> None:
+def nothing() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+
+
+def example() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(1024, 2048), nn.ReLU(), nn.Linear(2048, 1024), nn.ReLU(), nn.Linear(1024, 10))
+
+
+def passes(make, devices: list[str], parts: int, chunks: int, clock: Clock) -> None:
     torch.manual_seed(0)
-    model = gpipe.GPipe(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), balance=[2] if parts == 1 else [1, 1],
-                        devices=devices[:parts], chunks=chunks)
-    x, optimizer = torch.randn(BATCH, 8), torch.optim.SGD(model.parameters(), lr=0.01)
+    layers = make()
+    balance = [len(layers)] if parts == 1 else [len(layers) // 2, len(layers) - len(layers) // 2]
+    model = gpipe.GPipe(layers, balance=balance, devices=devices[:parts], chunks=chunks)
+    x, optimizer = torch.randn(BATCH, layers[0].in_features), torch.optim.SGD(model.parameters(), lr=0.01)
 
     def both():
         optimizer.zero_grad()
@@ -75,7 +86,7 @@ def network(devices: list[str], parts: int, chunks: int, clock: Clock) -> None:
         both()
         optimizer.step()
 
-    print(f"{' '.join(devices[:parts])}, {chunks} micro-batches")
+    print(f"{make.__name__}, {' '.join(devices[:parts])}, {chunks} micro-batches")
     with torch.no_grad():
         measure("forward", clock, lambda: model(x))
     measure("forward and backward", clock, both)
@@ -89,8 +100,8 @@ def main() -> None:
     options = parser.parse_args()
     clock = Clock()
     for pair in zip(options.devices[::2], options.devices[1::2]):
-        for parts, chunks in ((1, 1), (2, 1), (2, 8)):
-            network(list(pair), parts, chunks, clock)
+        for make, (parts, chunks) in itertools.product((nothing, example), ((1, 1), (2, 1), (2, 8))):
+            passes(make, list(pair), parts, chunks, clock)
 
 
 if __name__ == "__main__":
