@@ -55,8 +55,8 @@ std::string CheckDevice(const std::string& device) {
   return numbered ? "" : absl::StrCat("'", device, "' is neither cpu nor cuda:N");
 }
 
-void AddFlags(CLI::App& app, Options& options) {
-  app.set_version_flag("--version", std::string(kVersion));
+// Who it is, and what it computes on.
+void AddIdentityFlags(CLI::App& app, Options& options) {
   app.add_option("--orchestrator", options.orchestrator, "Address of the orchestrator")
       ->type_name("HOST:PORT")
       ->envname("GPIPE_ORCHESTRATOR")
@@ -77,6 +77,10 @@ void AddFlags(CLI::App& app, Options& options) {
                  "Where other workers reach this one's tensors. Default: 127.0.0.1 when the orchestrator is on "
                  "loopback, otherwise the host name")
       ->type_name("HOST");
+}
+
+// What it reads and writes.
+void AddFolderFlags(CLI::App& app, Options& options) {
   app.add_option("--work-dir", options.work_dir,
                  "Folder for fetched files and checkpoints on their way. Default: a temporary folder, removed at exit")
       ->type_name("DIR");
@@ -99,6 +103,10 @@ void AddFlags(CLI::App& app, Options& options) {
   app.add_option("--trace-dir", options.trace_dir,
                  "Trace two rounds of each attempt into this folder, for Perfetto or chrome://tracing")
       ->type_name("DIR");
+}
+
+// How it runs as a daemon.
+void AddDaemonFlags(CLI::App& app, Options& options) {
   app.add_option("--log-level", options.log_level, "Least severe entries to log")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}))
       ->capture_default_str();
@@ -113,6 +121,13 @@ void AddFlags(CLI::App& app, Options& options) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_flag("--insecure", options.insecure, "Allow --http-listen on an address that other machines can reach");
+}
+
+void AddFlags(CLI::App& app, Options& options) {
+  app.set_version_flag("--version", std::string(kVersion));
+  AddIdentityFlags(app, options);
+  AddFolderFlags(app, options);
+  AddDaemonFlags(app, options);
 }
 
 void FillDefaults(Options& options) {
