@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds what does not link LibTorch with clang, whose thread-safety analysis is an error, and a sanitizer, and runs its
-# tests: sanitize.sh [address,undefined | thread].
+# tests: sanitize.sh [address,undefined | thread] [build], where `build` leaves it at that.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 sanitizer=${1:-address,undefined}
@@ -12,6 +12,9 @@ options=(-DCMAKE_CXX_COMPILER=clang++-19 -DGPIPE_BUILD_WORKER=OFF "-DGPIPE_SANIT
 scripts/build.sh "${options[@]}"
 if [ "$sanitizer" = thread ]; then
   scripts/instrumented_libraries.sh build-instrumented
+fi
+[ "${2:-}" != build ] || exit 0
+if [ "$sanitizer" = thread ]; then
   export LD_LIBRARY_PATH=$PWD/build-instrumented/lib TSAN_OPTIONS=suppressions=$PWD/scripts/tsan_suppressions.txt
 fi
 export LSAN_OPTIONS=suppressions=$PWD/scripts/lsan_suppressions.txt:print_suppressions=0
