@@ -25,6 +25,8 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   # The annotations of absl::Mutex are checked here; g++, the release compiler, ignores them.
   # clang 19 names some templates of LibTorch otherwise than the compiler that built it.
   add_compile_options(-Wthread-safety -Werror=thread-safety -fclang-abi-compat=17)
+  # A precompiled header from the compiler cache is older than the headers of a new checkout, which are the same.
+  add_compile_options("SHELL:-Xclang -fno-pch-timestamp")
 endif()
 
 if(GPIPE_SANITIZE)

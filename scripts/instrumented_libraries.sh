@@ -6,6 +6,8 @@
 set -euo pipefail
 mkdir -p "$1"/{apt/parts,apt/lists/partial,apt/cache/archives/partial,source,lib}
 folder=$(cd "$1" && pwd)
+exec 8>"$folder/.lock"
+flock 8  # As in scripts/build.sh.
 
 # apt works in the folder: the system's own sources and lists are left as they are.
 apt=(-o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$folder/apt/parts"
@@ -34,7 +36,7 @@ rebuild() {
     -DCMAKE_C_COMPILER=clang-19 -DCMAKE_CXX_COMPILER=clang++-19 \
     -DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
     "-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$folder/lib" -DCMAKE_CXX_STANDARD=17 "-DCMAKE_C_FLAGS=$flags" \
-    "-DCMAKE_CXX_FLAGS=$flags -fclang-abi-compat=17 -Wno-missing-template-arg-list-after-template-kw" "$@"
+    "-DCMAKE_CXX_FLAGS=$flags -Xclang -fno-pch-timestamp -fclang-abi-compat=17 -Wno-missing-template-arg-list-after-template-kw" "$@"
   ninja -C "$folder/build-$source" "$target"
   touch "$folder/$source-$version"
 }

@@ -26,7 +26,7 @@ std::string Describe(const Node& node) {
 
 absl::StatusOr<std::unique_ptr<Instruction>> MakeInstruction(uint64_t position, const Node& node, Slots& slots,
                                                              const Layouts& layouts, const CompileOptions& options) {
-  GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Instruction> made, MakeRegionCall(node, position, slots, options));
+  GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Instruction> made, MakeRegionCall(node, position, slots, layouts, options));
   if (made == nullptr) {
     GPIPE_ASSIGN_OR_RETURN(made, MakeSizeArithmetic(node, slots));
   }

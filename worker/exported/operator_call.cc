@@ -92,16 +92,6 @@ bool CountsBatches(const Node& node) {
   return value != nullptr && absl::EndsWith(value->name, "num_batches_tracked");
 }
 
-// Where a value goes, and the layout that it must have, if any.
-struct ResultSlot {
-  size_t slot = 0;
-  std::optional<DimensionOrder> order;
-
-  void Store(c10::IValue value, Frame& frame) const {
-    frame[slot] = order && value.isTensor() ? DenseInOrder(value.toTensor(), *order) : std::move(value);
-  }
-};
-
 // A call's results, put where the program names them.
 struct ResultSlots {
   bool is_list = false;
@@ -169,9 +159,7 @@ class OperatorCall : public Instruction {
       ResultSlots& result = results_.emplace_back();
       result.is_list = output.is_list;
       for (const std::string& name : output.names) {
-        const auto layout = layouts.find(name);
-        const auto order = layout == layouts.end() ? std::nullopt : std::optional(layout->second);
-        result.slots.push_back(name.empty() ? std::nullopt : std::optional(ResultSlot{slots.Add(name), order}));
+        result.slots.push_back(ResultSlot::Create(name, slots, layouts));
       }
     }
     return absl::OkStatus();

@@ -3,7 +3,6 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,12 +12,9 @@
 #include "common/exported/size_expression.h"
 #include "worker/exported/deferred_statistics.h"
 #include "worker/exported/frame.h"
-#include "worker/model/tensor_layout.h"
+#include "worker/exported/result_slot.h"
 
 namespace gpipe::worker {
-
-// Of values, by name.
-using Layouts = std::map<std::string, DimensionOrder>;
 
 // What a graph's instructions are made with.
 struct CompileOptions {
@@ -37,7 +33,7 @@ struct CompileOptions {
 // statistics stay. A random operator is seeded by (job seed, step, micro-batch, its position in the program): repeated
 // exactly by recomputing, and the same for every cut.
 //
-// Results have the layouts of `layouts`, where there is one; a copy that has it is made where LibTorch's has not.
+// Results have the layouts of `layouts`, where there is one.
 //
 // NOT_FOUND: no such operator here. INVALID_ARGUMENT or UNIMPLEMENTED: its arguments do not fit the schema.
 absl::StatusOr<std::unique_ptr<Instruction>> MakeOperatorCall(const exported::Node& node, uint64_t position,

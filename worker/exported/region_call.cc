@@ -42,14 +42,14 @@ class Region {
     return region;
   }
 
-  void Run(const LayerContext& context, const std::vector<std::optional<size_t>>& results, Frame& frame) const {
+  void Run(const LayerContext& context, const std::vector<std::optional<ResultSlot>>& results, Frame& frame) const {
     std::vector<c10::IValue> values;
     for (const ArgumentSource& operand : operands_) values.push_back(operand.Get(frame));
     std::vector<c10::IValue> made = code_.Run(context, std::move(values));
     TORCH_CHECK_VALUE(made.size() >= results.size(), "the region makes ", made.size(), " values instead of ",
                       results.size());
     for (size_t i = 0; i < results.size(); ++i) {
-      if (results[i]) frame[*results[i]] = std::move(made[i]);
+      if (results[i]) results[i]->Store(std::move(made[i]), frame);
     }
   }
 
@@ -60,13 +60,13 @@ class Region {
   std::vector<ArgumentSource> operands_;
 };
 
-using Results = std::vector<std::optional<size_t>>;
+using Results = std::vector<std::optional<ResultSlot>>;
 
-Results AddResults(const Node& node, Slots& slots) {
+Results AddResults(const Node& node, Slots& slots, const Layouts& layouts) {
   Results results;
   for (const exported::Output& output : node.outputs) {
     for (const std::string& name : output.names) {
-      results.push_back(name.empty() ? std::nullopt : std::optional(slots.Add(name)));
+      results.push_back(ResultSlot::Create(name, slots, layouts));
     }
     if (output.names.empty()) results.push_back(std::nullopt);
   }
@@ -98,11 +98,11 @@ class GradModeRegion : public Instruction {
 };
 
 absl::StatusOr<std::unique_ptr<Instruction>> MakeGradMode(const Node& node, uint64_t position, Slots& slots,
-                                                          const CompileOptions& options) {
+                                                          const Layouts& layouts, const CompileOptions& options) {
   const bool* enabled = Get<bool>(node, 0);
   if (enabled == nullptr) return Malformed();
   GPIPE_ASSIGN_OR_RETURN(Region region, Region::Create(node, 1, ArgumentsFrom(node, 2), position, slots, options));
-  return std::make_unique<GradModeRegion>(*enabled, std::move(region), AddResults(node, slots));
+  return std::make_unique<GradModeRegion>(*enabled, std::move(region), AddResults(node, slots, layouts));
 }
 
 // Autocast as torch.autocast enters and leaves it.
@@ -161,7 +161,7 @@ class AutocastRegion : public Instruction {
 };
 
 absl::StatusOr<std::unique_ptr<Instruction>> MakeAutocast(const Node& node, uint64_t position, Slots& slots,
-                                                          const CompileOptions& options) {
+                                                          const Layouts& layouts, const CompileOptions& options) {
   const auto* device = Get<std::string>(node, 0);
   const bool* enabled = Get<bool>(node, 2);
   if (device == nullptr || enabled == nullptr) return Malformed();
@@ -171,7 +171,7 @@ absl::StatusOr<std::unique_ptr<Instruction>> MakeAutocast(const Node& node, uint
   GPIPE_ASSIGN_OR_RETURN(Region region, Region::Create(node, 4, ArgumentsFrom(node, 5), position, slots, options));
   const c10::DeviceType type = *device == "cpu" ? c10::kCPU : c10::kCUDA;
   return std::make_unique<AutocastRegion>(type, *enabled, dtype, cache == nullptr || *cache, std::move(region),
-                                          AddResults(node, slots));
+                                          AddResults(node, slots, layouts));
 }
 
 // (predicate, true graph, false graph, list of operands)
@@ -193,7 +193,7 @@ class Condition : public Instruction {
 };
 
 absl::StatusOr<std::unique_ptr<Instruction>> MakeCondition(const Node& node, uint64_t position, Slots& slots,
-                                                           const CompileOptions& options) {
+                                                           const Layouts& layouts, const CompileOptions& options) {
   const auto* operands = Get<exported::ArgumentList>(node, 3);
   if (operands == nullptr) return Malformed();
   GPIPE_ASSIGN_OR_RETURN(ArgumentSource predicate,
@@ -202,19 +202,20 @@ absl::StatusOr<std::unique_ptr<Instruction>> MakeCondition(const Node& node, uin
   // Behind the other's: micro-batches may choose differently, and what they keep by place are things of two graphs.
   const uint64_t behind = position + CountPlaces(**Get<std::shared_ptr<const exported::Graph>>(node, 1));
   GPIPE_ASSIGN_OR_RETURN(Region no, Region::Create(node, 2, *operands, behind, slots, options));
-  return std::make_unique<Condition>(std::move(predicate), std::move(yes), std::move(no), AddResults(node, slots));
+  return std::make_unique<Condition>(std::move(predicate), std::move(yes), std::move(no),
+                                     AddResults(node, slots, layouts));
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Instruction>> MakeRegionCall(const Node& node, uint64_t position, Slots& slots,
-                                                            const CompileOptions& options) {
+                                                            const Layouts& layouts, const CompileOptions& options) {
   constexpr std::string_view kPrefix = "torch.ops.higher_order.";
   if (!node.target.starts_with(kPrefix)) return nullptr;
   const std::string_view name = std::string_view(node.target).substr(kPrefix.size());
-  if (name == "wrap_with_set_grad_enabled") return MakeGradMode(node, position, slots, options);
-  if (name == "wrap_with_autocast") return MakeAutocast(node, position, slots, options);
-  if (name == "cond") return MakeCondition(node, position, slots, options);
+  if (name == "wrap_with_set_grad_enabled") return MakeGradMode(node, position, slots, layouts, options);
+  if (name == "wrap_with_autocast") return MakeAutocast(node, position, slots, layouts, options);
+  if (name == "cond") return MakeCondition(node, position, slots, layouts, options);
   return absl::UnimplementedError(absl::StrCat(node.target, " is not supported"));
 }
 

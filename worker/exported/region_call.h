@@ -12,8 +12,9 @@ namespace gpipe::worker {
 
 // A call of a graph within the graph: torch.no_grad(), torch.autocast(), torch.cond(). Null for another kind of target.
 // UNIMPLEMENTED: a region that is none of these.
+// Results have the layouts of `layouts`, where there is one.
 absl::StatusOr<std::unique_ptr<Instruction>> MakeRegionCall(const exported::Node& node, uint64_t position, Slots& slots,
-                                                            const CompileOptions& options);
+                                                            const Layouts& layouts, const CompileOptions& options);
 
 }  // namespace gpipe::worker
 

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <set>
 #include <string_view>
 
 #include "common/exported/value_names.h"
@@ -32,46 +34,90 @@ bool IsOfItsArgument(const Node& node) {
   return !returns.empty() && returns.front().alias_info() != nullptr;
 }
 
+using Nodes = std::vector<const Node*>;
+
 class Makers {
  public:
-  explicit Makers(const std::vector<std::pair<uint64_t, const Node*>>& nodes) {
-    for (const auto& [position, node] : nodes) {
+  explicit Makers(const Nodes& nodes) {
+    for (const Node* node : nodes) {
       for (const std::string& name : exported::ValuesMadeBy(*node)) makers_[name] = node;
     }
   }
 
-  // What the value is a view of, or the value; nullptr where that is made elsewhere.
-  const std::string* Origin(const std::string* value) const {
-    while (value != nullptr) {
-      const auto maker = makers_.find(*value);
-      if (maker == makers_.end()) return nullptr;
-      if (!IsOfItsArgument(*maker->second)) return value;
-      value = FirstValue(*maker->second);
+  bool Make(const std::string& value) const { return makers_.contains(value); }
+
+  // What the value is a view of, or the value.
+  std::string Origin(std::string value) const {
+    while (true) {
+      const auto maker = makers_.find(value);
+      const std::string* viewed =
+          maker != makers_.end() && IsOfItsArgument(*maker->second) ? FirstValue(*maker->second) : nullptr;
+      if (viewed == nullptr) return value;
+      value = *viewed;
     }
-    return nullptr;
   }
 
  private:
   std::map<std::string, const Node*> makers_;
 };
 
+// What a region is called with, by the positions of its graph's inputs: whatever is behind the last graph.
+std::vector<std::string> Operands(const Node& node) {
+  std::vector<std::string> operands;
+  for (const exported::NamedArgument& input : node.inputs) {
+    if (std::holds_alternative<std::shared_ptr<const exported::Graph>>(input.argument.value)) {
+      operands.clear();
+    } else {
+      exported::AppendValues(input.argument, operands);
+    }
+  }
+  return operands;
+}
+
+// The origins of what is viewed, within the regions of nodes too.
+std::set<std::string> ViewedOrigins(const Nodes& nodes, const Makers& makers) {
+  std::set<std::string> origins;
+  for (const Node* node : nodes) {
+    const std::string* first = FirstValue(*node);
+    const bool views = std::ranges::find(kViews, node->target) != std::end(kViews);
+    if (views && first != nullptr) origins.insert(makers.Origin(*first));
+    for (const exported::NamedArgument& input : node->inputs) {
+      const auto* region = std::get_if<std::shared_ptr<const exported::Graph>>(&input.argument.value);
+      if (region == nullptr) continue;
+      Nodes within;
+      for (const Node& inner : (*region)->nodes) within.push_back(&inner);
+      const std::set<std::string> viewed = ViewedOrigins(within, Makers(within));
+      const std::vector<std::string> operands = Operands(*node);
+      for (size_t i = 0; i < std::min(operands.size(), (*region)->inputs.size()); ++i) {
+        if (viewed.contains((*region)->inputs[i])) origins.insert(makers.Origin(operands[i]));
+      }
+    }
+  }
+  return origins;
+}
+
+// Nullopt where it is not known. What is not dense, as a broadcast, is memory of something else after all.
 std::optional<DimensionOrder> ExportedOrder(const exported::TensorMeta& meta, const exported::Symbols& symbols) {
   const auto sizes = exported::EvaluateSizes(meta.sizes, symbols);
   const auto strides = exported::EvaluateSizes(meta.strides, symbols);
   if (!meta.strided || !sizes || !strides || sizes->size() != strides->size()) return std::nullopt;
-  return OrderOf(*sizes, *strides);
+  for (size_t i = 0; i < sizes->size(); ++i) {  // An order says nothing where a dimension has no extent.
+    const bool is_fixed = std::holds_alternative<int64_t>(meta.sizes[i]);
+    if ((*sizes)[i] < (is_fixed ? 1 : 2)) return std::nullopt;
+  }
+  return IsDense(*sizes, *strides) ? std::optional(OrderOf(*sizes, *strides)) : std::nullopt;
 }
 
 }  // namespace
 
 exported::Symbols AnySizes(const exported::Program& program) {
-  constexpr int64_t kFirst = 3;
+  constexpr int64_t kUnit = 1024, kFirst = 3;
   exported::Symbols symbols;
   for (const exported::UserInput& input : program.user_inputs) {
     for (const exported::Size& size : input.meta.sizes) {
       const auto* expression = std::get_if<std::string>(&size);
       const auto symbol = expression == nullptr ? std::nullopt : exported::SymbolOf(*expression);
-      if (symbol) symbols.emplace(*symbol, kFirst + static_cast<int64_t>(symbols.size()));
+      if (symbol) symbols.emplace(*symbol, kUnit * (kFirst + static_cast<int64_t>(symbols.size())));
     }
   }
   return symbols;
@@ -79,13 +125,14 @@ exported::Symbols AnySizes(const exported::Program& program) {
 
 Layouts ResultLayouts(const std::vector<std::pair<uint64_t, const Node*>>& nodes,
                       const std::map<std::string, exported::TensorMeta>& values, const exported::Symbols& symbols) {
-  const Makers makers(nodes);
+  Nodes without_places;
+  for (const auto& [place, node] : nodes) without_places.push_back(node);
+  const Makers makers(without_places);
   Layouts layouts;
-  for (const auto& [position, node] : nodes) {
-    if (std::ranges::find(kViews, node->target) == std::end(kViews)) continue;
-    const std::string* origin = makers.Origin(FirstValue(*node));
-    if (origin == nullptr || !values.contains(*origin)) continue;
-    if (auto order = ExportedOrder(values.at(*origin), symbols)) layouts.emplace(*origin, *std::move(order));
+  for (const std::string& origin : ViewedOrigins(without_places, makers)) {
+    const auto meta = values.find(origin);
+    if (!makers.Make(origin) || meta == values.end()) continue;
+    if (auto order = ExportedOrder(meta->second, symbols)) layouts.emplace(origin, *std::move(order));
   }
   return layouts;
 }

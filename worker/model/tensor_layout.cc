@@ -9,19 +9,6 @@
 namespace gpipe::worker {
 namespace {
 
-bool IsDense(at::IntArrayRef sizes, at::IntArrayRef strides) {
-  std::vector<size_t> inward(sizes.size());
-  std::iota(inward.begin(), inward.end(), size_t{0});
-  std::erase_if(inward, [&](size_t dim) { return sizes[dim] == 1; });
-  std::ranges::sort(inward, {}, [&](size_t dim) { return strides[dim]; });
-  int64_t expected = 1;
-  for (const size_t dim : inward) {
-    if (strides[dim] != expected) return false;
-    expected *= sizes[dim];
-  }
-  return true;
-}
-
 DimensionOrder Inverse(const DimensionOrder& order) {
   DimensionOrder inverse(order.size());
   for (size_t i = 0; i < order.size(); ++i) inverse[static_cast<size_t>(order[i])] = static_cast<int64_t>(i);
@@ -42,6 +29,19 @@ at::Tensor WithFreshStrides(const at::Tensor& contiguous) {
 }
 
 }  // namespace
+
+bool IsDense(at::IntArrayRef sizes, at::IntArrayRef strides) {
+  std::vector<size_t> inward(sizes.size());
+  std::iota(inward.begin(), inward.end(), size_t{0});
+  std::erase_if(inward, [&](size_t dim) { return sizes[dim] == 1; });
+  std::ranges::sort(inward, {}, [&](size_t dim) { return strides[dim]; });
+  int64_t expected = 1;
+  for (const size_t dim : inward) {
+    if (strides[dim] != expected) return false;
+    expected *= sizes[dim];
+  }
+  return true;
+}
 
 DimensionOrder OrderOf(at::IntArrayRef sizes, at::IntArrayRef strides) {
   const std::vector<int64_t> dense = IsDense(sizes, strides) ? strides.vec() : at::infer_dense_strides(sizes, strides);
@@ -75,7 +75,9 @@ at::Tensor EmptyInOrder(at::IntArrayRef sizes, const DimensionOrder& order, cons
 
 at::Tensor DenseInOrder(const at::Tensor& tensor, const DimensionOrder& order) {
   if (tensor.layout() != at::kStrided || Ordered(tensor, order).is_contiguous()) return tensor;
-  return Unordered(Ordered(tensor, order).contiguous(), order);
+  // Not a view of a fresh one: made without gradients that could not be written to with them.
+  const at::Tensor model = EmptyInOrder(tensor.sizes(), order, tensor.options().device(at::kMeta));
+  return at::empty_strided(model.sizes(), model.strides(), tensor.options()).copy_(tensor);
 }
 
 at::Tensor InOrder(const at::Tensor& tensor, const DimensionOrder& order) {

@@ -15,6 +15,9 @@ namespace gpipe::worker {
 // layouts round in other ways.
 using DimensionOrder = std::vector<int64_t>;
 
+// Whether the elements lie next to each other, in whatever order.
+bool IsDense(at::IntArrayRef sizes, at::IntArrayRef strides);
+
 // The order of a tensor with these strides; of one that is not dense (a slice, a broadcast) that of its clone, which
 // has the same dimensions next to each other, so that every view() of the one is one of the other.
 DimensionOrder OrderOf(at::IntArrayRef sizes, at::IntArrayRef strides);

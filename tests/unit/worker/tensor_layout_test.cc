@@ -36,6 +36,7 @@ TEST(TensorLayoutTest, ATensorIsCopiedWhereItLiesInAnotherOrder) {
   EXPECT_TRUE(DenseInOrder(turned, {}).is_contiguous());
   EXPECT_EQ(DenseInOrder(fresh, {1, 0, 2}).strides(), turned.strides());
   EXPECT_TRUE(at::equal(DenseInOrder(fresh, {1, 0, 2}), fresh));
+  EXPECT_FALSE(DenseInOrder(fresh, {1, 0, 2}).is_view());
 }
 
 // Kernels choose by the strides, also by those of dimensions of one element.
