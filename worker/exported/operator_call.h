@@ -23,7 +23,7 @@ struct CompileOptions {
   DeferredStatistics* deferred = nullptr;
   // The program is the model in evaluation: nothing is turned off.
   bool as_it_is = false;
-  exported::Symbols symbols;  // Any sizes of the program's inputs (AnySizes).
+  exported::Symbols symbols = {};  // Any sizes of the program's inputs (AnySizes).
 };
 
 // A call of one of LibTorch's operators through the dispatcher, so that autograd sees it.

@@ -71,7 +71,7 @@ TEST_F(ResultLayoutTest, SizesThatAreMadeOfSymbolsHaveSomeExtent) {
   const std::string batch = "Symbol('s1', positive=True, integer=True)",
                     side = "Symbol('s2', positive=True, integer=True)";
   exported::Program program;
-  program.user_inputs.push_back({"image", "image", {.sizes = {batch, int64_t{3}, side, side}}});
+  program.user_inputs.push_back({"image", "image", {.sizes = {batch, int64_t{3}, side, side}, .strides = {}}});
   const std::string patches = absl::StrCat("FloorDiv(", side, ", Integer(16))");
   const auto times = [](const std::string& a, const std::string& b) { return absl::StrCat("Mul(", a, ", ", b, ")"); };
   const std::string area = times(patches, patches);
