@@ -2,9 +2,9 @@
 # What needs a GPU: gpu_checks.sh FOLDER [STEP...], where FOLDER is the unpacked archive of
 #   deploy/package.sh --with-tests comm_conformance_test stage_cuda_test plain_loop loss_bench
 # Steps: units links equality exported data random failures loss step trace bound one_worker control health, and on
-# several GPUs failures_of_each (with a worker for each of DEVICES) timeline client script; those of
-# bench/gpu/README.md: table, which takes all GPUs for ten minutes, table_trace, text and memory (TABLE, TEXT and MEMORY
-# have options for them).
+# several GPUs failures_of_each (with a worker for each of DEVICES) timeline client script latency; those of
+# bench/gpu/README.md: table, which takes all GPUs for ten minutes, table_trace, text, memory and stage_times (TABLE,
+# TEXT, MEMORY and STAGE_TIMES have options for them). client, script and latency need gRPC for Python.
 # Workers of tests are all on the first GPU, or on those of DEVICES, in turn: DEVICES="cuda:0 cuda:1".
 # Needs python3 with the archive's version of torch, and with numpy, safetensors, PyYAML and pytest.
 set -uo pipefail
@@ -57,6 +57,8 @@ for step in "${steps[@]}"; do
     table_trace) python3 bench/gpu/table.py --trace "${OUT:-$(mktemp -d)}/trace" ${TABLE:---sizes mid --chunks 8} ;;
     text) python3 bench/gpu/text_curve.py ${TEXT:-} ;;
     memory) python3 bench/gpu/memory.py ${MEMORY:-} ;;
+    stage_times) python3 bench/gpu/stage_times.py ${STAGE_TIMES:-} ;;
+    latency) python3 bench/gpipe_latency.py --devices cuda:0 cuda:1 ;;
     bound) python3 bench/pipeline_bound.py --workers 2 4 8 --runs 5 --steps 6 ;;
     one_worker) python3 bench/one_worker.py --runs 3 ;;
     health) python3 tests/python/gpu_health.py ;;

@@ -1,5 +1,5 @@
 """bench/gpu: what its table measures first, its bound and shares, and how peers that fail are ended; which curves and
-which memory pass, and a try of both on CPUs."""
+which memory pass, and tries of them on CPUs."""
 
 import argparse
 import json
@@ -15,6 +15,7 @@ import memory  # noqa: E402
 import model as models  # noqa: E402
 import ours  # noqa: E402
 import ranks  # noqa: E402
+import stage_times  # noqa: E402
 import table  # noqa: E402
 import text_curve  # noqa: E402
 import trace_summary  # noqa: E402
@@ -229,3 +230,13 @@ def test_a_try_of_the_memory(tmp_path, capsys):
     for stage in stages:
         assert stage["planned"] == stage["state"] + stage["saved"] + stage["working"] and stage["state"] > 0
         assert abs(stage["saved_found"] / stage["saved"] - 1) <= memory.WITHIN, stage
+
+
+def test_a_try_of_the_plans_times(tmp_path):
+    options = try_options(steps=6, out=tmp_path / "stage_times.json", cut="planner")
+    assert stage_times.run(options, tmp_path) == json.loads(options.out.read_text())["rows"]
+    (row,) = json.loads(options.out.read_text())["rows"]
+    assert row["step_ms"] > 0 and row["planned_step_ms"] > 0 and len(row["stages"]) == 2
+    for stage in row["stages"]:
+        assert stage["found_ms"] > 0 and stage["forward_ms"] > 0 and stage["backward_ms"] > 0
+    assert sum(stage["layers"] for stage in row["stages"]) == len(row["layers"])

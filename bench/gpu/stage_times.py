@@ -2,10 +2,10 @@
 """Time of each stage of the table's decoder, a micro-batch: what the planner, which measures layers one by one, foretold
 beside what the stage took.
 
-    bench/gpu/planned.py [--gpus 2] [--sizes small mid] [--chunks 8 32] [--seconds 570] [--out FILE.json]
-    bench/gpu/planned.py --device cpu --sizes tiny --chunks 4          a try without a GPU
+    bench/gpu/stage_times.py [--gpus 2] [--sizes small mid] [--chunks 8 32] [--seconds 570] [--out FILE.json]
+    bench/gpu/stage_times.py --device cpu --sizes tiny --chunks 4          a try without a GPU
 
-With $OUT set, the results are in $OUT/planned.json, too, with the times of all layers.
+With $OUT set, the results are in $OUT/stage_times.json, too, with the times of all layers.
 """
 
 from __future__ import annotations
@@ -56,28 +56,31 @@ def print_row(found: dict) -> None:
               f"= {both:.3f} ms, found {stage['found_ms']:.3f}: {stage['found_ms'] / both:.2f}", flush=True)
 
 
+def run(options: argparse.Namespace, folder: pathlib.Path) -> list[dict]:
+    written, rows = export(options, folder, Budget(options.seconds)), []
+    cluster = Cluster(folder / "cluster", lease_millis=10000)
+    try:
+        for index in range(options.workers):
+            cluster.start_worker(f"w{index}", f"cuda:{index % options.gpus}" if options.device == "cuda" else "cpu")
+        cluster.wait_idle(options.workers)
+        for size, chunks in itertools.product(written, options.chunks):
+            rows.append(measure(Row("ours", "auto", size, chunks), cluster, folder / size, options))
+            print_row(rows[-1])
+            save(options, {"rows": rows})
+    finally:
+        cluster.stop()
+    return rows
+
+
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--steps", type=int, default=12)
     parser.set_defaults(cut="planner", chunks=[8, 32])
     options = parser.parse_args()
-    complete(options, parser, "planned", ["small", "mid"])
-    budget, rows = Budget(options.seconds), []
+    complete(options, parser, "stage_times", ["small", "mid"])
     print(f"{words_of(versions())}\n{options.workers} workers on {options.gpus} devices\n")
-    with tempfile.TemporaryDirectory(prefix="gpipe_planned.") as name:
-        folder = pathlib.Path(name)
-        written = export(options, folder, budget)
-        cluster = Cluster(folder / "cluster", lease_millis=10000)
-        try:
-            for index in range(options.workers):
-                cluster.start_worker(f"w{index}", f"cuda:{index % options.gpus}" if options.device == "cuda" else "cpu")
-            cluster.wait_idle(options.workers)
-            for size, chunks in itertools.product(written, options.chunks):
-                rows.append(measure(Row("ours", "auto", size, chunks), cluster, folder / size, options))
-                print_row(rows[-1])
-                save(options, {"rows": rows})
-        finally:
-            cluster.stop()
+    with tempfile.TemporaryDirectory(prefix="gpipe_stage_times.") as name:
+        run(options, pathlib.Path(name))
 
 
 if __name__ == "__main__":
