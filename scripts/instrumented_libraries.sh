@@ -23,6 +23,8 @@ export CCACHE_BASEDIR=$folder CCACHE_NOHASHDIR=1
 export CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
 
 flags="-fsanitize=thread -O1 -gline-tables-only -w"
+# clang 19 names some templates otherwise than the compiler of Debian's libraries.
+cxx_flags="$flags -Xclang -fno-pch-timestamp -fclang-abi-compat=17 -Wno-missing-template-arg-list-after-template-kw"
 # rebuild SOURCE LIBRARY TARGET [cmake options]: the source package of the installed LIBRARY.
 rebuild() {
   local source=$1 target=$3 version
@@ -31,12 +33,11 @@ rebuild() {
   [ -e "$folder/$source-$version" ] && return
   [ -e "$folder/apt/parts/debian.list" ] || update
   (cd "$folder/source" && rm -rf "$source"-* && apt-get "${apt[@]}" source "$source=$version")
-  # clang 19 names some templates otherwise than the compiler of Debian's libraries.
   cmake -S "$folder/source/$source"-*/ -B "$folder/build-$source" -G Ninja -DBUILD_SHARED_LIBS=ON \
     -DCMAKE_C_COMPILER=clang-19 -DCMAKE_CXX_COMPILER=clang++-19 \
     -DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
     "-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$folder/lib" -DCMAKE_CXX_STANDARD=17 "-DCMAKE_C_FLAGS=$flags" \
-    "-DCMAKE_CXX_FLAGS=$flags -Xclang -fno-pch-timestamp -fclang-abi-compat=17 -Wno-missing-template-arg-list-after-template-kw" "$@"
+    "-DCMAKE_CXX_FLAGS=$cxx_flags" "$@"
   ninja -C "$folder/build-$source" "$target"
   touch "$folder/$source-$version"
 }

@@ -10,12 +10,9 @@ options=(-DCMAKE_CXX_COMPILER=clang++-19 -DGPIPE_BUILD_WORKER=OFF "-DGPIPE_SANIT
 # The fuzz targets are part of that build: scripts/fuzz.sh runs them.
 [ "$sanitizer" != address,undefined ] || options+=(-DGPIPE_BUILD_FUZZERS=ON)
 scripts/build.sh "${options[@]}"
-if [ "$sanitizer" = thread ]; then
-  scripts/instrumented_libraries.sh build-instrumented
-fi
+[ "$sanitizer" != thread ] || scripts/instrumented_libraries.sh build-instrumented
 [ "${2:-}" != build ] || exit 0
-if [ "$sanitizer" = thread ]; then
-  export LD_LIBRARY_PATH=$PWD/build-instrumented/lib TSAN_OPTIONS=suppressions=$PWD/scripts/tsan_suppressions.txt
-fi
+export TSAN_OPTIONS=suppressions=$PWD/scripts/tsan_suppressions.txt
 export LSAN_OPTIONS=suppressions=$PWD/scripts/lsan_suppressions.txt:print_suppressions=0
+[ "$sanitizer" != thread ] || export LD_LIBRARY_PATH=$PWD/build-instrumented/lib
 ctest --test-dir "$GPIPE_BUILD_DIR" --output-on-failure -j 2

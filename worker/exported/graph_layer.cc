@@ -8,8 +8,8 @@
 
 #include "common/exported/value_names.h"
 #include "common/status_macros.h"
+#include "worker/exported/exported_strides.h"
 #include "worker/exported/input_layout.h"
-#include "worker/exported/result_layout.h"
 
 namespace gpipe::worker {
 namespace {

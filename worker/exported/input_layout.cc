@@ -1,21 +1,20 @@
 #include "worker/exported/input_layout.h"
 
 #include <utility>
-#include <vector>
 
-#include "common/exported/size_expression.h"
-#include "worker/exported/result_layout.h"
+#include "worker/exported/exported_strides.h"
 
 namespace gpipe::worker {
+
 std::map<std::string, DimensionOrder> InputLayouts(const exported::Program& program) {
   const exported::Symbols symbols = AnySizes(program);
   std::map<std::string, DimensionOrder> layouts;
   for (const exported::UserInput& input : program.user_inputs) {
-    const auto sizes = exported::EvaluateSizes(input.meta.sizes, symbols);
-    const auto strides = exported::EvaluateSizes(input.meta.strides, symbols);
-    if (!sizes || !strides || sizes->size() != strides->size()) continue;
-    if (DimensionOrder order = OrderOf(*sizes, *strides); !order.empty())
+    const auto known = StridesOf(input.meta, symbols);
+    if (!known) continue;
+    if (DimensionOrder order = OrderOf(known->sizes, known->strides); !order.empty()) {
       layouts.emplace(input.value, std::move(order));
+    }
   }
   return layouts;
 }

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "common/exported/value_names.h"
+#include "worker/exported/exported_strides.h"
 
 namespace gpipe::worker {
 namespace {
@@ -98,30 +99,16 @@ std::set<std::string> ViewedOrigins(const Nodes& nodes, const Makers& makers) {
 
 // Nullopt where it is not known. What is not dense, as a broadcast, is memory of something else after all.
 std::optional<DimensionOrder> ExportedOrder(const exported::TensorMeta& meta, const exported::Symbols& symbols) {
-  const auto sizes = exported::EvaluateSizes(meta.sizes, symbols);
-  const auto strides = exported::EvaluateSizes(meta.strides, symbols);
-  if (!meta.strided || !sizes || !strides || sizes->size() != strides->size()) return std::nullopt;
-  for (size_t i = 0; i < sizes->size(); ++i) {  // An order says nothing where a dimension has no extent.
+  const auto known = StridesOf(meta, symbols);
+  if (!known) return std::nullopt;
+  for (size_t i = 0; i < known->sizes.size(); ++i) {  // An order says nothing where a dimension has no extent.
     const bool is_fixed = std::holds_alternative<int64_t>(meta.sizes[i]);
-    if ((*sizes)[i] < (is_fixed ? 1 : 2)) return std::nullopt;
+    if (known->sizes[i] < (is_fixed ? 1 : 2)) return std::nullopt;
   }
-  return IsDense(*sizes, *strides) ? std::optional(OrderOf(*sizes, *strides)) : std::nullopt;
+  return IsDense(known->sizes, known->strides) ? std::optional(OrderOf(known->sizes, known->strides)) : std::nullopt;
 }
 
 }  // namespace
-
-exported::Symbols AnySizes(const exported::Program& program) {
-  constexpr int64_t kUnit = 1024, kFirst = 3;
-  exported::Symbols symbols;
-  for (const exported::UserInput& input : program.user_inputs) {
-    for (const exported::Size& size : input.meta.sizes) {
-      const auto* expression = std::get_if<std::string>(&size);
-      const auto symbol = expression == nullptr ? std::nullopt : exported::SymbolOf(*expression);
-      if (symbol) symbols.emplace(*symbol, kUnit * (kFirst + static_cast<int64_t>(symbols.size())));
-    }
-  }
-  return symbols;
-}
 
 Layouts ResultLayouts(const std::vector<std::pair<uint64_t, const Node*>>& nodes,
                       const std::map<std::string, exported::TensorMeta>& values, const exported::Symbols& symbols) {

@@ -12,10 +12,6 @@
 
 namespace gpipe::worker {
 
-// Sizes for all symbols of the program, each another one. Which order a layout has does not depend on how large a size
-// is, only on which one it is; but they are large, so that what is left after strides and kernels is some size, too.
-exported::Symbols AnySizes(const exported::Program& program);
-
 // The layouts that results of the nodes must have, by value: those that they had where the program was exported.
 //
 // An operator may lay out its result in another way on another device; attention does. torch.export has left out what

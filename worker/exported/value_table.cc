@@ -10,6 +10,7 @@
 #include "common/status_macros.h"
 #include "worker/data/tensor_file.h"
 #include "worker/exported/argument_source.h"
+#include "worker/exported/exported_strides.h"
 #include "worker/exported/gradient_flow.h"
 
 namespace gpipe::worker {
@@ -108,10 +109,9 @@ DimensionOrder ValueTable::OrderOfValue(const std::string& value) const {
   const exported::TensorMeta& meta = program_.graph.values.at(value);
   std::optional<DimensionOrder> order;
   for (const exported::Symbols& symbols : symbols_) {
-    const auto sizes = exported::EvaluateSizes(meta.sizes, symbols);
-    const auto strides = exported::EvaluateSizes(meta.strides, symbols);
-    if (!sizes || !strides || sizes->size() != strides->size()) return {};
-    const DimensionOrder found = OrderOf(*sizes, *strides);
+    const auto known = StridesOf(meta, symbols);
+    if (!known) return {};
+    const DimensionOrder found = OrderOf(known->sizes, known->strides);
     if (order.value_or(found) != found) return {};
     order = found;
   }

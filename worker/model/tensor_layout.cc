@@ -70,14 +70,15 @@ at::Tensor Unordered(const at::Tensor& tensor, const DimensionOrder& order) {
 at::Tensor EmptyInOrder(at::IntArrayRef sizes, const DimensionOrder& order, const at::TensorOptions& options) {
   std::vector<int64_t> ordered = sizes.vec();
   for (size_t i = 0; i < order.size(); ++i) ordered[i] = sizes[static_cast<size_t>(order[i])];
-  return Unordered(at::empty(ordered, options), order);
+  const std::vector<int64_t> fresh = FreshStrides(ordered);
+  std::vector<int64_t> strides = fresh;
+  for (size_t i = 0; i < order.size(); ++i) strides[static_cast<size_t>(order[i])] = fresh[i];
+  return at::empty_strided(sizes, strides, options);
 }
 
 at::Tensor DenseInOrder(const at::Tensor& tensor, const DimensionOrder& order) {
   if (tensor.layout() != at::kStrided || Ordered(tensor, order).is_contiguous()) return tensor;
-  // Not a view of a fresh one: made without gradients that could not be written to with them.
-  const at::Tensor model = EmptyInOrder(tensor.sizes(), order, tensor.options().device(at::kMeta));
-  return at::empty_strided(model.sizes(), model.strides(), tensor.options()).copy_(tensor);
+  return EmptyInOrder(tensor.sizes(), order, tensor.options()).copy_(tensor);
 }
 
 at::Tensor InOrder(const at::Tensor& tensor, const DimensionOrder& order) {

@@ -31,7 +31,8 @@ OrderField ToField(const DimensionOrder& order);
 at::Tensor Ordered(const at::Tensor& tensor, const DimensionOrder& order);
 at::Tensor Unordered(const at::Tensor& tensor, const DimensionOrder& order);
 
-// A tensor of these sizes with any values, which lies in that order.
+// A tensor of these sizes with any values, which lies in that order. No view: one that is made without gradients could
+// not be written to with them.
 at::Tensor EmptyInOrder(at::IntArrayRef sizes, const DimensionOrder& order, const at::TensorOptions& options);
 
 // The tensor, or where it is not dense in that order a copy of it that is, through which gradients pass.

@@ -222,6 +222,8 @@ void RunSteps(CapturedStage& stage, int steps) {
   }
 }
 
+at::Tensor Full(double value) { return at::full({3}, value, at::device(kGpu)); }
+
 // A forward pass of x, of which nothing is expected yet.
 void RunForward(CapturedStage& stage, int64_t id, const at::Tensor& x) {
   ASSERT_TRUE(
@@ -246,7 +248,6 @@ TEST_F(CapturedStageTest, SuspendedMiniBatchesAreReplayed) {
   const Product& inner = *product;
   CapturedStage stage(std::move(product), 0, kGpu);
   at::Tensor& gradient = stage.state()[0].tensor.mutable_grad();
-  const auto full = [](double value) { return at::full({3}, value, at::device(kGpu)); };
   double expected = 0;
   for (int step = 0; step < 9; ++step) {
     if (step % 3 == 1) {
@@ -254,14 +255,14 @@ TEST_F(CapturedStageTest, SuspendedMiniBatchesAreReplayed) {
       expected = 0;
     }
     if (step == 6) {
-      gradient = full(100);
+      gradient = Full(100);
       expected = 100;
     }
-    RunForward(stage, step, full(step + 1));
+    RunForward(stage, step, Full(step + 1));
     EXPECT_EQ(gradient.defined(), step > 0 && step % 3 != 1) << step;
-    RunBackward(stage, step, full(step + 1));
+    RunBackward(stage, step, Full(step + 1));
     expected += step + 1;
-    EXPECT_TRUE(at::equal(gradient, full(expected))) << step;
+    EXPECT_TRUE(at::equal(gradient, Full(expected))) << step;
   }
   EXPECT_EQ(inner.forwards, 2);  // Watched and recorded.
 }
@@ -270,26 +271,25 @@ TEST_F(CapturedStageTest, WhileOneIsSuspendedOthersRunAsTheyAre) {
   auto product = std::make_unique<Product>(false, false);
   const Product& inner = *product;
   CapturedStage stage(std::move(product), 0, kGpu);
-  const auto full = [](double value) { return at::full({3}, value, at::device(kGpu)); };
   int64_t id = 0;
-  RunForward(stage, id, full(1));
+  RunForward(stage, id, Full(1));
   ASSERT_TRUE(stage.Drop(id).ok());  // Watched by half, which is forgotten.
   for (int step = 0; step < 3; ++step) {
     const int64_t first = ++id, second = ++id;
     stage.state()[0].tensor.mutable_grad().reset();
-    RunForward(stage, first, full(1));
-    RunForward(stage, second, full(2));
+    RunForward(stage, first, Full(1));
+    RunForward(stage, second, Full(2));
     ASSERT_TRUE(stage.Begin({1, 0, {3}, false, {}}).ok());  // A prediction.
-    EXPECT_TRUE(stage.Forward(0, {{"x", full(5)}}, ForwardMode::kInference).ok());
+    EXPECT_TRUE(stage.Forward(0, {{"x", Full(5)}}, ForwardMode::kInference).ok());
     ASSERT_TRUE(stage.End().ok());
-    RunBackward(stage, second, full(2));
+    RunBackward(stage, second, Full(2));
     if (step == 1) {
       ASSERT_TRUE(stage.Drop(first).ok());
       EXPECT_EQ(stage.Resume(first).code(), absl::StatusCode::kFailedPrecondition);
       continue;
     }
-    RunBackward(stage, first, full(1));
-    EXPECT_TRUE(at::equal(stage.state()[0].tensor.grad(), full(3))) << step;
+    RunBackward(stage, first, Full(1));
+    EXPECT_TRUE(at::equal(stage.state()[0].tensor.grad(), Full(3))) << step;
   }
   // The one dropped, three times the second and the prediction, the first watched and recorded.
   EXPECT_EQ(inner.forwards, 1 + 3 * 2 + 2);
@@ -301,17 +301,16 @@ TEST_F(CapturedStageTest, OneThatStaysSuspendedKeepsNoOtherFromBeingReplayed) {
   const Product& inner = *product;
   CapturedStage stage(std::move(product), 0, kGpu);
   at::Tensor& gradient = stage.state()[0].tensor.mutable_grad();
-  const auto full = [](double value) { return at::full({3}, value, at::device(kGpu)); };
-  RunForward(stage, 0, full(7));
+  RunForward(stage, 0, Full(7));
   for (int step = 1; step < 6; ++step) {
     gradient.reset();
-    RunForward(stage, step, full(step));
-    RunBackward(stage, step, full(step));
-    EXPECT_TRUE(at::equal(gradient, full(step))) << step;
+    RunForward(stage, step, Full(step));
+    RunBackward(stage, step, Full(step));
+    EXPECT_TRUE(at::equal(gradient, Full(step))) << step;
   }
   EXPECT_EQ(inner.forwards, 4);  // The one that stays, as it is, watched, recorded.
-  RunBackward(stage, 0, full(7));
-  EXPECT_TRUE(at::equal(gradient, full(5 + 7)));
+  RunBackward(stage, 0, Full(7));
+  EXPECT_TRUE(at::equal(gradient, Full(5 + 7)));
 }
 
 TEST_F(CapturedStageTest, IsAskedTwice) {

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "worker/exported/exported_strides.h"
 #include "worker/exported/graph_code.h"
 
 namespace gpipe::worker {
