@@ -20,9 +20,10 @@ from torch import nn
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "client" / "python"))
 
 import gpipe  # noqa: E402
+import gpipe_script  # noqa: E402
 from gpipe._gpipe import engine, exchange, mirror, rounds  # noqa: E402
 
-BATCH, PASSES, WARM_UP = 64, 100, 10
+PASSES, WARM_UP = 100, 10
 PARTS = {"prepare": (engine.Engine, "_prepare"), "changes": (mirror.Mirror, "send"), "put": (exchange.SharedFolder, "put"),
          "ask": (rounds.Rounds, "ask"), "wait": (rounds.Rounds, "wait"), "take": (exchange.SharedFolder, "take")}
 
@@ -67,16 +68,15 @@ def nothing() -> nn.Sequential:
     return nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
 
 
-def example() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(1024, 2048), nn.ReLU(), nn.Linear(2048, 1024), nn.ReLU(), nn.Linear(1024, 10))
+NETWORKS = {"nothing": nothing, "example": gpipe_script.network}
 
 
-def passes(make, devices: list[str], parts: int, chunks: int, clock: Clock) -> None:
+def passes(name: str, devices: list[str], parts: int, chunks: int, clock: Clock) -> None:
     torch.manual_seed(0)
-    layers = make()
+    layers = NETWORKS[name]()
     balance = [len(layers)] if parts == 1 else [len(layers) // 2, len(layers) - len(layers) // 2]
     model = gpipe.GPipe(layers, balance=balance, devices=devices[:parts], chunks=chunks)
-    x, optimizer = torch.randn(BATCH, layers[0].in_features), torch.optim.SGD(model.parameters(), lr=0.01)
+    x, optimizer = torch.randn(gpipe_script.BATCH, layers[0].in_features), torch.optim.SGD(model.parameters(), lr=0.01)
 
     def both():
         optimizer.zero_grad()
@@ -86,7 +86,7 @@ def passes(make, devices: list[str], parts: int, chunks: int, clock: Clock) -> N
         both()
         optimizer.step()
 
-    print(f"{make.__name__}, {' '.join(devices[:parts])}, {chunks} micro-batches")
+    print(f"{name}, {' '.join(devices[:parts])}, {chunks} micro-batches")
     with torch.no_grad():
         measure("forward", clock, lambda: model(x))
     measure("forward and backward", clock, both)
@@ -100,8 +100,8 @@ def main() -> None:
     options = parser.parse_args()
     clock = Clock()
     for pair in zip(options.devices[::2], options.devices[1::2]):
-        for make, (parts, chunks) in itertools.product((nothing, example), ((1, 1), (2, 1), (2, 8))):
-            passes(make, list(pair), parts, chunks, clock)
+        for name, (parts, chunks) in itertools.product(NETWORKS, ((1, 1), (2, 1), (2, 8))):
+            passes(name, list(pair), parts, chunks, clock)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """The example as a script of torchgpipe's with one import changed: whether it computes what PyTorch does, what a pass
-takes, and a training loop of it beside the same training as a job; and what asking for a pass costs, with a network that
-computes next to nothing.
+takes, and a training loop of it beside the same training as a job. (Where a pass takes its time: gpipe_latency.py.)
 
     bench/gpipe_script.py [--devices cpu cpu | cuda:0 cuda:1] [--steps 300]
 """
@@ -61,22 +60,6 @@ def passes(model: gpipe.GPipe) -> None:
           f"PyTorch on the CPU: {milliseconds(lambda: nn.functional.cross_entropy(plain(x), y).backward()):.2f} ms")
 
 
-def asking(devices: list[str]) -> None:
-    """The way to the workers and back."""
-    x = torch.randn(BATCH, 8)
-    model = gpipe.GPipe(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), balance=[1, 1], devices=devices, chunks=CHUNKS)
-    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
-
-    def step():
-        optimizer.zero_grad()
-        model(x).sum().backward()
-        optimizer.step()
-    with torch.no_grad():
-        forward = milliseconds(lambda: model(x), 200)
-    print(f"of a network that computes nothing: forward {forward:.2f} ms, a step {milliseconds(step, 200):.2f} ms")
-    model.close()
-
-
 def loop(model: gpipe.GPipe, steps: int) -> tuple[list[float], float]:
     x, y = data(steps)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9)
@@ -121,7 +104,6 @@ def main() -> None:
     model = gpipe.GPipe(network(), balance=[2, 3], devices=options.devices, chunks=CHUNKS)
     passes(model)
     model.close()
-    asking(options.devices)
     model = gpipe.GPipe(network(), balance=[2, 3], devices=options.devices, chunks=CHUNKS)
     losses, seconds = loop(model, options.steps)
     trained = {name.split(".", 2)[2]: tensor.clone() for name, tensor in model.state_dict().items()}
