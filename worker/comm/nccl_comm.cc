@@ -14,8 +14,9 @@
 namespace gpipe::worker {
 namespace {
 
-// NCCL has no event for "ready". An operation is enqueued by a thread of NCCL's within tens of microseconds, which is
-// waited for without sleeping; connecting takes tens of milliseconds.
+// NCCL has no event for "ready", nor has a stream for "idle" that a wait could be ended of. An operation is enqueued by
+// a thread of NCCL's within tens of microseconds, which is waited for without sleeping; connecting takes tens of
+// milliseconds.
 constexpr int kPollsWithoutSleep = 1000;
 constexpr absl::Duration kPollEvery = absl::Microseconds(200);
 
@@ -23,15 +24,29 @@ void LogFailure(const absl::Status& status) {
   if (!status.ok()) spdlog::warn("{}", status.ToString());
 }
 
+ncclResult_t AsyncResult(ncclComm_t comm) {
+  ncclResult_t state = ncclSuccess;
+  const ncclResult_t asked = ncclCommGetAsyncError(comm, &state);
+  return asked == ncclSuccess ? state : asked;
+}
+
+absl::Status AsyncErrorOf(ncclComm_t comm, const std::string& name) {
+  if (comm == nullptr) return absl::OkStatus();
+  const ncclResult_t result = AsyncResult(comm);
+  if (result == ncclSuccess || result == ncclInProgress) return absl::OkStatus();
+  return NcclStatus(result, name, comm);
+}
+
 }  // namespace
 
-NcclComm::NcclComm(std::string name, int device, cudaStream_t stream)
+NcclComm::NcclComm(std::string name, int rank, int device, cudaStream_t stream)
     : name_(std::move(name)),
+      rank_(rank),
       raw_stream_(stream),
       stream_(c10::cuda::getStreamFromExternal(stream, static_cast<c10::DeviceIndex>(device))) {}
 
 NcclComm::~NcclComm() {
-  Abort();
+  AbortAll({this});
   LogFailure(CudaStatus(cudaStreamDestroy(raw_stream_), "destroying a stream"));
 }
 
@@ -44,51 +59,76 @@ absl::StatusOr<std::unique_ptr<NcclComm>> NcclComm::Create(std::string name, con
   cudaStream_t stream = nullptr;
   GPIPE_RETURN_IF_ERROR(
       CudaStatus(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest), "making a stream"));
-  std::unique_ptr<NcclComm> comm(new NcclComm(std::move(name), device, stream));
+  std::unique_ptr<NcclComm> comm(new NcclComm(std::move(name), rank, device, stream));
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.blocking = 0;
+  config.splitShare = 1;  // For Quicken().
   absl::MutexLock lock(&comm->mutex_);
   const ncclResult_t result = ncclCommInitRankConfig(&comm->comm_, size, id, rank, &config);
   GPIPE_RETURN_IF_ERROR(comm->AwaitReady(result, "connecting", keep_waiting));
   return comm;
 }
 
-absl::Status NcclComm::Send(const at::Tensor& tensor, int peer, const KeepWaiting& keep_waiting) {
+// A child that is blocking shares the connections of its parent, so that enqueueing on it waits for nobody. (To make
+// the parent blocking would make its connecting one that nobody can end.)
+absl::Status NcclComm::Quicken(const KeepWaiting& keep_waiting) {
+  absl::MutexLock lock(&mutex_);
+  absl::MutexLock child_lock(&child_mutex_);
+  GPIPE_RETURN_IF_ERROR(CheckOpen());
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 1;
+  const ncclResult_t begun = ncclCommSplit(comm_, /*color=*/0, /*key=*/rank_, &child_, &config);
+  // NCCL 2.28 says success where it has only begun; a thread of its writes child_ before the parent is ready again,
+  // also when that is no longer waited for.
+  GPIPE_RETURN_IF_ERROR(AwaitReady(begun == ncclSuccess ? ncclInProgress : begun, "splitting", keep_waiting));
+  if (child_ != nullptr) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("NCCL made no child of ", name_));
+}
+
+absl::Status NcclComm::AwaitIdle(const KeepWaiting& keep_waiting) const {
+  while (!stream_.query()) {
+    GPIPE_RETURN_IF_ERROR(keep_waiting());
+    absl::SleepFor(kPollEvery);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NcclComm::Enqueue(const char* doing, const KeepWaiting& keep_waiting, Operation operation) {
+  {
+    absl::ReaderMutexLock lock(&child_mutex_);
+    if (child_ != nullptr) return NcclStatus(operation(child_), absl::StrCat(doing, " ", name_), child_);
+  }
   absl::MutexLock lock(&mutex_);
   GPIPE_RETURN_IF_ERROR(CheckOpen());
-  const ncclResult_t result = ncclSend(tensor.const_data_ptr(), tensor.nbytes(), ncclUint8, peer, comm_, raw_stream_);
-  return AwaitReady(result, "sending", keep_waiting);
+  return AwaitReady(operation(comm_), doing, keep_waiting);
+}
+
+absl::Status NcclComm::Send(const at::Tensor& tensor, int peer, const KeepWaiting& keep_waiting) {
+  return Enqueue("sending", keep_waiting, [&](ncclComm_t comm) {
+    return ncclSend(tensor.const_data_ptr(), tensor.nbytes(), ncclUint8, peer, comm, raw_stream_);
+  });
 }
 
 absl::Status NcclComm::Receive(const at::Tensor& tensor, int peer, const KeepWaiting& keep_waiting) {
-  absl::MutexLock lock(&mutex_);
-  GPIPE_RETURN_IF_ERROR(CheckOpen());
-  const ncclResult_t result = ncclRecv(tensor.mutable_data_ptr(), tensor.nbytes(), ncclUint8, peer, comm_, raw_stream_);
-  return AwaitReady(result, "receiving", keep_waiting);
+  return Enqueue("receiving", keep_waiting, [&](ncclComm_t comm) {
+    return ncclRecv(tensor.mutable_data_ptr(), tensor.nbytes(), ncclUint8, peer, comm, raw_stream_);
+  });
 }
 
 absl::Status NcclComm::Broadcast(const at::Tensor& tensor, int root, const KeepWaiting& keep_waiting) {
-  absl::MutexLock lock(&mutex_);
-  GPIPE_RETURN_IF_ERROR(CheckOpen());
-  void* data = tensor.mutable_data_ptr();
-  const ncclResult_t result = ncclBroadcast(data, data, tensor.nbytes(), ncclUint8, root, comm_, raw_stream_);
-  return AwaitReady(result, "broadcasting", keep_waiting);
+  return Enqueue("broadcasting", keep_waiting, [&](ncclComm_t comm) {
+    void* data = tensor.mutable_data_ptr();
+    return ncclBroadcast(data, data, tensor.nbytes(), ncclUint8, root, comm, raw_stream_);
+  });
 }
 
 absl::Status NcclComm::AsyncError() {
+  {
+    absl::ReaderMutexLock lock(&child_mutex_);
+    GPIPE_RETURN_IF_ERROR(AsyncErrorOf(child_, name_));
+  }
   absl::MutexLock lock(&mutex_);
-  if (comm_ == nullptr) return absl::OkStatus();
-  ncclResult_t state = ncclSuccess;
-  ncclResult_t result = ncclCommGetAsyncError(comm_, &state);
-  if (result == ncclSuccess) result = state;
-  if (result == ncclSuccess || result == ncclInProgress) return absl::OkStatus();
-  return NcclStatus(result, name_, comm_);
-}
-
-void NcclComm::Abort() {
-  absl::MutexLock lock(&mutex_);
-  if (comm_ == nullptr) return;
-  LogFailure(NcclStatus(ncclCommAbort(std::exchange(comm_, nullptr)), absl::StrCat("aborting ", name_)));
+  return AsyncErrorOf(comm_, name_);
 }
 
 void NcclComm::StartFinalizing() {
@@ -104,25 +144,52 @@ absl::Status NcclComm::FinishFinalizing(const KeepWaiting& keep_waiting) {
   return AwaitReady(ncclInProgress, "finalizing", keep_waiting);
 }
 
-void NcclComm::Destroy() {
+// False: there is none.
+bool NcclComm::EndChild(Ending end) {
+  absl::ReaderMutexLock lock(&child_mutex_);
+  if (child_ == nullptr) return false;
+  LogFailure(NcclStatus(end(child_), absl::StrCat("ending the child of ", name_)));
+  return true;
+}
+
+void NcclComm::ForgetChild() {
+  absl::MutexLock lock(&child_mutex_);
+  child_ = nullptr;
+}
+
+void NcclComm::End(Ending end) {
   absl::MutexLock lock(&mutex_);
   if (comm_ == nullptr) return;
-  LogFailure(NcclStatus(ncclCommDestroy(std::exchange(comm_, nullptr)), absl::StrCat("destroying ", name_)));
+  LogFailure(NcclStatus(end(std::exchange(comm_, nullptr)), absl::StrCat("ending ", name_)));
 }
 
-// In a group NCCL first tells the device to stop, for each communicator, and frees them at the end.
-void NcclComm::AbortAll(const std::vector<NcclComm*>& comms) {
-  LogFailure(NcclStatus(ncclGroupStart(), "aborting"));
-  for (NcclComm* comm : comms) comm->Abort();
-  LogFailure(NcclStatus(ncclGroupEnd(), "aborting"));
+// In a group NCCL tells the device at once to stop, for each communicator, and frees them at the end. So an operation
+// that waits for the device to be enqueued, whose queue is full, returns before its communicator is freed.
+//
+// A child ends before its parent, whose connections it uses; the parent is told with it. What has no child ends with
+// the children: one that went on would keep the device busy, and those that are freed waiting.
+absl::Status NcclComm::EndAll(const std::vector<NcclComm*>& comms, Ending end) {
+  absl::Status ended = NcclStatus(ncclGroupStart(), "ending");
+  for (NcclComm* comm : comms) {
+    if (!comm->EndChild(end)) comm->End(end);
+  }
+  for (NcclComm* comm : comms) comm->ForgetChild();
+  ended.Update(NcclStatus(ncclGroupEnd(), "ending"));
+
+  ended.Update(NcclStatus(ncclGroupStart(), "ending"));
+  for (NcclComm* comm : comms) comm->End(end);
+  ended.Update(NcclStatus(ncclGroupEnd(), "ending"));
+  return ended;
 }
 
+void NcclComm::AbortAll(const std::vector<NcclComm*>& comms) { LogFailure(EndAll(comms, ncclCommAbort)); }
+
+// Ending a child waits for what it has under way, with no way to give that up: so that is waited for before.
 absl::Status NcclComm::CloseAll(const std::vector<NcclComm*>& comms, const KeepWaiting& keep_waiting) {
+  for (NcclComm* comm : comms) GPIPE_RETURN_IF_ERROR(comm->AwaitIdle(keep_waiting));
   for (NcclComm* comm : comms) comm->StartFinalizing();
   for (NcclComm* comm : comms) GPIPE_RETURN_IF_ERROR(comm->FinishFinalizing(keep_waiting));
-  GPIPE_RETURN_IF_ERROR(NcclStatus(ncclGroupStart(), "closing"));
-  for (NcclComm* comm : comms) comm->Destroy();
-  return NcclStatus(ncclGroupEnd(), "closing");
+  return EndAll(comms, ncclCommDestroy);
 }
 
 absl::Status NcclComm::CheckOpen() {
@@ -132,9 +199,7 @@ absl::Status NcclComm::CheckOpen() {
 
 absl::Status NcclComm::AwaitReady(ncclResult_t result, const char* doing, const KeepWaiting& keep_waiting) {
   for (int polls = 0; result == ncclInProgress; ++polls) {
-    ncclResult_t state = ncclSuccess;
-    result = ncclCommGetAsyncError(comm_, &state);
-    if (result == ncclSuccess) result = state;
+    result = AsyncResult(comm_);
     if (result != ncclInProgress) break;
     GPIPE_RETURN_IF_ERROR(keep_waiting());
     if (polls < kPollsWithoutSleep) {

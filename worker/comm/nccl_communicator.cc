@@ -139,13 +139,21 @@ absl::Status NcclCommunicator::MakeComms(Rendezvous& rendezvous, absl::Time dead
 absl::Status NcclCommunicator::WarmUp() {
   const at::Tensor byte = at::zeros({1}, at::TensorOptions().dtype(at::kByte).device(device_));
   GPIPE_RETURN_IF_ERROR(AllReduceSum(byte));
-  GPIPE_RETURN_IF_ERROR(AwaitIdle(*all_));
+  GPIPE_RETURN_IF_ERROR(all_->AwaitIdle(keep_waiting_));
   for (size_t i = 0; i < channels_.size(); ++i) {
     if (channel_comms_[i] == nullptr) continue;
     const int channel = static_cast<int>(i);
     GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Work> work,
                            channels_[i].sender == rank_ ? Send(channel, byte) : Receive(channel, byte));
-    GPIPE_RETURN_IF_ERROR(AwaitIdle(*channel_comms_[i]));
+    GPIPE_RETURN_IF_ERROR(channel_comms_[i]->AwaitIdle(keep_waiting_));
+  }
+  return QuickenChannels();
+}
+
+// Not that of the collectives: which of its connections a later collective needs is up to NCCL.
+absl::Status NcclCommunicator::QuickenChannels() {
+  for (const auto& comm : channel_comms_) {
+    if (comm != nullptr) GPIPE_RETURN_IF_ERROR(comm->Quicken(keep_waiting_));
   }
   return absl::OkStatus();
 }
@@ -162,14 +170,6 @@ std::vector<NcclComm*> NcclCommunicator::Comms() const {
     if (comm != nullptr) comms.push_back(comm.get());
   }
   return comms;
-}
-
-absl::Status NcclCommunicator::AwaitIdle(const NcclComm& comm) {
-  while (!comm.stream().query()) {
-    GPIPE_RETURN_IF_ERROR(keep_waiting_());
-    absl::SleepFor(absl::Milliseconds(1));
-  }
-  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<Work>> NcclCommunicator::Send(int channel, const at::Tensor& tensor) {

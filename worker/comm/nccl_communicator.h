@@ -48,7 +48,7 @@ class NcclCommunicator final : public Communicator, private StarLinks {
   absl::Status MakeComms(Rendezvous& rendezvous, absl::Time deadline);
   // Uses each once, because NCCL makes a connection only then, and that waits for the peer.
   absl::Status WarmUp();
-  absl::Status AwaitIdle(const NcclComm& comm);
+  absl::Status QuickenChannels();
   void StartWatching();
   std::vector<NcclComm*> Comms() const;
 
