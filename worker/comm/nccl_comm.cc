@@ -86,11 +86,12 @@ absl::Status NcclComm::Quicken(const KeepWaiting& keep_waiting) {
 }
 
 absl::Status NcclComm::AwaitIdle(const KeepWaiting& keep_waiting) const {
-  while (!stream_.query()) {
+  cudaError_t state = cudaStreamQuery(raw_stream_);
+  for (; state == cudaErrorNotReady; state = cudaStreamQuery(raw_stream_)) {
     GPIPE_RETURN_IF_ERROR(keep_waiting());
     absl::SleepFor(kPollEvery);
   }
-  return absl::OkStatus();
+  return CudaStatus(state, absl::StrCat("waiting for ", name_));
 }
 
 absl::Status NcclComm::Enqueue(const char* doing, const KeepWaiting& keep_waiting, Operation operation) {
@@ -98,6 +99,7 @@ absl::Status NcclComm::Enqueue(const char* doing, const KeepWaiting& keep_waitin
     absl::ReaderMutexLock lock(&child_mutex_);
     if (child_ != nullptr) return NcclStatus(operation(child_), absl::StrCat(doing, " ", name_), child_);
   }
+  GPIPE_RETURN_IF_ERROR(keep_waiting());  // A child may be gone because of an abort, in which the parent follows.
   absl::MutexLock lock(&mutex_);
   GPIPE_RETURN_IF_ERROR(CheckOpen());
   return AwaitReady(operation(comm_), doing, keep_waiting);
@@ -144,12 +146,15 @@ absl::Status NcclComm::FinishFinalizing(const KeepWaiting& keep_waiting) {
   return AwaitReady(ncclInProgress, "finalizing", keep_waiting);
 }
 
-// False: there is none.
-bool NcclComm::EndChild(Ending end) {
+bool NcclComm::childless() {
   absl::ReaderMutexLock lock(&child_mutex_);
-  if (child_ == nullptr) return false;
+  return child_ == nullptr;
+}
+
+void NcclComm::EndChild(Ending end) {
+  absl::ReaderMutexLock lock(&child_mutex_);
+  if (child_ == nullptr || child_ending_.exchange(true)) return;
   LogFailure(NcclStatus(end(child_), absl::StrCat("ending the child of ", name_)));
-  return true;
 }
 
 void NcclComm::ForgetChild() {
@@ -167,11 +172,14 @@ void NcclComm::End(Ending end) {
 // that waits for the device to be enqueued, whose queue is full, returns before its communicator is freed.
 //
 // A child ends before its parent, whose connections it uses; the parent is told with it. What has no child ends with
-// the children: one that went on would keep the device busy, and those that are freed waiting.
+// the children: one that went on would keep the device busy, and those that are freed waiting. A split that was given
+// up is over when its parent has been ended; then there may be a child after all.
 absl::Status NcclComm::EndAll(const std::vector<NcclComm*>& comms, Ending end) {
   absl::Status ended = NcclStatus(ncclGroupStart(), "ending");
+  for (NcclComm* comm : comms) comm->EndChild(end);
   for (NcclComm* comm : comms) {
-    if (!comm->EndChild(end)) comm->End(end);
+    if (comm->childless()) comm->End(end);
+    comm->EndChild(end);
   }
   for (NcclComm* comm : comms) comm->ForgetChild();
   ended.Update(NcclStatus(ncclGroupEnd(), "ending"));

@@ -5,6 +5,7 @@
 #include <c10/cuda/CUDAStream.h>
 #include <nccl.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -71,7 +72,8 @@ class NcclComm {
 
   using Ending = ncclResult_t (*)(ncclComm_t);  // ncclCommAbort or ncclCommDestroy.
   static absl::Status EndAll(const std::vector<NcclComm*>& comms, Ending end);
-  bool EndChild(Ending end);
+  bool childless() ABSL_LOCKS_EXCLUDED(child_mutex_);
+  void EndChild(Ending end);
   void ForgetChild();
   void End(Ending end);
   void StartFinalizing();
@@ -87,6 +89,7 @@ class NcclComm {
   absl::Mutex child_mutex_;                            // Shared by what uses the child, but for its end.
   // Blocking, of the same ranks and connections, once quickened. Null when aborted or closed.
   ncclComm_t child_ ABSL_GUARDED_BY(child_mutex_) = nullptr;
+  std::atomic<bool> child_ending_ = false;  // Claimed by the one thread that ends it.
 };
 
 }  // namespace gpipe::worker

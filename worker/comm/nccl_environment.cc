@@ -22,6 +22,9 @@ namespace {
 
 constexpr int kKeep = 0;  // For setenv: a variable that is set stays.
 
+// What they say NCCL would put in the place of what NcclComm asks for.
+constexpr const char* kOverridesOfConfig[] = {"NCCL_COMM_BLOCKING", "NCCL_COMM_SPLIT_SHARE_RESOURCES"};
+
 bool SameAddress(const sockaddr* one, const sockaddr* other) {
   if (one == nullptr || one->sa_family != other->sa_family) return false;
   if (one->sa_family == AF_INET) {
@@ -60,6 +63,14 @@ std::string UniqueHostId() {
   return absl::StrCat("gpipe-", getpid(), "-", random(), random());
 }
 
+void IgnoreOverrides() {
+  for (const char* name : kOverridesOfConfig) {
+    if (getenv(name) == nullptr) continue;
+    spdlog::warn("{} is ignored: transfers depend on it", name);
+    unsetenv(name);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> GpuIdentity(int device) {
@@ -76,6 +87,7 @@ bool NcclUsesAddress(const std::string& data_address) {
 }
 
 void PrepareNcclEnvironment(bool shares_gpu, const std::string& data_address) {
+  IgnoreOverrides();
   if (shares_gpu) {
     spdlog::warn("another worker uses the same GPU: tensors between workers go over sockets, which is for tests only");
     setenv("NCCL_HOSTID", UniqueHostId().c_str(), kKeep);
