@@ -34,7 +34,8 @@ absl::StatusOr<MadePlan> MakeWholePlan(const PlanInput& input) {
   v1::JobSpec spec = input.spec;  // Without what it leaves open.
   PlanRequest request{.spec = spec, .facts = input.facts, .layers = input.layers};
   Describe(input, request);
-  MadePlan made{.checkpoint = ChooseCheckpoint(request)};
+  MadePlan made;
+  made.checkpoint = ChooseCheckpoint(request);
   spec.mutable_pipeline()->set_checkpoint(made.checkpoint);
   GPIPE_ASSIGN_OR_RETURN(request.balance, Balance(request));
   GPIPE_ASSIGN_OR_RETURN(made.plan, MakePlan(request));

@@ -21,7 +21,9 @@ absl::StatusOr<WorkerProgram> RowOf(const v1::Program& program, int worker) {
   if (worker < 0 || worker >= program.rows_size()) {
     return absl::InvalidArgumentError(absl::StrCat("the ", name, " has no row for worker ", worker));
   }
-  WorkerProgram result{.kind = program.kind(), .batch_size = program.batch_size()};
+  WorkerProgram result;
+  result.kind = program.kind();
+  result.batch_size = program.batch_size();
   int64_t offset = 0;
   for (int64_t size : program.micro_batch_sizes()) {
     result.micro_batch_sizes.push_back(size);
