@@ -9,6 +9,7 @@
 #include "common/file.h"
 #include "common/status_macros.h"
 #include "spdlog/spdlog.h"
+#include "worker/model/device_speed.h"
 #include "worker/torch_status.h"
 
 namespace gpipe::worker {
@@ -58,8 +59,10 @@ absl::Status RoundTrace::SetUpProcess(c10::Device device) {
   });
 }
 
+// The device is far behind the host; what it does outside of the trace's time is not in it.
 absl::Status RoundTrace::Start() {
   return CatchTorch([this] {
+    SynchronizeDevice(device_);
     profiler::prepareProfiler(Config(), ActivitiesOf(device_));
     profiler::enableProfiler(Config(), ActivitiesOf(device_), {});
     recording_ = true;
@@ -72,7 +75,11 @@ absl::Status RoundTrace::Save() {
   std::error_code error;
   std::filesystem::create_directories(file_.parent_path(), error);
   if (error) return ErrnoStatus(error.value(), "cannot make the folder", file_.parent_path());
-  GPIPE_RETURN_IF_ERROR(CatchTorch([this] { return profiler::disableProfiler()->save(file_), absl::OkStatus(); }));
+  GPIPE_RETURN_IF_ERROR(CatchTorch([this] {
+    SynchronizeDevice(device_);
+    profiler::disableProfiler()->save(file_);
+    return absl::OkStatus();
+  }));
   spdlog::info("traced rounds {} to {}: {}", first_round_, first_round_ + kTracedRounds - 1, file_.string());
   return absl::OkStatus();
 }

@@ -404,7 +404,9 @@ TEST_P(CommConformanceTest, AfterAMeetingAllHasArrivedAndAPeerMayGo) {
           work = *std::move(started);
         }
         if (rank.rank != 1) rank.Barrier("sent");
-        if (work != nullptr) ASSERT_TRUE(work->Wait().ok());
+        if (work != nullptr) {
+          ASSERT_TRUE(work->Wait().ok());
+        }
         const absl::Status met = Meet(*rank.comm, rank.device);
         if (rank.rank == 0) {
           EXPECT_TRUE(met.ok()) << met;
@@ -412,7 +414,9 @@ TEST_P(CommConformanceTest, AfterAMeetingAllHasArrivedAndAPeerMayGo) {
           return rank.Vanish();
         }
         // What the first of them said at the meeting may not have come any more; what it had sent before has.
-        if (rank.rank == 1) EXPECT_TRUE(AllEqual(tensor, 4));
+        if (rank.rank == 1) {
+          EXPECT_TRUE(AllEqual(tensor, 4));
+        }
       },
       0);
 }
