@@ -88,7 +88,7 @@ absl::StatusOr<Joined> Join(const CommOptions& options, const std::string& endpo
 absl::StatusOr<std::unique_ptr<Communicator>> ConnectJoined(const CommOptions& options, Rendezvous& rendezvous,
                                                             bool shares_gpu, absl::Time deadline) {
   if (options.device.is_cpu()) return GlooCommunicator::Connect(options, rendezvous, deadline);
-  PrepareNcclEnvironment(shares_gpu, options.data_address);
+  PrepareNcclEnvironment(options.device.index(), shares_gpu, options.data_address);
   return NcclCommunicator::Connect(options, rendezvous, deadline, JoinKey(options.rank));
 }
 

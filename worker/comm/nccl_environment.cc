@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "spdlog/spdlog.h"
 #include "worker/comm/nccl_status.h"
+#include "worker/comm/process_claim.h"
 
 namespace gpipe::worker {
 namespace {
@@ -71,6 +72,11 @@ void IgnoreOverrides() {
   }
 }
 
+bool IsFirstOnGpu(int device) {
+  const absl::StatusOr<std::string> identity = GpuIdentity(device);
+  return !identity.ok() || ClaimForProcess(absl::StrCat("gpipe-nccl-", *identity));
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> GpuIdentity(int device) {
@@ -86,9 +92,10 @@ bool NcclUsesAddress(const std::string& data_address) {
   return interface.has_value() && (set == nullptr || absl::StrCat("=", *interface) == set);
 }
 
-void PrepareNcclEnvironment(bool shares_gpu, const std::string& data_address) {
+void PrepareNcclEnvironment(int device, bool shares_gpu, const std::string& data_address) {
+  static const bool is_first = IsFirstOnGpu(device);  // A process has one GPU, and NCCL reads what follows once.
   IgnoreOverrides();
-  if (shares_gpu) {
+  if (shares_gpu || !is_first) {
     spdlog::warn("another worker uses the same GPU: tensors between workers go over sockets, which is for tests only");
     setenv("NCCL_HOSTID", UniqueHostId().c_str(), kKeep);
   }

@@ -15,10 +15,12 @@ bool NcclUsesAddress(const std::string& data_address);
 
 // Sets the variables that NCCL reads when this process first uses it; those that are set already stay.
 // NCCL_HOSTID, when this worker shares its GPU: NCCL refuses two ranks on one GPU of one host, so each process claims
-// to be a host of its own, and traffic goes over sockets. NCCL_SOCKET_IFNAME: the interface of `data_address`. Two
-// that would change how NcclComm's communicators work are taken away. Call before anything else of NCCL, from a thread
-// beside which no other reads the environment through getenv.
-void PrepareNcclEnvironment(bool shares_gpu, const std::string& data_address);
+// to be a host of its own, and traffic goes over sockets. `shares_gpu`: with another worker of this attempt; with one
+// of a later attempt, where NCCL reads nothing any more, it is all but the first process of the GPU that did so from
+// the beginning. NCCL_SOCKET_IFNAME: the interface of `data_address`. Two that would change how NcclComm's
+// communicators work are taken away. Call before anything else of NCCL, from a thread beside which no other reads the
+// environment through getenv.
+void PrepareNcclEnvironment(int device, bool shares_gpu, const std::string& data_address);
 
 }  // namespace gpipe::worker
 
