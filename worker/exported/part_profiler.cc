@@ -42,16 +42,14 @@ at::Tensor StandInFor(const at::Tensor& meta, c10::Device device) {
 
 }  // namespace
 
-absl::StatusOr<LayerCost> PartProfiler::Measure(const GraphLayer::Part& part) {
-  std::vector<at::Tensor> inputs;
-  bool needs_gradient = false;
+absl::StatusOr<LayerCost> PartProfiler::Measure(const GraphLayer::Part& part, const std::set<std::string>& read_later) {
+  std::vector<ReadValue> inputs;
   for (const std::string& name : part.entering) {
-    inputs.push_back(model_.values.Meta(name, request_.profile_micro_batch()));
-    needs_gradient = needs_gradient || inputs.back().requires_grad();
+    const at::Tensor meta = model_.values.Meta(name, request_.profile_micro_batch());
+    inputs.push_back({meta, meta.requires_grad(), read_later.contains(name)});
   }
   const LayerWork work = WorkOf(model_.archive.program(), model_.values, part, request_.profile_micro_batch());
-  absl::StatusOr<LayerCost> cost =
-      profiler_.Measure(Describe(part), inputs, needs_gradient, work, [&] { return Build(part); });
+  absl::StatusOr<LayerCost> cost = profiler_.Measure(Describe(part), inputs, work, [&] { return Build(part); });
   if (cost.ok() || absl::IsResourceExhausted(cost.status()) || !DependsOnData(part)) return cost;
   return CatchTorch([&]() -> absl::StatusOr<LayerCost> { return profiler_.Estimate(work); });
 }

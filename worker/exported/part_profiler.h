@@ -3,6 +3,7 @@
 
 #include <c10/core/Device.h>
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -33,7 +34,8 @@ class PartProfiler {
   PartProfiler(const Model& model, const v1::Inspect& request, c10::Device device, int parts)
       : model_(model), request_(request), device_(device), profiler_(device, request.has_loss(), parts + 1) {}
 
-  absl::StatusOr<LayerCost> Measure(const GraphLayer::Part& part);
+  // `read_later` has those of the values entering it that other parts read, too, behind it.
+  absl::StatusOr<LayerCost> Measure(const GraphLayer::Part& part, const std::set<std::string>& read_later);
   // Of the value that the loss takes.
   absl::StatusOr<LayerCost> MeasureLoss(const std::string& output);
 

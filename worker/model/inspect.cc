@@ -185,19 +185,26 @@ class Inspection {
     return absl::OkStatus();
   }
 
+  bool IsReadAfter(int index, const std::string& name) const {
+    return std::ranges::any_of(layers_.begin() + index + 1, layers_.end(), [&](const ModelLayer& layer) {
+      return std::ranges::find(layer.inputs, name) != layer.inputs.end();
+    });
+  }
+
   absl::Status ProfileLayer(int index, bool input_needs_gradient, LayerProfiler& profiler) {
     std::string description = spec_.model().sequential(index).SerializeAsString();
     for (const LayerTensor& entry : layers_[index].layer->tensors()) {
       description += Frozen(layers_[index], entry) ? 'f' : 't';
     }
-    auto inputs = CatchTorch([&]() -> absl::StatusOr<std::vector<at::Tensor>> {
-      std::vector<at::Tensor> shapes;
-      for (const std::string& name : layers_[index].inputs) shapes.push_back(MicroBatchOf(name));
-      return shapes;
+    auto inputs = CatchTorch([&]() -> absl::StatusOr<std::vector<ReadValue>> {
+      std::vector<ReadValue> values;
+      for (const std::string& name : layers_[index].inputs) {
+        values.push_back({MicroBatchOf(name), input_needs_gradient, IsReadAfter(index, name)});
+      }
+      return values;
     });
     GPIPE_RETURN_IF_ERROR(inputs.status());
-    const auto cost =
-        profiler.Measure(description, *inputs, input_needs_gradient, {}, [&] { return BuildOnDevice(index); });
+    const auto cost = profiler.Measure(description, *inputs, {}, [&] { return BuildOnDevice(index); });
     if (!cost.ok()) return Located(index, cost.status());
     AddCost(*cost, request_.profile_micro_batch(), {layers_[index].inputs, layers_[index].outputs},
             *result_.mutable_layers(index));

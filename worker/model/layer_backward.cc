@@ -11,24 +11,30 @@
 namespace gpipe::worker {
 namespace {
 
-// Where a gradient that nobody uses ends.
-struct NoFurther : public torch::autograd::Node {
-  torch::autograd::variable_list apply(torch::autograd::variable_list&&) override { return {}; }
-};
+// Where the gradient of what a layer reads ends. Autograd itself adds in place as well.
+struct GradientEnd : public torch::autograd::Node {
+  explicit GradientEnd(at::Tensor sum) : sum(std::move(sum)) {}
 
-void EndGradient(at::Tensor& value) {
-  torch::autograd::create_gradient_edge(
-      value, std::shared_ptr<torch::autograd::Node>(new NoFurther(), torch::autograd::deleteNode));
-}
+  torch::autograd::variable_list apply(torch::autograd::variable_list&& gradients) override {
+    const at::NoGradGuard no_grad;
+    if (sum.defined() && gradients[0].defined()) sum.add_(gradients[0]);
+    return {};
+  }
+
+  at::Tensor sum;  // May be undefined.
+};
 
 }  // namespace
 
-std::vector<at::Tensor> WithUnusedGradients(const std::vector<at::Tensor>& values) {
+std::vector<at::Tensor> WithGradientsEnded(const std::vector<at::Tensor>& values) {
   std::vector<at::Tensor> readable;
   for (const at::Tensor& value : values) {
     // Counts its own changes: many passes may read the same value.
     readable.push_back(value.variable_data());
-    if (value.requires_grad()) EndGradient(readable.back());
+    if (!value.requires_grad()) continue;
+    torch::autograd::create_gradient_edge(
+        readable.back(),
+        std::shared_ptr<torch::autograd::Node>(new GradientEnd(value.grad()), torch::autograd::deleteNode));
   }
   return readable;
 }

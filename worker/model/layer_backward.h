@@ -13,9 +13,10 @@ namespace gpipe::worker {
 // For measuring layers one at a time, as what they are within a stage: gradients come from the next layer, and go to
 // the one before. At a leaf, where autograd would leave them, it copies those that a layer only passes on.
 
-// The values, for a layer to read: the gradients of those that require one go nowhere. What a layer writes into them is
+// The values, for a layer to read: the gradients of those that require one go nowhere, but for those of values that
+// have a gradient, which is added to, as to what later layers have made of it. What a layer writes into the values is
 // written into `values`.
-std::vector<at::Tensor> WithUnusedGradients(const std::vector<at::Tensor>& values);
+std::vector<at::Tensor> WithGradientsEnded(const std::vector<at::Tensor>& values);
 
 // Where the backward pass of a layer begins. It keeps no output's memory.
 class LayerBackward {

@@ -14,9 +14,13 @@
 namespace gpipe::worker {
 namespace {
 
+// Leaves, with the gradients of the inputs themselves.
 std::vector<at::Tensor> CopiesOf(const std::vector<at::Tensor>& inputs) {
   std::vector<at::Tensor> copies;
-  for (const at::Tensor& input : inputs) copies.push_back(input.clone());
+  for (const at::Tensor& input : inputs) {
+    copies.push_back(input.detach().clone().set_requires_grad(input.requires_grad()));
+    copies.back().mutable_grad() = input.grad();
+  }
   return copies;
 }
 
@@ -80,7 +84,7 @@ absl::Duration TimeOf(c10::Device device, Pass pass) {
 
 LayerRun RunLayer(const ModelLayer& layer, const std::vector<at::Tensor>& inputs, c10::Device device) {
   LayerRun run;
-  const std::vector<at::Tensor> read = WithUnusedGradients(CopiesOf(inputs));
+  const std::vector<at::Tensor> read = WithGradientsEnded(CopiesOf(inputs));
   ValueMemories values(read);
   MemoryMeter meter(device);
   meter.ResetPeak();

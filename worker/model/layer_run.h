@@ -34,8 +34,9 @@ struct LayerRun {
   LayerMemory memory;
 };
 
-// What the layer's parameters have for gradients is added to; those of inputs go nowhere. There is a backward only if
-// the layer is trained, or an input requires a gradient; none where gradients are off. Exceptions are the layer's.
+// What the layer's parameters, and its inputs, have for gradients is added to; others of inputs go nowhere. There is a
+// backward only if the layer is trained, or an input requires a gradient; none where gradients are off. Exceptions are
+// the layer's.
 LayerRun RunLayer(const ModelLayer& layer, const std::vector<at::Tensor>& inputs, c10::Device device);
 
 // Gradients that are zero for all that is trained, so that a run has to make none.

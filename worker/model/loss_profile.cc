@@ -41,7 +41,9 @@ at::Tensor TargetOf(const v1::Inspect& request, const at::Tensor& output) {
 absl::StatusOr<LayerCost> MeasureLoss(const v1::Inspect& request, const at::Tensor& output, LayerProfiler& profiler) {
   if (request.target_dtype() == v1::DATA_TYPE_UNSPECIFIED) return LayerCost();
   const std::string description = request.loss().SerializeAsString();
-  return profiler.Measure(description, {output, TargetOf(request, output)}, /*input_needs_gradient=*/true, {}, [&] {
+  const std::vector<ReadValue> inputs = {{.shape = output, .needs_gradient = true},
+                                         {.shape = TargetOf(request, output)}};
+  return profiler.Measure(description, inputs, {}, [&] {
     return absl::StatusOr<ModelLayer>(ModelLayer{
         0, "loss", "", {"output", "target"}, {"loss"}, std::make_unique<LossLayer>(Loss::Create(request.loss()))});
   });

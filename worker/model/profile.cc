@@ -43,12 +43,12 @@ Value Median(std::vector<Value> values) {
   return *middle;
 }
 
-std::string KeyOf(const std::string& description, const std::vector<at::Tensor>& inputs, bool need_gradient) {
-  std::string key = absl::StrCat(description, need_gradient ? "|g" : "|");
-  for (const at::Tensor& input : inputs) {
-    absl::StrAppend(&key, "|", c10::toString(input.scalar_type()));
-    for (const int64_t size : input.sizes()) absl::StrAppend(&key, ",", size);
-    for (const int64_t dim : OrderOf(input.sizes(), input.strides())) absl::StrAppend(&key, "/", dim);
+std::string KeyOf(const std::string& description, const std::vector<ReadValue>& inputs) {
+  std::string key = description;
+  for (const auto& [shape, needs_gradient, summed] : inputs) {
+    absl::StrAppend(&key, "|", c10::toString(shape.scalar_type()), needs_gradient ? "g" : "", summed ? "s" : "");
+    for (const int64_t size : shape.sizes()) absl::StrAppend(&key, ",", size);
+    for (const int64_t dim : OrderOf(shape.sizes(), shape.strides())) absl::StrAppend(&key, "/", dim);
   }
   return key;
 }
@@ -116,11 +116,11 @@ void AddCost(const LayerCost& cost, int64_t samples, const ValueNames& names, v1
 LayerProfiler::LayerProfiler(c10::Device device, bool training, int layers)
     : device_(device), training_(training), speed_(device), layers_left_(layers), time_left_(kTotalTime) {}
 
-absl::StatusOr<LayerCost> LayerProfiler::Measure(const std::string& description, const std::vector<at::Tensor>& inputs,
-                                                 bool input_needs_gradient, const LayerWork& work,
+absl::StatusOr<LayerCost> LayerProfiler::Measure(const std::string& description, const std::vector<ReadValue>& inputs,
+                                                 const LayerWork& work,
                                                  absl::FunctionRef<absl::StatusOr<ModelLayer>()> build) {
   const absl::Duration share = time_left_ / std::max(1, layers_left_--);
-  const std::string key = KeyOf(description, inputs, input_needs_gradient);
+  const std::string key = KeyOf(description, inputs);
   if (const auto known = known_.find(key); known != known_.end()) return known->second;
   std::optional<LayerCost> estimate;
   GPIPE_RETURN_IF_ERROR(CatchTorch([&] {
@@ -132,7 +132,9 @@ absl::StatusOr<LayerCost> LayerProfiler::Measure(const std::string& description,
   return CatchTorch([&]() -> absl::StatusOr<LayerCost> {
     torch::autograd::AutoGradMode with_grad(training_);
     const absl::Time begin = absl::Now();
-    const LayerCost cost = MeasureNow(layer, RandomInputs(inputs, input_needs_gradient), share);
+    std::vector<at::Tensor> values;
+    for (const ReadValue& input : inputs) values.push_back(RandomInput(input));
+    const LayerCost cost = MeasureNow(layer, values, share);
     time_left_ -= absl::Now() - begin;
     return known_[key] = cost;
   });
@@ -188,7 +190,7 @@ absl::StatusOr<LayerCost> LayerProfiler::MeasureCaptured(const ModelLayer& layer
   GPIPE_RETURN_IF_ERROR(pool.Record(forward, [&] {
     const LayerContext context{.training = training_, .recomputing = true, .measured = true};
     for (int64_t i = 0; i < repeats; ++i) {
-      passes.emplace_back(layer.layer->Forward(context, WithUnusedGradients(inputs)));
+      passes.emplace_back(layer.layer->Forward(context, WithGradientsEnded(inputs)));
     }
     return absl::OkStatus();
   }));
@@ -209,20 +211,20 @@ absl::StatusOr<LayerCost> LayerProfiler::MeasureCaptured(const ModelLayer& layer
   return LayerCost{Median(forward_nanos), Median(backward_nanos), warm_up.memory};
 }
 
-std::vector<at::Tensor> LayerProfiler::RandomInputs(const std::vector<at::Tensor>& shapes, bool need_gradient) const {
-  std::vector<at::Tensor> inputs;
-  for (const at::Tensor& shape : shapes) {
-    at::Tensor input = at::empty_strided(shape.sizes(), shape.strides(), shape.options().device(device_));
-    // Integers are indices; zero is one in every table.
-    if (torch::autograd::isDifferentiableType(input.scalar_type()) && !c10::isFloat8Type(input.scalar_type())) {
-      input.uniform_(0, 1, MakeGenerator(device_, kSeed));
-    } else {
-      input.zero_();
-    }
-    if (torch::autograd::isDifferentiableType(input.scalar_type())) input.set_requires_grad(need_gradient && training_);
-    inputs.push_back(std::move(input));
+at::Tensor LayerProfiler::RandomInput(const ReadValue& value) const {
+  const at::Tensor& shape = value.shape;
+  at::Tensor input = at::empty_strided(shape.sizes(), shape.strides(), shape.options().device(device_));
+  const bool differentiable = torch::autograd::isDifferentiableType(input.scalar_type());
+  // Integers are indices; zero is one in every table.
+  if (differentiable && !c10::isFloat8Type(input.scalar_type())) {
+    input.uniform_(0, 1, MakeGenerator(device_, kSeed));
+  } else {
+    input.zero_();
   }
-  return inputs;
+  if (!differentiable) return input;
+  input.set_requires_grad(value.needs_gradient && training_);
+  if (value.summed && input.requires_grad()) input.mutable_grad() = at::zeros_like(input);
+  return input;
 }
 
 }  // namespace gpipe::worker

@@ -22,6 +22,13 @@ struct LayerCost {
   LayerMemory memory;
 };
 
+// A value that a layer reads, for measuring the layer.
+struct ReadValue {
+  at::Tensor shape;             // A meta tensor of the micro-batch.
+  bool needs_gradient = false;  // No matter where there can be none: of integers, or where nothing is trained.
+  bool summed = false;          // Its gradient is added to the one that later readers of the value have made.
+};
+
 // The values that a layer reads and makes, by the names that they have in the whole model.
 struct ValueNames {
   std::vector<std::string> read, made;
@@ -40,11 +47,9 @@ class LayerProfiler {
 
   // `description` tells layers of different cost apart; `build` is called when none like it has been measured. `work`
   // is that of one forward; with nothing in it the layer is measured, however long that takes.
-  // `inputs` are meta tensors of the micro-batch; random values of their shapes are used. Without gradients, or not in
-  // training, there is no backward.
-  absl::StatusOr<LayerCost> Measure(const std::string& description, const std::vector<at::Tensor>& inputs,
-                                    bool input_needs_gradient, const LayerWork& work,
-                                    absl::FunctionRef<absl::StatusOr<ModelLayer>()> build);
+  // Random values of the inputs' shapes are used. Without gradients, or not in training, there is no backward.
+  absl::StatusOr<LayerCost> Measure(const std::string& description, const std::vector<ReadValue>& inputs,
+                                    const LayerWork& work, absl::FunctionRef<absl::StatusOr<ModelLayer>()> build);
 
   // What a layer is expected to cost that is not run.
   LayerCost Estimate(const LayerWork& work);
@@ -54,7 +59,7 @@ class LayerProfiler {
   // Of a GPU alone, as in a stage that is captured; an error where the layer cannot be.
   absl::StatusOr<LayerCost> MeasureCaptured(const ModelLayer& layer, const std::vector<at::Tensor>& inputs,
                                             absl::Duration limit, const LayerRun& warm_up) const;
-  std::vector<at::Tensor> RandomInputs(const std::vector<at::Tensor>& shapes, bool need_gradient) const;
+  at::Tensor RandomInput(const ReadValue& value) const;
   // Nullopt: it is quick enough to be measured.
   std::optional<LayerCost> EstimateIfLong(const LayerWork& work);
 

@@ -12,6 +12,7 @@
 #include "tests/unit/paths.h"
 #include "tests/unit/worker/close.h"
 #include "worker/data/tensor_file.h"
+#include "worker/model/layer_backward.h"
 #include "worker/model/model_layers.h"
 #include "worker/model/segment.h"
 
@@ -284,6 +285,20 @@ TEST(SegmentTest, RefusesAValueThatNobodyMakes) {
   const auto segment = Segment::Create(*std::move(layers), {"input"}, {"layer.0"});
   EXPECT_EQ(segment.status().code(), absl::StatusCode::kInternal);
   EXPECT_THAT(std::string(segment.status().message()), HasSubstr("skip.a"));
+}
+
+// What a layer is measured with: two of its inputs are read by later layers as well, one of them alone needs a
+// gradient.
+TEST(LayerBackwardTest, AddsToGradientsThatAreThere) {
+  at::Tensor summed = at::full({2}, 3.0).set_requires_grad(true);
+  summed.mutable_grad() = at::full({2}, 10.0);
+  const at::Tensor alone = at::full({2}, 4.0).set_requires_grad(true), constant = at::full({2}, 5.0);
+  const std::vector<at::Tensor> read = WithGradientsEnded({summed, alone, constant});
+  const LayerBackward backward({read[0] * read[1] * read[2]});
+  backward.Run(backward.MakeGradients());
+  EXPECT_TRUE(at::equal(summed.grad(), at::full({2}, 30.0)));
+  EXPECT_FALSE(alone.grad().defined());
+  EXPECT_FALSE(constant.grad().defined());
 }
 
 }  // namespace
