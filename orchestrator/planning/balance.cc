@@ -1,6 +1,7 @@
 #include "orchestrator/planning/balance.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <numeric>
 #include <span>
@@ -14,15 +15,18 @@
 #include "orchestrator/planning/fixed_cut.h"
 #include "orchestrator/planning/kept_memory.h"
 #include "orchestrator/planning/layer_costs.h"
+#include "orchestrator/planning/phase_balance.h"
 #include "pipeline/partitioner.h"
 
 namespace gpipe::orchestrator {
 namespace {
 
-// Forward, backward and recompute of one micro-batch.
-double SecondsOf(const v1::JobSpec& spec, const v1::LayerInfo& layer, bool recomputes) {
-  if (!spec.has_train()) return layer.forward_nanos() * 1e-9;
-  return (layer.forward_nanos() * (recomputes ? 2 : 1) + layer.backward_nanos()) * 1e-9;
+double ForwardSeconds(const v1::LayerInfo& layer) { return layer.forward_nanos() * 1e-9; }
+
+// With what is computed again.
+double BackwardSeconds(const v1::JobSpec& spec, const v1::LayerInfo& layer, bool recomputes) {
+  if (!spec.has_train()) return 0;
+  return (layer.backward_nanos() + (recomputes ? layer.forward_nanos() : 0)) * 1e-9;
 }
 
 // What layers make, and the inputs of the model, with the layers that read them.
@@ -70,7 +74,9 @@ pipeline::PartitionRequest ProblemOf(const PlanRequest& request) {
   pipeline::PartitionRequest problem;
   for (int worker = 0; worker < request.workers; ++worker) {
     auto& seconds = problem.seconds.emplace_back();
-    for (const v1::LayerInfo& layer : ProfileOf(request, worker)) seconds.push_back(SecondsOf(spec, layer, recomputes));
+    for (const v1::LayerInfo& layer : ProfileOf(request, worker)) {
+      seconds.push_back(ForwardSeconds(layer) + BackwardSeconds(spec, layer, recomputes));
+    }
   }
   problem.memory = MemoryOf(request, samples, kept);
   problem.values = ValuesOf(request, samples);
@@ -78,6 +84,44 @@ pipeline::PartitionRequest ProblemOf(const PlanRequest& request) {
   for (const v1::LinkSpeed& link : request.links) problem.links.push_back(FromProto(link));
   problem.memory_limits = request.memory_bytes;
   return problem;
+}
+
+PhaseSeconds PhasesOf(const PlanRequest& request) {
+  const bool recomputes = Recomputes(request.spec, MicroBatches(request.spec, request.facts));
+  PhaseSeconds phases;
+  for (int worker = 0; worker < request.workers; ++worker) {
+    auto &forward = phases.forward.emplace_back(), &backward = phases.backward.emplace_back();
+    for (const v1::LayerInfo& layer : ProfileOf(request, worker)) {
+      forward.push_back(ForwardSeconds(layer));
+      backward.push_back(BackwardSeconds(request.spec, layer, recomputes));
+    }
+  }
+  return phases;
+}
+
+// Bytes over each border, of values that are made before it and read behind it.
+std::vector<int64_t> BytesOverBorders(const pipeline::PartitionRequest& problem, const std::vector<int64_t>& balance) {
+  std::vector<int64_t> bytes;
+  int64_t border = 0;
+  for (const int64_t layers : balance) {
+    border += layers;
+    int64_t& over = bytes.emplace_back();
+    for (const pipeline::LayerValue& value : problem.values) {
+      if (value.made_by < border && !value.read_by.empty() && value.read_by.back() >= border) over += value.bytes;
+    }
+  }
+  return bytes;
+}
+
+// A cut that is no larger where a worker has a limit, and sends no more over any link.
+bool IsNoWorse(const pipeline::PartitionRequest& problem, const std::vector<int64_t>& cut,
+               const std::vector<int64_t>& than) {
+  const std::vector<int64_t> bytes = pipeline::RunBytes(problem, cut);
+  for (size_t stage = 0; stage < problem.memory_limits.size(); ++stage) {
+    if (problem.memory_limits[stage] > 0 && bytes[stage] > problem.memory_limits[stage]) return false;
+  }
+  return problem.links.empty() ||
+         std::ranges::equal(BytesOverBorders(problem, cut), BytesOverBorders(problem, than), std::less_equal<>());
 }
 
 // The stages of one worker, by their numbers and their layers'.
@@ -160,12 +204,14 @@ absl::StatusOr<std::vector<int64_t>> Balance(const PlanRequest& request) {
     GPIPE_RETURN_IF_ERROR(CheckMemory(request, given));
     return given;
   }
-  absl::StatusOr<std::vector<int64_t>> balance = pipeline::Partition(ProblemOf(request));
+  const pipeline::PartitionRequest problem = ProblemOf(request);
+  const absl::StatusOr<std::vector<int64_t>> balance = pipeline::Partition(problem);
   if (absl::IsResourceExhausted(balance.status())) {
     return absl::ResourceExhaustedError(absl::StrCat("out of memory: no cut into ", request.workers,
                                                      " stages fits the workers: ", balance.status().message()));
   }
-  return balance;
+  GPIPE_RETURN_IF_ERROR(balance.status());
+  return BalancePhases(PhasesOf(request), *balance, [&](const auto& cut) { return IsNoWorse(problem, cut, *balance); });
 }
 
 double SlowestSeconds(const PlanRequest& request, const std::vector<int64_t>& balance) {

@@ -10,7 +10,8 @@
 namespace gpipe::orchestrator {
 
 // The cut for the request's workers: the spec's own (FixedCut), or the one, a stage for each, whose slowest stage, by
-// the profiles of its worker and with its sends over the links, is fastest within the workers' memory.
+// the profiles of its worker and with its sends over the links, is fastest within the workers' memory; from there with
+// the borders moved to where a step is faster (BalancePhases), and no more is sent.
 // `request.balance` is not read. RESOURCE_EXHAUSTED ("out of memory") when nothing fits, or the spec's own cut does
 // not: of that, weights, gradients and optimizer state count, and what else the workers hold where it was measured.
 // INVALID_ARGUMENT: as FixedCut. REQUIRES: where the spec leaves the cut open, at most as many workers as layers.

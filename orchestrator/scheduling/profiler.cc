@@ -10,7 +10,7 @@ namespace gpipe::orchestrator {
 namespace {
 
 // Part of what a profile is kept under: changes when workers measure something else than they did.
-constexpr char kMeasured[] = "with the loss, GPUs captured, memory by value";
+constexpr char kMeasured[] = "with the loss and sums of gradients, GPUs captured, memory by value";
 
 }  // namespace
 

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "orchestrator/planning/checkpoint_choice.h"
+#include "orchestrator/planning/phase_balance.h"
 #include "tests/unit/orchestrator/plan_testing.h"
 
 namespace gpipe::orchestrator {
@@ -164,6 +165,26 @@ TEST_F(BalanceTest, AnAutomaticCutBalancesMeasuredTimes) {
   const LayerInfos light_end = Timed(layers_, {1000, 1000, 10}), heavy_end = Timed(layers_, {1000, 1000, 10000});
   EXPECT_THAT(*Balance(Request(light_end, light_end)), ElementsAre(1, 2));
   EXPECT_THAT(*Balance(Request(heavy_end, heavy_end)), ElementsAre(2, 1));
+}
+
+// Five layers and a head that is long in the forward pass.
+TEST(BalancePhasesTest, ForwardAndBackwardEachHaveASlowestStage) {
+  const std::vector<double> forward = {1, 1, 1, 1, 1, 1, 1, 1, 6}, backward = {2, 2, 2, 2, 2, 2, 2, 2, 4};
+  const PhaseSeconds seconds = {{forward, forward}, {backward, backward}};
+  const auto any = [](const std::vector<int64_t>&) { return true; };
+  // Both are balanced to 18 and 16 together: 8 forward and 12 backward; then 9 and 10.
+  EXPECT_THAT(BalancePhases(seconds, {6, 3}, any), ElementsAre(5, 4));
+  EXPECT_THAT(BalancePhases(seconds, {5, 4}, any), ElementsAre(5, 4));
+  EXPECT_THAT(BalancePhases(seconds, {6, 3}, [](const auto& cut) { return cut[0] != 5; }), ElementsAre(6, 3));
+}
+
+TEST_F(BalanceTest, ACutIsAsFastAsGPipesScheduleLetsItBe) {
+  LayerInfos layers = Timed(layers_, {1000, 1000, 6000});
+  const std::vector<int64_t> backward = {4000, 4000, 1000};
+  for (size_t i = 0; i < layers.size(); ++i) layers[i].set_backward_nanos(backward[i]);
+  spec_.mutable_pipeline()->set_checkpoint(v1::CHECKPOINT_NEVER);
+  // The slowest of [2, 1] takes 10000, of [1, 2] 12000. But it is 6000 forward and 8000 backward, beside 7000 and 5000.
+  EXPECT_THAT(*Balance(Request(layers, layers)), ElementsAre(1, 2));
 }
 
 TEST_F(BalanceTest, AFasterWorkerGetsMoreLayersAndThePlanItsTimes) {
