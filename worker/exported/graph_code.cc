@@ -1,5 +1,6 @@
 #include "worker/exported/graph_code.h"
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "common/status_macros.h"
 #include "worker/exported/region_call.h"
 #include "worker/exported/result_layout.h"
+#include "worker/exported/rotations.h"
 #include "worker/exported/size_arithmetic.h"
 
 namespace gpipe::worker {
@@ -44,6 +46,22 @@ uint64_t CountPlacesOf(const Node& node) {
   return places;
 }
 
+std::vector<Rotation> RotationsOf(const GraphCode::Part& part) {
+  std::vector<const Node*> nodes;
+  for (const auto& [position, node] : part.nodes) nodes.push_back(node);
+  std::vector<std::string> kept;
+  for (const Argument& argument : part.leaving) exported::AppendValues(argument, kept);
+  return FindRotations(nodes, part.values, {kept.begin(), kept.end()});
+}
+
+std::map<size_t, const Rotation*> MembersOf(const std::vector<Rotation>& rotations) {
+  std::map<size_t, const Rotation*> members;
+  for (const Rotation& rotation : rotations) {
+    for (const size_t node : rotation.nodes) members[node] = &rotation;
+  }
+  return members;
+}
+
 }  // namespace
 
 uint64_t CountPlaces(const exported::Graph& graph) {
@@ -66,17 +84,24 @@ absl::StatusOr<GraphCode> GraphCode::Compile(const Part& part, const CompileOpti
   Slots slots;
   for (const std::string& name : part.entering) code.entering_.push_back(slots.Add(name));
   const Layouts layouts = ResultLayouts(part.nodes, part.values, options.symbols);
+  const std::vector<Rotation> rotations = RotationsOf(part);
+  const Members members = MembersOf(rotations);
   std::vector<std::string> problems;
-  for (const auto& [position, node] : part.nodes) {
-    const absl::Status status = code.Add(position, *node, slots, layouts, options);
-    if (!status.ok()) problems.push_back(absl::StrCat(Describe(*node), ": ", status.message()));
+  for (size_t i = 0; i < part.nodes.size(); ++i) {
+    const auto& [position, node] = part.nodes[i];
+    const auto member = members.find(i);
+    if (member != members.end()) {
+      code.AddMember(*node, *member->second, i, slots, layouts);
+    } else if (absl::Status status = code.Add(position, *node, slots, layouts, options); !status.ok()) {
+      problems.push_back(absl::StrCat(Describe(*node), ": ", status.message()));
+    }
     // So that what uses its results is not a problem as well.
     for (const std::string& name : exported::ValuesMadeBy(*node)) slots.Add(name);
   }
   if (!problems.empty()) return absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
   GPIPE_RETURN_IF_ERROR(code.Leave(part.leaving, slots));
   code.slots_ = slots.size();
-  code.FindLastUses(part, slots);
+  code.FindLastUses(part, members, slots);
   return code;
 }
 
@@ -97,6 +122,12 @@ absl::Status GraphCode::Add(uint64_t position, const Node& node, Slots& slots, c
   return absl::OkStatus();
 }
 
+void GraphCode::AddMember(const Node& node, const Rotation& rotation, size_t i, Slots& slots, const Layouts& layouts) {
+  Step& step = steps_.emplace_back();
+  step.where = Describe(node);
+  if (i == rotation.nodes.back()) step.instruction = MakeRotationCall(rotation, slots, layouts);
+}
+
 absl::Status GraphCode::Leave(const exported::ArgumentList& leaving, const Slots& slots) {
   for (const Argument& argument : leaving) {
     GPIPE_ASSIGN_OR_RETURN(ArgumentSource source,
@@ -106,11 +137,14 @@ absl::Status GraphCode::Leave(const exported::ArgumentList& leaving, const Slots
   return absl::OkStatus();
 }
 
-void GraphCode::FindLastUses(const Part& part, const Slots& slots) {
+void GraphCode::FindLastUses(const Part& part, const Members& members, const Slots& slots) {
   std::map<std::string, size_t> last;
   for (size_t i = 0; i < part.nodes.size(); ++i) {
-    for (const std::string& name : exported::ValuesReadBy(*part.nodes[i].second)) last[name] = i;
-    for (const std::string& name : exported::ValuesMadeBy(*part.nodes[i].second)) last[name] = i;
+    const auto member = members.find(i);
+    const size_t done = member == members.end() ? i : member->second->nodes.back();
+    for (const std::string& name : exported::ValuesReadBy(*part.nodes[i].second))
+      last[name] = std::max(last[name], done);
+    for (const std::string& name : exported::ValuesMadeBy(*part.nodes[i].second)) last[name] = done;
   }
   std::vector<std::string> kept;
   for (const Argument& argument : part.leaving) exported::AppendValues(argument, kept);

@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "common/status_macros.h"
 #include "worker/exported/operator_call.h"
+#include "worker/exported/rotations.h"
 
 namespace gpipe::worker {
 namespace {
@@ -108,6 +109,7 @@ void Units::FindCuts() {
   for (size_t value = index_.inputs(); value < index_.size(); ++value) {
     if (index_.IsNumber(value) && !IsRepeated(value)) forbidden.Between(index_.MakerOf(value), last_use_[value]);
   }
+  for (const Rotation& rotation : AllRotations()) forbidden.Between(rotation.nodes.front(), rotation.nodes.back());
   const std::vector<bool> forbidden_at = forbidden.AtEach();
   // Before a node that belongs to nobody a cut is the same as behind it.
   bool owned = false;
@@ -116,6 +118,16 @@ void Units::FindCuts() {
     if (owned && !forbidden_at[i]) cuts_.push_back(i);
     owned = true;
   }
+}
+
+std::vector<Rotation> Units::AllRotations() const {
+  std::vector<const Node*> nodes;
+  for (const Node& node : program_.graph.nodes) nodes.push_back(&node);
+  std::set<std::string> kept;
+  for (const exported::UserOutput& output : program_.user_outputs) {
+    for (const size_t value : index_.ValuesOf(output.value)) kept.insert(index_.NameOf(value));
+  }
+  return FindRotations(nodes, program_.graph.values, kept);
 }
 
 std::vector<size_t> Units::CutsWhere(absl::FunctionRef<bool(const std::string&)> can_cross) const {

@@ -12,6 +12,7 @@
 #include "worker/exported/aliasing.h"
 #include "worker/exported/archive.h"
 #include "worker/exported/graph_layer.h"
+#include "worker/exported/rotations.h"
 #include "worker/exported/value_index.h"
 
 namespace gpipe::worker {
@@ -19,7 +20,8 @@ namespace gpipe::worker {
 // Where a program may be cut, and what each part then needs. A cut never
 //   - splits a tensor from a view of it while one of the two is still written to,
 //   - splits the users of a buffer that is written to,
-//   - separates a number, such as a size, from its use.
+//   - separates a number, such as a size, from its use,
+//   - splits a rotation (rotations.h), which is done as one.
 // Cheap work on the model's inputs and constants alone (masks, positions, sizes) is no reason against a cut and belongs
 // to nobody: each part does what it needs of it.
 class Units {
@@ -64,6 +66,7 @@ class Units {
   void FindUses();
   void FindModules();
   void FindCuts();
+  std::vector<Rotation> AllRotations() const;
   bool IsWritten(size_t value) const { return aliasing_.written.contains(index_.NameOf(value)); }
   bool IsRepeated(size_t value) const { return value >= index_.inputs() && repeated_[index_.MakerOf(value)]; }
   // Nodes that make these values, as far as they are repeated, and those that make theirs.
