@@ -27,7 +27,11 @@ class ProcessTest : public testing::Test {
   ProcessTest() : folder_(TemporaryFolder::Create("gpipe-process-test").value()) {}
 
   ProcessOptions Shell(const std::string& script) const {
-    return {.program = "/bin/sh", .arguments = {"-c", script}, .log = folder_.path() / "log"};
+    ProcessOptions options;
+    options.program = "/bin/sh";
+    options.arguments = {"-c", script};
+    options.log = folder_.path() / "log";
+    return options;
   }
   std::string Log() const { return ReadFile(folder_.path() / "log").value_or(""); }
   // A program of the private cluster, as a shell script.
