@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <functional>
 #include <map>
-#include <numeric>
 #include <span>
 #include <string>
 #include <utility>
@@ -15,7 +14,7 @@
 #include "orchestrator/planning/fixed_cut.h"
 #include "orchestrator/planning/kept_memory.h"
 #include "orchestrator/planning/layer_costs.h"
-#include "orchestrator/planning/phase_balance.h"
+#include "orchestrator/planning/pass_balance.h"
 #include "pipeline/partitioner.h"
 
 namespace gpipe::orchestrator {
@@ -86,42 +85,54 @@ pipeline::PartitionRequest ProblemOf(const PlanRequest& request) {
   return problem;
 }
 
-PhaseSeconds PhasesOf(const PlanRequest& request) {
+// Bytes over each border: of values that layers before it make and layers behind it read, and of gradients back.
+struct Sends {
+  std::vector<int64_t> values, gradients;
+};
+
+Sends SendsOf(const pipeline::PartitionRequest& problem, const std::vector<int64_t>& balance) {
+  Sends sends;
+  int64_t border = 0;
+  for (const int64_t layers : balance) {
+    border += layers;
+    int64_t &values = sends.values.emplace_back(), &gradients = sends.gradients.emplace_back();
+    for (const pipeline::LayerValue& value : problem.values) {
+      const bool is_read_behind = !value.read_by.empty() && value.read_by.back() >= border;
+      if (value.made_by == pipeline::LayerValue::kModelInput || value.made_by >= border || !is_read_behind) continue;
+      values += value.bytes;
+      gradients += value.has_gradient ? value.bytes : 0;
+    }
+  }
+  return sends;
+}
+
+StepSeconds SecondsOf(const PlanRequest& request, const pipeline::PartitionRequest& problem, const Sends& sends) {
   const bool recomputes = Recomputes(request.spec, MicroBatches(request.spec, request.facts));
-  PhaseSeconds phases;
+  StepSeconds step;
   for (int worker = 0; worker < request.workers; ++worker) {
-    auto &forward = phases.forward.emplace_back(), &backward = phases.backward.emplace_back();
+    auto &forward = step.forward.layers.emplace_back(), &backward = step.backward.layers.emplace_back();
     for (const v1::LayerInfo& layer : ProfileOf(request, worker)) {
       forward.push_back(ForwardSeconds(layer));
       backward.push_back(BackwardSeconds(request.spec, layer, recomputes));
     }
+    const bool sends_on = worker < static_cast<int>(problem.links.size());
+    const bool sends_back = worker > 0 && worker <= static_cast<int>(problem.links.size());
+    step.forward.sending.push_back(sends_on ? problem.links[worker].SecondsFor(sends.values[worker]) : 0);
+    step.backward.sending.push_back(sends_back ? problem.links[worker - 1].SecondsFor(sends.gradients[worker - 1]) : 0);
   }
-  return phases;
+  return step;
 }
 
-// Bytes over each border, of values that are made before it and read behind it.
-std::vector<int64_t> BytesOverBorders(const pipeline::PartitionRequest& problem, const std::vector<int64_t>& balance) {
-  std::vector<int64_t> bytes;
-  int64_t border = 0;
-  for (const int64_t layers : balance) {
-    border += layers;
-    int64_t& over = bytes.emplace_back();
-    for (const pipeline::LayerValue& value : problem.values) {
-      if (value.made_by < border && !value.read_by.empty() && value.read_by.back() >= border) over += value.bytes;
-    }
+// Whether all workers can hold the cut, and no link gets more to send.
+bool IsNoWorse(const pipeline::PartitionRequest& problem, const std::vector<int64_t>& cut, const Sends& before) {
+  const Sends sends = SendsOf(problem, cut);
+  if (!std::ranges::equal(sends.values, before.values, std::less_equal<>()) ||
+      !std::ranges::equal(sends.gradients, before.gradients, std::less_equal<>())) {
+    return false;
   }
-  return bytes;
-}
-
-// A cut that is no larger where a worker has a limit, and sends no more over any link.
-bool IsNoWorse(const pipeline::PartitionRequest& problem, const std::vector<int64_t>& cut,
-               const std::vector<int64_t>& than) {
-  const std::vector<int64_t> bytes = pipeline::RunBytes(problem, cut);
-  for (size_t stage = 0; stage < problem.memory_limits.size(); ++stage) {
-    if (problem.memory_limits[stage] > 0 && bytes[stage] > problem.memory_limits[stage]) return false;
-  }
-  return problem.links.empty() ||
-         std::ranges::equal(BytesOverBorders(problem, cut), BytesOverBorders(problem, than), std::less_equal<>());
+  if (problem.memory_limits.empty()) return true;
+  return std::ranges::equal(pipeline::RunBytes(problem, cut), problem.memory_limits,
+                            [](int64_t bytes, int64_t limit) { return limit == 0 || bytes <= limit; });
 }
 
 // The stages of one worker, by their numbers and their layers'.
@@ -210,19 +221,15 @@ absl::StatusOr<std::vector<int64_t>> Balance(const PlanRequest& request) {
     return absl::ResourceExhaustedError(absl::StrCat("out of memory: no cut into ", request.workers,
                                                      " stages fits the workers: ", balance.status().message()));
   }
-  GPIPE_RETURN_IF_ERROR(balance.status());
-  return BalancePhases(PhasesOf(request), *balance, [&](const auto& cut) { return IsNoWorse(problem, cut, *balance); });
+  if (!balance.ok() || !request.spec.has_train()) return balance;
+  const Sends sends = SendsOf(problem, *balance);
+  return BalancePasses(SecondsOf(request, problem, sends), *balance,
+                       [&](const std::vector<int64_t>& cut) { return IsNoWorse(problem, cut, sends); });
 }
 
-double SlowestSeconds(const PlanRequest& request, const std::vector<int64_t>& balance) {
+double SecondsPerMicroBatch(const PlanRequest& request, const std::vector<int64_t>& balance) {
   const pipeline::PartitionRequest problem = ProblemOf(request);
-  const std::vector<Run> runs = RunsOf(balance, request.workers);
-  double slowest = 0;
-  for (size_t worker = 0; worker < runs.size(); ++worker) {
-    const auto first = problem.seconds[worker].begin() + runs[worker].first_layer;
-    slowest = std::max(slowest, std::accumulate(first, first + runs[worker].layers, 0.0));
-  }
-  return slowest;
+  return SlowestPasses(SecondsOf(request, problem, SendsOf(problem, balance)), balance);
 }
 
 bool NeedsMeasuring(const v1::JobSpec& spec, int layers, int workers) {

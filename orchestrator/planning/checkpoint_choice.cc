@@ -8,7 +8,7 @@
 namespace gpipe::orchestrator {
 namespace {
 
-// The slowest stage of the best cut; RESOURCE_EXHAUSTED: there is none that fits.
+// What a micro-batch adds to a step under the best cut; RESOURCE_EXHAUSTED: there is none that fits.
 absl::StatusOr<double> BestSeconds(const PlanRequest& request, v1::Checkpoint checkpoint) {
   v1::JobSpec spec = request.spec;
   spec.mutable_pipeline()->set_checkpoint(checkpoint);
@@ -20,7 +20,7 @@ absl::StatusOr<double> BestSeconds(const PlanRequest& request, v1::Checkpoint ch
                             .links = request.links,
                             .memory_bytes = request.memory_bytes};
   GPIPE_ASSIGN_OR_RETURN(const std::vector<int64_t> balance, Balance(decided));
-  return SlowestSeconds(decided, balance);
+  return SecondsPerMicroBatch(decided, balance);
 }
 
 }  // namespace

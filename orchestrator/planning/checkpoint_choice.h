@@ -7,8 +7,8 @@ namespace gpipe::orchestrator {
 
 // What `pipeline.checkpoint` is for the request's workers where the spec leaves it open (CHECKPOINT_AUTO): never, which
 // spares the forward that is computed again, where it may be, the cut is one by measured times (NeedsMeasuring), there
-// is one under which the workers can hold what all micro-batches keep, and its slowest stage is not slower than that of
-// the best cut that computes again; else except_last, with which little is held. Else it is what the spec says.
+// is one under which the workers can hold what all micro-batches keep, and its steps are not slower than those of the
+// best cut that computes again; else except_last, with which little is held. Else it is what the spec says.
 // `request.balance` is not read. Pure; any thread. REQUIRES: what Balance does.
 v1::Checkpoint ChooseCheckpoint(const PlanRequest& request);
 

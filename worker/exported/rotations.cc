@@ -64,7 +64,9 @@ class Finder {
   std::optional<Rotation> EndingWith(size_t last) const {
     const Node& add = *nodes_[last];
     const std::string *one = NameOf(Find(add, "self")), *other = NameOf(Find(add, "other"));
-    if (add.target != kAdd || one == nullptr || other == nullptr || IntegerOf(add, "alpha", 1) != 1) {
+    const bool has_one_result = add.outputs.size() == 1 && add.outputs.front().names.size() == 1;
+    if (add.target != kAdd || one == nullptr || other == nullptr || IntegerOf(add, "alpha", 1) != 1 ||
+        !has_one_result || add.outputs.front().names.front().empty()) {
       return std::nullopt;
     }
     for (const auto& [straight, turned] : {std::pair(one, other), std::pair(other, one)}) {
@@ -91,7 +93,7 @@ class Finder {
       std::optional<Rotation> found = cat ? OfTurned(*cat) : std::nullopt;
       if (!found) continue;
       for (const auto& [x, cos] : FactorsOf(*by_cos)) {
-        if (*x != found->x || *cos == found->x) continue;
+        if (*x != found->x || *cos == found->x || !IsTensor(*cos) || !IsTensor(*angle)) continue;
         found->cos = *cos;
         found->sin = *angle;
         found->result = nodes_[last]->outputs.front().names.front();
@@ -103,7 +105,10 @@ class Finder {
     return std::nullopt;
   }
 
-  // Both orders of a product of two tensors.
+  // Else it may be a number that was computed.
+  bool IsTensor(const std::string& value) const { return values_.contains(value); }
+
+  // Both orders of a product of two values.
   std::vector<std::pair<const std::string*, const std::string*>> FactorsOf(size_t mul) const {
     const std::string *one = NameOf(Find(*nodes_[mul], "self")), *other = NameOf(Find(*nodes_[mul], "other"));
     if (one == nullptr || other == nullptr) return {};
@@ -157,7 +162,7 @@ class Finder {
   static bool IsPieceOf(const Node& node, const std::string& value, int64_t size, size_t index) {
     const bool in_two =
         node.target == kChunk ? IntegerOf(node, "chunks", 0) == 2 : IntegerOf(node, "split_size", 0) == size / 2;
-    const std::vector<std::string>& names = node.outputs.front().names;
+    const std::vector<std::string>& names = node.outputs.front().names;  // It makes the value.
     return in_two && names.size() == 2 && names[index] == value;
   }
 
@@ -166,7 +171,7 @@ class Finder {
     const auto meta = values_.find(x);
     if (meta == values_.end()) return false;
     const std::optional<int64_t> dim = IntegerOf(node, "dim", 0);
-    return dim && (*dim == -1 || *dim + 1 == static_cast<int64_t>(meta->second.sizes.size()));
+    return dim && (*dim == -1 || *dim == static_cast<int64_t>(meta->second.sizes.size()) - 1);
   }
 
   std::optional<int64_t> LastSizeOf(const std::string& x) const {

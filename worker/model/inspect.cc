@@ -199,7 +199,7 @@ class Inspection {
     auto inputs = CatchTorch([&]() -> absl::StatusOr<std::vector<ReadValue>> {
       std::vector<ReadValue> values;
       for (const std::string& name : layers_[index].inputs) {
-        values.push_back({MicroBatchOf(name), input_needs_gradient, IsReadAfter(index, name)});
+        values.push_back({MicroBatchOf(name), input_needs_gradient, input_needs_gradient && IsReadAfter(index, name)});
       }
       return values;
     });

@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "orchestrator/planning/checkpoint_choice.h"
-#include "orchestrator/planning/phase_balance.h"
+#include "orchestrator/planning/pass_balance.h"
 #include "tests/unit/orchestrator/plan_testing.h"
 
 namespace gpipe::orchestrator {
@@ -167,15 +167,24 @@ TEST_F(BalanceTest, AnAutomaticCutBalancesMeasuredTimes) {
   EXPECT_THAT(*Balance(Request(heavy_end, heavy_end)), ElementsAre(2, 1));
 }
 
-// Five layers and a head that is long in the forward pass.
-TEST(BalancePhasesTest, ForwardAndBackwardEachHaveASlowestStage) {
+// Eight layers and a head that is long in the forward pass.
+TEST(PassBalanceTest, ForwardAndBackwardEachHaveASlowestStage) {
   const std::vector<double> forward = {1, 1, 1, 1, 1, 1, 1, 1, 6}, backward = {2, 2, 2, 2, 2, 2, 2, 2, 4};
-  const PhaseSeconds seconds = {{forward, forward}, {backward, backward}};
+  const StepSeconds seconds = {{{forward, forward}, {0, 0}}, {{backward, backward}, {0, 0}}};
   const auto any = [](const std::vector<int64_t>&) { return true; };
-  // Both are balanced to 18 and 16 together: 8 forward and 12 backward; then 9 and 10.
-  EXPECT_THAT(BalancePhases(seconds, {6, 3}, any), ElementsAre(5, 4));
-  EXPECT_THAT(BalancePhases(seconds, {5, 4}, any), ElementsAre(5, 4));
-  EXPECT_THAT(BalancePhases(seconds, {6, 3}, [](const auto& cut) { return cut[0] != 5; }), ElementsAre(6, 3));
+  EXPECT_EQ(SlowestPasses(seconds, {6, 3}), 8 + 12);
+  EXPECT_EQ(SlowestPasses(seconds, {5, 4}), 9 + 10);
+  EXPECT_THAT(BalancePasses(seconds, {6, 3}, any), ElementsAre(5, 4));
+  EXPECT_THAT(BalancePasses(seconds, {5, 4}, any), ElementsAre(5, 4));
+  EXPECT_THAT(BalancePasses(seconds, {6, 3}, [](const auto& cut) { return cut[0] != 5; }), ElementsAre(6, 3));
+}
+
+TEST(PassBalanceTest, SendingTakesItsTime) {
+  const std::vector<double> layers(8, 1.0);
+  const StepSeconds seconds = {{{layers, layers}, {4, 0}}, {{layers, layers}, {0, 0}}};
+  const auto any = [](const std::vector<int64_t>&) { return true; };
+  EXPECT_EQ(SlowestPasses(seconds, {4, 4}), 8 + 4);
+  EXPECT_THAT(BalancePasses(seconds, {2, 6}, any), ElementsAre(2, 6)) << "6 forward and 6 backward";
 }
 
 TEST_F(BalanceTest, ACutIsAsFastAsGPipesScheduleLetsItBe) {
@@ -254,6 +263,31 @@ TEST_F(BalanceTest, WhatIsLeftOpenIsNeverComputedAgainWhereAllOfItFits) {
   EXPECT_EQ(ChooseCheckpoint(request), v1::CHECKPOINT_EXCEPT_LAST) << "nobody knows what it keeps";
   spec_.mutable_pipeline()->set_checkpoint(v1::CHECKPOINT_ALWAYS);
   EXPECT_EQ(ChooseCheckpoint(request), v1::CHECKPOINT_ALWAYS);
+}
+
+// Kept, the best cut takes 6900 forward and backward in its slowest passes, computed again 10500 or more. But its
+// slowest stage is slower in both together.
+TEST_F(BalanceTest, WhatIsLeftOpenIsDecidedByWholeSteps) {
+  LayerInfos layers = Timed(layers_, {1000, 1000, 4500});
+  const std::vector<int64_t> backward = {4000, 4000, 2900};
+  for (size_t i = 0; i < layers.size(); ++i) layers[i].set_backward_nanos(backward[i]);
+  PlanRequest request = Request(layers, layers);
+  request.may_keep_all = true;
+  spec_.mutable_pipeline()->set_checkpoint(v1::CHECKPOINT_AUTO);
+  EXPECT_EQ(ChooseCheckpoint(request), v1::CHECKPOINT_NEVER);
+}
+
+TEST_F(BalanceTest, AMovedBorderKeepsToTheMemoryOfEachWorker) {
+  LayerInfos layers = Timed(layers_, {1000, 1000, 6000});
+  const std::vector<int64_t> backward = {4000, 4000, 1000};
+  for (size_t i = 0; i < layers.size(); ++i) layers[i].set_backward_nanos(backward[i]);
+  for (v1::LayerInfo& layer : layers) layer.set_activation_bytes_per_sample(1 << 20);
+  spec_.mutable_pipeline()->set_checkpoint(v1::CHECKPOINT_NEVER);
+  PlanRequest request = Request(layers, layers);
+  EXPECT_THAT(*Balance(request), ElementsAre(1, 2));
+  const int64_t kept = MicroBatches(spec_, facts_) * LargestMicroBatch(spec_, facts_) << 20;
+  request.memory_bytes = {0, kept + kept / 2};
+  EXPECT_THAT(*Balance(request), ElementsAre(2, 1));
 }
 
 // Nine layers on two workers, of which the second one holds but one of them if all micro-batches are kept.

@@ -67,6 +67,7 @@ TEST(RotationTest, TakesAnglesOfAnotherTypeOrSize) {
 class RotationsTest : public ::testing::Test {
  protected:
   RotationsTest() {
+    values_["cos"].sizes = values_["sin"].sizes = {int64_t{5}, int64_t{8}};
     values_["x"].sizes = {int64_t{2}, int64_t{3}, int64_t{5}, int64_t{8}};
     Add("first", "slice.Tensor",
         {{"self", Value("x")}, {"dim", {int64_t{3}}}, {"start", {int64_t{0}}}, {"end", {int64_t{4}}}});
@@ -151,6 +152,15 @@ TEST_F(RotationsTest, LeaveWhatTurnsAnotherWay) {
   EXPECT_THAT(Find(), IsEmpty());
   nodes_ = nodes;
   nodes_[4].inputs[1].argument = {int64_t{2}};  // Joined in another dimension.
+  EXPECT_THAT(Find(), IsEmpty());
+}
+
+TEST_F(RotationsTest, LeaveNumbersAndWhatHasNoResult) {
+  std::vector<Node> nodes = nodes_;
+  nodes_.back().outputs.clear();
+  EXPECT_THAT(Find(), IsEmpty());
+  nodes_ = nodes;
+  values_.erase("sin");  // Only tensors are told of.
   EXPECT_THAT(Find(), IsEmpty());
 }
 
