@@ -1,6 +1,6 @@
 #include "worker/exported/graph_code.h"
 
-#include <algorithm>
+#include <deque>
 #include <map>
 #include <utility>
 
@@ -28,6 +28,7 @@ std::string Describe(const Node& node) {
 
 absl::StatusOr<std::unique_ptr<Instruction>> MakeInstruction(uint64_t position, const Node& node, Slots& slots,
                                                              const Layouts& layouts, const CompileOptions& options) {
+  if (std::unique_ptr<Instruction> rotation = MakeRotationCall(node, slots, layouts)) return rotation;
   GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Instruction> made, MakeRegionCall(node, position, slots, layouts, options));
   if (made == nullptr) {
     GPIPE_ASSIGN_OR_RETURN(made, MakeSizeArithmetic(node, slots));
@@ -46,20 +47,22 @@ uint64_t CountPlacesOf(const Node& node) {
   return places;
 }
 
-std::vector<Rotation> RotationsOf(const GraphCode::Part& part) {
+// The part with one node, which `made` keeps, in the place of the last one of each rotation.
+GraphCode::Part WithRotations(const GraphCode::Part& part, std::deque<Node>& made) {
   std::vector<const Node*> nodes;
   for (const auto& [position, node] : part.nodes) nodes.push_back(node);
   std::vector<std::string> kept;
   for (const Argument& argument : part.leaving) exported::AppendValues(argument, kept);
-  return FindRotations(nodes, part.values, {kept.begin(), kept.end()});
-}
-
-std::map<size_t, const Rotation*> MembersOf(const std::vector<Rotation>& rotations) {
-  std::map<size_t, const Rotation*> members;
-  for (const Rotation& rotation : rotations) {
-    for (const size_t node : rotation.nodes) members[node] = &rotation;
+  for (const Rotation& rotation : FindRotations(nodes, part.values, {kept.begin(), kept.end()})) {
+    const Node& last = *nodes[rotation.nodes.back()];
+    for (const size_t node : rotation.nodes) nodes[node] = nullptr;
+    nodes[rotation.nodes.back()] = &made.emplace_back(AsNode(rotation, last));
   }
-  return members;
+  GraphCode::Part result{{}, part.entering, part.leaving, part.values};
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (nodes[i] != nullptr) result.nodes.emplace_back(part.nodes[i].first, nodes[i]);
+  }
+  return result;
 }
 
 }  // namespace
@@ -79,29 +82,24 @@ std::vector<uint64_t> PlacesOf(const exported::Graph& graph, uint64_t first) {
   return places;
 }
 
-absl::StatusOr<GraphCode> GraphCode::Compile(const Part& part, const CompileOptions& options) {
+absl::StatusOr<GraphCode> GraphCode::Compile(const Part& as_exported, const CompileOptions& options) {
+  std::deque<Node> made;
+  const Part part = WithRotations(as_exported, made);
   GraphCode code;
   Slots slots;
   for (const std::string& name : part.entering) code.entering_.push_back(slots.Add(name));
   const Layouts layouts = ResultLayouts(part.nodes, part.values, options.symbols);
-  const std::vector<Rotation> rotations = RotationsOf(part);
-  const Members members = MembersOf(rotations);
   std::vector<std::string> problems;
-  for (size_t i = 0; i < part.nodes.size(); ++i) {
-    const auto& [position, node] = part.nodes[i];
-    const auto member = members.find(i);
-    if (member != members.end()) {
-      code.AddMember(*node, *member->second, i, slots, layouts);
-    } else if (absl::Status status = code.Add(position, *node, slots, layouts, options); !status.ok()) {
-      problems.push_back(absl::StrCat(Describe(*node), ": ", status.message()));
-    }
+  for (const auto& [position, node] : part.nodes) {
+    const absl::Status status = code.Add(position, *node, slots, layouts, options);
+    if (!status.ok()) problems.push_back(absl::StrCat(Describe(*node), ": ", status.message()));
     // So that what uses its results is not a problem as well.
     for (const std::string& name : exported::ValuesMadeBy(*node)) slots.Add(name);
   }
   if (!problems.empty()) return absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
   GPIPE_RETURN_IF_ERROR(code.Leave(part.leaving, slots));
   code.slots_ = slots.size();
-  code.FindLastUses(part, members, slots);
+  code.FindLastUses(part, slots);
   return code;
 }
 
@@ -122,12 +120,6 @@ absl::Status GraphCode::Add(uint64_t position, const Node& node, Slots& slots, c
   return absl::OkStatus();
 }
 
-void GraphCode::AddMember(const Node& node, const Rotation& rotation, size_t i, Slots& slots, const Layouts& layouts) {
-  Step& step = steps_.emplace_back();
-  step.where = Describe(node);
-  if (i == rotation.nodes.back()) step.instruction = MakeRotationCall(rotation, slots, layouts);
-}
-
 absl::Status GraphCode::Leave(const exported::ArgumentList& leaving, const Slots& slots) {
   for (const Argument& argument : leaving) {
     GPIPE_ASSIGN_OR_RETURN(ArgumentSource source,
@@ -137,14 +129,11 @@ absl::Status GraphCode::Leave(const exported::ArgumentList& leaving, const Slots
   return absl::OkStatus();
 }
 
-void GraphCode::FindLastUses(const Part& part, const Members& members, const Slots& slots) {
+void GraphCode::FindLastUses(const Part& part, const Slots& slots) {
   std::map<std::string, size_t> last;
   for (size_t i = 0; i < part.nodes.size(); ++i) {
-    const auto member = members.find(i);
-    const size_t done = member == members.end() ? i : member->second->nodes.back();
-    for (const std::string& name : exported::ValuesReadBy(*part.nodes[i].second))
-      last[name] = std::max(last[name], done);
-    for (const std::string& name : exported::ValuesMadeBy(*part.nodes[i].second)) last[name] = done;
+    for (const std::string& name : exported::ValuesReadBy(*part.nodes[i].second)) last[name] = i;
+    for (const std::string& name : exported::ValuesMadeBy(*part.nodes[i].second)) last[name] = i;
   }
   std::vector<std::string> kept;
   for (const Argument& argument : part.leaving) exported::AppendValues(argument, kept);

@@ -1,10 +1,8 @@
 #ifndef GPIPE_WORKER_EXPORTED_GRAPH_CODE_H_
 #define GPIPE_WORKER_EXPORTED_GRAPH_CODE_H_
 
-#include <map>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -12,7 +10,6 @@
 #include "worker/exported/argument_source.h"
 #include "worker/exported/frame.h"
 #include "worker/exported/operator_call.h"
-#include "worker/exported/rotations.h"
 
 namespace gpipe::worker {
 
@@ -36,7 +33,7 @@ class GraphCode {
   };
 
   // Lists every node that cannot be run, with its operator and source line.
-  static absl::StatusOr<GraphCode> Compile(const Part& part, const CompileOptions& options);
+  static absl::StatusOr<GraphCode> Compile(const Part& as_exported, const CompileOptions& options);
 
   // All nodes of a region that is itself at `place`.
   static absl::StatusOr<GraphCode> CompileRegion(const exported::Graph& graph, uint64_t place,
@@ -52,14 +49,11 @@ class GraphCode {
     std::vector<size_t> dead;                  // Not used after this step.
   };
 
-  using Members = std::map<size_t, const Rotation*>;  // Nodes that are done together, by their positions in the part.
-
   GraphCode() = default;
   absl::Status Add(uint64_t position, const exported::Node& node, Slots& slots, const Layouts& layouts,
                    const CompileOptions& options);
-  void AddMember(const exported::Node& node, const Rotation& rotation, size_t i, Slots& slots, const Layouts& layouts);
   absl::Status Leave(const exported::ArgumentList& leaving, const Slots& slots);
-  void FindLastUses(const Part& part, const Members& members, const Slots& slots);
+  void FindLastUses(const Part& part, const Slots& slots);
 
   std::vector<size_t> entering_;
   std::vector<Step> steps_;

@@ -22,6 +22,7 @@ constexpr std::string_view kNeg = "torch.ops.aten.neg.default";
 constexpr std::string_view kSlice = "torch.ops.aten.slice.Tensor";
 constexpr std::string_view kChunk = "torch.ops.aten.chunk.default";
 constexpr std::string_view kSplit = "torch.ops.aten.split.Tensor";
+constexpr std::string_view kRotation = "rotary embedding";  // No operator's name.
 
 const Argument* Find(const Node& node, std::string_view name) {
   const auto found = std::ranges::find(node.inputs, name, &exported::NamedArgument::name);
@@ -96,7 +97,6 @@ class Finder {
         if (*x != found->x || *cos == found->x || !IsTensor(*cos) || !IsTensor(*angle)) continue;
         found->cos = *cos;
         found->sin = *angle;
-        found->result = nodes_[last]->outputs.front().names.front();
         for (const size_t node : {*by_cos, *by_sin, last}) found->nodes.push_back(node);
         std::ranges::sort(found->nodes);
         return found;
@@ -127,7 +127,7 @@ class Finder {
     if (second == nullptr) return std::nullopt;
     const std::optional<Half> before = HalfOf(*first, 0), behind = HalfOf(*second, 1);
     if (!before || !behind || before->x != behind->x || !IsLast(*nodes_[cat], before->x)) return std::nullopt;
-    Rotation found{.nodes = {before->node, *neg, cat}, .x = before->x, .cos = {}, .sin = {}, .result = {}};
+    Rotation found{.nodes = {before->node, *neg, cat}, .x = before->x, .cos = {}, .sin = {}};
     if (behind->node != before->node) found.nodes.push_back(behind->node);
     return found;
   }
@@ -219,9 +219,21 @@ std::vector<Rotation> FindRotations(const std::vector<const Node*>& nodes,
   return rotations;
 }
 
-std::unique_ptr<Instruction> MakeRotationCall(const Rotation& rotation, Slots& slots, const Layouts& layouts) {
-  return std::make_unique<RotationCall>(slots.Find(rotation.x), slots.Find(rotation.cos), slots.Find(rotation.sin),
-                                        *ResultSlot::Create(rotation.result, slots, layouts));
+Node AsNode(const Rotation& rotation, const Node& last) {
+  Node node = last;
+  node.target = kRotation;
+  node.inputs.clear();
+  for (const std::string& name : {rotation.x, rotation.cos, rotation.sin}) {
+    node.inputs.push_back({"", {exported::ValueName{name}}});
+  }
+  return node;
+}
+
+std::unique_ptr<Instruction> MakeRotationCall(const Node& node, Slots& slots, const Layouts& layouts) {
+  if (node.target != kRotation) return nullptr;
+  const std::vector<std::string> read = exported::ValuesReadBy(node);
+  return std::make_unique<RotationCall>(slots.Find(read[0]), slots.Find(read[1]), slots.Find(read[2]),
+                                        *ResultSlot::Create(node.outputs.front().names.front(), slots, layouts));
 }
 
 }  // namespace gpipe::worker

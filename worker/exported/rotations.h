@@ -16,7 +16,7 @@ namespace gpipe::worker {
 // Nodes that together rotate a tensor by its positions (worker/model/rotation.h), and that are done as one.
 struct Rotation {
   std::vector<size_t> nodes;  // By position among those searched, ascending. It is done where the last one is.
-  std::string x, cos, sin, result;
+  std::string x, cos, sin;
 };
 
 // Those whose own values nothing else uses. Nothing is written to from the first to the last node of one. `values`
@@ -25,8 +25,11 @@ std::vector<Rotation> FindRotations(const std::vector<const exported::Node*>& no
                                     const std::map<std::string, exported::TensorMeta>& values,
                                     const std::set<std::string>& kept);
 
-// REQUIRES: `slots` has what it reads.
-std::unique_ptr<Instruction> MakeRotationCall(const Rotation& rotation, Slots& slots, const Layouts& layouts);
+// One node that stands for them, with the name and the line of the last one.
+exported::Node AsNode(const Rotation& rotation, const exported::Node& last);
+
+// Null for any other node. REQUIRES: `slots` has what it reads.
+std::unique_ptr<Instruction> MakeRotationCall(const exported::Node& node, Slots& slots, const Layouts& layouts);
 
 }  // namespace gpipe::worker
 

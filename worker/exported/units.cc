@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "common/exported/value_names.h"
 #include "common/status_macros.h"
 #include "worker/exported/operator_call.h"
 #include "worker/exported/rotations.h"
@@ -26,6 +27,14 @@ bool IsPure(const Node& node) {
   if (!handle.ok()) return false;
   if (!handle->has_value()) return true;  // Arithmetic on sizes.
   return !(*handle)->hasTag(at::Tag::nondeterministic_seeded) && !(*handle)->schema().is_mutable();
+}
+
+std::vector<Rotation> RotationsOf(const exported::Program& program) {
+  std::vector<const Node*> nodes;
+  for (const Node& node : program.graph.nodes) nodes.push_back(&node);
+  std::vector<std::string> kept;
+  for (const exported::UserOutput& output : program.user_outputs) exported::AppendValues(output.value, kept);
+  return FindRotations(nodes, program.graph.values, {kept.begin(), kept.end()});
 }
 
 // Positions at which there is no cut, as ranges that are added up at the end.
@@ -109,7 +118,8 @@ void Units::FindCuts() {
   for (size_t value = index_.inputs(); value < index_.size(); ++value) {
     if (index_.IsNumber(value) && !IsRepeated(value)) forbidden.Between(index_.MakerOf(value), last_use_[value]);
   }
-  for (const Rotation& rotation : AllRotations()) forbidden.Between(rotation.nodes.front(), rotation.nodes.back());
+  for (const Rotation& rotation : RotationsOf(program_))
+    forbidden.Between(rotation.nodes.front(), rotation.nodes.back());
   const std::vector<bool> forbidden_at = forbidden.AtEach();
   // Before a node that belongs to nobody a cut is the same as behind it.
   bool owned = false;
@@ -118,16 +128,6 @@ void Units::FindCuts() {
     if (owned && !forbidden_at[i]) cuts_.push_back(i);
     owned = true;
   }
-}
-
-std::vector<Rotation> Units::AllRotations() const {
-  std::vector<const Node*> nodes;
-  for (const Node& node : program_.graph.nodes) nodes.push_back(&node);
-  std::set<std::string> kept;
-  for (const exported::UserOutput& output : program_.user_outputs) {
-    for (const size_t value : index_.ValuesOf(output.value)) kept.insert(index_.NameOf(value));
-  }
-  return FindRotations(nodes, program_.graph.values, kept);
 }
 
 std::vector<size_t> Units::CutsWhere(absl::FunctionRef<bool(const std::string&)> can_cross) const {

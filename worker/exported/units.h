@@ -12,7 +12,6 @@
 #include "worker/exported/aliasing.h"
 #include "worker/exported/archive.h"
 #include "worker/exported/graph_layer.h"
-#include "worker/exported/rotations.h"
 #include "worker/exported/value_index.h"
 
 namespace gpipe::worker {
@@ -66,7 +65,6 @@ class Units {
   void FindUses();
   void FindModules();
   void FindCuts();
-  std::vector<Rotation> AllRotations() const;
   bool IsWritten(size_t value) const { return aliasing_.written.contains(index_.NameOf(value)); }
   bool IsRepeated(size_t value) const { return value >= index_.inputs() && repeated_[index_.MakerOf(value)]; }
   // Nodes that make these values, as far as they are repeated, and those that make theirs.
