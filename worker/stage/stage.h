@@ -35,7 +35,8 @@ struct MiniBatch {
   int64_t step = 0;
   std::vector<int64_t> micro_batch_sizes;
   bool training = false;
-  at::Tensor target;  // The whole mini-batch's, on the stage's device; last stage, with a loss that has one.
+  // The whole mini-batch's, on the stage's device; last stage, with a loss that has one.
+  at::Tensor target = {};
   // A float scalar on the device, the same tensor in every mini-batch: what the loss is multiplied by where it goes
   // back, and so all gradients are. Undefined: one.
   at::Tensor loss_scale = {};

@@ -227,9 +227,7 @@ at::Tensor Full(double value) { return at::full({3}, value, at::device(kGpu)); }
 // A forward pass of x, of which nothing is expected yet.
 void RunForward(CapturedStage& stage, int64_t id, const at::Tensor& x) {
   ASSERT_TRUE(
-      stage
-          .Begin({.seed = 1, .step = id, .micro_batch_sizes = {3}, .training = true, .target = {}, .accumulates = true})
-          .ok());
+      stage.Begin({.seed = 1, .step = id, .micro_batch_sizes = {3}, .training = true, .accumulates = true}).ok());
   const absl::StatusOr<Values> forward = stage.Forward(0, {{"x", x}}, ForwardMode::kKeep);
   ASSERT_TRUE(forward.ok()) << forward.status();
   EXPECT_TRUE(at::equal(forward->at("y"), x * 2)) << id;

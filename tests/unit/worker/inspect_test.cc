@@ -52,7 +52,8 @@ TEST(InspectTest, InMixedPrecisionValuesAreHalvesAndFilesHoldFloats) {
   for (const v1::LayerInfo& layer : result.layers()) {
     for (const v1::ModelValue& value : layer.makes()) EXPECT_EQ(value.dtype(), v1::DATA_TYPE_BFLOAT16) << value.name();
     for (const v1::ModelTensor& tensor : layer.tensors()) {
-      if (tensor.name() != "1.num_batches_tracked") EXPECT_EQ(tensor.dtype(), v1::DATA_TYPE_FLOAT32) << tensor.name();
+      if (tensor.name() == "1.num_batches_tracked") continue;
+      EXPECT_EQ(tensor.dtype(), v1::DATA_TYPE_FLOAT32) << tensor.name();
     }
   }
   EXPECT_EQ(result.layers(7).outputs(0).dtype(), v1::DATA_TYPE_BFLOAT16);
