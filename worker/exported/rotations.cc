@@ -72,7 +72,7 @@ class Finder {
     }
     for (const auto& [straight, turned] : {std::pair(one, other), std::pair(other, one)}) {
       std::optional<Rotation> found = OfSum(*straight, *turned, last);
-      if (found && !IsWrittenTo(*found)) return found;
+      if (found && !IsUsedElsewhere(*found) && !IsWrittenTo(*found)) return found;
     }
     return std::nullopt;
   }
@@ -178,6 +178,19 @@ class Finder {
     const std::vector<exported::Size>& sizes = values_.at(x).sizes;
     const auto* size = sizes.empty() ? nullptr : std::get_if<int64_t>(&sizes.back());
     return size == nullptr ? std::nullopt : std::optional(*size);
+  }
+
+  // Its own values are the halves, the negative one, what is turned, and the two products, which it uses once each.
+  bool IsUsedElsewhere(const Rotation& rotation) const {
+    constexpr size_t kOwnUses = 6;
+    size_t uses = 0;
+    for (const size_t node : rotation.nodes) {
+      if (node == rotation.nodes.back()) continue;
+      for (const std::string& name : exported::ValuesMadeBy(*nodes_[node])) {
+        if (const auto found = uses_.find(name); found != uses_.end()) uses += found->second;
+      }
+    }
+    return uses != kOwnUses;
   }
 
   bool IsWrittenTo(const Rotation& rotation) const {

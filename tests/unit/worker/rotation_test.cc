@@ -139,6 +139,19 @@ TEST_F(RotationsTest, LeaveWhatElseIsUsed) {
   EXPECT_THAT(Find(), IsEmpty());
 }
 
+// The first half of one pair and the second one of another, whose first is used for something else.
+TEST_F(RotationsTest, LeaveAPairOfWhichAHalfIsUsed) {
+  nodes_[1] = {"pair",
+               "torch.ops.aten.chunk.default",
+               {{"self", Value("x")}, {"chunks", {int64_t{2}}}, {"dim", {int64_t{-1}}}},
+               {{.is_list = true, .names = {"other", "second"}}},
+               "",
+               ""};
+  EXPECT_EQ(Find().size(), 1u);
+  Add("more", "neg.default", {{"self", Value("other")}});
+  EXPECT_THAT(Find(), IsEmpty());
+}
+
 TEST_F(RotationsTest, LeaveWhatTurnsAnotherWay) {
   std::vector<Node> nodes = nodes_;
   nodes_[1].inputs[2].argument = {int64_t{3}};  // Not the second half.
