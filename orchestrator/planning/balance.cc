@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/plan/convert.h"
@@ -15,6 +16,7 @@
 #include "orchestrator/planning/kept_memory.h"
 #include "orchestrator/planning/layer_costs.h"
 #include "orchestrator/planning/pass_balance.h"
+#include "pipeline/crossing_bytes.h"
 #include "pipeline/partitioner.h"
 
 namespace gpipe::orchestrator {
@@ -26,6 +28,17 @@ double ForwardSeconds(const v1::LayerInfo& layer) { return layer.forward_nanos()
 double BackwardSeconds(const v1::JobSpec& spec, const v1::LayerInfo& layer, bool recomputes) {
   if (!spec.has_train()) return 0;
   return (layer.backward_nanos() + (recomputes ? layer.forward_nanos() : 0)) * 1e-9;
+}
+
+// Of each layer, on each worker.
+std::vector<std::vector<double>> ByWorker(const PlanRequest& request,
+                                          absl::FunctionRef<double(const v1::LayerInfo&)> seconds_of) {
+  std::vector<std::vector<double>> seconds;
+  for (int worker = 0; worker < request.workers; ++worker) {
+    auto& of_worker = seconds.emplace_back();
+    for (const v1::LayerInfo& layer : ProfileOf(request, worker)) of_worker.push_back(seconds_of(layer));
+  }
+  return seconds;
 }
 
 // What layers make, and the inputs of the model, with the layers that read them.
@@ -71,12 +84,9 @@ pipeline::PartitionRequest ProblemOf(const PlanRequest& request) {
   const int64_t kept = spec.has_train() && !recomputes ? micro_batches : 1;
 
   pipeline::PartitionRequest problem;
-  for (int worker = 0; worker < request.workers; ++worker) {
-    auto& seconds = problem.seconds.emplace_back();
-    for (const v1::LayerInfo& layer : ProfileOf(request, worker)) {
-      seconds.push_back(ForwardSeconds(layer) + BackwardSeconds(spec, layer, recomputes));
-    }
-  }
+  problem.seconds = ByWorker(request, [&](const v1::LayerInfo& layer) {
+    return ForwardSeconds(layer) + BackwardSeconds(spec, layer, recomputes);
+  });
   problem.memory = MemoryOf(request, samples, kept);
   problem.values = ValuesOf(request, samples);
   problem.inputs_held = spec.has_train() ? micro_batches : 1;
@@ -85,23 +95,21 @@ pipeline::PartitionRequest ProblemOf(const PlanRequest& request) {
   return problem;
 }
 
-// Bytes over each border: of values that layers before it make and layers behind it read, and of gradients back.
+// Bytes that each stage sends, as Partition counts them: values on, and gradients back.
 struct Sends {
   std::vector<int64_t> values, gradients;
 };
 
 Sends SendsOf(const pipeline::PartitionRequest& problem, const std::vector<int64_t>& balance) {
+  pipeline::CrossingBytes crossing(problem.values, problem.memory.layer_bytes.size());
   Sends sends;
-  int64_t border = 0;
+  size_t begin = 0;
   for (const int64_t layers : balance) {
-    border += layers;
-    int64_t &values = sends.values.emplace_back(), &gradients = sends.gradients.emplace_back();
-    for (const pipeline::LayerValue& value : problem.values) {
-      const bool is_read_behind = !value.read_by.empty() && value.read_by.back() >= border;
-      if (value.made_by == pipeline::LayerValue::kModelInput || value.made_by >= border || !is_read_behind) continue;
-      values += value.bytes;
-      gradients += value.has_gradient ? value.bytes : 0;
-    }
+    const size_t end = begin + static_cast<size_t>(layers);
+    crossing.MoveTo(end);
+    sends.values.push_back(crossing.Out(begin));
+    sends.gradients.push_back(crossing.Gradients(begin));
+    begin = end;
   }
   return sends;
 }
@@ -109,21 +117,19 @@ Sends SendsOf(const pipeline::PartitionRequest& problem, const std::vector<int64
 StepSeconds SecondsOf(const PlanRequest& request, const pipeline::PartitionRequest& problem, const Sends& sends) {
   const bool recomputes = Recomputes(request.spec, MicroBatches(request.spec, request.facts));
   StepSeconds step;
-  for (int worker = 0; worker < request.workers; ++worker) {
-    auto &forward = step.forward.layers.emplace_back(), &backward = step.backward.layers.emplace_back();
-    for (const v1::LayerInfo& layer : ProfileOf(request, worker)) {
-      forward.push_back(ForwardSeconds(layer));
-      backward.push_back(BackwardSeconds(request.spec, layer, recomputes));
-    }
-    const bool sends_on = worker < static_cast<int>(problem.links.size());
-    const bool sends_back = worker > 0 && worker <= static_cast<int>(problem.links.size());
-    step.forward.sending.push_back(sends_on ? problem.links[worker].SecondsFor(sends.values[worker]) : 0);
-    step.backward.sending.push_back(sends_back ? problem.links[worker - 1].SecondsFor(sends.gradients[worker - 1]) : 0);
+  step.forward.layers = ByWorker(request, ForwardSeconds);
+  step.backward.layers =
+      ByWorker(request, [&](const v1::LayerInfo& layer) { return BackwardSeconds(request.spec, layer, recomputes); });
+  step.forward.sending.resize(request.workers);
+  step.backward.sending.resize(request.workers);
+  for (size_t i = 0; i < problem.links.size(); ++i) {
+    step.forward.sending[i] = problem.links[i].SecondsFor(sends.values[i]);
+    step.backward.sending[i + 1] = problem.links[i].SecondsFor(sends.gradients[i + 1]);
   }
   return step;
 }
 
-// Whether all workers can hold the cut, and no link gets more to send.
+// Whether all workers can hold the cut, and no stage sends more.
 bool IsNoWorse(const pipeline::PartitionRequest& problem, const std::vector<int64_t>& cut, const Sends& before) {
   const Sends sends = SendsOf(problem, cut);
   if (!std::ranges::equal(sends.values, before.values, std::less_equal<>()) ||
