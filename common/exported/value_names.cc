@@ -1,6 +1,13 @@
 #include "common/exported/value_names.h"
 
+#include <algorithm>
+
 namespace gpipe::exported {
+
+const Argument* FindArgument(const Node& node, std::string_view name) {
+  const auto found = std::ranges::find(node.inputs, name, &NamedArgument::name);
+  return found == node.inputs.end() ? nullptr : &found->argument;
+}
 
 void AppendValues(const Argument& argument, std::vector<std::string>& names) {
   if (const auto* value = std::get_if<ValueName>(&argument.value)) names.push_back(value->name);

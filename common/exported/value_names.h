@@ -2,11 +2,15 @@
 #define GPIPE_COMMON_EXPORTED_VALUE_NAMES_H_
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/exported/program.h"
 
 namespace gpipe::exported {
+
+// Of that name; null: it is left out.
+const Argument* FindArgument(const Node& node, std::string_view name);
 
 // The values that an argument is made of.
 void AppendValues(const Argument& argument, std::vector<std::string>& names);

@@ -25,7 +25,8 @@ using KeepWaiting = std::function<absl::Status()>;
 // died can be given up.
 //
 // Operations are enqueued by one thread; AsyncError and AbortAll may be called by another meanwhile. No call waits for
-// a peer, but for Create, and for the first operation of its kind between two ranks, which makes the connection.
+// a peer, but for those that say so, and for the first operation of its kind between two ranks, which makes the
+// connection.
 class NcclComm {
  public:
   // `name` is for messages. Waits until all ranks have called it.

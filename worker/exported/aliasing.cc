@@ -104,17 +104,11 @@ std::vector<std::string> MadeAt(const Node& node, size_t position) {
   return names;
 }
 
-const exported::NamedArgument* Find(const Node& node, const std::string& name) {
-  const auto found = std::find_if(node.inputs.begin(), node.inputs.end(),
-                                  [&](const exported::NamedArgument& input) { return input.name == name; });
-  return found == node.inputs.end() ? nullptr : &*found;
-}
-
 bool WritesStatistics(const Node& node, const std::string& name) {
   for (const StatisticsWriter& writer : kWriteStatistics) {
     if (name != writer.operator_name) continue;
-    const exported::NamedArgument* input = Find(node, writer.argument);
-    const bool* on = input == nullptr ? nullptr : std::get_if<bool>(&input->argument.value);
+    const exported::Argument* input = exported::FindArgument(node, writer.argument);
+    const bool* on = input == nullptr ? nullptr : std::get_if<bool>(&input->value);
     return on == nullptr || *on;
   }
   return false;
@@ -152,9 +146,9 @@ class Analysis {
   void VisitOperator(size_t position, const Node& node, const c10::OperatorHandle& handle, const std::string& scope) {
     const std::string& name = handle.operator_name().name;
     for (const c10::Argument& argument : handle.schema().arguments()) {
-      const exported::NamedArgument* input = Find(node, argument.name());
+      const exported::Argument* input = exported::FindArgument(node, argument.name());
       if (input == nullptr || argument.alias_info() == nullptr) continue;
-      const std::vector<std::string> values = Scoped(ValuesOf(input->argument), scope);
+      const std::vector<std::string> values = Scoped(ValuesOf(*input), scope);
       if (argument.alias_info()->isWrite()) Write(position, values);
       for (size_t i = 0; i < std::min(node.outputs.size(), handle.schema().returns().size()); ++i) {
         if (handle.schema().returns()[i].alias_info() != nullptr) JoinAll(values, Scoped(MadeAt(node, i), scope));
@@ -165,7 +159,8 @@ class Analysis {
     }
     if (!WritesStatistics(node, name)) return;
     for (const char* statistic : {"running_mean", "running_var"}) {
-      if (const auto* input = Find(node, statistic)) Write(position, Scoped(ValuesOf(input->argument), scope));
+      const exported::Argument* input = exported::FindArgument(node, statistic);
+      if (input != nullptr) Write(position, Scoped(ValuesOf(*input), scope));
     }
   }
 

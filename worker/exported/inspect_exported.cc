@@ -284,21 +284,11 @@ class ExportedInspection {
     return fits.ok() ? fits : FieldError(kLoss, std::string(fits.message()));
   }
 
-  // Of what enters each part: the values that enter parts behind it, too.
-  std::vector<std::set<std::string>> ReadLater() const {
-    std::vector<std::set<std::string>> result(parts_.size());
-    std::set<std::string> seen;
-    for (size_t i = parts_.size(); i-- > 0;) {
-      for (const std::string& name : parts_[i].entering) {
-        if (!seen.insert(name).second) result[i].insert(name);
-      }
-    }
-    return result;
-  }
-
   absl::Status Profile() {
     PartProfiler profiler({archive_, *units_, *values_}, request_, device_, static_cast<int>(parts_.size()));
-    const std::vector<std::set<std::string>> read_later = ReadLater();
+    std::vector<std::vector<std::string>> entering;
+    for (const GraphLayer::Part& part : parts_) entering.push_back(part.entering);
+    const std::vector<std::set<std::string>> read_later = ReadLater(entering);
     for (size_t i = 0; i < parts_.size(); ++i) {
       GPIPE_ASSIGN_OR_RETURN(const LayerCost cost, profiler.Measure(parts_[i], read_later[i]));
       AddCost(cost, request_.profile_micro_batch(), {parts_[i].entering, parts_[i].leaving},

@@ -280,6 +280,12 @@ absl::StatusOr<std::optional<c10::OperatorHandle>> FindOperator(const Node& node
   return absl::NotFoundError(absl::StrCat("there is no operator ", node.target, " here"));
 }
 
+bool MayWrite(const Node& node) {
+  const auto handle = FindOperator(node);
+  if (!handle.ok()) return true;
+  return handle->has_value() ? (*handle)->schema().is_mutable() : node.target.starts_with(kRegions);
+}
+
 bool IsRandomInEvaluation(const c10::OperatorHandle& handle) {
   const std::string& name = handle.operator_name().name;
   const auto is_it = [&](const OperatorArgument& known) { return name == known.operator_name; };

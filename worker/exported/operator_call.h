@@ -44,6 +44,9 @@ absl::StatusOr<std::unique_ptr<Instruction>> MakeOperatorCall(const exported::No
 // NOT_FOUND: it has the form of an operator's, and there is none.
 absl::StatusOr<std::optional<c10::OperatorHandle>> FindOperator(const exported::Node& node);
 
+// Whether the node may write to what it reads. Regions are not looked into: they may.
+bool MayWrite(const exported::Node& node);
+
 // Whether the operator draws random numbers in evaluation, too.
 bool IsRandomInEvaluation(const c10::OperatorHandle& handle);
 

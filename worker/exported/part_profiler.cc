@@ -46,7 +46,7 @@ absl::StatusOr<LayerCost> PartProfiler::Measure(const GraphLayer::Part& part, co
   std::vector<ReadValue> inputs;
   for (const std::string& name : part.entering) {
     const at::Tensor meta = model_.values.Meta(name, request_.profile_micro_batch());
-    inputs.push_back({meta, meta.requires_grad(), meta.requires_grad() && read_later.contains(name)});
+    inputs.push_back({meta, meta.requires_grad(), read_later.contains(name)});
   }
   const LayerWork work = WorkOf(model_.archive.program(), model_.values, part, request_.profile_micro_batch());
   absl::StatusOr<LayerCost> cost = profiler_.Measure(Describe(part), inputs, work, [&] { return Build(part); });

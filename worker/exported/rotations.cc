@@ -13,6 +13,7 @@ namespace gpipe::worker {
 namespace {
 
 using exported::Argument;
+using exported::FindArgument;
 using exported::Node;
 
 constexpr std::string_view kAdd = "torch.ops.aten.add.Tensor";
@@ -24,11 +25,6 @@ constexpr std::string_view kChunk = "torch.ops.aten.chunk.default";
 constexpr std::string_view kSplit = "torch.ops.aten.split.Tensor";
 constexpr std::string_view kRotation = "rotary embedding";  // No operator's name.
 
-const Argument* Find(const Node& node, std::string_view name) {
-  const auto found = std::ranges::find(node.inputs, name, &exported::NamedArgument::name);
-  return found == node.inputs.end() ? nullptr : &found->argument;
-}
-
 const std::string* NameOf(const Argument* argument) {
   const auto* value = argument == nullptr ? nullptr : std::get_if<exported::ValueName>(&argument->value);
   return value == nullptr ? nullptr : &value->name;
@@ -36,17 +32,10 @@ const std::string* NameOf(const Argument* argument) {
 
 // Nullopt for what is no constant; `otherwise` where it is left out or None.
 std::optional<int64_t> IntegerOf(const Node& node, std::string_view name, int64_t otherwise) {
-  const Argument* argument = Find(node, name);
+  const Argument* argument = FindArgument(node, name);
   if (argument == nullptr || std::holds_alternative<std::monostate>(argument->value)) return otherwise;
   const auto* number = std::get_if<int64_t>(&argument->value);
   return number == nullptr ? std::nullopt : std::optional(*number);
-}
-
-bool Writes(const Node& node) {
-  const auto handle = FindOperator(node);
-  if (!handle.ok()) return true;
-  if (!handle->has_value()) return node.target.starts_with("torch.ops.");  // Else it computes sizes.
-  return (*handle)->schema().is_mutable();
 }
 
 class Finder {
@@ -64,7 +53,7 @@ class Finder {
   // The one that ends with this node.
   std::optional<Rotation> EndingWith(size_t last) const {
     const Node& add = *nodes_[last];
-    const std::string *one = NameOf(Find(add, "self")), *other = NameOf(Find(add, "other"));
+    const std::string *one = NameOf(FindArgument(add, "self")), *other = NameOf(FindArgument(add, "other"));
     const bool has_one_result = add.outputs.size() == 1 && add.outputs.front().names.size() == 1;
     if (add.target != kAdd || one == nullptr || other == nullptr || IntegerOf(add, "alpha", 1) != 1 ||
         !has_one_result || add.outputs.front().names.front().empty()) {
@@ -110,20 +99,21 @@ class Finder {
 
   // Both orders of a product of two values.
   std::vector<std::pair<const std::string*, const std::string*>> FactorsOf(size_t mul) const {
-    const std::string *one = NameOf(Find(*nodes_[mul], "self")), *other = NameOf(Find(*nodes_[mul], "other"));
+    const std::string *one = NameOf(FindArgument(*nodes_[mul], "self")),
+                      *other = NameOf(FindArgument(*nodes_[mul], "other"));
     if (one == nullptr || other == nullptr) return {};
     return {{one, other}, {other, one}};
   }
 
   // Of `cat((-second, first), -1)`: x and the nodes so far.
   std::optional<Rotation> OfTurned(size_t cat) const {
-    const Argument* tensors = Find(*nodes_[cat], "tensors");
+    const Argument* tensors = FindArgument(*nodes_[cat], "tensors");
     const auto* list = tensors == nullptr ? nullptr : std::get_if<exported::ArgumentList>(&tensors->value);
     if (list == nullptr || list->size() != 2) return std::nullopt;
     const std::string *negative = NameOf(&list->front()), *first = NameOf(&list->back());
     if (negative == nullptr || first == nullptr) return std::nullopt;
     const std::optional<size_t> neg = MakerOf(*negative, kNeg);
-    const std::string* second = neg ? NameOf(Find(*nodes_[*neg], "self")) : nullptr;
+    const std::string* second = neg ? NameOf(FindArgument(*nodes_[*neg], "self")) : nullptr;
     if (second == nullptr) return std::nullopt;
     const std::optional<Half> before = HalfOf(*first, 0), behind = HalfOf(*second, 1);
     if (!before || !behind || before->x != behind->x || !IsLast(*nodes_[cat], before->x)) return std::nullopt;
@@ -143,7 +133,7 @@ class Finder {
       const std::optional<size_t> maker = MakerOf(value, target);
       if (!maker) continue;
       const Node& node = *nodes_[*maker];
-      const std::string* x = NameOf(Find(node, "self"));
+      const std::string* x = NameOf(FindArgument(node, "self"));
       if (x == nullptr || !IsLast(node, *x)) return std::nullopt;
       const std::optional<int64_t> size = LastSizeOf(*x);
       if (!size || *size % 2 != 0) return std::nullopt;
@@ -195,7 +185,7 @@ class Finder {
 
   bool IsWrittenTo(const Rotation& rotation) const {
     for (size_t i = rotation.nodes.front(); i < rotation.nodes.back(); ++i) {
-      if (Writes(*nodes_[i])) return true;
+      if (MayWrite(*nodes_[i])) return true;
     }
     return false;
   }

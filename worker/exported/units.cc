@@ -20,13 +20,11 @@ namespace {
 using exported::InputKind;
 using exported::Node;
 
-// No random numbers, nothing written: the same wherever it is done. Regions are not looked into.
+// No random numbers, nothing written: the same wherever it is done.
 bool IsPure(const Node& node) {
-  if (node.target.starts_with("torch.ops.higher_order.")) return false;
+  if (MayWrite(node)) return false;
   const auto handle = FindOperator(node);
-  if (!handle.ok()) return false;
-  if (!handle->has_value()) return true;  // Arithmetic on sizes.
-  return !(*handle)->hasTag(at::Tag::nondeterministic_seeded) && !(*handle)->schema().is_mutable();
+  return !handle->has_value() || !(*handle)->hasTag(at::Tag::nondeterministic_seeded);
 }
 
 std::vector<Rotation> RotationsOf(const exported::Program& program) {

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -165,9 +166,12 @@ class Inspection {
 
   absl::Status Profile() {
     LayerProfiler profiler(device_, request_.has_loss(), static_cast<int>(layers_.size()) + 1);
+    std::vector<std::vector<std::string>> reads;
+    for (const ModelLayer& layer : layers_) reads.push_back(layer.inputs);
+    const std::vector<std::set<std::string>> read_later = ReadLater(reads);
     bool trained_before = request_.inputs(0).requires_grad();
     for (const ModelLayer& layer : layers_) {
-      GPIPE_RETURN_IF_ERROR(ProfileLayer(layer.index, trained_before, profiler));
+      GPIPE_RETURN_IF_ERROR(ProfileLayer(layer.index, trained_before, read_later[layer.index], profiler));
       trained_before = trained_before || result_.layers(layer.index).trainable_count() > 0;
     }
     const bool has_loss = request_.has_loss() && !request_.loss().has_client() && !layers_.empty();
@@ -185,13 +189,8 @@ class Inspection {
     return absl::OkStatus();
   }
 
-  bool IsReadAfter(int index, const std::string& name) const {
-    return std::ranges::any_of(layers_.begin() + index + 1, layers_.end(), [&](const ModelLayer& layer) {
-      return std::ranges::find(layer.inputs, name) != layer.inputs.end();
-    });
-  }
-
-  absl::Status ProfileLayer(int index, bool input_needs_gradient, LayerProfiler& profiler) {
+  absl::Status ProfileLayer(int index, bool input_needs_gradient, const std::set<std::string>& read_later,
+                            LayerProfiler& profiler) {
     std::string description = spec_.model().sequential(index).SerializeAsString();
     for (const LayerTensor& entry : layers_[index].layer->tensors()) {
       description += Frozen(layers_[index], entry) ? 'f' : 't';
@@ -199,7 +198,7 @@ class Inspection {
     auto inputs = CatchTorch([&]() -> absl::StatusOr<std::vector<ReadValue>> {
       std::vector<ReadValue> values;
       for (const std::string& name : layers_[index].inputs) {
-        values.push_back({MicroBatchOf(name), input_needs_gradient, input_needs_gradient && IsReadAfter(index, name)});
+        values.push_back({MicroBatchOf(name), input_needs_gradient, read_later.contains(name)});
       }
       return values;
     });

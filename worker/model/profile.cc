@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -46,7 +47,8 @@ Value Median(std::vector<Value> values) {
 std::string KeyOf(const std::string& description, const std::vector<ReadValue>& inputs) {
   std::string key = description;
   for (const auto& [shape, needs_gradient, summed] : inputs) {
-    absl::StrAppend(&key, "|", c10::toString(shape.scalar_type()), needs_gradient ? "g" : "", summed ? "s" : "");
+    const char* gradient = !needs_gradient ? "" : summed ? "s" : "g";
+    absl::StrAppend(&key, "|", c10::toString(shape.scalar_type()), gradient);
     for (const int64_t size : shape.sizes()) absl::StrAppend(&key, ",", size);
     for (const int64_t dim : OrderOf(shape.sizes(), shape.strides())) absl::StrAppend(&key, "/", dim);
   }
@@ -104,6 +106,17 @@ void AddValues(const LayerMemory& memory, int64_t samples, const ValueNames& nam
 }
 
 }  // namespace
+
+std::vector<std::set<std::string>> ReadLater(const std::vector<std::vector<std::string>>& reads) {
+  std::vector<std::set<std::string>> result(reads.size());
+  std::set<std::string> seen;
+  for (size_t i = reads.size(); i-- > 0;) {
+    std::ranges::set_intersection(std::set(reads[i].begin(), reads[i].end()), seen,
+                                  std::inserter(result[i], result[i].end()));
+    seen.insert(reads[i].begin(), reads[i].end());
+  }
+  return result;
+}
 
 void AddCost(const LayerCost& cost, int64_t samples, const ValueNames& names, v1::LayerInfo& layer) {
   layer.set_forward_nanos(layer.forward_nanos() + cost.forward_nanos);

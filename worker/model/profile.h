@@ -3,6 +3,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,8 +27,11 @@ struct LayerCost {
 struct ReadValue {
   at::Tensor shape;             // A meta tensor of the micro-batch.
   bool needs_gradient = false;  // No matter where there can be none: of integers, or where nothing is trained.
-  bool summed = false;          // Its gradient is added to the one that later readers of the value have made.
+  bool summed = false;          // A gradient is added to the one that later readers of the value have made.
 };
+
+// Of what each layer reads, in the order of the layers: the values that layers behind it read, too.
+std::vector<std::set<std::string>> ReadLater(const std::vector<std::vector<std::string>>& reads);
 
 // The values that a layer reads and makes, by the names that they have in the whole model.
 struct ValueNames {

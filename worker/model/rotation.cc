@@ -16,24 +16,14 @@ std::pair<at::Tensor, at::Tensor> Halves(const at::Tensor& tensor) {
   return {tensor.narrow(-1, 0, half), tensor.narrow(-1, half, half)};
 }
 
-at::Tensor RotateForward(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+// Of the halves of x: first * cos - by * second * first_angle, and second * cos + by * first * second_angle.
+at::Tensor Turn(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& first_angle,
+                const at::Tensor& second_angle, int by) {
   at::Tensor result = at::mul(x, cos);
   const auto [first, second] = Halves(result);
   const auto [x_first, x_second] = Halves(x);
-  const auto [sin_first, sin_second] = Halves(sin);
-  first.addcmul_(x_second, sin_first, -1);
-  second.addcmul_(x_first, sin_second);
-  return result;
-}
-
-// By the transpose of what each pair of numbers was multiplied by.
-at::Tensor RotateBackward(const at::Tensor& gradient, const at::Tensor& cos, const at::Tensor& sin) {
-  at::Tensor result = at::mul(gradient, cos);
-  const auto [first, second] = Halves(result);
-  const auto [gradient_first, gradient_second] = Halves(gradient);
-  const auto [sin_first, sin_second] = Halves(sin);
-  first.addcmul_(gradient_second, sin_second);
-  second.addcmul_(gradient_first, sin_first, -1);
+  first.addcmul_(x_second, first_angle, -by);
+  second.addcmul_(x_first, second_angle, by);
   return result;
 }
 
@@ -41,12 +31,15 @@ struct RotationFunction : torch::autograd::Function<RotationFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& cos,
                             const at::Tensor& sin) {
     context->save_for_backward({cos, sin});
-    return RotateForward(x, cos, sin);
+    const auto [first, second] = Halves(sin);
+    return Turn(x, cos, first, second, 1);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    return {RotateBackward(gradients[0], saved[0], saved[1]), at::Tensor(), at::Tensor()};
+    const auto [first, second] = Halves(saved[1]);
+    // By the transpose of what each pair of numbers was multiplied by.
+    return {Turn(gradients[0], saved[0], second, first, -1), at::Tensor(), at::Tensor()};
   }
 };
 

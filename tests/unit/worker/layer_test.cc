@@ -287,8 +287,7 @@ TEST(SegmentTest, RefusesAValueThatNobodyMakes) {
   EXPECT_THAT(std::string(segment.status().message()), HasSubstr("skip.a"));
 }
 
-// What a layer is measured with: two of its inputs are read by later layers as well, one of them alone needs a
-// gradient.
+// What a layer is measured with: a value that later layers read as well, one that it alone reads, and a constant.
 TEST(LayerBackwardTest, AddsToGradientsThatAreThere) {
   at::Tensor summed = at::full({2}, 3.0).set_requires_grad(true);
   summed.mutable_grad() = at::full({2}, 10.0);

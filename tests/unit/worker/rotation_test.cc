@@ -90,6 +90,15 @@ class RotationsTest : public ::testing::Test {
     nodes_.push_back({name, "torch.ops.aten." + target, std::move(inputs), {{.names = {name}}}, "", ""});
   }
 
+  static Node HalvesOf(std::string first, std::string second) {
+    return {"halves",
+            "torch.ops.aten.chunk.default",
+            {{"self", Value("x")}, {"chunks", {int64_t{2}}}, {"dim", {int64_t{-1}}}},
+            {{.is_list = true, .names = {std::move(first), std::move(second)}}},
+            "",
+            ""};
+  }
+
   std::vector<Rotation> Find(const std::set<std::string>& kept = {"result"}) const {
     std::vector<const Node*> nodes;
     for (const Node& node : nodes_) nodes.push_back(&node);
@@ -119,12 +128,7 @@ TEST_F(RotationsTest, AreFoundAndDoneAsOne) {
 }
 
 TEST_F(RotationsTest, AreFoundWithChunksAndFactorsInAnyOrder) {
-  nodes_[0] = {"halves",
-               "torch.ops.aten.chunk.default",
-               {{"self", Value("x")}, {"chunks", {int64_t{2}}}, {"dim", {int64_t{-1}}}},
-               {{.is_list = true, .names = {"first", "second"}}},
-               "",
-               ""};
+  nodes_[0] = HalvesOf("first", "second");
   nodes_.erase(nodes_.begin() + 1);
   std::swap(nodes_[1].inputs[0].argument, nodes_[1].inputs[1].argument);
   std::swap(nodes_[5].inputs[0].argument, nodes_[5].inputs[1].argument);
@@ -141,12 +145,7 @@ TEST_F(RotationsTest, LeaveWhatElseIsUsed) {
 
 // The first half of one pair and the second one of another, whose first is used for something else.
 TEST_F(RotationsTest, LeaveAPairOfWhichAHalfIsUsed) {
-  nodes_[1] = {"pair",
-               "torch.ops.aten.chunk.default",
-               {{"self", Value("x")}, {"chunks", {int64_t{2}}}, {"dim", {int64_t{-1}}}},
-               {{.is_list = true, .names = {"other", "second"}}},
-               "",
-               ""};
+  nodes_[1] = HalvesOf("other", "second");
   EXPECT_EQ(Find().size(), 1u);
   Add("more", "neg.default", {{"self", Value("other")}});
   EXPECT_THAT(Find(), IsEmpty());
