@@ -14,6 +14,7 @@
 #include "worker/data/tensor_file.h"
 #include "worker/model/layer_backward.h"
 #include "worker/model/model_layers.h"
+#include "worker/model/profile.h"
 #include "worker/model/segment.h"
 
 namespace gpipe::worker {
@@ -298,6 +299,13 @@ TEST(LayerBackwardTest, AddsToGradientsThatAreThere) {
   EXPECT_TRUE(at::equal(summed.grad(), at::full({2}, 30.0)));
   EXPECT_FALSE(alone.grad().defined());
   EXPECT_FALSE(constant.grad().defined());
+}
+
+// Two of a layer's own reads are no later one.
+TEST(ReadLaterTest, IsWhatLayersBehindReadToo) {
+  using Names = std::set<std::string>;
+  EXPECT_THAT(ReadLater({{"x", "mask"}, {"a", "x"}, {"a", "a"}}),
+              testing::ElementsAre(Names{"x"}, Names{"a"}, Names{}));
 }
 
 }  // namespace
