@@ -11,14 +11,14 @@
 
 namespace gpipe::worker {
 
-// One direction of one edge of the plan between two workers: first in, first out.
+// One direction of a boundary between two stages of two workers: first in, first out.
 struct Channel {
-  std::string name;  // Unique in the attempt: `edge3.forward`.
+  std::string name;  // Unique in the attempt: `stages0-1.forward`.
   int sender = 0;    // Worker indices.
   int receiver = 0;
 };
 
-// A transfer under way. Owned by the caller, and destroyed before its communicator. The tensor stays alive and
+// A transfer under way. Owned by the caller, and destroyed before its communicator. Its tensors stay alive and
 // untouched until Wait has returned (on CUDA: by everything that is not behind it on the stream that was current then).
 class Work {
  public:
@@ -35,8 +35,8 @@ class Work {
 //
 // Send, Receive and the collectives are called by one thread (the engine); Abort by any thread, any number of times.
 // After an abort every waiter returns within a second and every later call fails with the same status.
-// Each pair of workers calls Send and Receive of a channel equally often with tensors of equal size; the collectives
-// are called by all workers in the same order.
+// Each pair of workers calls Send and Receive of a channel equally often, with as many tensors of equal sizes; the
+// collectives are called by all workers in the same order.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -44,10 +44,11 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // `channel` indexes the channels given when the communicator was made. The tensor is contiguous, on this worker's
-  // device. REQUIRES: this worker is the channel's sender (Send) or receiver (Receive).
-  virtual absl::StatusOr<std::unique_ptr<Work>> Send(int channel, const at::Tensor& tensor) = 0;
-  virtual absl::StatusOr<std::unique_ptr<Work>> Receive(int channel, const at::Tensor& tensor) = 0;
+  // One transfer of all `tensors`, of which there may be but one. `channel` indexes the channels given when the
+  // communicator was made. The tensors are contiguous, on this worker's device. REQUIRES: this worker is the channel's
+  // sender (Send) or receiver (Receive).
+  virtual absl::StatusOr<std::unique_ptr<Work>> Send(int channel, at::TensorList tensors) = 0;
+  virtual absl::StatusOr<std::unique_ptr<Work>> Receive(int channel, at::TensorList tensors) = 0;
 
   // In place. The sum is formed in rank order, so that it does not depend on timing.
   // On CUDA ordered with the current stream; the host does not wait.

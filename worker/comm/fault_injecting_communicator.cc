@@ -21,14 +21,14 @@ absl::Status FaultInjectingCommunicator::Enter() {
   return aborted_;
 }
 
-absl::StatusOr<std::unique_ptr<Work>> FaultInjectingCommunicator::Send(int channel, const at::Tensor& tensor) {
+absl::StatusOr<std::unique_ptr<Work>> FaultInjectingCommunicator::Send(int channel, at::TensorList tensors) {
   GPIPE_RETURN_IF_ERROR(Enter());
-  return inner_->Send(channel, tensor);
+  return inner_->Send(channel, tensors);
 }
 
-absl::StatusOr<std::unique_ptr<Work>> FaultInjectingCommunicator::Receive(int channel, const at::Tensor& tensor) {
+absl::StatusOr<std::unique_ptr<Work>> FaultInjectingCommunicator::Receive(int channel, at::TensorList tensors) {
   GPIPE_RETURN_IF_ERROR(Enter());
-  return inner_->Receive(channel, tensor);
+  return inner_->Receive(channel, tensors);
 }
 
 absl::Status FaultInjectingCommunicator::AllReduceSum(const at::Tensor& tensor) {

@@ -32,8 +32,8 @@ class FaultInjectingCommunicator final : public Communicator {
 
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
-  absl::StatusOr<std::unique_ptr<Work>> Send(int channel, const at::Tensor& tensor) override;
-  absl::StatusOr<std::unique_ptr<Work>> Receive(int channel, const at::Tensor& tensor) override;
+  absl::StatusOr<std::unique_ptr<Work>> Send(int channel, at::TensorList tensors) override;
+  absl::StatusOr<std::unique_ptr<Work>> Receive(int channel, at::TensorList tensors) override;
   absl::Status AllReduceSum(const at::Tensor& tensor) override;
   absl::Status Broadcast(const at::Tensor& tensor, int root) override;
   void Abort(const absl::Status& reason) override;

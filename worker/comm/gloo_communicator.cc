@@ -82,14 +82,18 @@ GlooCommunicator::~GlooCommunicator() {
   starter_.join();
 }
 
-absl::StatusOr<std::unique_ptr<Work>> GlooCommunicator::Send(int channel, const at::Tensor& tensor) {
-  GPIPE_RETURN_IF_ERROR(CheckSend(channels_, rank_, channel, tensor, c10::kCPU));
-  return Start({.sends = true, .peer = channels_[channel].receiver, .tag = channel, .tensor = tensor});
+absl::StatusOr<std::unique_ptr<Work>> GlooCommunicator::Send(int channel, at::TensorList tensors) {
+  GPIPE_RETURN_IF_ERROR(CheckSend(channels_, rank_, channel, tensors, c10::kCPU));
+  return StartEach(tensors, [&](const at::Tensor& tensor) {
+    return Start({.sends = true, .peer = channels_[channel].receiver, .tag = channel, .tensor = tensor});
+  });
 }
 
-absl::StatusOr<std::unique_ptr<Work>> GlooCommunicator::Receive(int channel, const at::Tensor& tensor) {
-  GPIPE_RETURN_IF_ERROR(CheckReceive(channels_, rank_, channel, tensor, c10::kCPU));
-  return Start({.sends = false, .peer = channels_[channel].sender, .tag = channel, .tensor = tensor});
+absl::StatusOr<std::unique_ptr<Work>> GlooCommunicator::Receive(int channel, at::TensorList tensors) {
+  GPIPE_RETURN_IF_ERROR(CheckReceive(channels_, rank_, channel, tensors, c10::kCPU));
+  return StartEach(tensors, [&](const at::Tensor& tensor) {
+    return Start({.sends = false, .peer = channels_[channel].sender, .tag = channel, .tensor = tensor});
+  });
 }
 
 absl::Status GlooCommunicator::AllReduceSum(const at::Tensor& tensor) {

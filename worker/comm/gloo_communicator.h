@@ -33,8 +33,8 @@ class GlooCommunicator final : public Communicator, private StarLinks {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  absl::StatusOr<std::unique_ptr<Work>> Send(int channel, const at::Tensor& tensor) override;
-  absl::StatusOr<std::unique_ptr<Work>> Receive(int channel, const at::Tensor& tensor) override;
+  absl::StatusOr<std::unique_ptr<Work>> Send(int channel, at::TensorList tensors) override;
+  absl::StatusOr<std::unique_ptr<Work>> Receive(int channel, at::TensorList tensors) override;
   absl::Status AllReduceSum(const at::Tensor& tensor) override;
   absl::Status Broadcast(const at::Tensor& tensor, int root) override;
   void Abort(const absl::Status& reason) override;

@@ -155,14 +155,18 @@ class InProcessCommunicator final : public Communicator, private StarLinks {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
-  absl::StatusOr<std::unique_ptr<Work>> Send(int channel, const at::Tensor& tensor) override {
-    GPIPE_RETURN_IF_ERROR(CheckSend(channels_, rank_, channel, tensor, c10::kCPU));
-    return InProcessWork::Start(hub_, Line{channel, rank_, channels_[channel].receiver}, true, tensor);
+  absl::StatusOr<std::unique_ptr<Work>> Send(int channel, at::TensorList tensors) override {
+    GPIPE_RETURN_IF_ERROR(CheckSend(channels_, rank_, channel, tensors, c10::kCPU));
+    return StartEach(tensors, [&](const at::Tensor& tensor) {
+      return InProcessWork::Start(hub_, Line{channel, rank_, channels_[channel].receiver}, true, tensor);
+    });
   }
 
-  absl::StatusOr<std::unique_ptr<Work>> Receive(int channel, const at::Tensor& tensor) override {
-    GPIPE_RETURN_IF_ERROR(CheckReceive(channels_, rank_, channel, tensor, c10::kCPU));
-    return InProcessWork::Start(hub_, Line{channel, channels_[channel].sender, rank_}, false, tensor);
+  absl::StatusOr<std::unique_ptr<Work>> Receive(int channel, at::TensorList tensors) override {
+    GPIPE_RETURN_IF_ERROR(CheckReceive(channels_, rank_, channel, tensors, c10::kCPU));
+    return StartEach(tensors, [&](const at::Tensor& tensor) {
+      return InProcessWork::Start(hub_, Line{channel, channels_[channel].sender, rank_}, false, tensor);
+    });
   }
 
   absl::Status AllReduceSum(const at::Tensor& tensor) override {

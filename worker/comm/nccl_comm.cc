@@ -30,10 +30,25 @@ ncclResult_t AsyncResult(ncclComm_t comm) {
   return asked == ncclSuccess ? state : asked;
 }
 
+// A communicator that is not blocking may say either.
+bool Goes(ncclResult_t result) { return result == ncclSuccess || result == ncclInProgress; }
+
+// What is enqueued within a group is one kernel. A group is ended after an error too; what it had is not enqueued then.
+ncclResult_t InGroup(at::TensorList tensors, absl::FunctionRef<ncclResult_t(const at::Tensor& tensor)> enqueue) {
+  if (tensors.size() == 1) return enqueue(tensors.front());
+  ncclResult_t result = ncclGroupStart();
+  if (result != ncclSuccess) return result;
+  for (const at::Tensor& tensor : tensors) {
+    if (tensor.numel() > 0 && Goes(result)) result = enqueue(tensor);
+  }
+  const ncclResult_t ended = ncclGroupEnd();
+  return Goes(result) ? ended : result;
+}
+
 absl::Status AsyncErrorOf(ncclComm_t comm, const std::string& name) {
   if (comm == nullptr) return absl::OkStatus();
   const ncclResult_t result = AsyncResult(comm);
-  if (result == ncclSuccess || result == ncclInProgress) return absl::OkStatus();
+  if (Goes(result)) return absl::OkStatus();
   return NcclStatus(result, name, comm);
 }
 
@@ -105,15 +120,19 @@ absl::Status NcclComm::Enqueue(const char* doing, const KeepWaiting& keep_waitin
   return AwaitReady(operation(comm_), doing, keep_waiting);
 }
 
-absl::Status NcclComm::Send(const at::Tensor& tensor, int peer, const KeepWaiting& keep_waiting) {
+absl::Status NcclComm::Send(at::TensorList tensors, int peer, const KeepWaiting& keep_waiting) {
   return Enqueue("sending", keep_waiting, [&](ncclComm_t comm) {
-    return ncclSend(tensor.const_data_ptr(), tensor.nbytes(), ncclUint8, peer, comm, raw_stream_);
+    return InGroup(tensors, [&](const at::Tensor& tensor) {
+      return ncclSend(tensor.const_data_ptr(), tensor.nbytes(), ncclUint8, peer, comm, raw_stream_);
+    });
   });
 }
 
-absl::Status NcclComm::Receive(const at::Tensor& tensor, int peer, const KeepWaiting& keep_waiting) {
+absl::Status NcclComm::Receive(at::TensorList tensors, int peer, const KeepWaiting& keep_waiting) {
   return Enqueue("receiving", keep_waiting, [&](ncclComm_t comm) {
-    return ncclRecv(tensor.mutable_data_ptr(), tensor.nbytes(), ncclUint8, peer, comm, raw_stream_);
+    return InGroup(tensors, [&](const at::Tensor& tensor) {
+      return ncclRecv(tensor.mutable_data_ptr(), tensor.nbytes(), ncclUint8, peer, comm, raw_stream_);
+    });
   });
 }
 

@@ -55,9 +55,10 @@ class NcclComm {
   // Until the operations so far are done.
   absl::Status AwaitIdle(const KeepWaiting& keep_waiting) const;
 
-  // Enqueue on stream(). The tensor is contiguous; its bytes are sent as they are.
-  absl::Status Send(const at::Tensor& tensor, int peer, const KeepWaiting& keep_waiting);
-  absl::Status Receive(const at::Tensor& tensor, int peer, const KeepWaiting& keep_waiting);
+  // Enqueue on stream(). Tensors are contiguous; their bytes are sent as they are. Several are sent and received by one
+  // kernel.
+  absl::Status Send(at::TensorList tensors, int peer, const KeepWaiting& keep_waiting);
+  absl::Status Receive(at::TensorList tensors, int peer, const KeepWaiting& keep_waiting);
   absl::Status Broadcast(const at::Tensor& tensor, int root, const KeepWaiting& keep_waiting);
 
   // OK while nothing is wrong, also after the end.

@@ -65,8 +65,8 @@ absl::StatusOr<ncclUniqueId> ShareId(Rendezvous& rendezvous, const std::string& 
 // The event is on the communicator's stream, behind the transfer.
 class NcclWork final : public Work {
  public:
-  NcclWork(const AbortStatus* aborted, at::Tensor tensor, const c10::cuda::CUDAStream& stream)
-      : aborted_(aborted), tensor_(std::move(tensor)) {
+  NcclWork(const AbortStatus* aborted, at::TensorList tensors, const c10::cuda::CUDAStream& stream)
+      : aborted_(aborted), tensors_(tensors.vec()) {
     done_.record(stream);
   }
   ~NcclWork() override { Wait().IgnoreError(); }
@@ -76,14 +76,14 @@ class NcclWork final : public Work {
     if (waited_) return absl::OkStatus();
     waited_ = true;
     return CatchTorch([this] {
-      done_.block(c10::cuda::getCurrentCUDAStream(tensor_.device().index()));
+      done_.block(c10::cuda::getCurrentCUDAStream(done_.device_index()));
       return absl::OkStatus();
     });
   }
 
  private:
   const AbortStatus* const aborted_;
-  const at::Tensor tensor_;
+  const std::vector<at::Tensor> tensors_;
   c10::cuda::CUDAEvent done_;
   bool waited_ = false;
 };
@@ -172,16 +172,16 @@ std::vector<NcclComm*> NcclCommunicator::Comms() const {
   return comms;
 }
 
-absl::StatusOr<std::unique_ptr<Work>> NcclCommunicator::Send(int channel, const at::Tensor& tensor) {
+absl::StatusOr<std::unique_ptr<Work>> NcclCommunicator::Send(int channel, at::TensorList tensors) {
   GPIPE_RETURN_IF_ERROR(CheckRunning());
-  GPIPE_RETURN_IF_ERROR(CheckSend(channels_, rank_, channel, tensor, device_));
-  return Start(*channel_comms_[channel], Operation::kSend, kReceiverRank, tensor);
+  GPIPE_RETURN_IF_ERROR(CheckSend(channels_, rank_, channel, tensors, device_));
+  return Start(*channel_comms_[channel], Operation::kSend, kReceiverRank, tensors);
 }
 
-absl::StatusOr<std::unique_ptr<Work>> NcclCommunicator::Receive(int channel, const at::Tensor& tensor) {
+absl::StatusOr<std::unique_ptr<Work>> NcclCommunicator::Receive(int channel, at::TensorList tensors) {
   GPIPE_RETURN_IF_ERROR(CheckRunning());
-  GPIPE_RETURN_IF_ERROR(CheckReceive(channels_, rank_, channel, tensor, device_));
-  return Start(*channel_comms_[channel], Operation::kReceive, kSenderRank, tensor);
+  GPIPE_RETURN_IF_ERROR(CheckReceive(channels_, rank_, channel, tensors, device_));
+  return Start(*channel_comms_[channel], Operation::kReceive, kSenderRank, tensors);
 }
 
 absl::Status NcclCommunicator::AllReduceSum(const at::Tensor& tensor) {
@@ -224,23 +224,25 @@ absl::Status NcclCommunicator::BroadcastOnStream(const at::Tensor& tensor, int r
 }
 
 absl::StatusOr<std::unique_ptr<Work>> NcclCommunicator::Start(NcclComm& comm, Operation operation, int peer,
-                                                              const at::Tensor& tensor) {
-  if (tensor.numel() == 0) return CompletedWork();
+                                                              at::TensorList tensors) {
+  if (std::ranges::all_of(tensors, [](const at::Tensor& tensor) { return tensor.numel() == 0; })) {
+    return CompletedWork();
+  }
   return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<Work>> {
     const c10::cuda::CUDAGuard guard(device_);
-    // Behind what fills the tensor, or last used its memory.
+    // Behind what fills the tensors, or last used their memory.
     c10::cuda::CUDAEvent ready;
     ready.record(c10::cuda::getCurrentCUDAStream(device_.index()));
     ready.block(comm.stream());
     absl::Status started;
-    if (operation == Operation::kSend) started = comm.Send(tensor, peer, keep_waiting_);
-    if (operation == Operation::kReceive) started = comm.Receive(tensor, peer, keep_waiting_);
-    if (operation == Operation::kBroadcast) started = comm.Broadcast(tensor, peer, keep_waiting_);
+    if (operation == Operation::kSend) started = comm.Send(tensors, peer, keep_waiting_);
+    if (operation == Operation::kReceive) started = comm.Receive(tensors, peer, keep_waiting_);
+    if (operation == Operation::kBroadcast) started = comm.Broadcast(tensors.front(), peer, keep_waiting_);
     if (!started.ok()) {
       GPIPE_RETURN_IF_ERROR(CheckRunning());  // Then the abort is the reason.
       return started;
     }
-    return std::make_unique<NcclWork>(&aborted_, tensor, comm.stream());
+    return std::make_unique<NcclWork>(&aborted_, tensors, comm.stream());
   });
 }
 

@@ -17,7 +17,8 @@
 namespace gpipe::worker {
 
 // CUDA tensors over NCCL. Every channel has an NCCL communicator of its two workers and a stream of its own, so that
-// directions and edges never wait for each other; the collectives have one over all workers. Transfers are ordered with
+// directions and boundaries never wait for each other; the collectives have one over all workers. A transfer is one
+// kernel on both devices, however many tensors it has. Transfers are ordered with
 // the caller's current stream by events; the host does not wait. A transfer's memory is safe when its Work was waited
 // for, or destroyed, before the tensor is freed, on the stream the tensor belongs to.
 //
@@ -32,8 +33,8 @@ class NcclCommunicator final : public Communicator, private StarLinks {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  absl::StatusOr<std::unique_ptr<Work>> Send(int channel, const at::Tensor& tensor) override;
-  absl::StatusOr<std::unique_ptr<Work>> Receive(int channel, const at::Tensor& tensor) override;
+  absl::StatusOr<std::unique_ptr<Work>> Send(int channel, at::TensorList tensors) override;
+  absl::StatusOr<std::unique_ptr<Work>> Receive(int channel, at::TensorList tensors) override;
   absl::Status AllReduceSum(const at::Tensor& tensor) override;
   absl::Status Broadcast(const at::Tensor& tensor, int root) override;
   void Abort(const absl::Status& reason) override;
@@ -54,7 +55,7 @@ class NcclCommunicator final : public Communicator, private StarLinks {
 
   absl::StatusOr<std::unique_ptr<Work>> SendTo(int peer, const at::Tensor& tensor) override;
   absl::StatusOr<std::unique_ptr<Work>> ReceiveFrom(int peer, const at::Tensor& tensor) override;
-  absl::StatusOr<std::unique_ptr<Work>> Start(NcclComm& comm, Operation operation, int peer, const at::Tensor& tensor);
+  absl::StatusOr<std::unique_ptr<Work>> Start(NcclComm& comm, Operation operation, int peer, at::TensorList tensors);
   absl::Status BroadcastOnStream(const at::Tensor& tensor, int root);
   absl::Status CheckRunning() const { return aborted_.Get(); }
   void Close();

@@ -12,12 +12,12 @@ absl::Status NoPeer(int channel) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Work>> SoloCommunicator::Send(int channel, const at::Tensor& tensor) {
+absl::StatusOr<std::unique_ptr<Work>> SoloCommunicator::Send(int channel, at::TensorList tensors) {
   GPIPE_RETURN_IF_ERROR(aborted_.Get());
   return NoPeer(channel);
 }
 
-absl::StatusOr<std::unique_ptr<Work>> SoloCommunicator::Receive(int channel, const at::Tensor& tensor) {
+absl::StatusOr<std::unique_ptr<Work>> SoloCommunicator::Receive(int channel, at::TensorList tensors) {
   GPIPE_RETURN_IF_ERROR(aborted_.Get());
   return NoPeer(channel);
 }

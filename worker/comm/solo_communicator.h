@@ -13,8 +13,8 @@ class SoloCommunicator final : public Communicator {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  absl::StatusOr<std::unique_ptr<Work>> Send(int channel, const at::Tensor& tensor) override;
-  absl::StatusOr<std::unique_ptr<Work>> Receive(int channel, const at::Tensor& tensor) override;
+  absl::StatusOr<std::unique_ptr<Work>> Send(int channel, at::TensorList tensors) override;
+  absl::StatusOr<std::unique_ptr<Work>> Receive(int channel, at::TensorList tensors) override;
   absl::Status AllReduceSum(const at::Tensor& tensor) override;
   absl::Status Broadcast(const at::Tensor& tensor, int root) override;
   void Abort(const absl::Status& reason) override;

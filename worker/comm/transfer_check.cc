@@ -2,6 +2,7 @@
 
 #include <set>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
@@ -13,6 +14,24 @@ class NoWork final : public Work {
  public:
   absl::Status Wait() override { return absl::OkStatus(); }
 };
+
+class SeveralWorks final : public Work {
+ public:
+  explicit SeveralWorks(std::vector<std::unique_ptr<Work>> works) : works_(std::move(works)) {}
+
+  absl::Status Wait() override {
+    for (const auto& work : works_) GPIPE_RETURN_IF_ERROR(work->Wait());
+    return absl::OkStatus();
+  }
+
+ private:
+  const std::vector<std::unique_ptr<Work>> works_;
+};
+
+absl::Status CheckTensors(at::TensorList tensors, c10::Device device) {
+  for (const at::Tensor& tensor : tensors) GPIPE_RETURN_IF_ERROR(CheckTensor(tensor, device));
+  return absl::OkStatus();
+}
 
 absl::Status CheckIndex(const std::vector<Channel>& channels, int channel) {
   if (channel >= 0 && channel < static_cast<int>(channels.size())) return absl::OkStatus();
@@ -30,24 +49,24 @@ absl::Status CheckTensor(const at::Tensor& tensor, c10::Device device) {
       absl::StrCat("the tensor is on ", tensor.device().str(), ", the communicator on ", device.str()));
 }
 
-absl::Status CheckSend(const std::vector<Channel>& channels, int rank, int channel, const at::Tensor& tensor,
+absl::Status CheckSend(const std::vector<Channel>& channels, int rank, int channel, at::TensorList tensors,
                        c10::Device device) {
   GPIPE_RETURN_IF_ERROR(CheckIndex(channels, channel));
   if (channels[channel].sender != rank) {
     return absl::InvalidArgumentError(
         absl::StrCat("worker ", rank, " is not the sender of channel ", channels[channel].name));
   }
-  return CheckTensor(tensor, device);
+  return CheckTensors(tensors, device);
 }
 
-absl::Status CheckReceive(const std::vector<Channel>& channels, int rank, int channel, const at::Tensor& tensor,
+absl::Status CheckReceive(const std::vector<Channel>& channels, int rank, int channel, at::TensorList tensors,
                           c10::Device device) {
   GPIPE_RETURN_IF_ERROR(CheckIndex(channels, channel));
   if (channels[channel].receiver != rank) {
     return absl::InvalidArgumentError(
         absl::StrCat("worker ", rank, " is not the receiver of channel ", channels[channel].name));
   }
-  return CheckTensor(tensor, device);
+  return CheckTensors(tensors, device);
 }
 
 absl::Status CheckChannels(const std::vector<Channel>& channels, int size) {
@@ -67,5 +86,15 @@ absl::Status CheckChannels(const std::vector<Channel>& channels, int size) {
 }
 
 std::unique_ptr<Work> CompletedWork() { return std::make_unique<NoWork>(); }
+
+absl::StatusOr<std::unique_ptr<Work>> StartEach(
+    at::TensorList tensors, absl::FunctionRef<absl::StatusOr<std::unique_ptr<Work>>(const at::Tensor& tensor)> start) {
+  if (tensors.size() == 1) return start(tensors.front());
+  std::vector<std::unique_ptr<Work>> works;
+  for (const at::Tensor& tensor : tensors) {
+    GPIPE_ASSIGN_OR_RETURN(works.emplace_back(), start(tensor));
+  }
+  return std::make_unique<SeveralWorks>(std::move(works));
+}
 
 }  // namespace gpipe::worker

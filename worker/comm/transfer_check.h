@@ -6,16 +6,17 @@
 #include <memory>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
 #include "worker/comm/communicator.h"
 
 namespace gpipe::worker {
 
 // What every communicator asks of a transfer. INVALID_ARGUMENT: no such channel, `rank` is not at that end of it, or
-// the tensor is not contiguous or not on `device`.
-absl::Status CheckSend(const std::vector<Channel>& channels, int rank, int channel, const at::Tensor& tensor,
+// a tensor is not contiguous or not on `device`.
+absl::Status CheckSend(const std::vector<Channel>& channels, int rank, int channel, at::TensorList tensors,
                        c10::Device device);
-absl::Status CheckReceive(const std::vector<Channel>& channels, int rank, int channel, const at::Tensor& tensor,
+absl::Status CheckReceive(const std::vector<Channel>& channels, int rank, int channel, at::TensorList tensors,
                           c10::Device device);
 absl::Status CheckTensor(const at::Tensor& tensor, c10::Device device);
 
@@ -24,6 +25,10 @@ absl::Status CheckChannels(const std::vector<Channel>& channels, int size);
 
 // A transfer that needs nothing more: of a tensor without elements, which no implementation puts on the wire.
 std::unique_ptr<Work> CompletedWork();
+
+// A transfer of several tensors where each is one by itself. After an error those that were begun have ended.
+absl::StatusOr<std::unique_ptr<Work>> StartEach(
+    at::TensorList tensors, absl::FunctionRef<absl::StatusOr<std::unique_ptr<Work>>(const at::Tensor& tensor)> start);
 
 }  // namespace gpipe::worker
 

@@ -2,7 +2,10 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,11 +22,16 @@ using pipeline::Action;
 using pipeline::ActionKind;
 using pipeline::RoundKind;
 
-// The value of an edge among what a stage made.
-absl::StatusOr<at::Tensor> Pick(const Values& values, const std::string& name) {
-  auto found = values.find(name);
-  if (found != values.end()) return found->second;
-  return absl::InternalError(absl::StrCat("the stage made no ", name));
+// A value that is used by several stages has a gradient of each: their sum is not received anywhere.
+bool HasOneGradient(const std::vector<EdgeEnd>& ends, size_t place) {
+  return std::ranges::count_if(ends, [&](const EdgeEnd& end) { return end.place == place && end.requires_grad; }) == 1;
+}
+
+// All that a failpoint makes NaN of.
+void SpoilForward(PassResults& made) {
+  for (at::Tensor& value : made.values) value = at::full_like(value, NAN);
+  for (at::Tensor& output : made.outputs) output = at::full_like(output, NAN);
+  if (made.loss.defined()) made.loss = at::full_like(made.loss, NAN);
 }
 
 absl::Status Annotate(const absl::Status& status, const Action& action, const pipeline::Round& round) {
@@ -53,12 +61,28 @@ absl::Status ActionExecutor::Begin(const RoundPlan& plan, Batch batch, RoundReco
   batch_ = std::move(batch);
   record_ = &record;
   if (plan.round.kind == RoundKind::kUpdate) return absl::OkStatus();
+  values_.Begin(CountEdges(parts_.plan), plan.program->micro_batch_sizes.size());
+  TakeSamples();
   for (const HostedStage& hosted : parts_.stages.In(round_.round.kind)) {
     const bool goes_on = plan.round.kind == RoundKind::kBackward;
     GPIPE_RETURN_IF_ERROR(goes_on ? hosted.stage->Resume(plan.told.forward())
                                   : hosted.stage->Begin(MiniBatchFor(hosted)));
   }
   return absl::OkStatus();
+}
+
+// A round that goes back has gradients of the model's outputs instead.
+void ActionExecutor::TakeSamples() {
+  samples_.clear();
+  for (const HostedStage& hosted : parts_.stages.In(round_.round.kind)) {
+    std::vector<Given>& given = samples_.emplace_back();
+    for (const std::string& name : hosted.inputs) {
+      const bool whole = batch_.whole.contains(name);
+      const std::map<std::string, at::Tensor>& from = whole ? batch_.whole : batch_.inputs;
+      const auto found = from.find(name);
+      given.push_back({found != from.end() ? found->second : at::Tensor(), whole});
+    }
+  }
 }
 
 MiniBatch ActionExecutor::MiniBatchFor(const HostedStage& hosted) const {
@@ -80,15 +104,16 @@ at::Tensor ActionExecutor::Target() const {
   return counted.empty() ? batch_.target : batch_.inputs.at(counted);
 }
 
-absl::Status ActionExecutor::Execute(const Action& action) {
+absl::Status ActionExecutor::Execute(const Step& step) {
   const auto dispatch = [&] {
-    const TracedAction traced(action);
-    return Dispatch(action);
+    const TracedAction traced(step.action);
+    return Dispatch(step);
   };
-  return Annotate(CatchTorch(dispatch), action, round_.round);
+  return Annotate(CatchTorch(dispatch), step.action, round_.round);
 }
 
-absl::Status ActionExecutor::Dispatch(const Action& action) {
+absl::Status ActionExecutor::Dispatch(const Step& step) {
+  const Action& action = step.action;
   switch (action.kind) {
     case ActionKind::kForward:
       return Forward(action);
@@ -98,10 +123,10 @@ absl::Status ActionExecutor::Dispatch(const Action& action) {
       return Backward(action);
     case ActionKind::kSendForward:
     case ActionKind::kSendBackward:
-      return Send(action);
+      return Send(step);
     case ActionKind::kRecvForward:
     case ActionKind::kRecvBackward:
-      return Receive(action);
+      return Receive(step);
     case ActionKind::kReduceGrad:
       return ReduceGradients(action);
     case ActionKind::kOptimizer:
@@ -113,6 +138,7 @@ absl::Status ActionExecutor::Dispatch(const Action& action) {
 absl::Status ActionExecutor::End() {
   if (round_.round.kind != RoundKind::kUpdate) GPIPE_RETURN_IF_ERROR(EndStages());
   batch_ = {};
+  samples_.clear();
   if (values_.empty()) return absl::OkStatus();
   return absl::InternalError("the round has ended with a value that no stage used");
 }
@@ -141,37 +167,32 @@ absl::Status ActionExecutor::EndStages() {
 
 absl::Status ActionExecutor::Forward(const Action& action) {
   GPIPE_RETURN_IF_ERROR(EnterForward(action));
-  const HostedStage& hosted = parts_.stages.Find(action.stage, round_.round.kind);
-  GPIPE_ASSIGN_OR_RETURN(Values inputs, ForwardInputs(hosted, action.micro_batch));
-  GPIPE_ASSIGN_OR_RETURN(Values outputs, Timed(action, [&] {
+  const HostedStage& hosted = StageOf(action);
+  GPIPE_ASSIGN_OR_RETURN(std::vector<at::Tensor> inputs, ForwardInputs(hosted, action.micro_batch));
+  GPIPE_ASSIGN_OR_RETURN(PassResults made, Timed(action, [&] {
                            return hosted.stage->Forward(action.micro_batch, std::move(inputs), ModeOf(action));
                          }));
-  if (parts_.beacon.failpoint.HitNan(failpoint::kForward)) {
-    for (auto& [name, value] : outputs) value = at::full_like(value, NAN);
-  }
-  if (hosted.last) KeepResults(action.micro_batch, outputs);
-  return KeepOutputs(hosted, action.micro_batch, outputs);
+  if (parts_.beacon.failpoint.HitNan(failpoint::kForward)) SpoilForward(made);
+  if (hosted.last) KeepResults(hosted, action.micro_batch, made);
+  KeepOutputs(hosted, action.micro_batch, made.values);
+  return absl::OkStatus();
 }
 
-absl::StatusOr<Values> ActionExecutor::ForwardInputs(const HostedStage& hosted, int micro_batch) {
-  Values inputs;
-  for (const std::string& name : hosted.inputs) {
-    const auto whole = batch_.whole.find(name);
-    inputs[name] = whole != batch_.whole.end() ? whole->second : MicroBatchOf(batch_.inputs.at(name), micro_batch);
+absl::StatusOr<std::vector<at::Tensor>> ActionExecutor::ForwardInputs(const HostedStage& hosted, int micro_batch) {
+  std::vector<at::Tensor> inputs;
+  for (const Given& given : samples_[static_cast<size_t>(hosted.index - parts_.stages.first())]) {
+    inputs.push_back(given.whole ? given.mini_batch : MicroBatchOf(given.mini_batch, micro_batch));
   }
-  for (int edge : hosted.incoming) {
-    GPIPE_ASSIGN_OR_RETURN(inputs[EdgeAt(parts_.plan, edge).value()],
-                           values_.Take(edge, Direction::kForward, micro_batch));
+  for (const EdgeEnd& end : hosted.incoming) {
+    GPIPE_ASSIGN_OR_RETURN(inputs.emplace_back(), values_.Take(end.edge, Direction::kForward, micro_batch));
   }
   return inputs;
 }
 
-absl::Status ActionExecutor::KeepOutputs(const HostedStage& hosted, int micro_batch, const Values& outputs) {
-  for (int edge : hosted.outgoing) {
-    GPIPE_ASSIGN_OR_RETURN(at::Tensor value, Pick(outputs, EdgeAt(parts_.plan, edge).value()));
-    values_.Put(edge, Direction::kForward, micro_batch, std::move(value));
+void ActionExecutor::KeepOutputs(const HostedStage& hosted, int micro_batch, const std::vector<at::Tensor>& values) {
+  for (const EdgeEnd& end : hosted.outgoing) {
+    values_.Put(end.edge, Direction::kForward, micro_batch, values[end.place]);
   }
-  return absl::OkStatus();
 }
 
 void ActionExecutor::KeepRows(const std::string& name, int micro_batch, const at::Tensor& rows) {
@@ -181,50 +202,52 @@ void ActionExecutor::KeepRows(const std::string& name, int micro_batch, const at
   part = part.defined() ? part + rows : rows;
 }
 
-void ActionExecutor::KeepResults(int micro_batch, const Values& outputs) {
+void ActionExecutor::KeepResults(const HostedStage& hosted, int micro_batch, const PassResults& made) {
   if (round_.asked()) {
-    const bool by_value = round_.training();
-    for (const auto& [name, value] : parts_.stages.made_outputs()) {
-      KeepRows(name, micro_batch, outputs.at(by_value ? value : name));
+    const std::vector<ClientValue>& outputs = parts_.stages.made_outputs();
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      KeepRows(outputs[i].name, micro_batch, round_.training() ? made.values[outputs[i].place] : made.outputs[i]);
     }
     return;
   }
   if (round_.round.kind == RoundKind::kInfer) {
-    for (const auto& [name, rows] : outputs) KeepRows(name, micro_batch, rows);
+    const std::vector<OutputValue>& outputs = hosted.stage->outputs();
+    for (size_t i = 0; i < outputs.size(); ++i) KeepRows(outputs[i].name, micro_batch, made.outputs[i]);
     return;
   }
-  if (auto loss = outputs.find("loss"); loss != outputs.end()) record_->losses.push_back(loss->second);
-  if (auto count = outputs.find("count"); count != outputs.end()) record_->counts.push_back(count->second);
-  if (auto hits = outputs.find("hits"); hits != outputs.end()) record_->hits.push_back(hits->second);
+  if (made.loss.defined()) record_->losses.push_back(made.loss);
+  if (made.count.defined()) record_->counts.push_back(made.count);
+  if (made.hits.defined()) record_->hits.push_back(made.hits);
 }
 
 absl::Status ActionExecutor::Recompute(const Action& action) {
   parts_.beacon.activity.Set(v1::PHASE_BACKWARD, action.stage, pipeline::StepNumber(round_.round), action.micro_batch);
-  return Timed(
-      action, [&] { return parts_.stages.Find(action.stage, round_.round.kind).stage->Recompute(action.micro_batch); });
+  return Timed(action, [&] { return StageOf(action).stage->Recompute(action.micro_batch); });
 }
 
 absl::Status ActionExecutor::Backward(const Action& action) {
   GPIPE_RETURN_IF_ERROR(parts_.beacon.Enter(v1::PHASE_BACKWARD, failpoint::kBackward, action.stage,
                                             pipeline::StepNumber(round_.round), action.micro_batch));
-  const HostedStage& hosted = parts_.stages.Find(action.stage, round_.round.kind);
-  GPIPE_ASSIGN_OR_RETURN(Values gradients, OutputGradients(hosted, action.micro_batch));
-  GPIPE_ASSIGN_OR_RETURN(
-      Values results, Timed(action, [&] { return hosted.stage->Backward(action.micro_batch, std::move(gradients)); }));
-  return KeepInputGradients(hosted, action.micro_batch, results);
+  const HostedStage& hosted = StageOf(action);
+  GPIPE_ASSIGN_OR_RETURN(std::vector<at::Tensor> gradients, OutputGradients(hosted, action.micro_batch));
+  GPIPE_ASSIGN_OR_RETURN(const std::vector<at::Tensor> made, Timed(action, [&] {
+                           return hosted.stage->Backward(action.micro_batch, std::move(gradients));
+                         }));
+  KeepInputGradients(hosted, action.micro_batch, made);
+  return absl::OkStatus();
 }
 
-absl::StatusOr<Values> ActionExecutor::OutputGradients(const HostedStage& hosted, int micro_batch) {
-  Values gradients;
-  for (int edge : hosted.outgoing) {
-    if (!EdgeAt(parts_.plan, edge).requires_grad()) continue;
-    GPIPE_ASSIGN_OR_RETURN(at::Tensor gradient, values_.Take(edge, Direction::kBackward, micro_batch));
-    at::Tensor& sum = gradients[EdgeAt(parts_.plan, edge).value()];
+absl::StatusOr<std::vector<at::Tensor>> ActionExecutor::OutputGradients(const HostedStage& hosted, int micro_batch) {
+  std::vector<at::Tensor> gradients(hosted.stage->outgoing().size());
+  for (const EdgeEnd& end : hosted.outgoing) {
+    if (!end.requires_grad) continue;
+    GPIPE_ASSIGN_OR_RETURN(at::Tensor gradient, values_.Take(end.edge, Direction::kBackward, micro_batch));
+    at::Tensor& sum = gradients[end.place];
     sum = sum.defined() ? sum + gradient : std::move(gradient);
   }
   if (!hosted.last) return gradients;
   for (const ClientValue& given : parts_.stages.given_gradients()) {
-    gradients[given.value] = MicroBatchOf(batch_.inputs.at(given.value), micro_batch);
+    gradients[given.place] = MicroBatchOf(batch_.inputs.at(given.value), micro_batch);
   }
   return gradients;
 }
@@ -234,29 +257,51 @@ at::Tensor ActionExecutor::MicroBatchOf(const at::Tensor& mini_batch, int micro_
   return mini_batch.narrow(0, program.offsets[micro_batch], program.micro_batch_sizes[micro_batch]);
 }
 
-absl::Status ActionExecutor::KeepInputGradients(const HostedStage& hosted, int micro_batch, const Values& gradients) {
-  for (int edge : hosted.incoming) {
-    if (!EdgeAt(parts_.plan, edge).requires_grad()) continue;
-    GPIPE_ASSIGN_OR_RETURN(at::Tensor gradient, Pick(gradients, EdgeAt(parts_.plan, edge).value()));
-    values_.Put(edge, Direction::kBackward, micro_batch, std::move(gradient));
+void ActionExecutor::KeepInputGradients(const HostedStage& hosted, int micro_batch,
+                                        const std::vector<at::Tensor>& gradients) {
+  for (const EdgeEnd& end : hosted.incoming) {
+    if (end.requires_grad) values_.Put(end.edge, Direction::kBackward, micro_batch, gradients[end.place]);
   }
-  for (const auto& [name, value] : parts_.stages.made_gradients()) {
-    if (const auto made = gradients.find(value); made != gradients.end()) KeepRows(name, micro_batch, made->second);
+  for (const ClientValue& made : parts_.stages.made_gradients()) {
+    const size_t place = PlaceOf(hosted.stage->incoming(), made.value);
+    if (place < hosted.inputs.size()) KeepRows(made.name, micro_batch, gradients[place]);
   }
-  return absl::OkStatus();
 }
 
-absl::Status ActionExecutor::Send(const Action& action) {
-  const Direction direction = pipeline::DirectionOf(action.kind);
-  GPIPE_ASSIGN_OR_RETURN(at::Tensor value, values_.Take(action.edge, direction, action.micro_batch));
-  return parts_.transfers.Send(action, round_.program->micro_batch_sizes[action.micro_batch], std::move(value));
+std::vector<at::Tensor> ActionExecutor::RoomFor(const Step& step) const {
+  const HostedStage& hosted = StageOf(step.action);
+  const bool forward = pipeline::DirectionOf(step.action.kind) == Direction::kForward;
+  const std::vector<EdgeEnd>& ends = forward ? hosted.incoming : hosted.outgoing;
+  const at::TensorList places = hosted.stage->Room(forward ? Pass::kForward : Pass::kBackward, step.action.micro_batch);
+  if (places.empty()) return {};
+  std::vector<at::Tensor> room;
+  for (const int edge : step.edges) {
+    const auto end = std::ranges::find(ends, edge, &EdgeEnd::edge);
+    const bool is_read_so = end != ends.end() && (forward || HasOneGradient(ends, end->place));
+    room.push_back(is_read_so ? places[end->place] : at::Tensor());
+  }
+  return room;
 }
 
-absl::Status ActionExecutor::Receive(const Action& action) {
-  const Direction direction = pipeline::DirectionOf(action.kind);
-  GPIPE_ASSIGN_OR_RETURN(at::Tensor value, parts_.transfers.CompleteReceive(action));
-  if (value.is_cuda()) record_->device_waits.push_back({record_->timed.size(), parts_.transfers.PeerOf(action)});
-  values_.Put(action.edge, direction, action.micro_batch, std::move(value));
+absl::Status ActionExecutor::Send(const Step& step) {
+  const Direction direction = pipeline::DirectionOf(step.action.kind);
+  const int micro_batch = step.action.micro_batch;
+  std::vector<at::Tensor> values;
+  for (const int edge : step.edges) {
+    GPIPE_ASSIGN_OR_RETURN(values.emplace_back(), values_.Take(edge, direction, micro_batch));
+  }
+  return parts_.transfers.Send(step, round_.program->micro_batch_sizes[micro_batch], std::move(values));
+}
+
+absl::Status ActionExecutor::Receive(const Step& step) {
+  const Action& action = step.action;
+  GPIPE_ASSIGN_OR_RETURN(std::vector<at::Tensor> values, parts_.transfers.CompleteReceive(step));
+  if (values.front().is_cuda()) {
+    record_->device_waits.push_back({record_->timed.size(), parts_.transfers.PeerOf(action)});
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    values_.Put(step.edges[i], pipeline::DirectionOf(action.kind), action.micro_batch, std::move(values[i]));
+  }
   return absl::OkStatus();
 }
 

@@ -43,31 +43,40 @@ class ActionExecutor {
   absl::Status Begin(const RoundPlan& plan, Batch batch, RoundRecord& record);
 
   // Errors say which stage did what in which step.
-  absl::Status Execute(const pipeline::Action& action);
+  absl::Status Execute(const Step& step);
+
+  // Where a RECV's values are best received, for PostReceive; only for what is received on the current stream's behalf
+  // from now on.
+  std::vector<at::Tensor> RoomFor(const Step& step) const;
 
   // INTERNAL when something was made and not used.
   absl::Status End();
 
  private:
   MiniBatch MiniBatchFor(const HostedStage& hosted) const;
+  // What of the round's samples each of the stages is given.
+  void TakeSamples();
   absl::Status EndStages();
   // What the loss is taken against.
   at::Tensor Target() const;
-  absl::Status Dispatch(const pipeline::Action& action);
+  absl::Status Dispatch(const Step& step);
   absl::Status Forward(const pipeline::Action& action);
   absl::Status Recompute(const pipeline::Action& action);
   absl::Status Backward(const pipeline::Action& action);
-  absl::Status Send(const pipeline::Action& action);
-  absl::Status Receive(const pipeline::Action& action);
+  absl::Status Send(const Step& step);
+  absl::Status Receive(const Step& step);
   absl::Status ReduceGradients(const pipeline::Action& action);
   absl::Status Update(const pipeline::Action& action);
 
-  absl::StatusOr<Values> ForwardInputs(const HostedStage& stage, int micro_batch);
-  absl::StatusOr<Values> OutputGradients(const HostedStage& stage, int micro_batch);
-  // Puts each value where its next user takes it.
-  absl::Status KeepOutputs(const HostedStage& stage, int micro_batch, const Values& outputs);
-  absl::Status KeepInputGradients(const HostedStage& stage, int micro_batch, const Values& gradients);
-  void KeepResults(int micro_batch, const Values& outputs);
+  const HostedStage& StageOf(const pipeline::Action& action) const {
+    return parts_.stages.Find(action.stage, round_.round.kind);
+  }
+  absl::StatusOr<std::vector<at::Tensor>> ForwardInputs(const HostedStage& stage, int micro_batch);
+  absl::StatusOr<std::vector<at::Tensor>> OutputGradients(const HostedStage& stage, int micro_batch);
+  // Puts each value where its next users take it.
+  void KeepOutputs(const HostedStage& stage, int micro_batch, const std::vector<at::Tensor>& values);
+  void KeepInputGradients(const HostedStage& stage, int micro_batch, const std::vector<at::Tensor>& gradients);
+  void KeepResults(const HostedStage& stage, int micro_batch, const PassResults& made);
   // Rows of a tensor that somebody wants whole. Two of the same add up.
   void KeepRows(const std::string& name, int micro_batch, const at::Tensor& rows);
   at::Tensor MicroBatchOf(const at::Tensor& mini_batch, int micro_batch) const;
@@ -78,9 +87,16 @@ class ActionExecutor {
   auto Timed(const pipeline::Action& action, Compute compute);
 
   const Parts parts_;
+  // An input of the model that a stage reads.
+  struct Given {
+    at::Tensor mini_batch;
+    bool whole = false;  // It has no samples: the same for all micro-batches.
+  };
+
   ValueStore values_;
   RoundPlan round_;
   Batch batch_;
+  std::vector<std::vector<Given>> samples_;  // By hosted stage, in the order of its inputs.
   RoundRecord* record_ = nullptr;
 };
 

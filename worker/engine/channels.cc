@@ -16,6 +16,13 @@ int AddChannel(ChannelMap& map, std::string name, int sender, int receiver) {
   return static_cast<int>(map.channels.size()) - 1;
 }
 
+// That which is there, or a new one.
+int ChannelNamed(ChannelMap& map, const std::string& name, int sender, int receiver) {
+  const auto known = std::ranges::find(map.channels, name, &Channel::name);
+  if (known != map.channels.end()) return static_cast<int>(known - map.channels.begin());
+  return AddChannel(map, name, sender, receiver);
+}
+
 // One group for all parameters of the same workers: over NCCL a channel is a communicator.
 void AddSharing(const v1::Plan& plan, ChannelMap& map) {
   for (const SharedTensor& shared : SharedTensors(plan)) {
@@ -43,8 +50,9 @@ ChannelMap ChannelsOf(const v1::Plan& plan) {
     const v1::Edge& edge = EdgeAt(plan, i);
     const int from = plan.stage_worker(edge.from_stage()), to = plan.stage_worker(edge.to_stage());
     if (from == to) continue;
-    map.forward[i] = AddChannel(map, absl::StrCat("edge", i, ".forward"), from, to);
-    if (edge.requires_grad()) map.backward[i] = AddChannel(map, absl::StrCat("edge", i, ".backward"), to, from);
+    const std::string name = absl::StrCat("stages", edge.from_stage(), "-", edge.to_stage());
+    map.forward[i] = ChannelNamed(map, name + ".forward", from, to);
+    if (edge.requires_grad()) map.backward[i] = ChannelNamed(map, name + ".backward", to, from);
   }
   AddSharing(plan, map);
   return map;

@@ -19,11 +19,14 @@ struct SharingWorkers {
   std::vector<int> to_first, from_first;
 };
 
-// The channels of an attempt: one per edge and direction that crosses workers, `edge<i>.forward` and `edge<i>.backward`
-// (only where a gradient comes back), and those of workers that share parameters. The same list on every worker.
+// The channels of an attempt: one per direction between two stages on different workers, `stages0-1.forward` and
+// `stages0-1.backward` (only where a gradient comes back), and those of workers that share parameters. The same list on
+// every worker. Not one per two workers: one that has several stages sends what the next cycle needs behind what is
+// needed later, and neither may wait for the other.
 struct ChannelMap {
   std::vector<Channel> channels;
-  // By edge (EdgeAt): index into `channels`, -1 where both stages are on one worker.
+  // By edge (EdgeAt): index into `channels`, -1 where both stages are on one worker. Edges between the same stages have
+  // the same.
   std::vector<int> forward;
   std::vector<int> backward;
   std::vector<SharingWorkers> sharing;

@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "common/plan/evaluation.h"
 #include "common/plan/shape.h"
@@ -48,6 +49,16 @@ DataRole RoleOf(const std::vector<HostedStage>& stages, const std::vector<Hosted
   return role;
 }
 
+std::vector<EdgeEnd> EndsOf(const v1::Plan& plan, int first_edge, const std::vector<CrossingValue>& values,
+                            absl::FunctionRef<bool(const v1::Edge& edge)> is_here) {
+  std::vector<EdgeEnd> ends;
+  for (int i = 0; i < plan.edges_size(); ++i) {
+    const v1::Edge& edge = plan.edges(i);
+    if (is_here(edge)) ends.push_back({first_edge + i, PlaceOf(values, edge.value()), edge.requires_grad()});
+  }
+  return ends;
+}
+
 struct StagesRequest {
   const v1::JobSpec& spec;
   const v1::Plan& plan;
@@ -65,21 +76,25 @@ absl::StatusOr<std::vector<HostedStage>> CreateStages(const StagesRequest& reque
     stage.index = i;
     stage.inputs.assign(plan.stages(i).inputs().begin(), plan.stages(i).inputs().end());
     stage.last = i == plan.stages_size() - 1;
-    for (int edge = 0; edge < plan.edges_size(); ++edge) {
-      if (plan.edges(edge).to_stage() == i) stage.incoming.push_back(request.first_edge + edge);
-      if (plan.edges(edge).from_stage() == i) stage.outgoing.push_back(request.first_edge + edge);
-    }
     auto created = Stage::Create(request.spec, plan, i, request.device, model);
     if (!created.ok()) {
       return absl::Status(created.status().code(), absl::StrCat("stage ", i, ": ", created.status().message()));
     }
     stage.stage = *std::move(created);
+    stage.incoming = EndsOf(plan, request.first_edge, stage.stage->incoming(),
+                            [i](const v1::Edge& edge) { return edge.to_stage() == i; });
+    stage.outgoing = EndsOf(plan, request.first_edge, stage.stage->outgoing(),
+                            [i](const v1::Edge& edge) { return edge.from_stage() == i; });
     stages.push_back(std::move(stage));
   }
   return stages;
 }
 
 }  // namespace
+
+size_t PlaceOf(const std::vector<CrossingValue>& values, const std::string& name) {
+  return static_cast<size_t>(std::ranges::find(values, name, &CrossingValue::name) - values.begin());
+}
 
 absl::StatusOr<HostedStages> HostedStages::Create(const v1::JobSpec& spec, const v1::Plan& plan, int worker,
                                                   c10::Device device, const HostedModel& model) {
@@ -118,7 +133,8 @@ void HostedStages::FindClientValues(const v1::Plan& plan, const std::vector<std:
   if (!has_last()) return;
   const auto& described = plan.layers(plan.layers_size() - 1).outputs();
   for (int i = 0; i < described.size(); ++i) {
-    made_outputs_.push_back({described[i].name(), outputs[static_cast<size_t>(i)]});
+    const std::string& value = outputs[static_cast<size_t>(i)];
+    made_outputs_.push_back({described[i].name(), value, PlaceOf(stages_.back().stage->outgoing(), value)});
     if (IsDifferentiable(described[i].dtype())) given_gradients_.push_back(made_outputs_.back());
   }
 }

@@ -21,17 +21,28 @@ namespace gpipe::worker {
 struct ClientValue {
   std::string name;
   std::string value;
+  size_t place = 0;  // Of an output: of its value among the last stage's outgoing().
 };
 
-// One stage of this worker and where its values go.
+// An edge of the plan at one of its stages.
+struct EdgeEnd {
+  int edge = 0;      // EdgeAt.
+  size_t place = 0;  // Of its value among the stage's incoming() or outgoing().
+  bool requires_grad = false;
+};
+
+// One stage of this worker and where its values go, by their places.
 struct HostedStage {
   int index = 0;  // In the plan.
   bool last = false;
-  std::vector<std::string> inputs;  // The model's inputs that it reads.
-  std::vector<int> incoming;        // Edges of the plan (EdgeAt) that end here, ascending.
-  std::vector<int> outgoing;        // Edges that begin here.
+  std::vector<std::string> inputs;  // The model's inputs that it reads: the first of incoming().
+  std::vector<EdgeEnd> incoming;    // Ends here; by edge, ascending.
+  std::vector<EdgeEnd> outgoing;    // Begins here; a value may leave over several edges.
   std::unique_ptr<Stage> stage;
 };
+
+// Where a value is among what enters or leaves a stage. REQUIRES: it is there.
+size_t PlaceOf(const std::vector<CrossingValue>& values, const std::string& name);
 
 // The exported model that stages are made of; all null with a layer list.
 struct HostedModel {
@@ -54,8 +65,10 @@ class HostedStages {
   const std::vector<HostedStage>& In(pipeline::RoundKind kind) const {
     return !pipeline::TraitsOf(kind).trains && !evaluation_.empty() ? evaluation_ : stages_;
   }
+  // The stage of this worker that comes first in the plan.
+  int first() const { return stages_.front().index; }
   // REQUIRES: the stage is one of this worker's.
-  const HostedStage& Find(int index, pipeline::RoundKind kind) const { return In(kind)[index - stages_.front().index]; }
+  const HostedStage& Find(int index, pipeline::RoundKind kind) const { return In(kind)[index - first()]; }
 
   const DataRole& role() const { return role_; }
   // The model's input whose elements the loss is a mean over; empty: it is of something else, or not computed here.

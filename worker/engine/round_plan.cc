@@ -1,13 +1,16 @@
 #include "worker/engine/round_plan.h"
 
 #include <algorithm>
+#include <map>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/plan/convert.h"
 #include "common/plan/evaluation.h"
 #include "common/status_macros.h"
+#include "pipeline/transfers.h"
 
 namespace gpipe::worker {
 namespace {
@@ -40,7 +43,6 @@ absl::StatusOr<WorkerProgram> RowOf(const v1::Program& program, int worker) {
     return absl::InvalidArgumentError(
         absl::StrCat("the ", name, " has an action of an unknown kind (", unknown->kind(), "), as of a newer version"));
   }
-  result.row = FromProto(program.rows(worker));
   return result;
 }
 
@@ -49,19 +51,56 @@ absl::StatusOr<WorkerProgram> RowOf(const v1::Program& program, int worker) {
 bool Possible(const pipeline::Action& action, const v1::Plan& plan, int micro_batches, int worker) {
   const bool in_batch = action.micro_batch >= 0 && action.micro_batch < micro_batches;
   if (pipeline::HasMicroBatch(action.kind) && !in_batch) return false;
-  const bool on_edge = action.edge >= 0 && action.edge < CountEdges(plan);
-  if (pipeline::IsTransfer(action.kind) && !on_edge) return false;
+  if (pipeline::IsTransfer(action.kind)) {
+    if (action.edge < 0 || action.edge >= CountEdges(plan)) return false;
+    const v1::Edge& edge = EdgeAt(plan, action.edge);
+    const pipeline::Edge ends{.from_stage = edge.from_stage(), .to_stage = edge.to_stage()};
+    if (pipeline::StageOfTransfer(ends, action.kind) != action.stage) return false;
+  }
   return action.stage >= 0 && action.stage < plan.stage_worker_size() && plan.stage_worker(action.stage) == worker;
 }
 
-absl::Status CheckActions(const v1::Plan& plan, const v1::Program& program, const WorkerProgram& row, int worker) {
-  for (const pipeline::Action& action : row.row) {
-    if (Possible(action, plan, static_cast<int>(row.micro_batch_sizes.size()), worker)) continue;
+absl::Status CheckActions(const v1::Plan& plan, const v1::Program& program, const std::vector<pipeline::Action>& row,
+                          int worker) {
+  for (const pipeline::Action& action : row) {
+    if (Possible(action, plan, program.micro_batch_sizes_size(), worker)) continue;
     return absl::InvalidArgumentError(absl::StrCat("the ", Describe(program.kind(), program.batch_size()),
                                                    " has an impossible action ", pipeline::ToString(action),
                                                    " for worker ", worker));
   }
   return absl::OkStatus();
+}
+
+// What the SENDs or RECVs of one transfer have in common.
+using TransferKey = std::tuple<pipeline::ActionKind, int, int, int>;
+
+TransferKey KeyOf(const v1::Plan& plan, const pipeline::Action& action) {
+  const v1::Edge& edge = EdgeAt(plan, action.edge);
+  return {action.kind, action.micro_batch, edge.from_stage(), edge.to_stage()};
+}
+
+// Both ends of a boundary join its values by this rule, and so agree on what one transfer is: all that a row moves over
+// it in one direction for one micro-batch, with nothing but transfers in between.
+absl::StatusOr<std::vector<Step>> JoinTransfers(const v1::Plan& plan, const std::vector<pipeline::Action>& row) {
+  std::vector<Step> steps;
+  std::map<TransferKey, size_t> places;
+  size_t run = 0;  // The first of the transfers that stand together.
+  for (const pipeline::Action& action : row) {
+    if (!pipeline::IsTransfer(action.kind)) {
+      steps.push_back({action, {}});
+      run = steps.size();
+      continue;
+    }
+    const auto [known, is_new] = places.try_emplace(KeyOf(plan, action), steps.size());
+    if (is_new) steps.push_back({action, {}});
+    if (known->second < run) {
+      return absl::InvalidArgumentError(absl::StrCat(pipeline::ToString(action), " is apart from ",
+                                                     pipeline::ToString(steps[known->second].action),
+                                                     ", and both are of one micro-batch between the same stages"));
+    }
+    steps[known->second].edges.push_back(action.edge);
+  }
+  return steps;
 }
 
 // What everything else in the engine takes for granted.
@@ -91,9 +130,11 @@ absl::StatusOr<ProgramTable> ProgramTable::Create(const v1::Plan& plan, int work
 
 absl::Status ProgramTable::Add(const google::protobuf::RepeatedPtrField<v1::Program>& programs) {
   for (const v1::Program& program : programs) {
-    GPIPE_ASSIGN_OR_RETURN(WorkerProgram row, RowOf(program, worker_));
+    GPIPE_ASSIGN_OR_RETURN(WorkerProgram made, RowOf(program, worker_));
+    const std::vector<pipeline::Action> row = FromProto(program.rows(worker_));
     GPIPE_RETURN_IF_ERROR(CheckActions(*plan_, program, row, worker_));
-    programs_.push_back(std::move(row));
+    GPIPE_ASSIGN_OR_RETURN(made.row, JoinTransfers(*plan_, row));
+    programs_.push_back(std::move(made));
   }
   return absl::OkStatus();
 }

@@ -13,6 +13,13 @@
 
 namespace gpipe::worker {
 
+// What a worker does in one go: an action of its row, or several SENDs or RECVs that are one transfer, because they
+// move values of one micro-batch between the same two stages.
+struct Step {
+  pipeline::Action action;  // Of a transfer: the first.
+  std::vector<int> edges;   // Of a transfer: of all its values, in the row's order.
+};
+
 // One worker's row of a program.
 struct WorkerProgram {
   v1::ProgramKind kind = v1::PROGRAM_KIND_UNSPECIFIED;
@@ -20,7 +27,7 @@ struct WorkerProgram {
   std::vector<int64_t> micro_batch_sizes;
   std::vector<int64_t> offsets;  // Of each micro-batch in the mini-batch.
   int cycles = 1;
-  std::vector<pipeline::Action> row;
+  std::vector<Step> row;
 };
 
 // A round and what to do in it. The program is owned by the ProgramTable; that of a round that computes nothing is
@@ -44,7 +51,7 @@ struct RoundPlan {
 class ProgramTable {
  public:
   // Keeps a reference to the plan. INVALID_ARGUMENT when it cannot be executed by this worker: stages, edges, actions
-  // or sizes that do not fit.
+  // or sizes that do not fit, or values of one boundary that are not moved together.
   static absl::StatusOr<ProgramTable> Create(const v1::Plan& plan, int worker);
 
   // Programs that count on behind those that are there, with the same error.

@@ -52,12 +52,12 @@ absl::StatusOr<Batch> RoundRunner::ReadData(const RoundPlan& plan, const Hooks& 
 
 absl::Status RoundRunner::RunActions(const RoundPlan& plan) {
   int admitted = 0;
-  const std::vector<pipeline::Action>& row = plan.program->row;
+  const std::vector<Step>& row = plan.program->row;
   for (size_t i = 0; i < row.size(); ++i) {
     GPIPE_RETURN_IF_ERROR(PostReceives(plan, i));
-    if (row[i].cycle > admitted) {
-      GPIPE_RETURN_IF_ERROR(Admit(plan, row[i].cycle));
-      admitted = row[i].cycle;
+    if (const int cycle = row[i].action.cycle; cycle > admitted) {
+      GPIPE_RETURN_IF_ERROR(Admit(plan, cycle));
+      admitted = cycle;
     }
     GPIPE_RETURN_IF_ERROR(parts_.executor.Execute(row[i]));
   }
@@ -94,7 +94,10 @@ absl::Status RoundRunner::Admit(const RoundPlan& plan, int cycle) {
 }
 
 absl::Status RoundRunner::PostReceives(const RoundPlan& plan, size_t position) {
-  if (!parts_.transfers.may_post_early()) return PostOne(plan, position);
+  const Step& step = plan.program->row[position];
+  if (!parts_.transfers.may_post_early()) {
+    return pipeline::IsReceive(step.action.kind) ? Post(plan, step, parts_.executor.RoomFor(step)) : absl::OkStatus();
+  }
   int ahead = kComputeAhead;
   GPIPE_RETURN_IF_ERROR(PostFrom(plan, posted_, position, ahead));
   if (ahead == 0 || !peeked_ || !plan.streams() || peeked_->round.kind != plan.round.kind) return absl::OkStatus();
@@ -102,20 +105,18 @@ absl::Status RoundRunner::PostReceives(const RoundPlan& plan, size_t position) {
 }
 
 absl::Status RoundRunner::PostFrom(const RoundPlan& plan, size_t& posted, size_t position, int& ahead) {
-  const std::vector<pipeline::Action>& row = plan.program->row;
+  const std::vector<Step>& row = plan.program->row;
   for (size_t i = position; i < row.size() && ahead > 0; ++i) {
-    if (pipeline::IsCompute(row[i].kind)) --ahead;
+    if (pipeline::IsCompute(row[i].action.kind)) --ahead;
     if (i < posted) continue;
-    GPIPE_RETURN_IF_ERROR(PostOne(plan, i));
+    if (pipeline::IsReceive(row[i].action.kind)) GPIPE_RETURN_IF_ERROR(Post(plan, row[i], {}));
     posted = i + 1;
   }
   return absl::OkStatus();
 }
 
-absl::Status RoundRunner::PostOne(const RoundPlan& plan, size_t position) {
-  const pipeline::Action& action = plan.program->row[position];
-  if (!pipeline::IsReceive(action.kind)) return absl::OkStatus();
-  return parts_.transfers.PostReceive(action, plan.program->micro_batch_sizes[action.micro_batch]);
+absl::Status RoundRunner::Post(const RoundPlan& plan, const Step& step, at::TensorList room) {
+  return parts_.transfers.PostReceive(step, plan.program->micro_batch_sizes[step.action.micro_batch], room);
 }
 
 absl::StatusOr<std::optional<RoundPlan>> RoundRunner::Next() {

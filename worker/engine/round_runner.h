@@ -70,8 +70,8 @@ class RoundRunner {
   absl::Status PostReceives(const RoundPlan& plan, size_t position);
   // Posts the receives of `row` from `posted` on until `ahead` compute actions have been passed.
   absl::Status PostFrom(const RoundPlan& plan, size_t& posted, size_t position, int& ahead);
-  // Posts the action at `position` if it is a receive.
-  absl::Status PostOne(const RoundPlan& plan, size_t position);
+  // Posts a receive of the row, into `room` (TransferQueue::PostReceive).
+  absl::Status Post(const RoundPlan& plan, const Step& step, at::TensorList room);
 
   // The next round, which is waited for, and a look at the one after it, if that is known.
   absl::StatusOr<std::optional<RoundPlan>> Next();

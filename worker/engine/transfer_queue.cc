@@ -14,6 +14,7 @@
 #include "pipeline/transfers.h"
 #include "worker/data/tensor_file.h"
 #include "worker/engine/clock_offset.h"
+#include "worker/model/memory_meter.h"
 
 namespace gpipe::worker {
 namespace {
@@ -35,40 +36,58 @@ TransferQueue::TransferQueue(Communicator& communicator, const v1::Plan& plan, c
       device_(device),
       activity_(activity),
       sends_(channels.channels.size()),
-      traffic_(WorkersOf(plan)) {}
+      traffic_(WorkersOf(plan)) {
+  for (int edge = 0; edge < CountEdges(plan); ++edge) {
+    const v1::Edge& described = EdgeAt(plan, edge);
+    layouts_.push_back({ToScalarType(described.dtype()), FromField(described.dimension_order())});
+  }
+}
 
-absl::Status TransferQueue::PostReceive(const pipeline::Action& action, int64_t samples) {
-  at::Tensor tensor = Ordered(Allocate(action.edge, samples), OrderOfEdge(action.edge));
-  auto work = communicator_.Receive(channels_.Find(action.edge, DirectionOf(action.kind)), tensor);
-  if (!work.ok()) return Describe(work.status(), action);
-  receives_.push_back({action, std::move(tensor), *std::move(work)});
+absl::Status TransferQueue::PostReceive(const Step& step, int64_t samples, at::TensorList room) {
+  Transfer transfer{&step, {}, nullptr};
+  for (size_t i = 0; i < step.edges.size(); ++i) {
+    const int edge = step.edges[i];
+    const at::Tensor value = RoomFor(edge, samples, i < room.size() ? room[i] : at::Tensor());
+    transfer.tensors.push_back(Ordered(value, layouts_[edge].order));
+  }
+  auto work = communicator_.Receive(channels_.Find(step.action.edge, DirectionOf(step.action.kind)), transfer.tensors);
+  if (!work.ok()) return Describe(work.status(), step);
+  transfer.work = *std::move(work);
+  receives_.push_back(std::move(transfer));
   return absl::OkStatus();
 }
 
-absl::StatusOr<at::Tensor> TransferQueue::CompleteReceive(const pipeline::Action& action) {
-  if (receives_.empty() || !(receives_.front().action == action)) {
-    return absl::InternalError(absl::StrCat(pipeline::ToString(action), " was not posted in the row's order"));
+absl::StatusOr<std::vector<at::Tensor>> TransferQueue::CompleteReceive(const Step& step) {
+  if (receives_.empty() || receives_.front().step != &step) {
+    return absl::InternalError(absl::StrCat(pipeline::ToString(step.action), " was not posted in the row's order"));
   }
   Transfer transfer = std::move(receives_.front());
   receives_.pop_front();
   GPIPE_RETURN_IF_ERROR(Await(transfer));
-  traffic_[PeerOf(action)].received_bytes += static_cast<int64_t>(transfer.tensor.nbytes());
-  return Unordered(transfer.tensor, OrderOfEdge(action.edge));
+  traffic_[PeerOf(step.action)].received_bytes += TotalBytes(transfer.tensors);
+  std::vector<at::Tensor> values;
+  for (size_t i = 0; i < step.edges.size(); ++i) {
+    values.push_back(Unordered(transfer.tensors[i], layouts_[step.edges[i]].order));
+  }
+  return values;
 }
 
-absl::Status TransferQueue::Send(const pipeline::Action& action, int64_t samples, at::Tensor tensor) {
-  if (absl::Status fits = CheckFits(action.edge, samples, tensor); !fits.ok()) return Describe(fits, action);
-  const int channel = channels_.Find(action.edge, DirectionOf(action.kind));
-  if (channel < 0) return Describe(absl::InvalidArgumentError("the plan has no channel for it"), action);
+absl::Status TransferQueue::Send(const Step& step, int64_t samples, std::vector<at::Tensor> values) {
+  for (size_t i = 0; i < values.size(); ++i) {
+    const int edge = step.edges[i];
+    if (absl::Status fits = CheckFits(edge, samples, values[i]); !fits.ok()) return Describe(fits, step);
+    values[i] = Ordered(InOrder(values[i], layouts_[edge].order), layouts_[edge].order);
+  }
+  const int channel = channels_.Find(step.action.edge, DirectionOf(step.action.kind));
+  if (channel < 0) return Describe(absl::InvalidArgumentError("the plan has no channel for it"), step);
   std::deque<Transfer>& sends = sends_[channel];
-  const v1::Edge& edge = EdgeAt(plan_, action.edge);
+  const v1::Edge& edge = EdgeAt(plan_, step.action.edge);
   const auto places = static_cast<size_t>(pipeline::MaxUnreceived(edge.from_stage(), edge.to_stage()));
   if (sends.size() >= places) GPIPE_RETURN_IF_ERROR(FinishOldest(sends));
-  tensor = Ordered(InOrder(tensor, OrderOfEdge(action.edge)), OrderOfEdge(action.edge));
-  auto work = communicator_.Send(channel, tensor);
-  if (!work.ok()) return Describe(work.status(), action);
-  traffic_[PeerOf(action)].sent_bytes += static_cast<int64_t>(tensor.nbytes());
-  sends.push_back({action, std::move(tensor), *std::move(work)});
+  auto work = communicator_.Send(channel, values);
+  if (!work.ok()) return Describe(work.status(), step);
+  traffic_[PeerOf(step.action)].sent_bytes += TotalBytes(values);
+  sends.push_back({&step, std::move(values), *std::move(work)});
   return absl::OkStatus();
 }
 
@@ -86,12 +105,12 @@ absl::Status TransferQueue::FinishOldest(std::deque<Transfer>& sends) {
 }
 
 absl::Status TransferQueue::Await(const Transfer& transfer) {
-  const int peer = PeerOf(transfer.action);
+  const int peer = PeerOf(transfer.step->action);
   const ActivityTracker::Wait waiting(activity_, peer);
   const int64_t begun = SteadyNanos();
   absl::Status ended = transfer.work->Wait();
   if (device_.is_cpu()) traffic_[peer].wait_nanos += SteadyNanos() - begun;
-  return Describe(ended, transfer.action);
+  return Describe(ended, *transfer.step);
 }
 
 std::vector<TransferQueue::Traffic> TransferQueue::TakeTraffic() {
@@ -104,30 +123,32 @@ int TransferQueue::PeerOf(const pipeline::Action& action) const {
   return plan_.stage_worker(pipeline::IsReceive(action.kind) == forward ? edge.from_stage() : edge.to_stage());
 }
 
-at::Tensor TransferQueue::Allocate(int edge, int64_t samples) const {
-  const v1::Edge& description = EdgeAt(plan_, edge);
-  return EmptyInOrder(SizesFor(description.shape(), samples), OrderOfEdge(edge),
-                      at::TensorOptions().dtype(ToScalarType(description.dtype())).device(device_));
+at::Tensor TransferQueue::RoomFor(int edge, int64_t samples, const at::Tensor& room) const {
+  const std::vector<int64_t> sizes = SizesFor(EdgeAt(plan_, edge).shape(), samples);
+  const Layout& layout = layouts_[edge];
+  const bool fits = room.defined() && room.sizes() == at::IntArrayRef(sizes) && room.scalar_type() == layout.type &&
+                    Ordered(room, layout.order).is_contiguous();
+  return fits ? room : EmptyInOrder(sizes, layout.order, at::TensorOptions().dtype(layout.type).device(device_));
 }
 
-DimensionOrder TransferQueue::OrderOfEdge(int edge) const { return FromField(EdgeAt(plan_, edge).dimension_order()); }
-
 absl::Status TransferQueue::CheckFits(int edge, int64_t samples, const at::Tensor& tensor) const {
-  const v1::Edge& description = EdgeAt(plan_, edge);
-  const std::vector<int64_t> sizes = SizesFor(description.shape(), samples);
-  const c10::ScalarType type = ToScalarType(description.dtype());
+  const std::vector<int64_t> sizes = SizesFor(EdgeAt(plan_, edge).shape(), samples);
+  const c10::ScalarType type = layouts_[edge].type;
   if (tensor.sizes() == at::IntArrayRef(sizes) && tensor.scalar_type() == type) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("is ", c10::toString(tensor.scalar_type()), " [",
+  return absl::InvalidArgumentError(absl::StrCat(EdgeAt(plan_, edge).value(), " is ",
+                                                 c10::toString(tensor.scalar_type()), " [",
                                                  absl::StrJoin(tensor.sizes(), ", "), "], where the plan says ",
                                                  c10::toString(type), " [", absl::StrJoin(sizes, ", "), "]"));
 }
 
-absl::Status TransferQueue::Describe(const absl::Status& status, const pipeline::Action& action) const {
+absl::Status TransferQueue::Describe(const absl::Status& status, const Step& step) const {
   if (status.ok()) return status;
-  const v1::Edge& edge = EdgeAt(plan_, action.edge);
+  const v1::Edge& first = EdgeAt(plan_, step.action.edge);
+  const std::string values = absl::StrJoin(
+      step.edges, ", ", [this](std::string* out, int edge) { absl::StrAppend(out, EdgeAt(plan_, edge).value()); });
   return absl::Status(
-      status.code(), absl::StrCat(pipeline::ToString(action), " (", edge.value(), " between stages ", edge.from_stage(),
-                                  " and ", edge.to_stage(), "): ", status.message()));
+      status.code(), absl::StrCat(pipeline::ToString(step.action), " (", values, " between stages ", first.from_stage(),
+                                  " and ", first.to_stage(), "): ", status.message()));
 }
 
 }  // namespace gpipe::worker

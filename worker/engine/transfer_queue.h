@@ -15,12 +15,13 @@
 #include "worker/comm/communicator.h"
 #include "worker/engine/activity_tracker.h"
 #include "worker/engine/channels.h"
+#include "worker/engine/round_plan.h"
 #include "worker/model/tensor_layout.h"
 
 namespace gpipe::worker {
 
-// The transfers under way of one attempt: keeps each tensor with its Work until the transfer is complete.
-// Used by the engine's thread only.
+// The transfers under way of one attempt: keeps their tensors with their Work until they are complete. Steps are those
+// of the attempt's programs, SENDs and RECVs, and outlive the queue. Used by the engine's thread only.
 class TransferQueue {
  public:
   // All but `device` must outlive the queue. `activity` is told of waits.
@@ -36,19 +37,21 @@ class TransferQueue {
   // a skip between two workers of which this one has other stages on its way.
   bool may_post_early() const { return device_.is_cpu(); }
 
-  // Begins to receive what `action` names, a micro-batch of so many samples. Receives are completed in the order in
-  // which they were posted.
-  absl::Status PostReceive(const pipeline::Action& action, int64_t samples);
+  // Begins to receive the values of the step, a micro-batch of so many samples. `room` may have a tensor for each of
+  // them into which it is received if it is as the value will be; others, and undefined ones, are made. Receives are
+  // completed in the order in which they were posted.
+  absl::Status PostReceive(const Step& step, int64_t samples, at::TensorList room = {});
 
-  // The tensor of the oldest posted receive, which must be the one that `action` names. It lies in memory as the edge's
-  // values do.
-  absl::StatusOr<at::Tensor> CompleteReceive(const pipeline::Action& action);
+  // The values of the oldest posted receive, which must be that of the step, in the order of its edges. They lie in
+  // memory as the edges' values do.
+  absl::StatusOr<std::vector<at::Tensor>> CompleteReceive(const Step& step);
 
-  // Begins to send a micro-batch of so many samples. When MaxUnreceived (pipeline/transfers.h) messages of the channel
-  // are under way, first waits for the oldest: on CPU the engine does until its receive is posted, on CUDA the current
-  // stream does until the receiver's has come to its RECV, and the host goes on.
-  // INVALID_ARGUMENT: the tensor has not the shape and type of the plan, for which the receiver has made room.
-  absl::Status Send(const pipeline::Action& action, int64_t samples, at::Tensor tensor);
+  // Begins to send the values of the step's edges, a micro-batch of so many samples. When MaxUnreceived
+  // (pipeline/transfers.h) messages of the channel are under way, first waits for the oldest: on CPU the engine does
+  // until its receive is posted, on CUDA the current stream does until the receiver's has come to its RECV, and the
+  // host goes on. INVALID_ARGUMENT: a value has not the shape and type of the plan, for which the receiver has made
+  // room.
+  absl::Status Send(const Step& step, int64_t samples, std::vector<at::Tensor> values);
 
   // Waits until all sends are complete.
   absl::Status FinishSends();
@@ -66,26 +69,33 @@ class TransferQueue {
   int PeerOf(const pipeline::Action& action) const;
 
  private:
+  // How the values of an edge lie in memory.
+  struct Layout {
+    c10::ScalarType type = c10::ScalarType::Undefined;
+    DimensionOrder order;
+  };
   struct Transfer {
-    pipeline::Action action;
-    at::Tensor tensor;  // Its dimensions in the edge's order. Declared before `work`, whose end waits for the transfer.
+    const Step* step = nullptr;
+    // Their dimensions in the edges' order. Declared before `work`, whose end waits for the transfer.
+    std::vector<at::Tensor> tensors;
     std::unique_ptr<Work> work;
   };
 
   absl::Status FinishOldest(std::deque<Transfer>& sends);
   // The transfer's end, described.
   absl::Status Await(const Transfer& transfer);
-  at::Tensor Allocate(int edge, int64_t samples) const;
-  DimensionOrder OrderOfEdge(int edge) const;
+  // `room` if the value can be received there, else a new tensor.
+  at::Tensor RoomFor(int edge, int64_t samples, const at::Tensor& room) const;
   absl::Status CheckFits(int edge, int64_t samples, const at::Tensor& tensor) const;
   // Says which transfer failed, between which stages.
-  absl::Status Describe(const absl::Status& status, const pipeline::Action& action) const;
+  absl::Status Describe(const absl::Status& status, const Step& step) const;
 
   Communicator& communicator_;
   const v1::Plan& plan_;
   const ChannelMap& channels_;
   const c10::Device device_;
   ActivityTracker& activity_;
+  std::vector<Layout> layouts_;  // By edge.
   std::deque<Transfer> receives_;
   std::vector<std::deque<Transfer>> sends_;  // By channel.
   std::vector<Traffic> traffic_;             // By worker.

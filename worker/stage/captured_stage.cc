@@ -21,8 +21,6 @@ namespace {
 
 using Kind = StageCall::Kind;
 
-constexpr char kTarget[] = "target";
-
 // What a mini-batch is suspended under while it is recorded; ids of rounds are not negative.
 constexpr int64_t kRecordedForward = -1;
 
@@ -43,8 +41,8 @@ double SamplesIn(const std::vector<int64_t>& sizes) {
 }
 
 // What Begin is given.
-Values TargetOf(const MiniBatch& mini_batch) {
-  return mini_batch.target.defined() ? Values{{kTarget, mini_batch.target}} : Values{};
+std::vector<at::Tensor> TargetOf(const MiniBatch& mini_batch) {
+  return mini_batch.target.defined() ? std::vector{mini_batch.target} : std::vector<at::Tensor>();
 }
 
 std::vector<at::Tensor> WithoutGradient(const std::vector<NamedTensor>& state) {
@@ -62,9 +60,24 @@ int64_t VersionsOf(const std::vector<NamedTensor>& state) {
   return versions;
 }
 
-absl::StatusOr<Values> NothingElse(const absl::Status& status) {
+absl::StatusOr<PassResults> NothingElse(const absl::Status& status) {
   if (!status.ok()) return status;
-  return Values();
+  return PassResults();
+}
+
+absl::StatusOr<PassResults> AsResults(absl::StatusOr<std::vector<at::Tensor>> gradients) {
+  if (!gradients.ok()) return gradients.status();
+  return PassResults{.values = *std::move(gradients)};
+}
+
+at::Tensor Copied(const at::Tensor& tensor) { return tensor.defined() ? tensor.clone() : tensor; }
+
+void CopyAll(PassResults& results) {
+  for (at::Tensor& value : results.values) value = Copied(value);
+  for (at::Tensor& output : results.outputs) output = Copied(output);
+  results.loss = Copied(results.loss);
+  results.count = Copied(results.count);
+  results.hits = Copied(results.hits);
 }
 
 }  // namespace
@@ -105,7 +118,7 @@ absl::Status CapturedStage::Record() {
 absl::Status CapturedStage::RecordCalls() {
   forward_id_ = kRecordedForward;
   return current_->recording.Record(*pool_,
-                                    [this](const StageCall& call, const Values& given) { return Call(call, given); });
+                                    [this](const StageCall& call, const Tensors& given) { return Call(call, given); });
 }
 
 // The backward pass adds to gradients that must be there while it is recorded, and may not be there now.
@@ -121,11 +134,11 @@ absl::Status CapturedStage::RecordAccumulating() {
   return absl::FailedPreconditionError("a parameter has a gradient that it did not have before");
 }
 
-absl::StatusOr<Values> CapturedStage::Call(const StageCall& call, const Values& given) {
+absl::StatusOr<PassResults> CapturedStage::Call(const StageCall& call, const Tensors& given) {
   switch (call.kind) {
     case Kind::kBegin: {
       MiniBatch begun = mini_batch_;
-      if (const auto target = given.find(kTarget); target != given.end()) begun.target = target->second;
+      if (!given.empty()) begun.target = given.front();
       return NothingElse(stage_->Begin(std::move(begun)));
     }
     case Kind::kForward:
@@ -137,20 +150,20 @@ absl::StatusOr<Values> CapturedStage::Call(const StageCall& call, const Values& 
     case Kind::kRecompute:
       return NothingElse(stage_->Recompute(call.micro_batch));
     case Kind::kBackward:
-      return stage_->Backward(call.micro_batch, given);
+      return AsResults(stage_->Backward(call.micro_batch, given));
     case Kind::kEnd:
       return NothingElse(stage_->End());
   }
   return absl::InternalError("unknown call");
 }
 
-absl::StatusOr<Values> CapturedStage::Run(const StageCall& call, const Values& given) {
+absl::StatusOr<PassResults> CapturedStage::Run(const StageCall& call, const Tensors& given) {
   if (way_ == Way::kReplayed) return Replay(call, given);
   if (way_ == Way::kWatched) Watch(call, given);
   return Call(call, given);
 }
 
-void CapturedStage::Watch(const StageCall& call, const Values& given) {
+void CapturedStage::Watch(const StageCall& call, const Tensors& given) {
   const absl::Status watched = CatchTorch([&] {
     current_->recording.Watch(call, given);
     return absl::OkStatus();
@@ -219,7 +232,7 @@ void CapturedStage::RenewPool() {
 }
 
 absl::Status CapturedStage::Begin(MiniBatch mini_batch) {
-  const Values given = TargetOf(mini_batch);
+  const Tensors given = TargetOf(mini_batch);
   mini_batch_ = std::move(mini_batch);
   mini_batch_.target.reset();
   way_ = ChooseWay();
@@ -227,10 +240,10 @@ absl::Status CapturedStage::Begin(MiniBatch mini_batch) {
   return Run({.kind = Kind::kBegin}, given).status();
 }
 
-absl::StatusOr<Values> CapturedStage::Forward(int micro_batch, Values inputs, ForwardMode mode) {
+absl::StatusOr<PassResults> CapturedStage::Forward(int micro_batch, Tensors inputs, ForwardMode mode) {
   const StageCall call{Kind::kForward, micro_batch, mode};
   const bool can_be_repeated = mode == ForwardMode::kInference && way_ != Way::kReplayed;
-  absl::StatusOr<Values> made = Run(call, inputs);
+  absl::StatusOr<PassResults> made = Run(call, inputs);
   if (!absl::IsResourceExhausted(made.status()) || !can_be_repeated) return made;
   const bool has_room_to_give = !suspended_ && (captured(/*training=*/true) || captured(/*training=*/false));
   if (!has_room_to_give) return made;
@@ -242,8 +255,14 @@ absl::Status CapturedStage::Recompute(int micro_batch) {
   return Run({.kind = Kind::kRecompute, .micro_batch = micro_batch}, {}).status();
 }
 
-absl::StatusOr<Values> CapturedStage::Backward(int micro_batch, Values gradients) {
-  return Run({.kind = Kind::kBackward, .micro_batch = micro_batch}, gradients);
+absl::StatusOr<std::vector<at::Tensor>> CapturedStage::Backward(int micro_batch, Tensors gradients) {
+  GPIPE_ASSIGN_OR_RETURN(PassResults made, Run({.kind = Kind::kBackward, .micro_batch = micro_batch}, gradients));
+  return std::move(made.values);
+}
+
+at::TensorList CapturedStage::Room(Pass pass, int micro_batch) const {
+  if (way_ != Way::kReplayed) return {};
+  return current_->recording.Room(pass == Pass::kForward ? Kind::kForward : Kind::kBackward, micro_batch);
 }
 
 absl::Status CapturedStage::End() {
@@ -304,14 +323,12 @@ int64_t CapturedStage::peak_saved_bytes() const {
 }
 
 // Random numbers are those of this forward: the graph reads their seed when it is replayed.
-absl::StatusOr<Values> CapturedStage::Replay(const StageCall& call, const Values& given) {
+absl::StatusOr<PassResults> CapturedStage::Replay(const StageCall& call, const Tensors& given) {
   return CatchTorch([&] {
-    absl::StatusOr<Values> results;
+    absl::StatusOr<PassResults> results;
     const LayerContext context{mini_batch_.training, false, mini_batch_.seed, mini_batch_.step, call.micro_batch};
     DrawSeeded(device_, context, 0, [&](const at::Generator&) { results = current_->recording.Replay(call, given); });
-    if (results.ok() && !mini_batch_.training) {
-      for (auto& [name, tensor] : *results) tensor = tensor.clone();
-    }
+    if (results.ok() && !mini_batch_.training) CopyAll(*results);
     return results;
   });
 }

@@ -36,11 +36,15 @@ class CapturedStage : public Stage {
   // `index` is the stage's in the plan, for messages.
   CapturedStage(std::unique_ptr<Stage> stage, int index, c10::Device device);
 
+  const std::vector<CrossingValue>& incoming() const override { return stage_->incoming(); }
+  const std::vector<CrossingValue>& outgoing() const override { return stage_->outgoing(); }
+  const std::vector<OutputValue>& outputs() const override { return stage_->outputs(); }
   const std::vector<NamedTensor>& state() const override { return stage_->state(); }
   absl::Status Begin(MiniBatch mini_batch) override;
-  absl::StatusOr<Values> Forward(int micro_batch, Values inputs, ForwardMode mode) override;
+  absl::StatusOr<PassResults> Forward(int micro_batch, std::vector<at::Tensor> inputs, ForwardMode mode) override;
   absl::Status Recompute(int micro_batch) override;
-  absl::StatusOr<Values> Backward(int micro_batch, Values gradients) override;
+  absl::StatusOr<std::vector<at::Tensor>> Backward(int micro_batch, std::vector<at::Tensor> gradients) override;
+  at::TensorList Room(Pass pass, int micro_batch) const override;
   absl::Status End() override;
   absl::Status Abandon() override;
   absl::Status Suspend(int64_t id) override;
@@ -51,6 +55,8 @@ class CapturedStage : public Stage {
   int64_t peak_saved_bytes() const override;
 
  private:
+  using Tensors = std::vector<at::Tensor>;
+
   // What the calls of a mini-batch depend on.
   struct Key {
     bool training = false;
@@ -81,11 +87,11 @@ class CapturedStage : public Stage {
   absl::Status RecordCalls();
   absl::Status RecordAccumulating();
   // The call as it is.
-  absl::StatusOr<Values> Call(const StageCall& call, const Values& given);
+  absl::StatusOr<PassResults> Call(const StageCall& call, const Tensors& given);
   // The call in the mini-batch's way.
-  absl::StatusOr<Values> Run(const StageCall& call, const Values& given);
+  absl::StatusOr<PassResults> Run(const StageCall& call, const Tensors& given);
   // A copy of what the call is given; where there is no memory for that, the mini-batch runs as it is.
-  void Watch(const StageCall& call, const Values& given);
+  void Watch(const StageCall& call, const Tensors& given);
   void GiveUp(const absl::Status& why);
   // Ends the mini-batch that was being recorded, which is not executed either.
   void AbandonRecording();
@@ -98,7 +104,7 @@ class CapturedStage : public Stage {
   // Gives the device back what the recordings had, of which there is none any more: a pool keeps it as long as it
   // lives.
   void RenewPool();
-  absl::StatusOr<Values> Replay(const StageCall& call, const Values& given);
+  absl::StatusOr<PassResults> Replay(const StageCall& call, const Tensors& given);
   bool captured(bool training) const;
 
   const std::unique_ptr<Stage> stage_;

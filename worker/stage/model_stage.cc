@@ -155,18 +155,18 @@ absl::Status ModelStage::CheckForward(int micro_batch, ForwardMode mode) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<at::Tensor>> ModelStage::TakeInputs(int micro_batch, Values& inputs) const {
-  const int64_t samples = SamplesOf(micro_batch);
+absl::StatusOr<std::vector<at::Tensor>> ModelStage::TakeInputs(int micro_batch,
+                                                               const std::vector<at::Tensor>& inputs) const {
   std::vector<at::Tensor> taken;
-  for (const CrossingValue& value : incoming_) {
-    const auto found = inputs.find(value.name);
-    if (found == inputs.end() || !found->second.defined()) {
+  for (size_t i = 0; i < incoming_.size(); ++i) {
+    const CrossingValue& value = incoming_[i];
+    if (i >= inputs.size() || !inputs[i].defined()) {
       return absl::InvalidArgumentError(absl::StrCat("micro-batch ", micro_batch, ": no value '", value.name, "'"));
     }
-    const absl::Status fits = CheckSamples(value, found->second, samples);
+    const absl::Status fits = CheckSamples(value, inputs[i], SamplesOf(micro_batch));
     if (!fits.ok()) return Prefixed(absl::StrCat("micro-batch ", micro_batch), fits);
-    const bool cast = value.cast != c10::ScalarType::Undefined && found->second.is_floating_point();
-    taken.push_back(cast ? found->second.detach().to(value.cast) : found->second.detach());
+    const bool cast = value.cast != c10::ScalarType::Undefined && inputs[i].is_floating_point();
+    taken.push_back(cast ? inputs[i].detach().to(value.cast) : inputs[i].detach());
   }
   return taken;
 }
@@ -250,31 +250,27 @@ void ModelStage::Keep(int micro_batch, Saved saved) {
   saved_.insert_or_assign(micro_batch, std::move(saved));
 }
 
-Values ModelStage::Leave(int micro_batch, Results results, ForwardMode mode) const {
-  Values values;
+PassResults ModelStage::Leave(int micro_batch, Results results, ForwardMode mode) const {
+  PassResults left;
   for (size_t i = 0; i < outgoing_.size(); ++i) {
-    values[outgoing_[i].name] = Detached(results.outgoing[i], outgoing_[i].order);
+    left.values.push_back(Detached(results.outgoing[i], outgoing_[i].order));
   }
-  if (results.count.defined()) {
+  left.count = results.count;
+  left.loss = Detached(results.loss);
+  if (left.count.defined()) {
     // Over nothing it is 0/0, and no part of the mean.
-    const at::Tensor weighted = Detached(results.loss) * results.count;
-    values["loss"] = at::where(results.count > 0, weighted, at::zeros_like(weighted));
-    values["count"] = results.count;
-  } else if (results.loss.defined()) {
-    values["loss"] = Detached(results.loss);
+    const at::Tensor weighted = left.loss * left.count;
+    left.loss = at::where(left.count > 0, weighted, at::zeros_like(weighted));
   }
-  if (mode != ForwardMode::kInference) return values;
-  if (loss_ != nullptr) {
-    at::Tensor hits = loss_->Hits(results.outputs.front(), TargetOf(micro_batch));
-    if (hits.defined()) values["hits"] = std::move(hits);
-  }
-  for (size_t i = 0; i < outputs_.size(); ++i) values[outputs_[i].name] = Detached(results.outputs[i]);
-  return values;
+  if (mode != ForwardMode::kInference) return left;
+  if (loss_ != nullptr) left.hits = loss_->Hits(results.outputs.front(), TargetOf(micro_batch));
+  for (const at::Tensor& output : results.outputs) left.outputs.push_back(Detached(output));
+  return left;
 }
 
-absl::StatusOr<Values> ModelStage::Forward(int micro_batch, Values inputs, ForwardMode mode) {
+absl::StatusOr<PassResults> ModelStage::Forward(int micro_batch, std::vector<at::Tensor> inputs, ForwardMode mode) {
   GPIPE_RETURN_IF_ERROR(CheckForward(micro_batch, mode));
-  return CatchTorch([&]() -> absl::StatusOr<Values> {
+  return CatchTorch([&]() -> absl::StatusOr<PassResults> {
     Saved saved;
     GPIPE_ASSIGN_OR_RETURN(saved.inputs, TakeInputs(micro_batch, inputs));
     const LayerContext context = ContextOf(micro_batch, mode != ForwardMode::kInference, /*recomputing=*/false);
@@ -305,13 +301,13 @@ absl::Status ModelStage::Recompute(int micro_batch) {
   });
 }
 
-absl::StatusOr<Values> ModelStage::Backward(int micro_batch, Values gradients) {
+absl::StatusOr<std::vector<at::Tensor>> ModelStage::Backward(int micro_batch, std::vector<at::Tensor> gradients) {
   const auto found = saved_.find(micro_batch);
   if (found == saved_.end() || !found->second.has_graph) {
     return absl::FailedPreconditionError(
         absl::StrCat("micro-batch ", micro_batch, " has no forward pass to go back through"));
   }
-  return CatchTorch([&]() -> absl::StatusOr<Values> {
+  return CatchTorch([&]() -> absl::StatusOr<std::vector<at::Tensor>> {
     Saved saved = std::move(found->second);
     saved_bytes_ -= saved.bytes;
     saved_.erase(found);
@@ -341,7 +337,7 @@ absl::StatusOr<at::Tensor> ModelStage::LossWeight(int micro_batch) {
   return weights_[micro_batch];
 }
 
-absl::Status ModelStage::RunBackward(int micro_batch, const Saved& saved, const Values& gradients) {
+absl::Status ModelStage::RunBackward(int micro_batch, const Saved& saved, const std::vector<at::Tensor>& gradients) {
   torch::autograd::edge_list roots;
   torch::autograd::variable_list root_gradients;
   for (size_t i = 0; i < saved.roots.size(); ++i) {
@@ -351,11 +347,10 @@ absl::Status ModelStage::RunBackward(int micro_batch, const Saved& saved, const 
       GPIPE_ASSIGN_OR_RETURN(root_gradients.emplace_back(), LossGradient(micro_batch));
       continue;
     }
-    const auto found = gradients.find(outgoing_[i].name);
-    if (found == gradients.end()) {
+    if (i >= gradients.size() || !gradients[i].defined()) {
       return absl::InvalidArgumentError(absl::StrCat("no gradient of '", outgoing_[i].name, "'"));
     }
-    root_gradients.push_back(found->second);
+    root_gradients.push_back(gradients[i]);
   }
   if (roots.empty()) return absl::OkStatus();
   return CatchTorch([&] {
@@ -365,13 +360,12 @@ absl::Status ModelStage::RunBackward(int micro_batch, const Saved& saved, const 
   });
 }
 
-Values ModelStage::TakeInputGradients(Saved& saved) const {
-  Values gradients;
+std::vector<at::Tensor> ModelStage::TakeInputGradients(Saved& saved) const {
+  std::vector<at::Tensor> gradients(incoming_.size());
   for (size_t i = 0; i < incoming_.size(); ++i) {
     if (!incoming_[i].requires_grad) continue;
     const at::Tensor gradient = saved.leaves[i].defined() ? saved.leaves[i].grad() : at::Tensor();
-    gradients[incoming_[i].name] =
-        gradient.defined() ? Detached(gradient, incoming_[i].order) : at::zeros_like(saved.inputs[i]);
+    gradients[i] = gradient.defined() ? Detached(gradient, incoming_[i].order) : at::zeros_like(saved.inputs[i]);
   }
   return gradients;
 }

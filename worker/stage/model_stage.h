@@ -18,21 +18,6 @@
 
 namespace gpipe::worker {
 
-// A value that enters or leaves a stage.
-struct CrossingValue {
-  std::string name;
-  bool requires_grad = false;  // A gradient goes the other way.
-  bool begins_with_batch = true;
-  DimensionOrder order = {};                          // In which it lies in memory, and its gradient.
-  c10::ScalarType cast = c10::ScalarType::Undefined;  // What is given is cast to this, if it is floating.
-};
-
-// A value that is an output of the model, and the name by which the job knows it.
-struct OutputValue {
-  std::string name;
-  std::string value;
-};
-
 // All that a stage is made of, whatever the source of its model.
 struct StageParts {
   std::vector<ModelLayer> layers;
@@ -56,11 +41,14 @@ class ModelStage : public Stage {
  public:
   static absl::StatusOr<std::unique_ptr<ModelStage>> Create(StageParts parts);
 
+  const std::vector<CrossingValue>& incoming() const override { return incoming_; }
+  const std::vector<CrossingValue>& outgoing() const override { return outgoing_; }
+  const std::vector<OutputValue>& outputs() const override { return outputs_; }
   const std::vector<NamedTensor>& state() const override { return state_; }
   absl::Status Begin(MiniBatch mini_batch) override;
-  absl::StatusOr<Values> Forward(int micro_batch, Values inputs, ForwardMode mode) override;
+  absl::StatusOr<PassResults> Forward(int micro_batch, std::vector<at::Tensor> inputs, ForwardMode mode) override;
   absl::Status Recompute(int micro_batch) override;
-  absl::StatusOr<Values> Backward(int micro_batch, Values gradients) override;
+  absl::StatusOr<std::vector<at::Tensor>> Backward(int micro_batch, std::vector<at::Tensor> gradients) override;
   absl::Status End() override;
   absl::Status Abandon() override;
   absl::Status Suspend(int64_t id) override;
@@ -103,7 +91,7 @@ class ModelStage : public Stage {
   absl::Status Close();
 
   absl::Status CheckForward(int micro_batch, ForwardMode mode) const;
-  absl::StatusOr<std::vector<at::Tensor>> TakeInputs(int micro_batch, Values& inputs) const;
+  absl::StatusOr<std::vector<at::Tensor>> TakeInputs(int micro_batch, const std::vector<at::Tensor>& inputs) const;
   LayerContext ContextOf(int micro_batch, bool training, bool recomputing) const;
   int64_t SamplesOf(int micro_batch) const { return mini_batch_.micro_batch_sizes[micro_batch]; }
   // REQUIRES: there is a loss. Undefined, if it has no target.
@@ -116,13 +104,13 @@ class ModelStage : public Stage {
                                           std::vector<at::Tensor> values) const;
   absl::Status CheckGradients(const std::vector<at::Tensor>& outgoing) const;
   void Keep(int micro_batch, Saved saved);
-  Values Leave(int micro_batch, Results results, ForwardMode mode) const;
+  PassResults Leave(int micro_batch, Results results, ForwardMode mode) const;
 
-  absl::Status RunBackward(int micro_batch, const Saved& saved, const Values& gradients);
+  absl::Status RunBackward(int micro_batch, const Saved& saved, const std::vector<at::Tensor>& gradients);
   // The gradient of a micro-batch's loss: one, or what it weighs, times the mini-batch's loss scale.
   absl::StatusOr<at::Tensor> LossGradient(int micro_batch);
   absl::StatusOr<at::Tensor> LossWeight(int micro_batch);
-  Values TakeInputGradients(Saved& saved) const;
+  std::vector<at::Tensor> TakeInputGradients(Saved& saved) const;
 
   const Segment segment_;
   const std::vector<CrossingValue> incoming_;

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,19 +16,24 @@ std::string NameOf(const StageCall& call) {
   return absl::StrCat(kNames[static_cast<int>(call.kind)], " of micro-batch ", call.micro_batch);
 }
 
-absl::Status CopyTo(const at::Tensor& kept, const at::Tensor& given, const std::string& name) {
-  if (kept.sizes() == given.sizes() && kept.scalar_type() == given.scalar_type()) {
-    kept.copy_(given, /*non_blocking=*/true);
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(absl::StrCat("'", name, "' is not what it was when the stage was recorded"));
+// Received where it is read (Recording::Room).
+bool IsThere(const at::Tensor& kept, const at::Tensor& given) {
+  return kept.const_data_ptr() == given.const_data_ptr() && kept.strides() == given.strides();
+}
+
+absl::Status CopyTo(const at::Tensor& kept, const at::Tensor& given) {
+  const bool same = kept.defined() == given.defined() &&
+                    (!kept.defined() || (kept.sizes() == given.sizes() && kept.scalar_type() == given.scalar_type()));
+  if (!same) return absl::InvalidArgumentError("is not what it was when the stage was recorded");
+  if (kept.defined() && !IsThere(kept, given)) kept.copy_(given, /*non_blocking=*/true);
+  return absl::OkStatus();
 }
 
 }  // namespace
 
-void Recording::Watch(const StageCall& call, const Values& given) {
-  Values copies;
-  for (const auto& [name, tensor] : given) copies[name] = tensor.detach().clone();
+void Recording::Watch(const StageCall& call, const std::vector<at::Tensor>& given) {
+  std::vector<at::Tensor> copies;
+  for (const at::Tensor& tensor : given) copies.push_back(tensor.defined() ? tensor.detach().clone() : tensor);
   calls_.push_back({call, std::move(copies), nullptr, {}});
 }
 
@@ -40,7 +46,7 @@ absl::Status Recording::Record(GraphPool& pool, Make make) {
   recorded_ = status.ok();
   if (recorded_) return status;
   for (Recorded& recorded : calls_) {
-    recorded.results.clear();
+    recorded.results = {};
     recorded.graph.reset();
   }
   return status;
@@ -54,15 +60,24 @@ absl::Status Recording::RecordOne(GraphPool& pool, Make make, Recorded& recorded
   });
 }
 
-absl::StatusOr<Values> Recording::Replay(const StageCall& call, const Values& given) {
+at::TensorList Recording::Room(StageCall::Kind kind, int micro_batch) const {
+  constexpr size_t kAhead = 2;  // A gradient may be received before the micro-batch is computed again.
+  for (size_t i = next_; i < std::min(next_ + kAhead, calls_.size()); ++i) {
+    if (calls_[i].call.kind == kind && calls_[i].call.micro_batch == micro_batch) return calls_[i].given;
+  }
+  return {};
+}
+
+absl::StatusOr<PassResults> Recording::Replay(const StageCall& call, const std::vector<at::Tensor>& given) {
   if (next_ >= calls_.size() || !(calls_[next_].call == call)) {
     return absl::InternalError(absl::StrCat("the recorded stage expects another call than ", NameOf(call)));
   }
   const Recorded& recorded = calls_[next_++];
-  for (const auto& [name, kept] : recorded.given) {
-    const auto now = given.find(name);
-    if (now == given.end()) return absl::InvalidArgumentError(absl::StrCat("no value '", name, "'"));
-    GPIPE_RETURN_IF_ERROR(CopyTo(kept, now->second, name));
+  for (size_t i = 0; i < recorded.given.size(); ++i) {
+    const absl::Status copied = CopyTo(recorded.given[i], i < given.size() ? given[i] : at::Tensor());
+    if (copied.ok()) continue;
+    return absl::Status(copied.code(),
+                        absl::StrCat(NameOf(call), ": what it is given at place ", i, " ", copied.message()));
   }
   recorded.graph->replay();
   return recorded.results;

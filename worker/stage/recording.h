@@ -30,10 +30,12 @@ struct StageCall {
 class Recording {
  public:
   // What a call does when it is recorded, given what it will be given when it is replayed.
-  using Make = absl::FunctionRef<absl::StatusOr<Values>(const StageCall& call, const Values& given)>;
+  using Make =
+      absl::FunctionRef<absl::StatusOr<PassResults>(const StageCall& call, const std::vector<at::Tensor>& given)>;
 
-  // Watching: a call was made. Keeps copies of what it was given, which is where its graph will look for it.
-  void Watch(const StageCall& call, const Values& given);
+  // Watching: a call was made. Keeps copies of what it was given, which is where its graph will look for it. Undefined
+  // is what was not there.
+  void Watch(const StageCall& call, const std::vector<at::Tensor>& given);
   // Whether the mini-batch was watched to its end.
   bool watched() const { return !calls_.empty() && calls_.back().call.kind == StageCall::Kind::kEnd; }
 
@@ -44,16 +46,19 @@ class Recording {
 
   // The first call comes next.
   void Rewind() { next_ = 0; }
+  // Where the next pass of that kind and micro-batch, one of the next two calls, reads what it is given: what lies
+  // there already is not copied. Empty: another call is next.
+  at::TensorList Room(StageCall::Kind kind, int micro_batch) const;
   // Replays the next call. INTERNAL if it is another one than was watched, INVALID_ARGUMENT if a tensor has other
   // sizes.
-  absl::StatusOr<Values> Replay(const StageCall& call, const Values& given);
+  absl::StatusOr<PassResults> Replay(const StageCall& call, const std::vector<at::Tensor>& given);
 
  private:
   struct Recorded {
     StageCall call;
-    Values given;
+    std::vector<at::Tensor> given;
     std::unique_ptr<at::cuda::CUDAGraph> graph;
-    Values results;
+    PassResults results;
   };
 
   absl::Status RecordOne(GraphPool& pool, Make make, Recorded& recorded);

@@ -14,11 +14,27 @@
 #include "gpipe/v1/job_spec.pb.h"
 #include "gpipe/v1/plan.pb.h"
 #include "worker/exported/build.h"
+#include "worker/model/tensor_layout.h"
 
 namespace gpipe::worker {
 
-// Tensors by name: `input`, `target`, `output`, and the values of the plan's edges (`layer.1`, `skip.x0`).
+// Tensors by name.
 using Values = std::map<std::string, at::Tensor>;
+
+// A value that enters or leaves a stage.
+struct CrossingValue {
+  std::string name;
+  bool requires_grad = false;  // A gradient goes the other way.
+  bool begins_with_batch = true;
+  DimensionOrder order = {};                          // In which it lies in memory, and its gradient.
+  c10::ScalarType cast = c10::ScalarType::Undefined;  // What is given is cast to this, if it is floating.
+};
+
+// A value that is an output of the model, and the name by which the job knows it.
+struct OutputValue {
+  std::string name;
+  std::string value;
+};
 
 struct NamedTensor {
   std::string name;  // As in nn.Sequential.state_dict(): `0.weight`, `1.running_mean`.
@@ -43,6 +59,22 @@ struct MiniBatch {
   bool accumulates = false;  // Gradients that are there stay, and are added to.
 };
 
+// What a pass of a micro-batch makes, all of it detached. Only the last stage makes more than `values`.
+struct PassResults {
+  // Forward: in the order of outgoing(). Backward: the gradients, in the order of incoming(); undefined where none is
+  // required.
+  std::vector<at::Tensor> values;
+  // With a loss: a scalar, already weighted, so that those of the micro-batches add up to the mini-batch's.
+  at::Tensor loss;
+  // With a loss that counts: as Loss::Count. Then `loss` is weighted by it, and adds up to the mini-batch's times the
+  // sum of counts.
+  at::Tensor count;
+  at::Tensor hits;                  // In evaluation with cross_entropy: as Loss::Hits.
+  std::vector<at::Tensor> outputs;  // kInference: the model's, in the order of outputs().
+};
+
+enum class Pass { kForward, kBackward };
+
 enum class ForwardMode {
   kKeep,          // Training: keep what the backward needs.
   kCheckpointed,  // Training: keep the inputs only; Recompute comes before Backward.
@@ -61,28 +93,35 @@ class Stage {
                                                        c10::Device device, const ExportedModel& model = {});
   virtual ~Stage() = default;
 
+  // What enters: the inputs of the model that the stage reads, then the values of the plan's edges that end at it, both
+  // in the plan's order. What leaves: each value once, in the order of the first edge that begins with it; with client
+  // data, on the last stage, the model's outputs behind them. The model's outputs are the last stage's.
+  virtual const std::vector<CrossingValue>& incoming() const = 0;
+  virtual const std::vector<CrossingValue>& outgoing() const = 0;
+  virtual const std::vector<OutputValue>& outputs() const = 0;
+
   // Parameters and buffers in the order of state_dict(). Gradients of what has a master are of the master's type.
   virtual const std::vector<NamedTensor>& state() const = 0;
 
   // A mini-batch begins: in training, gradients are zeroed. REQUIRES: the last one has ended.
   virtual absl::Status Begin(MiniBatch mini_batch) = 0;
 
-  // `inputs` hold every value that crosses into this stage, and the model's inputs that it reads. The result holds
-  // every value that leaves it; on the last stage also, with a loss, `loss`: a scalar, already weighted, so that the
-  // micro-batches' losses add up to the mini-batch's; with a loss that counts also `count` (Loss::Count), and `loss` is
-  // weighted by that, so that it adds up to the mini-batch's times the sum of counts; in kInference the model's outputs
-  // by name; and in evaluation with cross_entropy `hits` (Loss::Hits). All detached. Tensors of another batch size than
-  // the micro-batch's are refused.
-  virtual absl::StatusOr<Values> Forward(int micro_batch, Values inputs, ForwardMode mode) = 0;
+  // `inputs` are in the order of incoming(). INVALID_ARGUMENT: one is not there, or has not the micro-batch's samples.
+  virtual absl::StatusOr<PassResults> Forward(int micro_batch, std::vector<at::Tensor> inputs, ForwardMode mode) = 0;
 
   // Forward again with gradients. REQUIRES: Forward(micro_batch, ..., kCheckpointed).
   virtual absl::Status Recompute(int micro_batch) = 0;
 
-  // `gradients` hold one for each outgoing value whose edge requires one (none on the last stage: the loss is the
-  // root). A value used by several stages gets the sum. The result holds the gradient of each incoming value whose edge
-  // requires one. With a loss that counts, all micro-batches have been forward. Parameter gradients add up over
+  // `gradients` are in the order of outgoing(), undefined where the value requires none (there is none on the last
+  // stage: the loss is the root). A value used by several stages gets the sum. The result is in the order of
+  // incoming(). With a loss that counts, all micro-batches have been forward. Parameter gradients add up over
   // micro-batches. Frees what the micro-batch had saved.
-  virtual absl::StatusOr<Values> Backward(int micro_batch, Values gradients) = 0;
+  virtual absl::StatusOr<std::vector<at::Tensor>> Backward(int micro_batch, std::vector<at::Tensor> gradients) = 0;
+
+  // Where the next such pass of the micro-batch will read what it is given, in that order, so that what is put there is
+  // not copied; empty where it reads what it gets. For work that is queued on the current stream from now on, within
+  // the mini-batch.
+  virtual at::TensorList Room(Pass /*pass*/, int /*micro_batch*/) const { return {}; }
 
   // The mini-batch ends: deferred batch norm commits. INTERNAL if anything is still saved.
   virtual absl::Status End() = 0;

@@ -138,6 +138,9 @@ class Product : public Stage {
     state_.push_back({"w", 0, at::full({3}, 2.0, at::device(kGpu)).set_requires_grad(true), true});
   }
 
+  const std::vector<CrossingValue>& incoming() const override { return values_; }
+  const std::vector<CrossingValue>& outgoing() const override { return values_; }
+  const std::vector<OutputValue>& outputs() const override { return outputs_; }
   const std::vector<NamedTensor>& state() const override { return state_; }
   absl::Status Begin(MiniBatch mini_batch) override {
     EXPECT_FALSE(std::exchange(open_, true));
@@ -147,19 +150,19 @@ class Product : public Stage {
     if (gradient.defined()) gradient.zero_();
     return absl::OkStatus();
   }
-  absl::StatusOr<Values> Forward(int, Values inputs, ForwardMode) override {
+  absl::StatusOr<PassResults> Forward(int, std::vector<at::Tensor> inputs, ForwardMode) override {
     ++forwards;
     scratch_ = at::empty({scratch_bytes}, at::device(kGpu).dtype(at::kByte));
     if (std::exchange(has_no_room, false)) return absl::ResourceExhaustedError("out of memory");
-    if (reads_forward_) Read(inputs.at("x"));
-    return Values{{"y", (state_[0].tensor * inputs.at("x")).detach()}};
+    if (reads_forward_) Read(inputs.at(0));
+    return PassResults{.values = {(state_[0].tensor * inputs.at(0)).detach()}};
   }
   absl::Status Recompute(int) override { return absl::OkStatus(); }
-  absl::StatusOr<Values> Backward(int, Values gradients) override {
-    if (reads_backward_) Read(gradients.at("y"));
+  absl::StatusOr<std::vector<at::Tensor>> Backward(int, std::vector<at::Tensor> gradients) override {
+    if (reads_backward_) Read(gradients.at(0));
     at::Tensor& gradient = state_[0].tensor.mutable_grad();
-    gradient = gradient.defined() ? gradient.add_(gradients.at("y")) : gradients.at("y").clone();
-    return Values{{"x", gradients.at("y") * 2}};
+    gradient = gradient.defined() ? gradient.add_(gradients.at(0)) : gradients.at(0).clone();
+    return std::vector<at::Tensor>{gradients.at(0) * 2};
   }
   absl::Status End() override {
     EXPECT_TRUE(std::exchange(open_, false));
@@ -205,18 +208,20 @@ class Product : public Stage {
   at::Tensor scratch_;
   bool open_ = false;
   std::vector<NamedTensor> state_;
+  const std::vector<CrossingValue> values_ = {{.name = "x", .requires_grad = true}};
+  const std::vector<OutputValue> outputs_;
 };
 
 void RunSteps(CapturedStage& stage, int steps) {
   for (int step = 0; step < steps; ++step) {
     ASSERT_TRUE(stage.Begin({1, step, {3}, true, {}}).ok());
     const at::Tensor x = at::full({3}, step + 1.0, at::device(kGpu));
-    const absl::StatusOr<Values> forward = stage.Forward(0, {{"x", x}}, ForwardMode::kKeep);
+    const absl::StatusOr<PassResults> forward = stage.Forward(0, {x}, ForwardMode::kKeep);
     ASSERT_TRUE(forward.ok()) << forward.status();
-    EXPECT_TRUE(at::equal(forward->at("y"), x * 2)) << step;
-    const absl::StatusOr<Values> backward = stage.Backward(0, {{"y", x}});
+    EXPECT_TRUE(at::equal(forward->values.at(0), x * 2)) << step;
+    const absl::StatusOr<std::vector<at::Tensor>> backward = stage.Backward(0, {x});
     ASSERT_TRUE(backward.ok()) << backward.status();
-    EXPECT_TRUE(at::equal(backward->at("x"), x * 2)) << step;
+    EXPECT_TRUE(at::equal(backward->at(0), x * 2)) << step;
     EXPECT_TRUE(at::equal(stage.state()[0].tensor.grad(), x)) << step;
     ASSERT_TRUE(stage.End().ok());
   }
@@ -228,17 +233,17 @@ at::Tensor Full(double value) { return at::full({3}, value, at::device(kGpu)); }
 void RunForward(CapturedStage& stage, int64_t id, const at::Tensor& x) {
   ASSERT_TRUE(
       stage.Begin({.seed = 1, .step = id, .micro_batch_sizes = {3}, .training = true, .accumulates = true}).ok());
-  const absl::StatusOr<Values> forward = stage.Forward(0, {{"x", x}}, ForwardMode::kKeep);
+  const absl::StatusOr<PassResults> forward = stage.Forward(0, {x}, ForwardMode::kKeep);
   ASSERT_TRUE(forward.ok()) << forward.status();
-  EXPECT_TRUE(at::equal(forward->at("y"), x * 2)) << id;
+  EXPECT_TRUE(at::equal(forward->values.at(0), x * 2)) << id;
   ASSERT_TRUE(stage.Suspend(id).ok());
 }
 
 void RunBackward(CapturedStage& stage, int64_t id, const at::Tensor& gradient) {
   ASSERT_TRUE(stage.Resume(id).ok());
-  const absl::StatusOr<Values> backward = stage.Backward(0, {{"y", gradient}});
+  const absl::StatusOr<std::vector<at::Tensor>> backward = stage.Backward(0, {gradient});
   ASSERT_TRUE(backward.ok()) << backward.status();
-  EXPECT_TRUE(at::equal(backward->at("x"), gradient * 2)) << id;
+  EXPECT_TRUE(at::equal(backward->at(0), gradient * 2)) << id;
   ASSERT_TRUE(stage.End().ok());
 }
 
@@ -280,7 +285,7 @@ TEST_F(CapturedStageTest, WhileOneIsSuspendedOthersRunAsTheyAre) {
     RunForward(stage, first, Full(1));
     RunForward(stage, second, Full(2));
     ASSERT_TRUE(stage.Begin({1, 0, {3}, false, {}}).ok());  // A prediction.
-    EXPECT_TRUE(stage.Forward(0, {{"x", Full(5)}}, ForwardMode::kInference).ok());
+    EXPECT_TRUE(stage.Forward(0, {Full(5)}, ForwardMode::kInference).ok());
     ASSERT_TRUE(stage.End().ok());
     RunBackward(stage, second, Full(2));
     if (step == 1) {
@@ -331,9 +336,9 @@ TEST_F(CapturedStageTest, WithoutTrainingEachMiniBatchHasValuesOfItsOwn) {
   for (int step = 0; step < 5; ++step) {
     ASSERT_TRUE(stage.Begin({1, step, {3}, false, {}}).ok());
     const at::Tensor x = at::full({3}, step + 1.0, at::device(kGpu));
-    const absl::StatusOr<Values> forward = stage.Forward(0, {{"x", x}}, ForwardMode::kInference);
+    const absl::StatusOr<PassResults> forward = stage.Forward(0, {x}, ForwardMode::kInference);
     ASSERT_TRUE(forward.ok()) << forward.status();
-    made.push_back(forward->at("y"));
+    made.push_back(forward->values.at(0));
     ASSERT_TRUE(stage.End().ok());
   }
   EXPECT_EQ(inner.forwards, 2);  // Watched and recorded.
@@ -350,9 +355,9 @@ TEST_F(CapturedStageTest, RecordingsGoWhereAnEvaluationNeedsTheirMemory) {
   ASSERT_TRUE(stage.Begin({1, 3, {3}, false, {}}).ok());
   inner.has_no_room = true;
   const at::Tensor x = at::ones({3}, at::device(kGpu));
-  const absl::StatusOr<Values> made = stage.Forward(0, {{"x", x}}, ForwardMode::kInference);
+  const absl::StatusOr<PassResults> made = stage.Forward(0, {x}, ForwardMode::kInference);
   ASSERT_TRUE(made.ok()) << made.status();
-  EXPECT_TRUE(at::equal(made->at("y"), x * 2));
+  EXPECT_TRUE(at::equal(made->values.at(0), x * 2));
   ASSERT_TRUE(stage.End().ok());
   inner.forwards = 0;
   RunSteps(stage, 4);
@@ -372,7 +377,7 @@ TEST_F(CapturedStageTest, WhatRecordingsHadGoesBackToTheDevice) {
   ASSERT_TRUE(stage.Begin({1, 3, {3}, false, {}}).ok());
   inner.scratch_bytes = 16;
   inner.has_no_room = true;
-  ASSERT_TRUE(stage.Forward(0, {{"x", at::ones({3}, at::device(kGpu))}}, ForwardMode::kInference).ok());
+  ASSERT_TRUE(stage.Forward(0, {at::ones({3}, at::device(kGpu))}, ForwardMode::kInference).ok());
   EXPECT_GT(FreeBytes(), before - kScratch / 2);
 }
 
@@ -436,8 +441,8 @@ TEST_F(CapturedStageTest, AnotherOrderOrSizeIsAnError) {
   RunSteps(stage, 3);
   ASSERT_TRUE(stage.Begin({1, 4, {3}, true, {}}).ok());
   const at::Tensor x = at::ones({3}, at::device(kGpu));
-  EXPECT_EQ(stage.Backward(0, {{"y", x}}).status().code(), absl::StatusCode::kInternal);
-  EXPECT_EQ(stage.Forward(0, {{"x", at::ones({1}, at::device(kGpu))}}, ForwardMode::kKeep).status().code(),
+  EXPECT_EQ(stage.Backward(0, {x}).status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(stage.Forward(0, {at::ones({1}, at::device(kGpu))}, ForwardMode::kKeep).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 

@@ -45,13 +45,28 @@ T Must(absl::StatusOr<T> value) {
   return std::move(value).value();
 }
 
-// Only the values that cross into a stage.
-Values Crossing(const v1::Plan& plan, int stage, const Values& values) {
-  Values crossing;
-  for (const v1::Edge& edge : plan.edges()) {
-    if (edge.to_stage() == stage) crossing[edge.value()] = values.at(edge.value());
+// Those of a stage, in its order; undefined where there is none.
+std::vector<at::Tensor> Picked(const std::vector<CrossingValue>& crossing, const Values& values) {
+  std::vector<at::Tensor> picked;
+  for (const CrossingValue& value : crossing) {
+    const auto found = values.find(value.name);
+    picked.push_back(found != values.end() ? found->second : at::Tensor());
   }
-  return crossing;
+  return picked;
+}
+
+void AddIfThere(const std::string& name, const at::Tensor& tensor, Values& values) {
+  if (!tensor.defined()) return;
+  EXPECT_FALSE(tensor.requires_grad()) << name;
+  values[name] = tensor;
+}
+
+void AddResults(const Stage& stage, const PassResults& made, Values& values) {
+  for (size_t i = 0; i < made.values.size(); ++i) AddIfThere(stage.outgoing()[i].name, made.values[i], values);
+  for (size_t i = 0; i < made.outputs.size(); ++i) AddIfThere(stage.outputs()[i].name, made.outputs[i], values);
+  AddIfThere("loss", made.loss, values);
+  AddIfThere("count", made.count, values);
+  AddIfThere("hits", made.hits, values);
 }
 
 }  // namespace
@@ -128,15 +143,11 @@ Values LocalPipeline::Gradients() const {
 }
 
 Values LocalPipeline::Forward(int micro_batch, const at::Tensor& input, ForwardMode mode) {
-  Values values;
-  for (int i = 0; i < plan_.stages_size(); ++i) {
-    Values inputs = Crossing(plan_, i, values);
-    if (i == 0) inputs["input"] = input;
-    for (auto& [name, tensor] : Must(stages_[i]->Forward(micro_batch, std::move(inputs), mode))) {
-      EXPECT_FALSE(tensor.requires_grad()) << name;
-      values[name] = tensor;
-    }
+  Values values{{"input", input}};
+  for (const auto& stage : stages_) {
+    AddResults(*stage, Must(stage->Forward(micro_batch, Picked(stage->incoming(), values), mode)), values);
   }
+  values.erase("input");
   return values;
 }
 
@@ -146,7 +157,8 @@ void LocalPipeline::Backward(int micro_batch, bool recompute) {
     if (recompute) {
       EXPECT_TRUE(stages_[i]->Recompute(micro_batch).ok());
     }
-    for (auto& [name, gradient] : Must(stages_[i]->Backward(micro_batch, gradients))) gradients[name] = gradient;
+    const auto made = Must(stages_[i]->Backward(micro_batch, Picked(stages_[i]->outgoing(), gradients)));
+    for (size_t j = 0; j < made.size(); ++j) AddIfThere(stages_[i]->incoming()[j].name, made[j], gradients);
   }
 }
 

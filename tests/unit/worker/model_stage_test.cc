@@ -64,7 +64,7 @@ train: {loss: {mse: {}}, optimizer: {sgd: {lr: 0.1}}}
 
   absl::Status Forward(int micro_batch) {
     const at::Tensor input = input_.slice(0, 2 * micro_batch, 2 * micro_batch + 2);
-    return stage_->Forward(micro_batch, {{"input", input}}, ForwardMode::kCheckpointed).status();
+    return stage_->Forward(micro_batch, {input}, ForwardMode::kCheckpointed).status();
   }
   absl::Status Backward(int micro_batch) {
     const absl::Status recomputed = stage_->Recompute(micro_batch);
