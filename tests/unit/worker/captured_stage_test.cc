@@ -327,6 +327,30 @@ TEST_F(CapturedStageTest, IsAskedTwice) {
   EXPECT_EQ(stage.peak_saved_bytes(), 7);
 }
 
+// So that it need not be copied: the graph finds it there.
+TEST_F(CapturedStageTest, WhatIsPutWhereItIsReadIsUsed) {
+  CapturedStage stage(std::make_unique<Product>(false, false), 0, kGpu);
+  for (int step = 0; step < 5; ++step) {
+    const bool replayed = step > 0;
+    ASSERT_TRUE(stage.Begin({1, step, {3}, true, {}}).ok());
+    const auto put = [&](Pass pass) {
+      const at::TensorList room = stage.Room(pass, 0);
+      EXPECT_EQ(room.size(), replayed ? 1 : 0) << step;
+      return room.empty() ? Full(step + 1) : room[0].fill_(step + 1);
+    };
+    EXPECT_TRUE(stage.Room(Pass::kForward, 1).empty()) << "no such micro-batch";
+    const at::Tensor x = put(Pass::kForward);
+    const absl::StatusOr<PassResults> forward = stage.Forward(0, {x}, ForwardMode::kKeep);
+    ASSERT_TRUE(forward.ok()) << forward.status();
+    EXPECT_TRUE(at::equal(forward->values.at(0), Full(2 * (step + 1)))) << step;
+    EXPECT_TRUE(stage.Room(Pass::kForward, 0).empty()) << "is past";
+    const absl::StatusOr<std::vector<at::Tensor>> backward = stage.Backward(0, {put(Pass::kBackward)});
+    ASSERT_TRUE(backward.ok()) << backward.status();
+    EXPECT_TRUE(at::equal(backward->at(0), Full(2 * (step + 1)))) << step;
+    ASSERT_TRUE(stage.End().ok());
+  }
+}
+
 // Values of one mini-batch may still be on their way when the next one is computed.
 TEST_F(CapturedStageTest, WithoutTrainingEachMiniBatchHasValuesOfItsOwn) {
   auto product = std::make_unique<Product>(false, false);

@@ -119,6 +119,29 @@ TEST_P(CommConformanceTest, ChannelsDoNotWaitForEachOther) {
   });
 }
 
+TEST_P(CommConformanceTest, SeveralTensorsAreOneTransfer) {
+  harness_->Run(2, {kForward}, [](RankContext& rank) {
+    const bool sends = rank.rank == 0;
+    for (int round = 0; round < 3; ++round) {
+      std::vector<at::Tensor> tensors;
+      for (const int64_t elements : {7, 0, 1 << 20, 1}) tensors.push_back(Filled(rank, elements, sends ? round : -1));
+      tensors.push_back(Filled(rank, 5, sends ? round : -1, at::kLong));
+      auto several = sends ? rank.comm->Send(0, tensors) : rank.comm->Receive(0, tensors);
+      ASSERT_TRUE(several.ok()) << several.status();
+      const at::Tensor next = Filled(rank, 3, sends ? 10 : -1);
+      auto one = sends ? rank.comm->Send(0, next) : rank.comm->Receive(0, next);
+      ASSERT_TRUE(one.ok()) << one.status();
+      EXPECT_TRUE((*several)->Wait().ok());
+      for (const at::Tensor& tensor : tensors) EXPECT_TRUE(AllEqual(tensor, round)) << tensor.sizes();
+      EXPECT_TRUE((*one)->Wait().ok());
+      EXPECT_TRUE(AllEqual(next, 10));
+    }
+    const std::vector<at::Tensor> scattered = {Filled(rank, 4, 0), Filled(rank, 4, 0).reshape({2, 2}).t()};
+    const auto refused = sends ? rank.comm->Send(0, scattered) : rank.comm->Receive(0, scattered);
+    EXPECT_EQ(absl::StatusCode::kInvalidArgument, refused.status().code());
+  });
+}
+
 TEST_P(CommConformanceTest, MovesEverySize) {
   harness_->Run(2, {kForward}, [](RankContext& rank) {
     for (int64_t elements : {0, 1, 7, 1000, 1 << 20, 1 << 24}) {
