@@ -131,6 +131,7 @@ void Fill(v1::Train& train) {
   if (schedule.kind_case() == v1::LrSchedule::KIND_NOT_SET) schedule.mutable_constant();
   if (schedule.has_step() && !schedule.step().has_gamma()) schedule.mutable_step()->set_gamma(0.1);
   if (!train.has_keep_checkpoints()) train.set_keep_checkpoints(kKeepCheckpoints);
+  if (!train.has_grad_norm()) train.set_grad_norm(true);
   if (train.precision() == v1::PRECISION_UNSPECIFIED) train.set_precision(v1::PRECISION_FP32);
   if (train.loss().has_model_output()) Fill(*train.mutable_loss()->mutable_model_output());
   if (!train.loss().has_cross_entropy()) return;

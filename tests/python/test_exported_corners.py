@@ -123,6 +123,18 @@ def test_the_gradient_norm_counts_every_parameter_of_a_part(cluster, tmp_path):
     expect_model(out, model)
 
 
+def test_the_gradient_norm_is_computed_where_it_is_used_or_asked_for(cluster, tmp_path):
+    losses = {}
+    for name, train in {"asked": {}, "not asked": {"grad_norm": False},
+                        "used": {"grad_norm": False, "grad_clip_norm": 1e6}}.items():
+        torch.manual_seed(4)
+        spec, *_ = make_job(tmp_path, Interleaved(), "interleaved", train, workers=1)
+        steps = read_jsonl(cluster.run(write_spec(tmp_path, spec), tmp_path / name) / "metrics.jsonl")
+        assert [("grad_norm" in step) for step in steps] == [name != "not asked"] * len(steps)
+        losses[name] = [step["loss"] for step in steps]
+    assert losses["asked"] == losses["not asked"] == losses["used"]
+
+
 class TwoHeads(nn.Module):
     """As in BERT with its pooler: one head is computed and not trained."""
 

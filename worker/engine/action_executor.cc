@@ -326,7 +326,9 @@ absl::Status ActionExecutor::Update(const Action& action) {
   const bool reduced = record_->grad_squares.defined();
   if (parts_.loss_scale != nullptr && !reduced) return absl::InternalError("nobody has looked for an overflow");
   GPIPE_RETURN_IF_ERROR(Timed(action, [&] {
-    if (!reduced) record_->grad_squares = parts_.optimizer->SquaredGradientNorms(parts_.plan.layers_size());
+    if (!reduced && parts_.spec.train().grad_norm()) {
+      record_->grad_squares = parts_.optimizer->SquaredGradientNorms(parts_.plan.layers_size());
+    }
     return parts_.optimizer->Step(record_->lr);
   }));
   if (round_.asked()) parts_.shared_gradients.KeepOne();  // Others let go of all gradients before they add to them.

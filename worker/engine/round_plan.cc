@@ -100,6 +100,7 @@ absl::StatusOr<std::vector<Step>> JoinTransfers(const v1::Plan& plan, const std:
     }
     steps[known->second].edges.push_back(action.edge);
   }
+  for (Step& step : steps) std::ranges::sort(step.edges);
   return steps;
 }
 

@@ -17,7 +17,7 @@ namespace gpipe::worker {
 // move values of one micro-batch between the same two stages.
 struct Step {
   pipeline::Action action;  // Of a transfer: the first.
-  std::vector<int> edges;   // Of a transfer: of all its values, in the row's order.
+  std::vector<int> edges;   // Of a transfer: of all its values, ascending.
 };
 
 // One worker's row of a program.

@@ -92,6 +92,7 @@ train:
   steps: 2
   loss: {cross_entropy: {ignore_index: -100, class_dim: 1}}
   precision: fp32
+  grad_norm: true
   keep_checkpoints: 2
   optimizer: {adamw: {lr: 0.001, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01}}
   lr_schedule: constant

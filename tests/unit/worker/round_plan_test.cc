@@ -118,7 +118,7 @@ TEST_F(TransferTest, ValuesBetweenTheSameStagesAreMovedTogether) {
                                  absl::StrJoin(step.edges, ",")));
   }
   EXPECT_THAT(steps, testing::ElementsAre("F0 ", "SEND_F0 0,2", "SEND_F0 1", "F1 ", "SEND_F1 0,2", "SEND_F1 1",
-                                          "RECV_B1 2,0", "B1 "));
+                                          "RECV_B1 0,2", "B1 "));
 }
 
 // The other worker would take them for one transfer.
