@@ -8,9 +8,9 @@
 #include "absl/strings/str_join.h"
 #include "common/exported/value_names.h"
 #include "common/status_macros.h"
+#include "worker/exported/fusions.h"
 #include "worker/exported/region_call.h"
 #include "worker/exported/result_layout.h"
-#include "worker/exported/rotations.h"
 #include "worker/exported/size_arithmetic.h"
 
 namespace gpipe::worker {
@@ -28,7 +28,7 @@ std::string Describe(const Node& node) {
 
 absl::StatusOr<std::unique_ptr<Instruction>> MakeInstruction(uint64_t position, const Node& node, Slots& slots,
                                                              const Layouts& layouts, const CompileOptions& options) {
-  if (std::unique_ptr<Instruction> rotation = MakeRotationCall(node, slots, layouts)) return rotation;
+  if (std::unique_ptr<Instruction> fused = MakeFusedCall(node, slots, layouts)) return fused;
   GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Instruction> made, MakeRegionCall(node, position, slots, layouts, options));
   if (made == nullptr) {
     GPIPE_ASSIGN_OR_RETURN(made, MakeSizeArithmetic(node, slots));
@@ -47,16 +47,16 @@ uint64_t CountPlacesOf(const Node& node) {
   return places;
 }
 
-// The part with one node, which `made` keeps, in the place of the last one of each rotation.
-GraphCode::Part WithRotations(const GraphCode::Part& part, std::deque<Node>& made) {
+// The part with one node, which `made` keeps, in the place of the last one of each fusion.
+GraphCode::Part WithFusions(const GraphCode::Part& part, std::deque<Node>& made) {
   std::vector<const Node*> nodes;
   for (const auto& [position, node] : part.nodes) nodes.push_back(node);
   std::vector<std::string> kept;
   for (const Argument& argument : part.leaving) exported::AppendValues(argument, kept);
-  for (const Rotation& rotation : FindRotations(nodes, part.values, {kept.begin(), kept.end()})) {
-    const Node& last = *nodes[rotation.nodes.back()];
-    for (const size_t node : rotation.nodes) nodes[node] = nullptr;
-    nodes[rotation.nodes.back()] = &made.emplace_back(AsNode(rotation, last));
+  for (const Fusion& fusion : FindFusions(nodes, part.values, {kept.begin(), kept.end()})) {
+    const Node& last = *nodes[fusion.nodes.back()];
+    for (const size_t node : fusion.nodes) nodes[node] = nullptr;
+    nodes[fusion.nodes.back()] = &made.emplace_back(AsNode(fusion, last));
   }
   GraphCode::Part result{{}, part.entering, part.leaving, part.values};
   for (size_t i = 0; i < nodes.size(); ++i) {
@@ -84,7 +84,7 @@ std::vector<uint64_t> PlacesOf(const exported::Graph& graph, uint64_t first) {
 
 absl::StatusOr<GraphCode> GraphCode::Compile(const Part& as_exported, const CompileOptions& options) {
   std::deque<Node> made;
-  const Part part = WithRotations(as_exported, made);
+  const Part part = WithFusions(as_exported, made);
   GraphCode code;
   Slots slots;
   for (const std::string& name : part.entering) code.entering_.push_back(slots.Add(name));

@@ -11,8 +11,8 @@
 #include "absl/strings/string_view.h"
 #include "common/exported/value_names.h"
 #include "common/status_macros.h"
+#include "worker/exported/fusions.h"
 #include "worker/exported/operator_call.h"
-#include "worker/exported/rotations.h"
 
 namespace gpipe::worker {
 namespace {
@@ -27,12 +27,12 @@ bool IsPure(const Node& node) {
   return !handle->has_value() || !(*handle)->hasTag(at::Tag::nondeterministic_seeded);
 }
 
-std::vector<Rotation> RotationsOf(const exported::Program& program) {
+std::vector<Fusion> FusionsOf(const exported::Program& program) {
   std::vector<const Node*> nodes;
   for (const Node& node : program.graph.nodes) nodes.push_back(&node);
   std::vector<std::string> kept;
   for (const exported::UserOutput& output : program.user_outputs) exported::AppendValues(output.value, kept);
-  return FindRotations(nodes, program.graph.values, {kept.begin(), kept.end()});
+  return FindFusions(nodes, program.graph.values, {kept.begin(), kept.end()});
 }
 
 // Positions at which there is no cut, as ranges that are added up at the end.
@@ -116,8 +116,7 @@ void Units::FindCuts() {
   for (size_t value = index_.inputs(); value < index_.size(); ++value) {
     if (index_.IsNumber(value) && !IsRepeated(value)) forbidden.Between(index_.MakerOf(value), last_use_[value]);
   }
-  for (const Rotation& rotation : RotationsOf(program_))
-    forbidden.Between(rotation.nodes.front(), rotation.nodes.back());
+  for (const Fusion& fusion : FusionsOf(program_)) forbidden.Between(fusion.nodes.front(), fusion.nodes.back());
   const std::vector<bool> forbidden_at = forbidden.AtEach();
   // Before a node that belongs to nobody a cut is the same as behind it.
   bool owned = false;

@@ -20,7 +20,7 @@ namespace gpipe::worker {
 //   - splits a tensor from a view of it while one of the two is still written to,
 //   - splits the users of a buffer that is written to,
 //   - separates a number, such as a size, from its use,
-//   - splits a rotation (rotations.h), which is done as one.
+//   - splits nodes that are done as one (fusions.h).
 // Cheap work on the model's inputs and constants alone (masks, positions, sizes) is no reason against a cut and belongs
 // to nobody: each part does what it needs of it.
 class Units {

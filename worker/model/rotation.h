@@ -6,8 +6,8 @@
 namespace gpipe::worker {
 
 // Rotary position embedding (Su et al., RoFormer, arXiv:2104.09864) as Hugging Face's and torchtune's models write it,
-// `x * cos + cat((-x[..., half:], x[..., :half]), -1) * sin`, with half of the kernels and a third of those of its
-// backward pass. In fp32 it differs by one rounding of a sum; in lower precisions it is rounded less often. Nothing of
+// `x * cos + cat((-x[..., half:], x[..., :half]), -1) * sin`, on a GPU by one kernel each way instead of
+// five and nine. In fp32 it differs by one rounding of a sum; in lower precisions it is rounded less often. Nothing of
 // x is kept for the backward pass. `x` is [..., even], and `cos` and `sin` are as broadcasting allows.
 at::Tensor Rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 

@@ -13,8 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "worker/exported/fusions.h"
 #include "worker/exported/graph_code.h"
-#include "worker/exported/rotations.h"
 
 namespace gpipe::worker {
 namespace {
@@ -99,10 +99,10 @@ class RotationsTest : public ::testing::Test {
             ""};
   }
 
-  std::vector<Rotation> Find(const std::set<std::string>& kept = {"result"}) const {
+  std::vector<Fusion> Find(const std::set<std::string>& kept = {"result"}) const {
     std::vector<const Node*> nodes;
     for (const Node& node : nodes_) nodes.push_back(&node);
-    return FindRotations(nodes, values_, kept);
+    return FindFusions(nodes, values_, kept);
   }
 
   at::Tensor Run(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) const {
@@ -118,7 +118,7 @@ class RotationsTest : public ::testing::Test {
 };
 
 TEST_F(RotationsTest, AreFoundAndDoneAsOne) {
-  const std::vector<Rotation> found = Find();
+  const std::vector<Fusion> found = Find();
   ASSERT_EQ(found.size(), 1u);
   EXPECT_THAT(found[0].nodes, ElementsAre(0, 1, 2, 3, 4, 5, 6));
   const Inputs in;

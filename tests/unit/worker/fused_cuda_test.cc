@@ -1,0 +1,123 @@
+// Kernels of our own on a GPU, beside the operators that they stand for.
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/function.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "worker/model/gate.h"
+#include "worker/model/rotation.h"
+
+namespace gpipe::worker {
+namespace {
+
+const c10::Device kGpu(c10::kCUDA, 0);
+
+class FusedTest : public ::testing::TestWithParam<c10::ScalarType> {
+ protected:
+  void SetUp() override {
+    if (!at::hasCUDA()) GTEST_SKIP() << "no CUDA device";
+    at::manual_seed(3);
+  }
+
+  at::TensorOptions options() const { return at::device(kGpu).dtype(GetParam()); }
+  // Of what is rounded once more or less.
+  double rtol() const { return GetParam() == at::kFloat ? 1e-5 : GetParam() == at::kHalf ? 2e-3 : 1.6e-2; }
+
+  void ExpectSame(const at::Tensor& found, const at::Tensor& expected, double rtol) const {
+    EXPECT_EQ(found.scalar_type(), expected.scalar_type());
+    EXPECT_TRUE(at::allclose(found.to(at::kDouble), expected.to(at::kDouble), rtol, rtol, /*equal_nan=*/true))
+        << (found.to(at::kDouble) - expected.to(at::kDouble)).abs().max();
+  }
+
+  using Compute = std::function<at::Tensor(const std::vector<at::Tensor>&)>;
+  // Results, and gradients of all of `inputs` that need one.
+  void ExpectSame(const Compute& fused, const Compute& operators, const std::vector<at::Tensor>& inputs) const {
+    const at::Tensor found = fused(inputs), expected = operators(inputs);
+    ExpectSame(found, expected, rtol());
+    if (inputs[0].is_non_overlapping_and_dense()) {
+      EXPECT_EQ(found.strides(), expected.strides());
+    }
+    std::vector<at::Tensor> trained;
+    for (const at::Tensor& input : inputs) {
+      if (input.requires_grad()) trained.push_back(input);
+    }
+    const at::Tensor gradient = at::randn_like(expected);
+    const auto gradients = torch::autograd::grad({found}, trained, {gradient});
+    const auto expected_gradients = torch::autograd::grad({expected}, trained, {gradient});
+    for (size_t i = 0; i < trained.size(); ++i) ExpectSame(gradients[i], expected_gradients[i], rtol());
+  }
+};
+
+at::Tensor Activated(Activation activation, const at::Tensor& x) {
+  if (activation == Activation::kSilu) return at::silu(x);
+  return at::gelu(x, activation == Activation::kGelu ? "none" : "tanh");
+}
+
+TEST_P(FusedTest, GatesAreWhatTheOperatorsDo) {
+  for (const Activation activation : {Activation::kSilu, Activation::kGelu, Activation::kGeluTanh}) {
+    const Compute fused = [&](const auto& in) { return Gate(activation, in[0], in[1]); };
+    const Compute operators = [&](const auto& in) { return Activated(activation, in[0]) * in[1]; };
+    for (const std::vector<int64_t>& sizes : std::vector<std::vector<int64_t>>{{4, 1024}, {3, 5, 7}, {1}}) {
+      const at::Tensor gate = (3 * at::randn(sizes, options())).set_requires_grad(true);
+      const at::Tensor up = at::randn(sizes, options()).set_requires_grad(true);
+      EXPECT_NE(fused({gate, up}).grad_fn()->name().find("GateFunction"), std::string::npos);
+      ExpectSame(fused, operators, {gate, up});
+    }
+  }
+}
+
+TEST_P(FusedTest, GatesThatDoNotFitAreDoneByOperators) {
+  const Compute fused = [](const auto& in) { return Gate(Activation::kSilu, in[0], in[1]); };
+  const Compute operators = [](const auto& in) { return at::silu(in[0]) * in[1]; };
+  const at::Tensor gate = at::randn({4, 8}, options()).set_requires_grad(true);
+  for (const at::Tensor& up : {at::randn({8}, options()), at::randn({8, 4}, options()).t(),
+                               at::randn({4, 8}, options().dtype(at::kDouble)), at::randn({4, 1}, options())}) {
+    ExpectSame(fused, operators, {gate, up.detach().set_requires_grad(true)});
+  }
+}
+
+TEST_P(FusedTest, GatesOfWhatIsNoNumber) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  const at::Tensor gate = at::tensor({infinity, -infinity, std::nan(""), 0.0, -0.0, 1e4, -1e4, 1.0}).to(options());
+  const at::Tensor up = at::tensor({1.0, 1.0, 1.0, infinity, 2.0, 1e3, 1e4, std::nan("")}).to(options());
+  ExpectSame(Gate(Activation::kSilu, gate, up), at::silu(gate) * up, rtol());
+}
+
+// Laid out as a projection leaves them, and in other ways; of sizes that are read in packs and one by one.
+TEST_P(FusedTest, RotationsAreWhatTheOperatorsDo) {
+  const Compute fused = [](const auto& in) { return Rotate(in[0], in[1], in[2]); };
+  // In float: they round between the products and the sum, the kernel does not.
+  const Compute operators = [](const auto& in) {
+    const at::Tensor x = in[0].to(at::kFloat), cos = in[1].to(at::kFloat), sin = in[2].to(at::kFloat);
+    const std::vector<at::Tensor> halves = x.chunk(2, -1);
+    return (x * cos + at::cat({-halves[1], halves[0]}, -1) * sin).to(in[0].scalar_type());
+  };
+  for (const int64_t size : {64, 10, 2}) {
+    const at::Tensor cos = at::randn({5, size}, options()), sin = at::randn({1, 1, 5, size}, options());
+    std::vector<at::Tensor> inputs = {at::randn({2, 5, 3, size}, options()).transpose(1, 2),
+                                      at::randn({2, 3, 5, size}, options()),
+                                      at::randn({5, size}, options()).expand({3, 5, size}),
+                                      at::randn({2, 3, 5, 3 * size}, options()).narrow(-1, size, size)};
+    if (GetParam() == at::kFloat) {  // By operators, which round more often.
+      inputs.push_back(at::randn({2, 2, 2, 5, size}, options()));
+      inputs.push_back(at::randn({2, 3, size, 5}, options()).mT());
+    }
+    for (const at::Tensor& x : inputs) {
+      const at::Tensor angle = x.dim() < sin.dim() ? sin[0] : sin;
+      ExpectSame(fused, operators, {x.detach().set_requires_grad(true), cos, angle});
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, FusedTest, ::testing::Values(at::kFloat, at::kHalf, at::kBFloat16),
+                         [](const auto& type) { return std::string(c10::toString(type.param)); });
+
+}  // namespace
+}  // namespace gpipe::worker

@@ -1,0 +1,18 @@
+#ifndef GPIPE_WORKER_MODEL_GATE_H_
+#define GPIPE_WORKER_MODEL_GATE_H_
+
+#include <ATen/core/Tensor.h>
+
+namespace gpipe::worker {
+
+// What `gate` goes through; kGeluTanh is gelu(approximate="tanh").
+enum class Activation { kSilu, kGelu, kGeluTanh };
+
+// activation(gate) * up, of the gated linear units of language models (Shazeer, GLU Variants Improve Transformer,
+// arXiv:2002.05202): on a GPU one kernel each way instead of two and three, which keeps no activation(gate) for the
+// backward pass, and rounds where the operators do. Sizes and types are as operators allow; gradients go to both.
+at::Tensor Gate(Activation activation, const at::Tensor& gate, const at::Tensor& up);
+
+}  // namespace gpipe::worker
+
+#endif  // GPIPE_WORKER_MODEL_GATE_H_
