@@ -1,8 +1,9 @@
-"""Rotary embeddings of exported models, which are done as one, against PyTorch."""
+"""Rotary embeddings and gated activations of exported models, which are done as one, against PyTorch."""
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from cluster import write_spec
 from exported import expect_model, parts_of
@@ -38,14 +39,34 @@ class Rotated(nn.Module):
         return self.out((q * torch.tanh(k)).transpose(1, 2).flatten(1))
 
 
-@pytest.mark.parametrize("rotate", [by_slices, by_chunks])
+class Gated(nn.Module):
+    def __init__(self, activation):
+        super().__init__()
+        self.activation = activation
+        self.gate, self.up, self.down = nn.Linear(WIDTH, 8), nn.Linear(WIDTH, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        return self.down(self.activation(self.gate(x)) * self.up(x))
+
+
+MODELS = {
+    "rotated by slices": lambda: Rotated(by_slices),
+    "rotated by chunks": lambda: Rotated(by_chunks),
+    "gated silu": lambda: Gated(functional.silu),
+    "gated gelu": lambda: Gated(functional.gelu),
+    "gated gelu by tanh": lambda: Gated(lambda x: functional.gelu(x, approximate="tanh")),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("checkpoint", ["always", "never"])
-def test_a_rotation_trains_as_pytorchs_operators_do_wherever_it_is_cut(cluster, tmp_path, rotate, checkpoint):
+def test_what_is_done_as_one_trains_as_pytorchs_operators_do_wherever_it_is_cut(cluster, tmp_path, name, checkpoint):
     torch.manual_seed(4)
-    model = Rotated(rotate)
-    spec, x, y = make_job(tmp_path, model, "rotated", workers=2, chunks=3, checkpoint=checkpoint)
+    model = MODELS[name]()
+    spec, x, y = make_job(tmp_path, model, "fused", workers=2, chunks=3, checkpoint=checkpoint)
     losses, _ = train_here(model, x, y)
     parts = parts_of(tmp_path, spec, cluster.address)
+    assert parts > 1
     for first in range(1, parts):
         spec["pipeline"]["balance"] = [first, parts - first]
         out = cluster.run(write_spec(tmp_path, spec), tmp_path / f"out{first}")
