@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "common/exported/value_names.h"
 #include "worker/exported/operator_call.h"
 #include "worker/model/gate.h"
 

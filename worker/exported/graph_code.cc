@@ -11,6 +11,7 @@
 #include "worker/exported/fusions.h"
 #include "worker/exported/region_call.h"
 #include "worker/exported/result_layout.h"
+#include "worker/exported/shared_inputs.h"
 #include "worker/exported/size_arithmetic.h"
 
 namespace gpipe::worker {
@@ -29,6 +30,7 @@ std::string Describe(const Node& node) {
 absl::StatusOr<std::unique_ptr<Instruction>> MakeInstruction(uint64_t position, const Node& node, Slots& slots,
                                                              const Layouts& layouts, const CompileOptions& options) {
   if (std::unique_ptr<Instruction> fused = MakeFusedCall(node, slots, layouts)) return fused;
+  if (std::unique_ptr<Instruction> shared = MakeSharedInput(node, slots)) return shared;
   GPIPE_ASSIGN_OR_RETURN(std::unique_ptr<Instruction> made, MakeRegionCall(node, position, slots, layouts, options));
   if (made == nullptr) {
     GPIPE_ASSIGN_OR_RETURN(made, MakeSizeArithmetic(node, slots));
@@ -84,7 +86,9 @@ std::vector<uint64_t> PlacesOf(const exported::Graph& graph, uint64_t first) {
 
 absl::StatusOr<GraphCode> GraphCode::Compile(const Part& as_exported, const CompileOptions& options) {
   std::deque<Node> made;
-  const Part part = WithFusions(as_exported, made);
+  const Part sharing{WithSharedInputs(as_exported.nodes, made), as_exported.entering, as_exported.leaving,
+                     as_exported.values};
+  const Part part = WithFusions(sharing, made);
   GraphCode code;
   Slots slots;
   for (const std::string& name : part.entering) code.entering_.push_back(slots.Add(name));

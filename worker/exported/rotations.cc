@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "common/exported/value_names.h"
 #include "worker/exported/operator_call.h"
 #include "worker/model/rotation.h"
 

@@ -5,7 +5,10 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
+#include <cstdint>
 #include <optional>
+
+#include "worker/model/shared_input.h"
 
 namespace gpipe::worker {
 namespace {
@@ -57,8 +60,10 @@ struct Product {
     if (bias && bias->requires_grad()) context->saved_data["bias"] = bias->sizes().vec();
   }
 
-  static at::Tensor OfX(AutogradContext* context, const at::Tensor& gradient, const at::Tensor& weight) {
-    return context->saved_data["needs_x"].toBool() ? at::matmul(gradient, weight) : at::Tensor();
+  // `x` is its number among the function's inputs.
+  static at::Tensor OfX(AutogradContext* context, uint32_t x, const at::Tensor& gradient, const at::Tensor& weight) {
+    const bool is_left = context->saved_data["needs_x"].toBool() && !AddToSharedInput(x, gradient, weight);
+    return is_left ? at::matmul(gradient, weight) : at::Tensor();
   }
 
   static at::Tensor OfBias(AutogradContext* context, const at::Tensor& gradient) {
@@ -80,7 +85,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &gradient = gradients[0], &x = saved[0], &weight = saved[1];
     const at::Tensor of_weight = AddProductTo(weight, Rows(gradient).t(), Rows(x));
-    return {Product::OfX(context, gradient, weight), of_weight, Product::OfBias(context, gradient)};
+    return {Product::OfX(context, 0, gradient, weight), of_weight, Product::OfBias(context, gradient)};
   }
 };
 
@@ -95,7 +100,7 @@ struct AddmmFunction : torch::autograd::Function<AddmmFunction> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &gradient = gradients[0], &x = saved[0], &weight = saved[1];
     const at::Tensor of_weight = AddProductTo(weight, x.t(), gradient);
-    return {Product::OfBias(context, gradient), Product::OfX(context, gradient, weight.t()), of_weight};
+    return {Product::OfBias(context, gradient), Product::OfX(context, 1, gradient, weight.t()), of_weight};
   }
 };
 

@@ -9,10 +9,13 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "worker/model/accumulating.h"
 #include "worker/model/gate.h"
 #include "worker/model/rotation.h"
+#include "worker/model/shared_input.h"
 
 namespace gpipe::worker {
 namespace {
@@ -114,6 +117,30 @@ TEST_P(FusedTest, RotationsAreWhatTheOperatorsDo) {
       ExpectSame(fused, operators, {x.detach().set_requires_grad(true), cos, angle});
     }
   }
+}
+
+// Each adds its part of the input's gradient to that of the others; what else reads the input adds to it, too.
+TEST_P(FusedTest, ProductsAddToTheGradientOfAnInputThatTheyShare) {
+  const at::Tensor x = at::randn({2, 5, 16}, options()).set_requires_grad(true);
+  std::vector<at::Tensor> weights;
+  for (int i = 0; i < 3; ++i) weights.push_back(at::randn({8, 16}, options()).set_requires_grad(i < 2));
+  const auto run = [&](const at::Tensor& read, auto product) {
+    at::Tensor sum = read.to(at::kDouble).sum();
+    for (const at::Tensor& weight : weights) sum = sum + product(read, weight).to(at::kDouble).square().sum();
+    sum.backward();
+    std::vector<at::Tensor> gradients = {std::exchange(x.mutable_grad(), at::Tensor())};
+    for (const at::Tensor& weight : weights) gradients.push_back(std::exchange(weight.mutable_grad(), at::Tensor()));
+    return gradients;
+  };
+  const at::Tensor shared = ShareInput(x);
+  EXPECT_NE(shared.grad_fn()->name().find("SharedInput"), std::string::npos);
+  EXPECT_EQ(shared.data_ptr(), x.data_ptr());
+  const auto found = run(shared, [](const auto& in, const auto& w) { return AccumulatingLinear(in, w, {}); });
+  const auto expected = run(x, [](const auto& in, const auto& w) { return at::linear(in, w); });
+  const double scale = expected[0].abs().max().to(at::kDouble).item<double>();
+  ExpectSame(found[0] / scale, expected[0] / scale, rtol());
+  for (size_t i = 1; i < 3; ++i) ExpectSame(found[i], expected[i], rtol());
+  EXPECT_FALSE(found[3].defined()) << "is not trained";
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, FusedTest, ::testing::Values(at::kFloat, at::kHalf, at::kBFloat16),
