@@ -16,7 +16,7 @@ from cluster import BIN, ROOT
 TORCH = pathlib.Path(importlib.util.find_spec("torch").submodule_search_locations[0])
 WHEEL = TORCH.parent
 SHADOWS = ["libcudnn.so.9", "libcudnn_graph.so.9", "libcublas.so.13", "libcublasLt.so.13", "libnccl.so.2",
-           "libcudart.so.13"]
+           "libcudart.so.13", "libnvrtc.so.13"]
 OLD = 91000
 # Loads cuDNN as LibTorch does, has it load its first part, and says what came of it.
 ASK_CUDNN = """

@@ -21,7 +21,6 @@ class NodeUses {
   NodeUses(const std::vector<const exported::Node*>& nodes, const std::map<std::string, exported::TensorMeta>& values,
            const std::set<std::string>& kept);
 
-  size_t size() const { return nodes_.size(); }
   const exported::Node& node(size_t position) const { return *nodes_[position]; }
   // Null: it is no tensor, but maybe a number that was computed.
   const exported::TensorMeta* TensorOf(const std::string& value) const;

@@ -13,6 +13,7 @@
 #include "common/status_macros.h"
 #include "common/string_view.h"
 #include "spdlog/spdlog.h"
+#include "worker/model/graph_pool.h"
 
 namespace gpipe::worker {
 namespace {
@@ -67,16 +68,30 @@ absl::Status NvrtcStatus(nvrtcResult result, const char* doing) {
   return absl::InternalError(absl::StrCat(doing, ": ", nvrtcGetErrorString(result)));
 }
 
+// CUDA's last error is forgotten: the operators that run instead would take it for theirs.
 absl::Status RuntimeStatus(cudaError_t result, const char* doing) {
   if (result == cudaSuccess) return absl::OkStatus();
+  ForgetCudaError(doing);
   return absl::InternalError(absl::StrCat(doing, ": ", cudaGetErrorString(result)));
 }
+
+// While the thread records a graph CUDA refuses to load code, which the graph would not notice.
+class WhileRecording {
+ public:
+  WhileRecording() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~WhileRecording() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  WhileRecording(const WhileRecording&) = delete;
+  WhileRecording& operator=(const WhileRecording&) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;  // Then that from before.
+};
 
 std::string LogOf(nvrtcProgram program) {
   size_t size = 0;
   if (nvrtcGetProgramLogSize(program, &size) != NVRTC_SUCCESS) return "";
   std::string log(size, '\0');
-  return nvrtcGetProgramLog(program, log.data()) == NVRTC_SUCCESS ? log : "";
+  return nvrtcGetProgramLog(program, log.data()) == NVRTC_SUCCESS ? std::string(log.c_str()) : "";
 }
 
 // Code for devices of that compute capability: 90 is 9.0.
@@ -101,6 +116,7 @@ absl::StatusOr<std::vector<char>> CodeOf(const std::string& source, const char* 
 
 absl::StatusOr<cudaKernel_t> DeviceKernel::Compile(const Variant& variant) const {
   const c10::cuda::CUDAGuard guard(variant.device);
+  const WhileRecording allowed;
   int major = 0, minor = 0;
   GPIPE_RETURN_IF_ERROR(RuntimeStatus(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, variant.device),
                                       "asking for the capability"));

@@ -4,8 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <string>
-#include <utility>
+#include <optional>
 
 #include "worker/model/device_kernel.h"
 
@@ -15,34 +14,43 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// The formulas are ATen's (native/cuda/ActivationSiluKernel.cu, ActivationGeluKernel.cu). `kind` counts as Activation.
+// The formulas, and the order of their operations, are ATen's (native/cuda/ActivationSiluKernel.cu,
+// ActivationGeluKernel.cu). `kind` counts as Activation. Rows of `gate` and `up` are some packs apart, those of the
+// others lie side by side.
 constexpr char kSource[] = R"cuda(
 __device__ inline float Activate(int kind, float x) {
   if (kind == 0) return x / (1.0f + expf(-x));
   if (kind == 1) return x * 0.5f * (1.0f + erff(x * 0.70710678118654752440f));
-  const float inner = 0.79788456080286535588f * (x + 0.044715f * x * x * x);
+  const float cube = x * x * x;
+  const float inner = 0.79788456080286535588f * (x + 0.044715f * cube);
   return 0.5f * x * (1.0f + tanhf(inner));
 }
 
-// Of Activate by x.
-__device__ inline float Slope(int kind, float x) {
+__device__ inline float GoBack(int kind, float x, float gradient) {
   if (kind == 0) {
     const float sigmoid = 1.0f / (1.0f + expf(-x));
-    return sigmoid * (1.0f + x * (1.0f - sigmoid));
+    return gradient * sigmoid * (1.0f + x * (1.0f - sigmoid));
   }
   if (kind == 1) {
     const float below = 0.5f * (1.0f + erff(x * 0.70710678118654752440f));
-    return below + x * 0.39894228040143267794f * expf(-0.5f * x * x);
+    const float density = expf(x * x * -0.5f) * 0.39894228040143267794f;
+    return gradient * (below + x * density);
   }
-  const float tanh_inner = tanhf(0.79788456080286535588f * (x + 0.044715f * x * x * x));
-  const float inner_slope = 0.79788456080286535588f * (1.0f + 3.0f * 0.044715f * x * x);
-  return 0.5f * (1.0f + tanh_inner) + 0.5f * x * (1.0f - tanh_inner * tanh_inner) * inner_slope;
+  const float square = x * x, cube = square * x;
+  const float tanh_inner = tanhf(0.79788456080286535588f * (x + 0.044715f * cube));
+  const float left = 0.5f * x, right = 1.0f + tanh_inner;
+  const float by_left = 0.5f * right;
+  const float inner_slope = 0.79788456080286535588f * (1.0f + 3.0f * 0.044715f * square);
+  const float by_right = left * (1.0f - tanh_inner * tanh_inner) * inner_slope;
+  return gradient * (by_left + by_right);
 }
 
-extern "C" __global__ void gate_forward(int kind, const Pack* gate, const Pack* up, Pack* result, long long packs) {
+extern "C" __global__ void gate_forward(int kind, const Pack* gate, long long gate_stride, const Pack* up,
+                                        long long up_stride, Pack* result, long long row_packs, long long packs) {
   const long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
   if (i >= packs) return;
-  const Pack x = gate[i], y = up[i];
+  const long long row = i / row_packs, column = i % row_packs;
+  const Pack x = gate[row * gate_stride + column], y = up[row * up_stride + column];
   Pack made;
   for (int j = 0; j < WIDTH; ++j) {
     made.bits[j] = Store(Load(Store(Activate(kind, Load(x.bits[j])))) * Load(y.bits[j]));
@@ -50,16 +58,18 @@ extern "C" __global__ void gate_forward(int kind, const Pack* gate, const Pack* 
   result[i] = made;
 }
 
-extern "C" __global__ void gate_backward(int kind, const Pack* gate, const Pack* up, const Pack* gradient,
-                                         Pack* of_gate, Pack* of_up, long long packs) {
+extern "C" __global__ void gate_backward(int kind, const Pack* gate, long long gate_stride, const Pack* up,
+                                         long long up_stride, const Pack* gradient, Pack* of_gate, Pack* of_up,
+                                         long long row_packs, long long packs) {
   const long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
   if (i >= packs) return;
-  const Pack x = gate[i], y = up[i], given = gradient[i];
+  const long long row = i / row_packs, column = i % row_packs;
+  const Pack x = gate[row * gate_stride + column], y = up[row * up_stride + column], given = gradient[i];
   Pack by_x, by_y;
   for (int j = 0; j < WIDTH; ++j) {
     const float at = Load(x.bits[j]), back = Load(given.bits[j]);
     by_y.bits[j] = Store(back * Load(Store(Activate(kind, at))));
-    by_x.bits[j] = Store(Load(Store(back * Load(y.bits[j]))) * Slope(kind, at));
+    by_x.bits[j] = Store(GoBack(kind, at, Load(Store(back * Load(y.bits[j])))));
   }
   of_gate[i] = by_x;
   of_up[i] = by_y;
@@ -77,48 +87,74 @@ DeviceKernel& BackwardKernel() {
   return kernel;
 }
 
-DeviceKernel::Variant VariantOf(std::initializer_list<at::Tensor> contiguous) {
-  const at::Tensor& first = *contiguous.begin();
-  int width = WidthOf(first, first.numel());
-  for (const at::Tensor& tensor : contiguous) width = std::min(width, WidthOf(tensor, tensor.numel()));
-  return {first.device().index(), first.scalar_type(), width};
+// How far apart the rows are that the last dimension has; nullopt where they are not evenly, or not of one piece each.
+std::optional<int64_t> RowStride(const at::Tensor& tensor) {
+  if (tensor.dim() == 0 || tensor.stride(-1) != 1) return std::nullopt;
+  if (tensor.dim() == 1) return tensor.size(0);
+  for (int64_t dim = tensor.dim() - 3; dim >= 0; --dim) {
+    if (tensor.size(dim) > 1 && tensor.stride(dim) != tensor.stride(dim + 1) * tensor.size(dim + 1))
+      return std::nullopt;
+  }
+  return tensor.stride(-2);
 }
 
-bool AreAlike(const at::Tensor& one, const at::Tensor& other) {
-  return one.sizes() == other.sizes() && one.scalar_type() == other.scalar_type() && one.device() == other.device() &&
-         one.is_contiguous() && other.is_contiguous() && one.numel() > 0;
+DeviceKernel::Variant VariantOf(const at::Tensor& gate, const at::Tensor& up) {
+  const int64_t row = gate.size(-1);
+  return {gate.device().index(), gate.scalar_type(), std::min(WidthOf(gate, row), WidthOf(up, row))};
 }
+
+// What both kernels are given, in packs.
+struct Operands {
+  Operands(const at::Tensor& gate, const at::Tensor& up, const DeviceKernel::Variant& variant)
+      : x(gate.const_data_ptr()),
+        y(up.const_data_ptr()),
+        x_stride(*RowStride(gate) / variant.width),
+        y_stride(*RowStride(up) / variant.width),
+        row_packs(gate.size(-1) / variant.width),
+        packs(gate.numel() / variant.width) {}
+
+  const void *x, *y;
+  long long x_stride, y_stride, row_packs, packs;
+};
 
 struct GateFunction : torch::autograd::Function<GateFunction> {
   static at::Tensor forward(AutogradContext* context, int64_t activation, const at::Tensor& gate,
                             const at::Tensor& up) {
     context->saved_data["activation"] = activation;
     context->save_for_backward({gate, up});
-    at::Tensor result = at::empty_like(gate);
-    const DeviceKernel::Variant variant = VariantOf({gate, up, result});
+    at::Tensor result = at::empty(gate.sizes(), gate.options());
+    const DeviceKernel::Variant variant = VariantOf(gate, up);
+    Operands in(gate, up, variant);
     auto kind = static_cast<int>(activation);
-    const void *x = gate.const_data_ptr(), *y = up.const_data_ptr();
     void* made = result.mutable_data_ptr();
-    long long packs = gate.numel() / variant.width;
-    void* arguments[] = {&kind, &x, &y, &made, &packs};
-    ForwardKernel().Launch(variant, packs, arguments);
+    void* arguments[] = {&kind, &in.x, &in.x_stride, &in.y, &in.y_stride, &made, &in.row_packs, &in.packs};
+    ForwardKernel().Launch(variant, in.packs, arguments);
     return result;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor &gate = saved[0], &up = saved[1], gradient = gradients[0].contiguous();
-    const at::Tensor of_gate = at::empty_like(gate), of_up = at::empty_like(up);
-    const DeviceKernel::Variant variant = VariantOf({gate, up, gradient, of_gate, of_up});
+    const at::Tensor &gate = saved[0], &up = saved[1];
+    const DeviceKernel::Variant variant = VariantOf(gate, up);
+    Operands in(gate, up, variant);
+    at::Tensor gradient = gradients[0].contiguous();
+    if (WidthOf(gradient, gradient.numel()) < variant.width) gradient = gradient.clone();  // It begins in between.
+    const at::Tensor of_gate = at::empty(gate.sizes(), gate.options()), of_up = at::empty(up.sizes(), up.options());
     auto kind = static_cast<int>(context->saved_data["activation"].toInt());
-    const void *x = gate.const_data_ptr(), *y = up.const_data_ptr(), *given = gradient.const_data_ptr();
+    const void* given = gradient.const_data_ptr();
     void *by_x = of_gate.mutable_data_ptr(), *by_y = of_up.mutable_data_ptr();
-    long long packs = gate.numel() / variant.width;
-    void* arguments[] = {&kind, &x, &y, &given, &by_x, &by_y, &packs};
-    BackwardKernel().Launch(variant, packs, arguments);
+    void* arguments[] = {&kind,  &in.x, &in.x_stride, &in.y,         &in.y_stride,
+                         &given, &by_x, &by_y,        &in.row_packs, &in.packs};
+    BackwardKernel().Launch(variant, in.packs, arguments);
     return {at::Tensor(), of_gate, of_up};
   }
 };
+
+bool HaveKernels(const at::Tensor& gate, const at::Tensor& up) {
+  const bool fit = IsForDeviceKernel(gate) && gate.sizes() == up.sizes() && gate.scalar_type() == up.scalar_type() &&
+                   gate.device() == up.device() && gate.numel() > 0 && RowStride(gate) && RowStride(up);
+  return fit && ForwardKernel().Has(VariantOf(gate, up)) && BackwardKernel().Has(VariantOf(gate, up));
+}
 
 at::Tensor Activated(Activation activation, const at::Tensor& gate) {
   if (activation == Activation::kSilu) return at::silu(gate);
@@ -128,10 +164,7 @@ at::Tensor Activated(Activation activation, const at::Tensor& gate) {
 }  // namespace
 
 at::Tensor Gate(Activation activation, const at::Tensor& gate, const at::Tensor& up) {
-  const bool fits = IsForDeviceKernel(gate) && AreAlike(gate, up);
-  if (fits && ForwardKernel().Has(VariantOf({gate, up})) && BackwardKernel().Has(VariantOf({gate, up}))) {
-    return GateFunction::apply(static_cast<int64_t>(activation), gate, up);
-  }
+  if (HaveKernels(gate, up)) return GateFunction::apply(static_cast<int64_t>(activation), gate, up);
   return at::mul(Activated(activation, gate), up);
 }
 

@@ -122,12 +122,19 @@ at::Tensor TurnByOperators(const Rotated& in, bool back) {
 
 // By the transpose of what each pair of numbers was multiplied by, to go back.
 at::Tensor Turn(const Rotated& in, bool back) {
-  if (!in.x.is_cuda()) return TurnByOperators(in, back);
-  at::Tensor result = at::empty_like(in.x);
-  const std::optional<DeviceKernel::Variant> variant = VariantOf(in, result);
-  if (!variant) return TurnByOperators(in, back);
+  at::Tensor result = in.x.is_cuda() ? at::empty_like(in.x) : at::Tensor();
+  const auto variant = result.defined() ? VariantOf(in, result) : std::nullopt;
+  if (!variant) {
+    result.reset();
+    return TurnByOperators(in, back);
+  }
   Launch(*variant, in, result, back);
   return result;
+}
+
+// A gradient may lie in memory in any way; on a GPU it is turned by the kernel in any case, as its last bits are.
+at::Tensor InRows(const at::Tensor& gradient) {
+  return gradient.is_cuda() && gradient.stride(-1) != 1 ? gradient.contiguous() : gradient;
 }
 
 struct RotationFunction : torch::autograd::Function<RotationFunction> {
@@ -139,7 +146,7 @@ struct RotationFunction : torch::autograd::Function<RotationFunction> {
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor& given = gradients[0];
+    const at::Tensor given = InRows(gradients[0]);
     return {Turn({given, saved[0].expand_as(given), saved[1].expand_as(given)}, /*back=*/true), at::Tensor(),
             at::Tensor()};
   }

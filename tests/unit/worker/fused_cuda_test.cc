@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "worker/model/accumulating.h"
+#include "worker/model/device_kernel.h"
 #include "worker/model/gate.h"
 #include "worker/model/rotation.h"
 #include "worker/model/shared_input.h"
@@ -61,6 +62,79 @@ class FusedTest : public ::testing::TestWithParam<c10::ScalarType> {
 at::Tensor Activated(Activation activation, const at::Tensor& x) {
   if (activation == Activation::kSilu) return at::silu(x);
   return at::gelu(x, activation == Activation::kGelu ? "none" : "tanh");
+}
+
+// Else all of these tests would be about operators.
+TEST_P(FusedTest, KernelsAreMadeHere) {
+  DeviceKernel kernel("twice", R"cuda(
+extern "C" __global__ void twice(const Pack* from, Pack* to, int packs) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= packs) return;
+  for (int j = 0; j < WIDTH; ++j) to[i].bits[j] = Store(2 * Load(from[i].bits[j]));
+}
+)cuda");
+  const at::Tensor from = at::randn({1000}, options()), to = at::empty_like(from);
+  EXPECT_GT(WidthOf(from, 1000), 1);
+  for (const int width : {1, WidthOf(from, 1000)}) {
+    const DeviceKernel::Variant variant{kGpu.index(), GetParam(), width};
+    ASSERT_TRUE(kernel.Has(variant));
+    const void* source = from.const_data_ptr();
+    void* target = to.mutable_data_ptr();
+    int packs = 1000 / width;
+    void* arguments[] = {&source, &target, &packs};
+    kernel.Launch(variant, packs, arguments);
+    EXPECT_TRUE(at::equal(to, 2 * from)) << width;
+    to.zero_();
+  }
+}
+
+// Then operators do it: the error is not left for them.
+TEST_P(FusedTest, AKernelThatCannotBeMadeIsNone) {
+  DeviceKernel broken("broken", "no code");
+  EXPECT_FALSE(broken.Has({kGpu.index(), GetParam(), 1}));
+  EXPECT_FALSE(broken.Has({kGpu.index(), GetParam(), 1}));
+  DeviceKernel nameless("nameless", "extern \"C\" __global__ void named() {}");
+  EXPECT_FALSE(nameless.Has({kGpu.index(), GetParam(), 1}));
+  EXPECT_EQ(at::ones({2}, options()).sum().item<double>(), 2);
+}
+
+// As one product has them, one behind the other.
+TEST_P(FusedTest, GatesOfHalvesAreFused) {
+  const Compute fused = [](const auto& in) {
+    const std::vector<at::Tensor> halves = in[0].chunk(2, -1);
+    const at::Tensor made = Gate(Activation::kSilu, halves[0], halves[1]);
+    EXPECT_NE(made.grad_fn()->name().find("GateFunction"), std::string::npos);
+    return made;
+  };
+  const Compute operators = [](const auto& in) {
+    const std::vector<at::Tensor> halves = in[0].chunk(2, -1);
+    return at::silu(halves[0]) * halves[1];
+  };
+  for (const int64_t size : {64, 6}) {
+    ExpectSame(fused, operators, {at::randn({2, 3, size}, options()).set_requires_grad(true)});
+  }
+}
+
+// Expanded, transposed, and beginning in between.
+TEST_P(FusedTest, GradientsMayLieInMemoryInAnyWay) {
+  const at::Tensor x = at::randn({1, 2, 8, 64}, options()).set_requires_grad(true);
+  const at::Tensor y = at::randn({1, 2, 8, 64}, options()).set_requires_grad(true);
+  const at::Tensor cos = at::randn({8, 64}, options()), sin = at::randn({8, 64}, options());
+  const at::Tensor gated = Gate(Activation::kSilu, x, y), expected = at::silu(x) * y;
+  const std::vector<at::Tensor> halves = x.to(at::kFloat).chunk(2, -1);
+  const at::Tensor turned = Rotate(x, cos, sin);
+  const at::Tensor expected_turned =
+      (x.to(at::kFloat) * cos + at::cat({-halves[1], halves[0]}, -1) * sin).to(GetParam());
+  for (const at::Tensor& gradient :
+       {at::ones({}, options()).expand({1, 2, 8, 64}), at::randn({1, 2, 64, 8}, options()).mT(),
+        at::randn({1 + 2 * 8 * 64}, options()).narrow(0, 1, 2 * 8 * 64).view({1, 2, 8, 64})}) {
+    const auto of = [&](const at::Tensor& result, const at::Tensor& input) {
+      return torch::autograd::grad({result}, {input}, {gradient}, /*retain_graph=*/true)[0];
+    };
+    ExpectSame(of(gated, x), of(expected, x), rtol());
+    ExpectSame(of(gated, y), of(expected, y), rtol());
+    ExpectSame(of(turned, x), of(expected_turned, x), rtol());
+  }
 }
 
 TEST_P(FusedTest, GatesAreWhatTheOperatorsDo) {
