@@ -55,8 +55,8 @@ absl::StatusOr<Schedule> GPipeSchedule(const ScheduleOptions& options);
 
 // Inserts SEND right after the action that makes a value and RECV right before the one that uses it, for each edge
 // whose stages are on different workers. R comes before RECV_B, so that recomputing does not wait for the gradient.
-// Every edge and direction is one first-in-first-out channel: forward in ascending, backward in descending
-// micro-batches on both ends, so that messages of one never wait for those of another.
+// The edges between two stages are in each direction one first-in-first-out channel: forward in ascending, backward in
+// descending micro-batches on both ends, so that messages of one never wait for those of another.
 absl::Status AddCommunication(const std::vector<Edge>& edges, Schedule& schedule);
 
 // Checks that a lowered schedule is complete and executable: every F once, B after its F, R between, each RECV before

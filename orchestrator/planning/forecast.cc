@@ -78,12 +78,22 @@ class Forecaster {
 
   int64_t BytesOf(const v1::Edge& edge) const { return BytesFor(edge.shape(), edge.dtype(), samples_); }
 
+  // Of all values between two stages: they are one message.
+  int64_t BoundaryBytes(const v1::Edge& edge) const {
+    int64_t bytes = 0;
+    for (const v1::Edge& other : plan_.edges()) {
+      const bool beside = other.from_stage() == edge.from_stage() && other.to_stage() == edge.to_stage();
+      bytes += beside ? BytesOf(other) : 0;
+    }
+    return bytes;
+  }
+
   // A link that was measured between neighbours says what to expect of longer ways too: no more than the slowest on it.
   double SecondsOf(const v1::Edge& edge) const {
     double seconds = 0;
     const int from = plan_.stage_worker(edge.from_stage()), to = plan_.stage_worker(edge.to_stage());
     for (int link = from; link < std::min<int>(to, static_cast<int>(links_.size())); ++link) {
-      seconds = std::max(seconds, links_[link].SecondsFor(BytesOf(edge)));
+      seconds = std::max(seconds, links_[link].SecondsFor(BoundaryBytes(edge)));
     }
     return seconds;
   }

@@ -10,7 +10,7 @@
 
 namespace gpipe::worker {
 
-// The wall behind which NCCL's and CUDA's error codes stay. `doing` names the operation: "sending edge0.forward".
+// The wall behind which NCCL's and CUDA's error codes stay. `doing` names the operation: "sending stages0-1.forward".
 // UNAVAILABLE: a peer is gone. `comm`, when not null, is asked for the last error's words.
 absl::Status NcclStatus(ncclResult_t result, std::string_view doing, ncclComm_t comm = nullptr);
 

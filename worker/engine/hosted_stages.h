@@ -41,7 +41,7 @@ struct HostedStage {
   std::unique_ptr<Stage> stage;
 };
 
-// Where a value is among what enters or leaves a stage. REQUIRES: it is there.
+// Where a value is among what enters or leaves a stage; their number, if it is not there.
 size_t PlaceOf(const std::vector<CrossingValue>& values, const std::string& name);
 
 // The exported model that stages are made of; all null with a layer list.

@@ -79,7 +79,7 @@ class RoundRunner {
 
   const Parts parts_;
   std::optional<RoundPlan> peeked_;
-  size_t posted_ = 0;       // Actions of the current row whose receives are posted.
+  size_t posted_ = 0;       // Steps of the current row whose receives are posted.
   size_t posted_next_ = 0;  // The same in the peeked round's row.
 };
 

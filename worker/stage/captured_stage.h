@@ -16,10 +16,10 @@ namespace gpipe::worker {
 //
 // The first mini-batch of each size, in training or not, runs as it is, and says which calls there are, in which order,
 // on values of which sizes. Before the second one these calls are recorded, without being executed, and replayed from
-// then on. What is given to a replay is copied to where the recording reads it. What it returns in training are the
-// same tensors each time: who takes them queues what is done with them, on the current stream, before the next
-// mini-batch begins. Without training a mini-batch begins while values of the last one are still sent: so they are
-// copies.
+// then on. What is given to a replay is copied to where the recording reads it, unless it lies there (Room). What it
+// returns in training are the same tensors each time: who takes them queues what is done with them, on the current
+// stream, before the next mini-batch begins. Without training a mini-batch begins while values of the last one are
+// still sent: so they are copies.
 //
 // A mini-batch may be suspended between its forward and its backward passes, which are recorded together. What a
 // replayed one keeps then lies in the memory of the recordings: so until it has ended, or is dropped, all others run as

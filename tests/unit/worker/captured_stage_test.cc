@@ -2,6 +2,7 @@
 #include "worker/stage/captured_stage.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
@@ -9,9 +10,12 @@
 #include <c10/cuda/CUDAStream.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <memory>
 #include <optional>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "tests/unit/worker/local_pipeline.h"
@@ -327,26 +331,50 @@ TEST_F(CapturedStageTest, IsAskedTwice) {
   EXPECT_EQ(stage.peak_saved_bytes(), 7);
 }
 
-// So that it need not be copied: the graph finds it there.
-TEST_F(CapturedStageTest, WhatIsPutWhereItIsReadIsUsed) {
+int copies = 0;
+
+std::unique_ptr<at::ObserverContext> CountCopies(const at::RecordFunction& function) {
+  if (std::strcmp(function.name(), "aten::copy_") == 0) ++copies;
+  return nullptr;
+}
+
+// So that it need not be copied: the graphs find it there, each micro-batch's in a place of its own.
+TEST_F(CapturedStageTest, WhatIsPutWhereItIsReadIsNotCopied) {
   CapturedStage stage(std::make_unique<Product>(false, false), 0, kGpu);
-  for (int step = 0; step < 5; ++step) {
-    const bool replayed = step > 0;
-    ASSERT_TRUE(stage.Begin({1, step, {3}, true, {}}).ok());
-    const auto put = [&](Pass pass) {
-      const at::TensorList room = stage.Room(pass, 0);
-      EXPECT_EQ(room.size(), replayed ? 1 : 0) << step;
-      return room.empty() ? Full(step + 1) : room[0].fill_(step + 1);
+  for (int step = 0; step < 4; ++step) {
+    const auto room = [&](Pass pass, int micro_batch) {
+      const at::TensorList found = stage.Room(pass, micro_batch);
+      EXPECT_EQ(found.size(), step > 0 ? 1u : 0u) << step << " " << micro_batch;
+      return found.empty() ? Full(0) : found[0];
     };
-    EXPECT_TRUE(stage.Room(Pass::kForward, 1).empty()) << "no such micro-batch";
-    const at::Tensor x = put(Pass::kForward);
-    const absl::StatusOr<PassResults> forward = stage.Forward(0, {x}, ForwardMode::kKeep);
-    ASSERT_TRUE(forward.ok()) << forward.status();
-    EXPECT_TRUE(at::equal(forward->values.at(0), Full(2 * (step + 1)))) << step;
-    EXPECT_TRUE(stage.Room(Pass::kForward, 0).empty()) << "is past";
-    const absl::StatusOr<std::vector<at::Tensor>> backward = stage.Backward(0, {put(Pass::kBackward)});
-    ASSERT_TRUE(backward.ok()) << backward.status();
-    EXPECT_TRUE(at::equal(backward->at(0), Full(2 * (step + 1)))) << step;
+    ASSERT_TRUE(stage.Begin({1, step, {3, 3}, true, {}}).ok());
+    EXPECT_TRUE(stage.Room(Pass::kForward, 2).empty()) << "no such micro-batch";
+    const std::vector<at::Tensor> given = {room(Pass::kForward, 0).fill_(step + 1),
+                                           room(Pass::kForward, 1).fill_(step + 5)};
+    EXPECT_NE(given[0].data_ptr(), given[1].data_ptr());
+    copies = 0;
+    const at::CallbackHandle counting =
+        at::addThreadLocalCallback(at::RecordFunctionCallback(&CountCopies).scopes({at::RecordScope::FUNCTION}));
+    std::vector<at::Tensor> made;
+    for (int i = 0; i < 2; ++i) {
+      const absl::StatusOr<PassResults> forward = stage.Forward(i, {given[i]}, ForwardMode::kCheckpointed);
+      ASSERT_TRUE(forward.ok()) << forward.status();
+      made.push_back(forward->values.at(0));
+    }
+    EXPECT_TRUE(stage.Room(Pass::kForward, 1).empty()) << "is past";
+    for (int i = 1; i >= 0; --i) {
+      const at::Tensor gradient = room(Pass::kBackward, i).fill_(i + 1);  // Received before this.
+      ASSERT_TRUE(stage.Recompute(i).ok());
+      const auto backward = stage.Backward(i, {gradient});
+      ASSERT_TRUE(backward.ok()) << backward.status();
+      made.push_back(backward->at(0));
+    }
+    if (step > 0) {
+      EXPECT_EQ(copies, 0) << step;
+    }
+    at::removeCallback(counting);
+    const double expected[] = {2.0 * (step + 1), 2.0 * (step + 5), 4, 2};
+    for (int i = 0; i < 4; ++i) EXPECT_TRUE(at::equal(made[i], Full(expected[i]))) << step << " " << i;
     ASSERT_TRUE(stage.End().ok());
   }
 }

@@ -379,7 +379,8 @@ TEST(Engine, AValueOfAnotherShapeThanPlannedFailsItsStage) {
   cluster.GrantAll();
   const v1::Failed failed = cluster.WaitForFailure(0);
   EXPECT_EQ(failed.status().code(), static_cast<int>(absl::StatusCode::kInvalidArgument));
-  EXPECT_THAT(failed.status().message(), HasSubstr(plan.edges(0).value() + " between stages 0 and 1): is Float ["));
+  EXPECT_THAT(failed.status().message(),
+              HasSubstr(" between stages 0 and 1): " + plan.edges(0).value() + " is Float ["));
   EXPECT_FALSE(failed.consequence());
   cluster.Abort("worker 0 failed");
   cluster.WaitForReleased(0);

@@ -232,6 +232,7 @@ TEST(StageTest, AnInputThatLeadsNowhereGetsZeros) {
   ASSERT_TRUE(out.ok()) << out.status();
   const auto none = first->Backward(0, {at::ones({kSamples, 8})});
   ASSERT_TRUE(none.ok()) << none.status();
+  ASSERT_EQ(none->size(), 1u);
   for (const at::Tensor& gradient : *none) EXPECT_FALSE(gradient.defined()) << "of the model's input";
 }
 
