@@ -10,8 +10,8 @@
 namespace gpipe::pipeline {
 
 // Plays the rows of a lowered schedule against each other: who may act next, and who waits for whom. What the validator
-// and the simulator have in common. Messages of a channel (here: edge and direction) arrive in the order they were sent, and
-// at most MaxUnreceived of them are sent ahead; REDUCE_GRAD begins when every worker has come to it.
+// and the simulator have in common. Messages of a channel (here: edge and direction) arrive in the order they were
+// sent, and at most MaxUnreceived of them are sent ahead; REDUCE_GRAD begins when every worker has come to it.
 //
 // A message counts as received when its RECV is taken, as on CUDA. On CPU the engine posts receives earlier, which only
 // lets senders go on sooner: rows that run to the end here do there too.

@@ -9,8 +9,8 @@
 namespace gpipe::pipeline {
 
 // How many messages of a channel, which is one direction between two stages, may be sent and not yet received; the next
-// SEND of the channel waits for the oldest. What the engine keeps to, the validator and the simulator know: of each edge
-// by itself, as the values of one micro-batch go together.
+// SEND of the channel waits for the oldest. What the engine keeps to, the validator and the simulator know: of each
+// edge by itself, as the values of one micro-batch go together.
 //
 // Of each channel by itself: a limit over several would make one message wait for another that is needed only later.
 // GPipe makes a value `to_stage - from_stage` clock cycles before it is used and another in each cycle, so that as many

@@ -54,7 +54,7 @@ bool Possible(const pipeline::Action& action, const v1::Plan& plan, int micro_ba
   if (pipeline::IsTransfer(action.kind)) {
     if (action.edge < 0 || action.edge >= CountEdges(plan)) return false;
     const v1::Edge& edge = EdgeAt(plan, action.edge);
-    const pipeline::Edge ends{.from_stage = edge.from_stage(), .to_stage = edge.to_stage()};
+    const pipeline::Edge ends{edge.value(), edge.from_stage(), edge.to_stage()};
     if (pipeline::StageOfTransfer(ends, action.kind) != action.stage) return false;
   }
   return action.stage >= 0 && action.stage < plan.stage_worker_size() && plan.stage_worker(action.stage) == worker;

@@ -63,14 +63,14 @@ struct MiniBatch {
 struct PassResults {
   // Forward: in the order of outgoing(). Backward: the gradients, in the order of incoming(); undefined where none is
   // required.
-  std::vector<at::Tensor> values;
+  std::vector<at::Tensor> values = {};
   // With a loss: a scalar, already weighted, so that those of the micro-batches add up to the mini-batch's.
-  at::Tensor loss;
+  at::Tensor loss = {};
   // With a loss that counts: as Loss::Count. Then `loss` is weighted by it, and adds up to the mini-batch's times the
   // sum of counts.
-  at::Tensor count;
-  at::Tensor hits;                  // In evaluation with cross_entropy: as Loss::Hits.
-  std::vector<at::Tensor> outputs;  // kInference: the model's, in the order of outputs().
+  at::Tensor count = {};
+  at::Tensor hits = {};                  // In evaluation with cross_entropy: as Loss::Hits.
+  std::vector<at::Tensor> outputs = {};  // kInference: the model's, in the order of outputs().
 };
 
 enum class Pass { kForward, kBackward };
