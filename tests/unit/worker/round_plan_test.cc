@@ -114,7 +114,7 @@ TEST_F(TransferTest, ValuesBetweenTheSameStagesAreMovedTogether) {
   ASSERT_TRUE(table.ok()) << table.status();
   std::vector<std::string> steps;
   for (const Step& step : table->Find(RoundOf(v1::ROUND_KIND_TRAIN, 4, 0))->program->row) {
-    steps.push_back(absl::StrCat(pipeline::KindName(step.action.kind), step.action.micro_batch, " ",
+    steps.push_back(absl::StrCat(std::string(pipeline::KindName(step.action.kind)), step.action.micro_batch, " ",
                                  absl::StrJoin(step.edges, ",")));
   }
   EXPECT_THAT(steps, testing::ElementsAre("F0 ", "SEND_F0 0,2", "SEND_F0 1", "F1 ", "SEND_F1 0,2", "SEND_F1 1",
