@@ -7,6 +7,9 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <utility>
+
+#include "worker/model/cross_entropy_kernels.h"
 
 namespace gpipe::worker {
 namespace {
@@ -14,8 +17,8 @@ namespace {
 using ::torch::autograd::AutogradContext;
 using ::torch::autograd::variable_list;
 
-// A block on a CPU stays in a core's cache between the operators that go over it; on a GPU in the L2 cache, while it is
-// large enough to keep all multiprocessors busy.
+// Where no kernel of our own fits (cross_entropy_kernels.h). A block on a CPU stays in a core's cache between the
+// operators that go over it; on a GPU in the L2 cache, while it is large enough to keep all multiprocessors busy.
 constexpr int64_t kCpuBlockBytes = int64_t{1} << 20, kGpuBlockBytes = int64_t{64} << 20;
 // So many positions beside each other fill a cache line of floats, where classes do not lie beside each other.
 constexpr int64_t kStridedPositions = 16;
@@ -91,25 +94,57 @@ struct Smoothed {
   const double target, each;
 };
 
+// [positions, 1] or [samples, 1, positions], of fp32 or wider.
+struct OfRows {
+  at::Tensor of_target, of_all;  // The logarithms of probabilities: the target's, and all of them added up.
+};
+
+OfRows ByBlocks(const at::Tensor& logits, const at::Tensor& target, bool needs_all, int64_t block_bytes) {
+  OfRows rows{at::empty(target.sizes(), logits.options().dtype(WideType(logits))), {}};
+  if (needs_all) rows.of_all = at::empty_like(rows.of_target);
+  ForEachBlock(logits, block_bytes, [&](const Block& block) {
+    const at::Tensor log_probabilities = LogProbabilities(block.Of(logits));
+    at::Tensor picked = block.Of(rows.of_target);
+    at::gather_out(picked, log_probabilities, 1, block.Of(target));
+    if (!needs_all) return;
+    at::Tensor sums = block.Of(rows.of_all);
+    at::sum_out(sums, log_probabilities, at::IntArrayRef({1}), /*keepdim=*/true);
+  });
+  return rows;
+}
+
+at::Tensor GradientByBlocks(const at::Tensor& logits, const at::Tensor& target, const at::Tensor& at_target,
+                            double each, const at::Tensor& weight, int64_t block_bytes) {
+  const at::Tensor gradient = at::empty_like(logits);
+  ForEachBlock(logits, block_bytes, [&](const Block& block) {
+    at::Tensor difference = Probabilities(block.Of(logits));
+    if (each != 0) difference.sub_(each);
+    difference.scatter_(1, block.Of(target), block.Of(at_target).to(difference.scalar_type()));
+    at::Tensor part = block.Of(gradient);
+    at::mul_out(part, difference, block.Of(weight));
+  });
+  return gradient;
+}
+
 struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
   // `target` is within the classes, also where it is `ignored`.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& logits, const at::Tensor& target,
                             const at::Tensor& ignored, const at::Tensor& count, double smoothing, int64_t block_bytes) {
     const Smoothed mix(smoothing, logits.size(1));
-    at::Tensor of_target = at::empty(target.sizes(), logits.options().dtype(WideType(logits)));
-    at::Tensor of_all = mix.each == 0 ? at::Tensor() : at::empty_like(of_target);
-    ForEachBlock(logits, block_bytes, [&](const Block& block) {
-      const at::Tensor log_probabilities = LogProbabilities(block.Of(logits));
-      at::Tensor picked = block.Of(of_target);
-      at::gather_out(picked, log_probabilities, 1, block.Of(target));
-      if (!of_all.defined()) return;
-      at::Tensor sums = block.Of(of_all);
-      at::sum_out(sums, log_probabilities, at::IntArrayRef({1}), /*keepdim=*/true);
-    });
-    context->save_for_backward({logits, target, ignored, count, of_target});
+    OfRows rows;
+    variable_list kept = {logits, target, ignored, count};
+    if (HaveRowKernels(logits)) {
+      RowStatistics found = StatisticsOfRows(logits, target);
+      rows = {found.of_target, found.of_all};
+      kept.insert(kept.end(), {found.of_target, found.largest, found.sum});
+    } else {
+      rows = ByBlocks(logits, target, mix.each != 0, block_bytes);
+      kept.push_back(rows.of_target);
+    }
+    context->save_for_backward(std::move(kept));
     context->saved_data["smoothing"] = smoothing;
     context->saved_data["block_bytes"] = block_bytes;
-    const at::Tensor mixed = of_all.defined() ? of_target * mix.target + of_all * mix.each : of_target;
+    const at::Tensor mixed = mix.each == 0 ? rows.of_target : rows.of_target * mix.target + rows.of_all * mix.each;
     return mixed.masked_fill(ignored, 0).sum().neg() / count;
   }
 
@@ -121,14 +156,11 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     // Probability less 1 is taken from the logarithm: of a rounded probability near 1 nothing would be left.
     at::Tensor at_target = at::expm1(of_target);
     if (mix.each != 0) at_target.add_(1 - mix.target - mix.each);
-    const at::Tensor gradient = at::empty_like(logits);
-    ForEachBlock(logits, context->saved_data["block_bytes"].toInt(), [&](const Block& block) {
-      at::Tensor difference = Probabilities(block.Of(logits));
-      if (mix.each != 0) difference.sub_(mix.each);
-      difference.scatter_(1, block.Of(target), block.Of(at_target).to(difference.scalar_type()));
-      at::Tensor part = block.Of(gradient);
-      at::mul_out(part, difference, block.Of(weight));
-    });
+    const bool by_rows = saved.size() > 5;
+    const at::Tensor gradient =
+        by_rows
+            ? GradientOfRows(logits, target, {of_target, {}, saved[5], saved[6]}, at_target, mix.each, weight)
+            : GradientByBlocks(logits, target, at_target, mix.each, weight, context->saved_data["block_bytes"].toInt());
     return {gradient, {}, {}, {}, {}, {}};
   }
 };

@@ -18,7 +18,7 @@
 namespace gpipe::worker {
 namespace {
 
-constexpr int kThreads = 256;       // A block.
+constexpr int kThreads = 128;       // A block: small ones go to more multiprocessors.
 constexpr int64_t kReadBytes = 16;  // The most that a thread reads at once.
 
 constexpr char kFloatElement[] = R"cuda(
@@ -144,11 +144,13 @@ cudaKernel_t DeviceKernel::Find(const Variant& variant) {
   return kernels_[variant] = compiled.ok() ? *compiled : nullptr;
 }
 
-void DeviceKernel::Launch(const Variant& variant, int64_t threads, void** arguments) {
+DeviceKernel::Grid DeviceKernel::GridOf(int64_t threads) { return {(threads + kThreads - 1) / kThreads, kThreads}; }
+
+void DeviceKernel::Launch(const Variant& variant, const Grid& grid, void** arguments) {
   const c10::cuda::CUDAGuard guard(variant.device);
-  const auto blocks = static_cast<unsigned>((threads + kThreads - 1) / kThreads);
-  C10_CUDA_CHECK(cudaLaunchKernel(reinterpret_cast<const void*>(Find(variant)), dim3(blocks), dim3(kThreads), arguments,
-                                  0, c10::cuda::getCurrentCUDAStream(variant.device)));
+  C10_CUDA_CHECK(cudaLaunchKernel(reinterpret_cast<const void*>(Find(variant)),
+                                  dim3(static_cast<unsigned>(grid.blocks)), dim3(static_cast<unsigned>(grid.threads)),
+                                  arguments, 0, c10::cuda::getCurrentCUDAStream(variant.device)));
 }
 
 bool IsForDeviceKernel(const at::Tensor& tensor) {

@@ -35,9 +35,16 @@ class DeviceKernel {
   // Whether it can be launched. If not, the worker's log has said why, and operators do the same.
   bool Has(const Variant& variant) ABSL_LOCKS_EXCLUDED(mutex_) { return Find(variant) != nullptr; }
 
-  // Enqueues it on the current stream for at least so many threads, in blocks of one dimension. `arguments` are as for
-  // cudaLaunchKernel. Throws what CUDA says. REQUIRES: Has(variant), threads > 0.
-  void Launch(const Variant& variant, int64_t threads, void** arguments) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Enqueues it on the current stream, in so many blocks of so many threads. `arguments` are as for cudaLaunchKernel.
+  // Throws what CUDA says. REQUIRES: Has(variant).
+  struct Grid {
+    int64_t blocks = 1;
+    int threads = 1;
+  };
+  void Launch(const Variant& variant, const Grid& grid, void** arguments) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // For at least so many threads that have nothing to do with each other; more than none.
+  static Grid GridOf(int64_t threads);
 
  private:
   // Null: there is none.

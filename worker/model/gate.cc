@@ -46,10 +46,10 @@ __device__ inline float GoBack(int kind, float x, float gradient) {
 }
 
 extern "C" __global__ void gate_forward(int kind, const Pack* gate, long long gate_stride, const Pack* up,
-                                        long long up_stride, Pack* result, long long row_packs, long long packs) {
-  const long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+                                        long long up_stride, Pack* result, unsigned row_packs, unsigned packs) {
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= packs) return;
-  const long long row = i / row_packs, column = i % row_packs;
+  const unsigned row = i / row_packs, column = i % row_packs;
   const Pack x = gate[row * gate_stride + column], y = up[row * up_stride + column];
   Pack made;
   for (int j = 0; j < WIDTH; ++j) {
@@ -60,10 +60,10 @@ extern "C" __global__ void gate_forward(int kind, const Pack* gate, long long ga
 
 extern "C" __global__ void gate_backward(int kind, const Pack* gate, long long gate_stride, const Pack* up,
                                          long long up_stride, const Pack* gradient, Pack* of_gate, Pack* of_up,
-                                         long long row_packs, long long packs) {
-  const long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+                                         unsigned row_packs, unsigned packs) {
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= packs) return;
-  const long long row = i / row_packs, column = i % row_packs;
+  const unsigned row = i / row_packs, column = i % row_packs;
   const Pack x = gate[row * gate_stride + column], y = up[row * up_stride + column], given = gradient[i];
   Pack by_x, by_y;
   for (int j = 0; j < WIDTH; ++j) {
@@ -75,6 +75,9 @@ extern "C" __global__ void gate_backward(int kind, const Pack* gate, long long g
   of_up[i] = by_y;
 }
 )cuda";
+
+// The kernels count in 32 bits.
+constexpr int64_t kMostElements = int64_t{1} << 31;
 
 // Compiled code, of which a process needs no second copy.
 DeviceKernel& ForwardKernel() {
@@ -110,11 +113,12 @@ struct Operands {
         y(up.const_data_ptr()),
         x_stride(*RowStride(gate) / variant.width),
         y_stride(*RowStride(up) / variant.width),
-        row_packs(gate.size(-1) / variant.width),
-        packs(gate.numel() / variant.width) {}
+        row_packs(static_cast<unsigned>(gate.size(-1) / variant.width)),
+        packs(static_cast<unsigned>(gate.numel() / variant.width)) {}
 
   const void *x, *y;
-  long long x_stride, y_stride, row_packs, packs;
+  long long x_stride, y_stride;
+  unsigned row_packs, packs;
 };
 
 struct GateFunction : torch::autograd::Function<GateFunction> {
@@ -128,7 +132,7 @@ struct GateFunction : torch::autograd::Function<GateFunction> {
     auto kind = static_cast<int>(activation);
     void* made = result.mutable_data_ptr();
     void* arguments[] = {&kind, &in.x, &in.x_stride, &in.y, &in.y_stride, &made, &in.row_packs, &in.packs};
-    ForwardKernel().Launch(variant, in.packs, arguments);
+    ForwardKernel().Launch(variant, DeviceKernel::GridOf(in.packs), arguments);
     return result;
   }
 
@@ -145,14 +149,15 @@ struct GateFunction : torch::autograd::Function<GateFunction> {
     void *by_x = of_gate.mutable_data_ptr(), *by_y = of_up.mutable_data_ptr();
     void* arguments[] = {&kind,  &in.x, &in.x_stride, &in.y,         &in.y_stride,
                          &given, &by_x, &by_y,        &in.row_packs, &in.packs};
-    BackwardKernel().Launch(variant, in.packs, arguments);
+    BackwardKernel().Launch(variant, DeviceKernel::GridOf(in.packs), arguments);
     return {at::Tensor(), of_gate, of_up};
   }
 };
 
 bool HaveKernels(const at::Tensor& gate, const at::Tensor& up) {
   const bool fit = IsForDeviceKernel(gate) && gate.sizes() == up.sizes() && gate.scalar_type() == up.scalar_type() &&
-                   gate.device() == up.device() && gate.numel() > 0 && RowStride(gate) && RowStride(up);
+                   gate.device() == up.device() && gate.numel() > 0 && gate.numel() < kMostElements &&
+                   RowStride(gate) && RowStride(up);
   return fit && ForwardKernel().Has(VariantOf(gate, up)) && BackwardKernel().Has(VariantOf(gate, up));
 }
 

@@ -104,7 +104,7 @@ void Launch(const DeviceKernel::Variant& variant, const Rotated& in, const at::T
   auto threads = static_cast<unsigned>(in.x.numel() / 2 / variant.width);
   float by = back ? -1.0F : 1.0F;
   void* arguments[] = {&x, &cos, &sin, &made, &count_j, &count_k, &half_packs, &threads, &by, &second_first};
-  Kernel().Launch(variant, threads, arguments);
+  Kernel().Launch(variant, DeviceKernel::GridOf(threads), arguments);
 }
 
 // The same by operators: first * cos - by * second * first_angle, and second * cos + by * first * second_angle.

@@ -7,6 +7,10 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <cmath>
+#include <limits>
+#include <vector>
+
 #include "worker/model/cross_entropy.h"
 
 namespace gpipe::worker {
@@ -59,6 +63,46 @@ TEST_P(CrossEntropyCudaTest, IsTheCpusInEveryLayoutAndBlock) {
         }
       }
     }
+  }
+}
+
+// Of sizes that are read in packs and one by one, and of logits that are all large.
+TEST_P(CrossEntropyCudaTest, IsPyTorchsOfManyClasses) {
+  at::manual_seed(2);
+  const at::TensorOptions on_gpu = at::device(kGpu);
+  for (const int64_t classes : {int64_t{50257}, int64_t{32000}, int64_t{7}}) {
+    const at::Tensor logits = (3 * at::randn({65, classes}, on_gpu) + 100).to(GetParam());
+    const at::Tensor target = at::randint(classes, {65}, on_gpu.dtype(at::kLong));
+    target[3] = kIgnored;
+    for (const double smoothing : {0.0, 0.1}) {
+      const Both found = Compute(logits, target, {1, kIgnored, smoothing});
+      const at::Tensor leaf = logits.to(at::kDouble).requires_grad_();
+      const at::Tensor loss = at::cross_entropy_loss(leaf, target, {}, at::Reduction::Mean, kIgnored, smoothing);
+      EXPECT_TRUE(at::allclose(found.loss.to(at::kDouble), loss, 2e-6, 0)) << found.loss << loss;
+      const at::Tensor gradient = torch::autograd::grad({loss}, {leaf}).front();
+      const double largest = gradient.abs().max().item<double>();
+      EXPECT_TRUE(at::allclose(found.gradient.to(at::kDouble), gradient, Rounding() / 2, 1e-6 * largest))
+          << classes << " " << (found.gradient.to(at::kDouble) - gradient).abs().max();
+    }
+  }
+}
+
+TEST_P(CrossEntropyCudaTest, WhatIsNoNumberIsAsInPyTorch) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  const at::Tensor target = at::ones({1}, at::device(kGpu).dtype(at::kLong));
+  for (const std::vector<double>& row : std::vector<std::vector<double>>{{-infinity, 1, 2, -infinity},
+                                                                         {1, -infinity, 2, 3},
+                                                                         {-infinity, -infinity, -infinity, -infinity},
+                                                                         {infinity, 1, 2, 3},
+                                                                         {-infinity, 1, std::nan(""), -infinity},
+                                                                         {-infinity, -infinity, std::nan(""), 1}}) {
+    const at::Tensor logits = at::tensor(row).to(kGpu, GetParam()).reshape({1, -1});
+    const Both found = Compute(logits, target, {1, kIgnored, 0});
+    const at::Tensor leaf = logits.to(at::kDouble).requires_grad_();
+    const at::Tensor loss = at::cross_entropy_loss(leaf, target);
+    EXPECT_TRUE(at::allclose(found.loss.to(at::kDouble), loss, 1e-5, 1e-5, /*equal_nan=*/true)) << logits;
+    const at::Tensor gradient = torch::autograd::grad({loss}, {leaf}).front();
+    EXPECT_TRUE(at::allclose(found.gradient.to(at::kDouble), gradient, Rounding(), 1e-5, /*equal_nan=*/true)) << logits;
   }
 }
 

@@ -82,7 +82,7 @@ extern "C" __global__ void twice(const Pack* from, Pack* to, int packs) {
     void* target = to.mutable_data_ptr();
     int packs = 1000 / width;
     void* arguments[] = {&source, &target, &packs};
-    kernel.Launch(variant, packs, arguments);
+    kernel.Launch(variant, DeviceKernel::GridOf(packs), arguments);
     EXPECT_TRUE(at::equal(to, 2 * from)) << width;
     to.zero_();
   }
