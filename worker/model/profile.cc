@@ -118,11 +118,21 @@ std::vector<std::set<std::string>> ReadLater(const std::vector<std::vector<std::
   return result;
 }
 
+// Memory of its own, and of values that it reads.
+int64_t KeptBytes(const LayerMemory& memory) {
+  int64_t bytes = memory.kept_bytes;
+  for (const LayerMemory::Value& value : memory.read) bytes += value.kept ? value.bytes : 0;
+  return bytes;
+}
+
+// What comes behind the layer has let go of what it keeps when the layer goes back, and has none of it when that goes
+// forward.
 void AddCost(const LayerCost& cost, int64_t samples, const ValueNames& names, v1::LayerInfo& layer) {
   layer.set_forward_nanos(layer.forward_nanos() + cost.forward_nanos);
   layer.set_backward_nanos(layer.backward_nanos() + cost.backward_nanos);
   layer.set_activation_bytes_per_sample(layer.activation_bytes_per_sample() + cost.memory.kept_bytes / samples);
-  layer.set_working_bytes_per_sample(std::max(layer.working_bytes_per_sample(), cost.memory.working_bytes / samples));
+  const int64_t before = layer.working_bytes_per_sample() - KeptBytes(cost.memory) / samples;
+  layer.set_working_bytes_per_sample(std::max({int64_t{0}, before, cost.memory.working_bytes / samples}));
   AddValues(cost.memory, samples, names, layer);
 }
 

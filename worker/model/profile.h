@@ -38,7 +38,7 @@ struct ValueNames {
   std::vector<std::string> read, made;
 };
 
-// Adds what a micro-batch of so many samples was measured to cost to a layer's description.
+// Adds what a micro-batch of so many samples was measured to cost to a layer's description, behind what is there.
 void AddCost(const LayerCost& cost, int64_t samples, const ValueNames& names, v1::LayerInfo& layer);
 
 // Measures layers one at a time on a device: the first run discarded, then the median of at least five, unless its

@@ -96,11 +96,19 @@ TEST_F(ForecastTest, WhatSeveralKeepIsThereOnce) {
 }
 
 TEST_F(ForecastTest, AStageNeedsRoomForTheLayerThatNeedsMost) {
+  spec_.mutable_pipeline()->set_capture(v1::CAPTURE_NEVER);
   layers_[0].set_working_bytes_per_sample(7);
   layers_[1].set_working_bytes_per_sample(50);
   const v1::Forecast forecast = Forecast();
   EXPECT_EQ(forecast.stages(0).working_bytes(), 2 * 50);
   EXPECT_EQ(forecast.stages(1).working_bytes(), 0);
+}
+
+TEST_F(ForecastTest, GraphsHavePlacesOfTheirOwnForWhatCrosses) {
+  const v1::Forecast forecast = Forecast();
+  constexpr int64_t kValue = 2 * 8 * 4;
+  EXPECT_EQ(forecast.stages(0).working_bytes(), 4 * 2 * kValue) << "of four micro-batches the value and its gradient";
+  EXPECT_EQ(forecast.stages(1).working_bytes(), 4 * kValue) << "the gradient: the value is saved";
 }
 
 TEST_F(ForecastTest, RecomputingTakesTimeAndSavesMemory) {

@@ -22,7 +22,9 @@ TEST_F(SchedulerTest, JobsThatEndedLongAgoOrAreTooManyAreForgotten) {
   std::vector<std::string> ids;
   for (int i = 0; i < 4; ++i) {
     ids.push_back(Submit(ParseSpec(kTrainYaml))->id());
-    if (i < 3) EXPECT_TRUE(Do([&] { return parts_->scheduler.Cancel(ids.back()); }).ok());
+    if (i < 3) {
+      EXPECT_TRUE(Do([&] { return parts_->scheduler.Cancel(ids.back()); }).ok());
+    }
   }
   const auto is_there = [&](int i) { return Do([&] { return parts_->book.Get(ids[i]); }).ok(); };
   Do([&] { return parts_->housekeeper.Start(), 0; });
