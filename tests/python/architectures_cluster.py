@@ -109,7 +109,7 @@ class Lesson:
     @staticmethod
     def of(name: str) -> Lesson:
         _, batches = make(name, STEPS)
-        objective = Objective.of(named_outputs(make(name, 1)[0].eval()(**batches[0])))
+        objective = Objective.of(named_outputs(make(name, 1)[0](**batches[0])))  # As it is trained.
         torch.manual_seed(2)
         return Lesson(name, objective, batches,
                       [objective.target(named_outputs(make(name, 1)[0](**inputs))) for inputs in batches])
