@@ -55,7 +55,7 @@ class Memory {
 class Simulation {
  public:
   Simulation(const Schedule& schedule, const std::vector<Edge>& edges, const std::vector<StageCost>& stages,
-             const std::vector<double>& edge_seconds)
+             const std::vector<EdgeSeconds>& edge_seconds)
       : stages_(stages),
         edge_seconds_(edge_seconds),
         replay_(schedule, edges),
@@ -84,9 +84,14 @@ class Simulation {
     now_[worker] += DurationOf(action, stages_[action.stage]);
     busy_ += now_[worker] - start;
     if (const Replay::Event* needed = replay_.Needed(worker)) now_[worker] = std::max(now_[worker], needed->at);
-    replay_.Take(worker, now_[worker], IsSend(action.kind) ? edge_seconds_[action.edge] : 0);
+    replay_.Take(worker, now_[worker], IsSend(action.kind) ? SecondsOf(action) : 0);
     memory_.Apply(action);
     if (IsCompute(action.kind)) timeline_.actions.push_back({action, worker, start, now_[worker]});
+  }
+
+  double SecondsOf(const Action& send) const {
+    const EdgeSeconds& seconds = edge_seconds_[send.edge];
+    return DirectionOf(send.kind) == Direction::kForward ? seconds.value : seconds.gradient;
   }
 
   // The first worker to pass finds all others at their REDUCE_GRAD too.
@@ -108,7 +113,7 @@ class Simulation {
   }
 
   const std::vector<StageCost>& stages_;
-  const std::vector<double>& edge_seconds_;
+  const std::vector<EdgeSeconds>& edge_seconds_;
   Replay replay_;
   const Transfers transfers_;
   Memory memory_;
@@ -122,7 +127,7 @@ class Simulation {
 
 absl::StatusOr<SimulatedTimeline> Simulate(const Schedule& schedule, const std::vector<Edge>& edges,
                                            const std::vector<StageCost>& stages,
-                                           const std::vector<double>& edge_seconds) {
+                                           const std::vector<EdgeSeconds>& edge_seconds) {
   if (static_cast<int>(stages.size()) != schedule.stages || edge_seconds.size() != edges.size()) {
     return absl::InvalidArgumentError("costs must be given for every stage and edge");
   }

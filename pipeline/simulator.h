@@ -19,6 +19,12 @@ struct StageCost {
   int64_t input_bytes = 0;  // Kept per micro-batch from F to B.
 };
 
+// How long a message takes.
+struct EdgeSeconds {
+  double value = 0;
+  double gradient = 0;
+};
+
 struct SimulatedAction {
   Action action;
   int worker = 0;
@@ -33,11 +39,11 @@ struct SimulatedTimeline {
   std::vector<int64_t> peak_bytes;  // By stage.
 };
 
-// Runs a lowered schedule with the given durations; a value sent over an edge arrives `edge_seconds[edge]` later.
+// Runs a lowered schedule with the given durations; what is sent over an edge arrives `edge_seconds[edge]` later.
 // FAILED_PRECONDITION with each worker's next action when the rows wait for each other.
 absl::StatusOr<SimulatedTimeline> Simulate(const Schedule& schedule, const std::vector<Edge>& edges,
                                            const std::vector<StageCost>& stages,
-                                           const std::vector<double>& edge_seconds);
+                                           const std::vector<EdgeSeconds>& edge_seconds);
 
 }  // namespace gpipe::pipeline
 

@@ -1,6 +1,8 @@
 #include "orchestrator/planning/forecast.h"
 
 #include <algorithm>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,9 +18,10 @@ namespace {
 
 class Forecaster {
  public:
-  Forecaster(const v1::JobSpec& spec, const v1::Plan& plan, const std::vector<v1::LinkSpeed>& links)
+  Forecaster(const v1::JobSpec& spec, const v1::Plan& plan, const std::vector<v1::LinkSpeed>& links, bool on_gpus)
       : spec_(spec),
         plan_(plan),
+        is_captured_(on_gpus && spec.has_train() && spec.pipeline().capture() != v1::CAPTURE_NEVER),
         micro_batches_(plan.programs(0).micro_batch_sizes_size()),
         samples_(plan.programs(0).micro_batch_sizes(0)),  // Larger ones come first.
         edges_(EdgesOf(plan)),
@@ -30,8 +33,8 @@ class Forecaster {
   absl::StatusOr<v1::Forecast> Make() const {
     std::vector<pipeline::StageCost> costs;
     for (int stage = 0; stage < plan_.stages_size(); ++stage) costs.push_back(CostOf(stage));
-    std::vector<double> edge_seconds;
-    for (const v1::Edge& edge : plan_.edges()) edge_seconds.push_back(SecondsOf(edge));
+    std::vector<pipeline::EdgeSeconds> edge_seconds;
+    for (const v1::Edge& edge : plan_.edges()) edge_seconds.push_back({SecondsOf(edge, false), SecondsOf(edge, true)});
     absl::StatusOr<pipeline::SimulatedTimeline> timeline = pipeline::Simulate(schedule_, edges_, costs, edge_seconds);
     if (!timeline.ok()) return absl::InternalError(absl::StrCat("the forecast: ", timeline.status().message()));
     return Describe(costs, *timeline);
@@ -64,17 +67,19 @@ class Forecaster {
     return *std::max_element(first, first + stage.layer_count());
   }
 
-  // What CUDA graphs have of each micro-batch in a place of its own, beside the stage's inputs, which it saves: values
-  // that leave, and gradients both ways.
+  // What CUDA graphs have of each micro-batch in a place of its own, beside the stage's inputs: values that leave, and
+  // gradients both ways. A value that leaves over several edges is there once, and so is its gradient.
   int64_t RecordedBytes(int stage) const {
-    const v1::Pipeline& pipeline = spec_.pipeline();
-    if (!spec_.has_train() || pipeline.capture() == v1::CAPTURE_NEVER || pipeline.device() == v1::DEVICE_CPU) return 0;
+    if (!is_captured_) return 0;
+    std::map<std::string, int64_t> left;
     int64_t bytes = 0;
     for (const v1::Edge& edge : plan_.edges()) {
       const int64_t gradient = edge.requires_grad() ? BytesOf(edge) : 0;
-      if (edge.from_stage() == stage) bytes += BytesOf(edge) + gradient;
       if (edge.to_stage() == stage) bytes += gradient;
+      int64_t& known = left[edge.value()];
+      if (edge.from_stage() == stage) known = std::max(known, BytesOf(edge) + gradient);
     }
+    for (const auto& [value, both] : left) bytes += both;
     return micro_batches_ * bytes;
   }
 
@@ -92,22 +97,22 @@ class Forecaster {
 
   int64_t BytesOf(const v1::Edge& edge) const { return BytesFor(edge.shape(), edge.dtype(), samples_); }
 
-  // Of all values between two stages: they are one message.
-  int64_t BoundaryBytes(const v1::Edge& edge) const {
+  // Of all values between two stages, or of their gradients: they are one message.
+  int64_t MessageBytes(const v1::Edge& edge, bool gradients) const {
     int64_t bytes = 0;
     for (const v1::Edge& other : plan_.edges()) {
       const bool beside = other.from_stage() == edge.from_stage() && other.to_stage() == edge.to_stage();
-      bytes += beside ? BytesOf(other) : 0;
+      if (beside && (!gradients || other.requires_grad())) bytes += BytesOf(other);
     }
     return bytes;
   }
 
   // A link that was measured between neighbours says what to expect of longer ways too: no more than the slowest on it.
-  double SecondsOf(const v1::Edge& edge) const {
+  double SecondsOf(const v1::Edge& edge, bool gradients) const {
     double seconds = 0;
     const int from = plan_.stage_worker(edge.from_stage()), to = plan_.stage_worker(edge.to_stage());
     for (int link = from; link < std::min<int>(to, static_cast<int>(links_.size())); ++link) {
-      seconds = std::max(seconds, links_[link].SecondsFor(BoundaryBytes(edge)));
+      seconds = std::max(seconds, links_[link].SecondsFor(MessageBytes(edge, gradients)));
     }
     return seconds;
   }
@@ -155,6 +160,7 @@ class Forecaster {
 
   const v1::JobSpec& spec_;
   const v1::Plan& plan_;
+  const bool is_captured_;
   const int64_t micro_batches_;
   const int64_t samples_;  // Of the largest micro-batch.
   const std::vector<pipeline::Edge> edges_;
@@ -171,8 +177,8 @@ bool IsMeasured(const v1::Plan& plan) {
 }
 
 absl::StatusOr<v1::Forecast> MakeForecast(const v1::JobSpec& spec, const v1::Plan& plan,
-                                          const std::vector<v1::LinkSpeed>& links) {
-  absl::StatusOr<v1::Forecast> forecast = Forecaster(spec, plan, links).Make();
+                                          const std::vector<v1::LinkSpeed>& links, bool on_gpus) {
+  absl::StatusOr<v1::Forecast> forecast = Forecaster(spec, plan, links, on_gpus).Make();
   if (forecast.ok()) forecast->mutable_links()->Assign(links.begin(), links.end());
   return forecast;
 }

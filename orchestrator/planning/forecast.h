@@ -14,10 +14,11 @@ bool IsMeasured(const v1::Plan& plan);
 
 // What to expect of a full mini-batch, by simulation of the plan's first program with the measured times of its layers;
 // the updates of the optimizer are not in it. `links` are those between workers of neighbouring indices; empty: sending
-// takes no time. INTERNAL: the program is not executable, which is a fault of this program.
+// takes no time. `on_gpus`: all workers have one. INTERNAL: the program is not executable, which is a fault of this
+// program.
 // REQUIRES: IsMeasured(plan).
 absl::StatusOr<v1::Forecast> MakeForecast(const v1::JobSpec& spec, const v1::Plan& plan,
-                                          const std::vector<v1::LinkSpeed>& links);
+                                          const std::vector<v1::LinkSpeed>& links, bool on_gpus = false);
 
 }  // namespace gpipe::orchestrator
 

@@ -40,7 +40,8 @@ absl::StatusOr<MadePlan> MakeWholePlan(const PlanInput& input) {
   GPIPE_ASSIGN_OR_RETURN(request.balance, Balance(request));
   GPIPE_ASSIGN_OR_RETURN(made.plan, MakePlan(request));
   if (!IsMeasured(made.plan)) return made;
-  GPIPE_ASSIGN_OR_RETURN(made.forecast, MakeForecast(spec, made.plan, request.links));
+  GPIPE_ASSIGN_OR_RETURN(made.forecast,
+                         MakeForecast(spec, made.plan, request.links, std::ranges::all_of(input.hosts, IsCuda)));
   return made;
 }
 

@@ -1,6 +1,7 @@
 #include "worker/exported/shared_inputs.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <map>
 #include <string>
 #include <string_view>
@@ -32,6 +33,31 @@ const std::string* InputOf(const Node& product) {
   return name.empty() ? nullptr : ValueIn(exported::FindArgument(product, name));
 }
 
+// Those of one value, by position among the nodes.
+struct Products {
+  int count = 0;
+  size_t first = 0, last = 0;
+};
+
+std::map<std::string, Products> ProductsIn(const PlacedNodes& nodes) {
+  std::map<std::string, Products> products;
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    const std::string* value = InputOf(*nodes[i].second);
+    if (value == nullptr) continue;
+    Products& found = products[*value];
+    if (found.count++ == 0) found.first = i;
+    found.last = i;
+  }
+  return products;
+}
+
+// What is written to in between could be the value.
+bool CanShare(const Products& products, const PlacedNodes& nodes) {
+  const auto first = nodes.begin() + static_cast<std::ptrdiff_t>(products.first);
+  const auto last = nodes.begin() + static_cast<std::ptrdiff_t>(products.last);
+  return products.count > 1 && std::none_of(first, last, [](const auto& node) { return MayWrite(*node.second); });
+}
+
 Node Sharing(const Node& first, const std::string& value, const std::string& shared) {
   Node node;
   node.name = first.name;
@@ -61,16 +87,12 @@ class SharedInputCall : public Instruction {
 }  // namespace
 
 PlacedNodes WithSharedInputs(const PlacedNodes& nodes, std::deque<Node>& made) {
-  std::map<std::string, int> products;
-  for (const auto& [place, node] : nodes) {
-    if (const std::string* value = InputOf(*node)) ++products[*value];
-    if (MayWrite(*node)) return nodes;
-  }
+  const std::map<std::string, Products> products = ProductsIn(nodes);
   std::map<std::string, std::string> shared;
   PlacedNodes result;
   for (const auto& [place, node] : nodes) {
     const std::string* value = InputOf(*node);
-    if (value == nullptr || products.at(*value) < 2) {
+    if (value == nullptr || !CanShare(products.at(*value), nodes)) {
       result.emplace_back(place, node);
       continue;
     }

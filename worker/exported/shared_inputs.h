@@ -17,8 +17,8 @@ namespace gpipe::worker {
 using PlacedNodes = std::vector<std::pair<uint64_t, const exported::Node*>>;
 
 // The nodes, with one more before the first of several products with a weight that read the same value: it makes a
-// value of its own of that (worker/model/shared_input.h), which they read instead. New nodes are kept by `made`. Where
-// a node may write to what it is given, all are left as they are.
+// value of its own of that (worker/model/shared_input.h), which they read instead. New nodes are kept by `made`.
+// Products are left as they are where a node between them may write to what it is given.
 PlacedNodes WithSharedInputs(const PlacedNodes& nodes, std::deque<exported::Node>& made);
 
 // Null for any other node. REQUIRES: `slots` has what it reads.

@@ -159,7 +159,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     const bool by_rows = saved.size() > 5;
     const at::Tensor gradient =
         by_rows
-            ? GradientOfRows(logits, target, {of_target, {}, saved[5], saved[6]}, at_target, mix.each, weight)
+            ? GradientOfRows({logits, target, saved[5], saved[6]}, at_target, mix.each, weight)
             : GradientByBlocks(logits, target, at_target, mix.each, weight, context->saved_data["block_bytes"].toInt());
     return {gradient, {}, {}, {}, {}, {}};
   }

@@ -11,15 +11,15 @@ struct CrossEntropyOptions {
   int64_t class_dim = 1;  // Of the output; negative from the end.
   int64_t ignored = -100;
   double smoothing = 0;
-  int64_t block_bytes = 0;  // Of probabilities in memory at once. 0 stands for what suits the device.
+  int64_t block_bytes = 0;  // Of probabilities in memory at once, by blocks. 0 stands for what suits.
 };
 
-// PyTorch's cross entropy for large vocabularies. It is computed where the classes lie, on a GPU by kernels that read
-// the logits once each way (cross_entropy_kernels.h), elsewhere a block of positions at a time: logits stay in their
-// type, probabilities are fp32 (fp64 for fp64 logits), and what a block needs beside them is let go before the next
-// one, so that the backward pass keeps the logits and needs their gradient, nothing else of that size. Nothing is read
-// back from the device and nothing is random. REQUIRES of all: the output and the target, which is int64, have passed
-// CheckLossFits. Errors are exceptions. Any thread.
+// PyTorch's cross entropy for large vocabularies: logits stay in their type, probabilities are fp32 (fp64 for fp64
+// logits), and the backward pass keeps the logits and needs their gradient, nothing else of that size. On a GPU, where
+// classes lie beside each other and logits are of fp32 or lower, it is computed by kernels that read them once each way
+// (cross_entropy_kernels.h); elsewhere by LibTorch's operators, a block of positions at a time, whose probabilities are
+// let go before the next one. Nothing is read back from the device and nothing is random. REQUIRES of all: the output
+// and the target, which is int64, have passed CheckLossFits. Errors are exceptions. Any thread.
 
 // The sum over all positions that count, divided by `count`, a scalar on the device (0 gives NaN, as in PyTorch); with
 // gradients, through which one backward pass can go.

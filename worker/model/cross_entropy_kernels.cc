@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "worker/model/device_kernel.h"
@@ -9,8 +10,8 @@
 namespace gpipe::worker {
 namespace {
 
-// The threads of a block, as the kernels count them: whole warps, at most 32 of them.
-constexpr int kThreads = 512;
+// A block has whole warps, as many as its row has work for.
+constexpr int64_t kWarp = 32, kMostThreads = 512;
 
 // Each thread goes over its share of the row with the largest logit so far and the sum of exponentials below that,
 // which is put right when a larger one comes (Milakov and Gimelshein, Online normalizer calculation for softmax,
@@ -72,7 +73,9 @@ extern "C" __global__ void cross_entropy_rows(const Bits* logits, long long stri
   sums = JoinWarp(lane < warps ? of_warps[lane] : none);
   if (lane != 0) return;
   const float log_sum = logf(sums.sum);
-  of_target[blockIdx.x] = Load(row[target[blockIdx.x]]) - sums.largest - log_sum;
+  const long long wanted = target[blockIdx.x];
+  const bool is_class = wanted >= 0 && wanted < (long long)packs * WIDTH;
+  of_target[blockIdx.x] = is_class ? Load(row[wanted]) - sums.largest - log_sum : __int_as_float(0x7fc00000);
   of_all[blockIdx.x] = sums.all - (float)packs * WIDTH * (sums.largest - base + log_sum);
   largest[blockIdx.x] = sums.largest;
   sum[blockIdx.x] = sums.sum;
@@ -86,7 +89,7 @@ extern "C" __global__ void cross_entropy_gradient(const Bits* logits, long long 
   Pack* const made = reinterpret_cast<Pack*>(gradient + blockIdx.x * gradient_stride);
   const float by = weight[blockIdx.x], of_target = at_target[blockIdx.x];
   const float most = largest[blockIdx.x], share = 1.0f / sum[blockIdx.x];
-  const int wanted = (int)target[blockIdx.x];
+  const long long wanted = target[blockIdx.x];
   for (int i = threadIdx.x; i < packs; i += blockDim.x) {
     const Pack pack = row[i];
     Pack result;
@@ -114,6 +117,11 @@ DeviceKernel::Variant VariantOf(const at::Tensor& logits) {
   return {logits.device().index(), logits.scalar_type(), WidthOf(logits, logits.size(1))};
 }
 
+DeviceKernel::Grid GridOf(const at::Tensor& logits, int64_t packs) {
+  const int64_t threads = std::clamp((packs + kWarp - 1) / kWarp * kWarp, kWarp, kMostThreads);
+  return {logits.size(0), static_cast<int>(threads)};
+}
+
 float* Floats(const at::Tensor& tensor) { return tensor.mutable_data_ptr<float>(); }
 
 }  // namespace
@@ -136,15 +144,16 @@ RowStatistics StatisticsOfRows(const at::Tensor& logits, const at::Tensor& targe
   float *of_target = Floats(rows.of_target), *of_all = Floats(rows.of_all), *largest = Floats(rows.largest),
         *sum = Floats(rows.sum);
   void* arguments[] = {&read, &stride, &wanted, &packs, &of_target, &of_all, &largest, &sum};
-  RowsKernel().Launch(variant, {logits.size(0), kThreads}, arguments);
+  RowsKernel().Launch(variant, GridOf(logits, packs), arguments);
   return rows;
 }
 
-at::Tensor GradientOfRows(const at::Tensor& logits, const at::Tensor& target, const RowStatistics& rows,
-                          const at::Tensor& at_target, double each, const at::Tensor& weight) {
+at::Tensor GradientOfRows(const RowsOfLogits& rows, const at::Tensor& at_target, double each,
+                          const at::Tensor& weight) {
+  const at::Tensor& logits = rows.logits;
   at::Tensor gradient = at::empty(logits.sizes(), logits.options());
   const DeviceKernel::Variant variant = VariantOf(logits);
-  const at::Tensor classes = target.contiguous(), difference = at_target.to(at::kFloat).contiguous(),
+  const at::Tensor classes = rows.target.contiguous(), difference = at_target.to(at::kFloat).contiguous(),
                    by = weight.to(at::kFloat).contiguous();
   const void* read = logits.const_data_ptr();
   void* written = gradient.mutable_data_ptr();
@@ -156,7 +165,7 @@ at::Tensor GradientOfRows(const at::Tensor& logits, const at::Tensor& target, co
               *sum = rows.sum.const_data_ptr<float>(), *weights = by.const_data_ptr<float>();
   void* arguments[] = {&read, &stride,  &wanted,  &packs,   &of_target,      &largest,
                        &sum,  &weights, &of_each, &written, &gradient_stride};
-  GradientKernel().Launch(variant, {logits.size(0), kThreads}, arguments);
+  GradientKernel().Launch(variant, GridOf(logits, packs), arguments);
   return gradient;
 }
 

@@ -8,9 +8,9 @@ namespace gpipe::worker {
 // Kernels for the cross entropy of many positions on a GPU: one block a position, which reads its logits once each way.
 // Sums are fp32, in an order that is the same each time.
 
-// What a row of logits is to its target, [positions, 1] fp32 each.
+// What rows of logits are to their targets, [positions, 1] fp32 each.
 struct RowStatistics {
-  at::Tensor of_target;     // The logarithm of its probability.
+  at::Tensor of_target;     // The logarithm of its probability; NaN for a target that is none of the classes.
   at::Tensor of_all;        // The sum of the logarithms of all probabilities.
   at::Tensor largest, sum;  // Of the logits, and of the exponentials of what they are below that.
 };
@@ -18,13 +18,17 @@ struct RowStatistics {
 // Whether the kernels can read them: logits [positions, classes], of fp32 or lower, with classes beside each other.
 bool HaveRowKernels(const at::Tensor& logits);
 
-// REQUIRES: HaveRowKernels; target [positions, 1] int64, within the classes.
+// REQUIRES: HaveRowKernels; target [positions, 1] int64.
 RowStatistics StatisticsOfRows(const at::Tensor& logits, const at::Tensor& target);
 
+// The logits and targets, and what StatisticsOfRows has said of them.
+struct RowsOfLogits {
+  at::Tensor logits, target, largest, sum;
+};
+
 // The logits' gradient, of their type: of each class weight * (probability - each), but of the target weight *
-// at_target. `at_target` and `weight` are [positions, 1], `rows` what StatisticsOfRows has said of these logits.
-at::Tensor GradientOfRows(const at::Tensor& logits, const at::Tensor& target, const RowStatistics& rows,
-                          const at::Tensor& at_target, double each, const at::Tensor& weight);
+// at_target. `at_target` and `weight` are [positions, 1].
+at::Tensor GradientOfRows(const RowsOfLogits& rows, const at::Tensor& at_target, double each, const at::Tensor& weight);
 
 }  // namespace gpipe::worker
 

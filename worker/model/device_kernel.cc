@@ -76,12 +76,12 @@ absl::Status RuntimeStatus(cudaError_t result, const char* doing) {
 }
 
 // While the thread records a graph CUDA refuses to load code, which the graph would not notice.
-class WhileRecording {
+class RelaxedCapture {
  public:
-  WhileRecording() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  ~WhileRecording() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  WhileRecording(const WhileRecording&) = delete;
-  WhileRecording& operator=(const WhileRecording&) = delete;
+  RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  RelaxedCapture(const RelaxedCapture&) = delete;
+  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
 
  private:
   cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;  // Then that from before.
@@ -116,7 +116,7 @@ absl::StatusOr<std::vector<char>> CodeOf(const std::string& source, const char* 
 
 absl::StatusOr<cudaKernel_t> DeviceKernel::Compile(const Variant& variant) const {
   const c10::cuda::CUDAGuard guard(variant.device);
-  const WhileRecording allowed;
+  const RelaxedCapture allowed;
   int major = 0, minor = 0;
   GPIPE_RETURN_IF_ERROR(RuntimeStatus(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, variant.device),
                                       "asking for the capability"));
@@ -156,6 +156,19 @@ void DeviceKernel::Launch(const Variant& variant, const Grid& grid, void** argum
 bool IsForDeviceKernel(const at::Tensor& tensor) {
   const c10::ScalarType type = tensor.scalar_type();
   return tensor.is_cuda() && (type == c10::kFloat || type == c10::kHalf || type == c10::kBFloat16);
+}
+
+std::optional<int64_t> RowStride(const at::Tensor& tensor) {
+  if (tensor.dim() == 0 || tensor.stride(-1) != 1) return std::nullopt;
+  std::optional<int64_t> row;
+  int64_t next = 0;  // How far apart those of the next dimension outwards have to be.
+  for (int64_t dim = tensor.dim() - 2; dim >= 0; --dim) {
+    if (tensor.size(dim) == 1) continue;
+    if (row && tensor.stride(dim) != next) return std::nullopt;
+    if (!row) row = tensor.stride(dim);
+    next = tensor.stride(dim) * tensor.size(dim);
+  }
+  return row.value_or(tensor.size(-1));
 }
 
 int WidthOf(const at::Tensor& tensor, int64_t row) {

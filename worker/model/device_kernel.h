@@ -7,6 +7,7 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <optional>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
@@ -59,6 +60,10 @@ class DeviceKernel {
 
 // Whether the tensor is of a type that kernels are written for, on a GPU.
 bool IsForDeviceKernel(const at::Tensor& tensor);
+
+// How far apart the rows are that the last dimension has, in their order; nullopt where they are not evenly, or their
+// elements not side by side.
+std::optional<int64_t> RowStride(const at::Tensor& tensor);
 
 // How many elements of the tensor a thread can read at once where rows of `row` of them lie side by side, from where it
 // begins and at each stride: those of 16 bytes, or one.

@@ -90,17 +90,6 @@ DeviceKernel& BackwardKernel() {
   return kernel;
 }
 
-// How far apart the rows are that the last dimension has; nullopt where they are not evenly, or not of one piece each.
-std::optional<int64_t> RowStride(const at::Tensor& tensor) {
-  if (tensor.dim() == 0 || tensor.stride(-1) != 1) return std::nullopt;
-  if (tensor.dim() == 1) return tensor.size(0);
-  for (int64_t dim = tensor.dim() - 3; dim >= 0; --dim) {
-    if (tensor.size(dim) > 1 && tensor.stride(dim) != tensor.stride(dim + 1) * tensor.size(dim + 1))
-      return std::nullopt;
-  }
-  return tensor.stride(-2);
-}
-
 DeviceKernel::Variant VariantOf(const at::Tensor& gate, const at::Tensor& up) {
   const int64_t row = gate.size(-1);
   return {gate.device().index(), gate.scalar_type(), std::min(WidthOf(gate, row), WidthOf(up, row))};

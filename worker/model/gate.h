@@ -10,8 +10,9 @@ enum class Activation { kSilu, kGelu, kGeluTanh };
 
 // activation(gate) * up, of the gated linear units of language models (Shazeer, GLU Variants Improve Transformer,
 // arXiv:2002.05202): on a GPU one kernel each way instead of two and three, which keeps no activation(gate) for the
-// backward pass, and rounds where the operators do: where both are of one size and type, fp32 or lower, and lie in rows
-// that are evenly apart, as the halves of one product do. Otherwise it is done by the operators.
+// backward pass, and rounds where the operators do: where both are of one size, of fewer than 2^31 elements, and of one
+// type, fp32 or lower, and lie in rows that are evenly apart, as the halves of one product do. Otherwise it is done by
+// the operators.
 at::Tensor Gate(Activation activation, const at::Tensor& gate, const at::Tensor& up);
 
 }  // namespace gpipe::worker

@@ -105,6 +105,18 @@ void AddValues(const LayerMemory& memory, int64_t samples, const ValueNames& nam
   for (size_t i = 0; i < memory.made.size(); ++i) add(memory.made[i], names.made[i]);
 }
 
+// What comes behind the layer has let go of this when the layer goes back, and has none of it when that goes forward:
+// its own memory, and that of values which the layer makes and does not keep itself.
+int64_t FreedBefore(const v1::LayerInfo& layer, const LayerMemory& behind, int64_t samples, const ValueNames& names) {
+  int64_t bytes = behind.kept_bytes / samples;
+  for (size_t i = 0; i < behind.read.size(); ++i) {
+    const auto is_lent = [&](const v1::ValueMemory& value) { return value.name() == names.read[i] && !value.kept(); };
+    const bool counts = behind.read[i].kept && std::ranges::any_of(layer.value_memory(), is_lent);
+    bytes += counts ? behind.read[i].bytes / samples : 0;
+  }
+  return bytes;
+}
+
 }  // namespace
 
 std::vector<std::set<std::string>> ReadLater(const std::vector<std::vector<std::string>>& reads) {
@@ -118,20 +130,11 @@ std::vector<std::set<std::string>> ReadLater(const std::vector<std::vector<std::
   return result;
 }
 
-// Memory of its own, and of values that it reads.
-int64_t KeptBytes(const LayerMemory& memory) {
-  int64_t bytes = memory.kept_bytes;
-  for (const LayerMemory::Value& value : memory.read) bytes += value.kept ? value.bytes : 0;
-  return bytes;
-}
-
-// What comes behind the layer has let go of what it keeps when the layer goes back, and has none of it when that goes
-// forward.
 void AddCost(const LayerCost& cost, int64_t samples, const ValueNames& names, v1::LayerInfo& layer) {
   layer.set_forward_nanos(layer.forward_nanos() + cost.forward_nanos);
   layer.set_backward_nanos(layer.backward_nanos() + cost.backward_nanos);
   layer.set_activation_bytes_per_sample(layer.activation_bytes_per_sample() + cost.memory.kept_bytes / samples);
-  const int64_t before = layer.working_bytes_per_sample() - KeptBytes(cost.memory) / samples;
+  const int64_t before = layer.working_bytes_per_sample() - FreedBefore(layer, cost.memory, samples, names);
   layer.set_working_bytes_per_sample(std::max({int64_t{0}, before, cost.memory.working_bytes / samples}));
   AddValues(cost.memory, samples, names, layer);
 }

@@ -26,7 +26,7 @@ struct SharedInput : public Node {
   // `others` is what came without Add.
   variable_list apply(variable_list&& others) override {
     at::Tensor all = std::exchange(sum, at::Tensor());
-    if (others[0].defined()) all = all.defined() ? all + others[0] : others[0];
+    if (others[0].defined()) all = all.defined() ? all.add_(others[0]) : others[0];
     return {all};
   }
 
@@ -39,7 +39,7 @@ struct SharedInput : public Node {
 
 at::Tensor ShareInput(const at::Tensor& x) {
   if (!at::GradMode::is_enabled() || !x.requires_grad() || !x.is_cuda() || x.dim() < 2) return x;
-  const auto node = std::make_shared<SharedInput>();
+  const std::shared_ptr<SharedInput> node(new SharedInput, torch::autograd::deleteNode);
   node->set_next_edges(torch::autograd::collect_next_edges(x));
   at::Tensor shared = x.variable_data();  // No view, which autograd would keep account of.
   torch::autograd::create_gradient_edge(shared, node);

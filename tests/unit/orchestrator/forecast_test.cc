@@ -35,8 +35,8 @@ class ForecastTest : public testing::Test {
     request.workers = balance.size();
     return *MakePlan(request);
   }
-  v1::Forecast Forecast(const std::vector<v1::LinkSpeed>& links = {}) const {
-    return *MakeForecast(spec_, Plan(layers_), links);
+  v1::Forecast Forecast(const std::vector<v1::LinkSpeed>& links = {}, bool on_gpus = false) const {
+    return *MakeForecast(spec_, Plan(layers_), links, on_gpus);
   }
 
   v1::JobSpec spec_ = ParseSpec(kTrainYaml);
@@ -96,7 +96,6 @@ TEST_F(ForecastTest, WhatSeveralKeepIsThereOnce) {
 }
 
 TEST_F(ForecastTest, AStageNeedsRoomForTheLayerThatNeedsMost) {
-  spec_.mutable_pipeline()->set_capture(v1::CAPTURE_NEVER);
   layers_[0].set_working_bytes_per_sample(7);
   layers_[1].set_working_bytes_per_sample(50);
   const v1::Forecast forecast = Forecast();
@@ -105,10 +104,12 @@ TEST_F(ForecastTest, AStageNeedsRoomForTheLayerThatNeedsMost) {
 }
 
 TEST_F(ForecastTest, GraphsHavePlacesOfTheirOwnForWhatCrosses) {
-  const v1::Forecast forecast = Forecast();
+  const v1::Forecast forecast = Forecast({}, /*on_gpus=*/true);
   constexpr int64_t kValue = 2 * 8 * 4;
   EXPECT_EQ(forecast.stages(0).working_bytes(), 4 * 2 * kValue) << "of four micro-batches the value and its gradient";
   EXPECT_EQ(forecast.stages(1).working_bytes(), 4 * kValue) << "the gradient: the value is saved";
+  spec_.mutable_pipeline()->set_capture(v1::CAPTURE_NEVER);
+  EXPECT_EQ(Forecast({}, /*on_gpus=*/true).stages(0).working_bytes(), 0);
 }
 
 TEST_F(ForecastTest, RecomputingTakesTimeAndSavesMemory) {

@@ -18,7 +18,9 @@ std::vector<StageCost> Uniform(int stages, StageCost cost = {.forward = 1, .back
 SimulatedTimeline SimulateChain(const ScheduleOptions& options, const std::vector<StageCost>& costs,
                                 double edge_seconds = 0) {
   const std::vector<Edge> edges = Chain(options.stages);
-  return Simulate(Lowered(options, edges), edges, costs, std::vector<double>(edges.size(), edge_seconds)).value();
+  return Simulate(Lowered(options, edges), edges, costs,
+                  std::vector<EdgeSeconds>(edges.size(), {edge_seconds, edge_seconds}))
+      .value();
 }
 
 TEST(SimulatorTest, UnitCostsGiveExactlyGPipesBubble) {
@@ -116,7 +118,7 @@ TEST(SimulatorTest, WithoutABackwardNothingIsKept) {
 
 TEST(SimulatorTest, CostsMustCoverStagesAndEdges) {
   const Schedule schedule = Lowered(Training(2, 1), Chain(2));
-  EXPECT_EQ(Simulate(schedule, Chain(2), Uniform(1), {0}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Simulate(schedule, Chain(2), Uniform(1), {{}}).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(Simulate(schedule, Chain(2), Uniform(2), {}).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
@@ -124,7 +126,7 @@ TEST(SimulatorTest, AStandstillNamesEachWorkersNextAction) {
   Schedule schedule = Lowered(Training(2, 1), Chain(2));
   std::vector<Action>& row = schedule.rows[0];
   std::swap(row[PositionOf(row, "0SEND_F0@0")], row[PositionOf(row, "0RECV_B0@0")]);
-  const absl::Status status = Simulate(schedule, Chain(2), Uniform(2), {0}).status();
+  const absl::Status status = Simulate(schedule, Chain(2), Uniform(2), {{}}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("w0 at 0RECV_B0@0 w1 at 1RECV_F0@0"));
 }

@@ -61,7 +61,7 @@ TEST(ValidatorTest, AcceptsAndRunsEveryShapeToTheEnd) {
     std::vector<Edge> edges = Chain(stages);
     if (stages > 2) edges.push_back({.value = "skip.s", .from_stage = 0, .to_stage = stages - 1});
     const std::vector<StageCost> costs(stages);
-    const std::vector<double> edge_seconds(edges.size(), 0.1);
+    const std::vector<EdgeSeconds> edge_seconds(edges.size(), {0.1, 0.1});
     for (int micro_batches = 1; micro_batches <= 16; ++micro_batches) {
       for (int workers = 1; workers <= stages; ++workers) {
         for (bool training : {true, false}) {

@@ -112,6 +112,7 @@ TEST_P(FusedTest, GatesOfHalvesAreFused) {
   };
   for (const int64_t size : {64, 6}) {
     ExpectSame(fused, operators, {at::randn({2, 3, size}, options()).set_requires_grad(true)});
+    ExpectSame(fused, operators, {at::randn({2, 1, 3, size}, options()).narrow(2, 1, 1).detach().requires_grad_()});
   }
 }
 

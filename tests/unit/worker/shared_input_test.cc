@@ -63,9 +63,17 @@ TEST_F(SharedInputsTest, ProductsReadOneOfTheirOwn) {
                                    "13 v < other w"));
 }
 
-TEST_F(SharedInputsTest, AreLeftWhereSomethingIsWrittenTo) {
+TEST_F(SharedInputsTest, AreLeftWhereSomethingIsWrittenToInBetween) {
   nodes_[1].target = "torch.ops.aten.relu_.default";
   EXPECT_THAT(Found(), ElementsAre("10 q < x w", "11 other < x", "12 k < b x w", "13 v < other w"));
+}
+
+TEST_F(SharedInputsTest, AreSharedWhereSomethingIsWrittenToBeforeOrLater) {
+  Add("written", "relu_.default", {{"self", Value("v")}});
+  nodes_.insert(nodes_.begin(),
+                {"before", "torch.ops.aten.relu_.default", {{"self", Value("b")}}, {{.names = {"before"}}}, "", ""});
+  EXPECT_THAT(Found(), ElementsAre("10 before < b", "11 x shared < x", "11 q < x shared w", "12 other < x",
+                                   "13 k < b x shared w", "14 v < other w", "15 written < v"));
 }
 
 TEST_F(SharedInputsTest, ComputeTheSame) {
