@@ -169,4 +169,6 @@ at::Tensor GradientOfRows(const RowsOfLogits& rows, const at::Tensor& at_target,
   return gradient;
 }
 
+std::vector<const DeviceKernel*> CrossEntropyKernels() { return {&RowsKernel(), &GradientKernel()}; }
+
 }  // namespace gpipe::worker

@@ -3,7 +3,11 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 namespace gpipe::worker {
+
+class DeviceKernel;
 
 // Kernels for the cross entropy of many positions on a GPU: one block a position, which reads its logits once each way.
 // Sums are fp32, in an order that is the same each time.
@@ -29,6 +33,9 @@ struct RowsOfLogits {
 // The logits' gradient, of their type: of each class weight * (probability - each), but of the target weight *
 // at_target. `at_target` and `weight` are [positions, 1].
 at::Tensor GradientOfRows(const RowsOfLogits& rows, const at::Tensor& at_target, double each, const at::Tensor& weight);
+
+// Those that it has, for tests.
+std::vector<const DeviceKernel*> CrossEntropyKernels();
 
 }  // namespace gpipe::worker
 

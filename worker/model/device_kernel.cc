@@ -114,6 +114,14 @@ absl::StatusOr<std::vector<char>> CodeOf(const std::string& source, const char* 
 
 }  // namespace
 
+absl::StatusOr<std::vector<char>> DeviceKernel::CodeFor(int capability, c10::ScalarType type, int width) const {
+  return CodeOf(absl::StrCat(ElementOf(type), kPack, source_), name_, capability, width);
+}
+
+absl::Status DeviceKernel::CheckSource(int capability, c10::ScalarType type, int width) const {
+  return CodeFor(capability, type, width).status();
+}
+
 absl::StatusOr<cudaKernel_t> DeviceKernel::Compile(const Variant& variant) const {
   const c10::cuda::CUDAGuard guard(variant.device);
   const RelaxedCapture allowed;
@@ -122,8 +130,7 @@ absl::StatusOr<cudaKernel_t> DeviceKernel::Compile(const Variant& variant) const
                                       "asking for the capability"));
   GPIPE_RETURN_IF_ERROR(RuntimeStatus(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, variant.device),
                                       "asking for the capability"));
-  const std::string source = absl::StrCat(ElementOf(variant.type), kPack, source_);
-  GPIPE_ASSIGN_OR_RETURN(const std::vector<char> code, CodeOf(source, name_, 10 * major + minor, variant.width));
+  GPIPE_ASSIGN_OR_RETURN(const std::vector<char> code, CodeFor(10 * major + minor, variant.type, variant.width));
   cudaLibrary_t library = nullptr;
   cudaKernel_t kernel = nullptr;
   GPIPE_RETURN_IF_ERROR(RuntimeStatus(

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
@@ -36,6 +37,9 @@ class DeviceKernel {
   // Whether it can be launched. If not, the worker's log has said why, and operators do the same.
   bool Has(const Variant& variant) ABSL_LOCKS_EXCLUDED(mutex_) { return Find(variant) != nullptr; }
 
+  // Whether NVRTC takes the source for devices of a compute capability, 90 for 9.0. Needs no GPU.
+  absl::Status CheckSource(int capability, c10::ScalarType type, int width) const;
+
   // Enqueues it on the current stream, in so many blocks of so many threads. `arguments` are as for cudaLaunchKernel.
   // Throws what CUDA says. REQUIRES: Has(variant).
   struct Grid {
@@ -51,6 +55,7 @@ class DeviceKernel {
   // Null: there is none.
   cudaKernel_t Find(const Variant& variant) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<cudaKernel_t> Compile(const Variant& variant) const;
+  absl::StatusOr<std::vector<char>> CodeFor(int capability, c10::ScalarType type, int width) const;
 
   const char* const name_;
   const char* const source_;

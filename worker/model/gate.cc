@@ -162,4 +162,6 @@ at::Tensor Gate(Activation activation, const at::Tensor& gate, const at::Tensor&
   return at::mul(Activated(activation, gate), up);
 }
 
+std::vector<const DeviceKernel*> GateKernels() { return {&ForwardKernel(), &BackwardKernel()}; }
+
 }  // namespace gpipe::worker

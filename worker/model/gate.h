@@ -3,7 +3,11 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 namespace gpipe::worker {
+
+class DeviceKernel;
 
 // What `gate` goes through; kGeluTanh is gelu(approximate="tanh").
 enum class Activation { kSilu, kGelu, kGeluTanh };
@@ -14,6 +18,9 @@ enum class Activation { kSilu, kGelu, kGeluTanh };
 // type, fp32 or lower, and lie in rows that are evenly apart, as the halves of one product do. Otherwise it is done by
 // the operators.
 at::Tensor Gate(Activation activation, const at::Tensor& gate, const at::Tensor& up);
+
+// Those that it has, for tests.
+std::vector<const DeviceKernel*> GateKernels();
 
 }  // namespace gpipe::worker
 

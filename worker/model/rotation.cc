@@ -170,4 +170,6 @@ at::Tensor Rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
   return is_plain ? RotationFunction::apply(x, cos, sin) : RotateByOperators(x, cos, sin);
 }
 
+std::vector<const DeviceKernel*> RotationKernels() { return {&Kernel()}; }
+
 }  // namespace gpipe::worker

@@ -3,7 +3,11 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 namespace gpipe::worker {
+
+class DeviceKernel;
 
 // Rotary position embedding (Su et al., RoFormer, arXiv:2104.09864) as Hugging Face's and torchtune's models write it,
 // `x * cos + cat((-x[..., half:], x[..., :half]), -1) * sin`, on a GPU by one kernel each way instead of
@@ -11,6 +15,9 @@ namespace gpipe::worker {
 // rounding of a sum; in lower precisions it is rounded less often. Nothing of x is kept for the backward pass. `x` is
 // [..., even], and `cos` and `sin` are as broadcasting allows.
 at::Tensor Rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
+
+// Those that it has, for tests.
+std::vector<const DeviceKernel*> RotationKernels();
 
 }  // namespace gpipe::worker
 

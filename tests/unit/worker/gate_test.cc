@@ -7,7 +7,6 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <map>
-#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -15,7 +14,6 @@
 
 #include "worker/exported/fusions.h"
 #include "worker/exported/graph_code.h"
-#include "worker/model/device_kernel.h"
 
 namespace gpipe::worker {
 namespace {
@@ -38,22 +36,6 @@ TEST(GateTest, IsWhatTheOperatorsDo) {
     const auto expected_gradients = torch::autograd::grad({expected.sum()}, {gate, up});
     for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(at::equal(gradients[i], expected_gradients[i]));
   }
-}
-
-// So that a kernel finds them one after the other.
-TEST(GateTest, RowsAreEvenlyApartOrNot) {
-  const at::Tensor x = at::zeros({4, 1, 6, 8});
-  EXPECT_EQ(RowStride(x), 8);
-  EXPECT_EQ(RowStride(x.narrow(0, 0, 1)), 8);
-  EXPECT_EQ(RowStride(x.chunk(2, -1)[1]), 8) << "halves of rows";
-  EXPECT_EQ(RowStride(x.select(2, 1)), 48) << "one of six rows";
-  EXPECT_EQ(RowStride(x.narrow(2, 1, 1)), 48) << "the same, with its dimension";
-  EXPECT_EQ(RowStride(x.chunk(2, 2)[0]), std::nullopt) << "three rows, and three left out";
-  EXPECT_EQ(RowStride(x.transpose(2, 3)), std::nullopt);
-  EXPECT_EQ(RowStride(x.transpose(0, 2)), std::nullopt);
-  EXPECT_EQ(RowStride(at::zeros({8}).expand({3, 5, 8})), 0) << "the same row";
-  EXPECT_EQ(RowStride(at::zeros({8})), 8);
-  EXPECT_EQ(RowStride(at::zeros({})), std::nullopt);
 }
 
 // As torch.export has it, with what comes between in a language model.
