@@ -60,9 +60,10 @@ absl::StatusOr<Schedule> GPipeSchedule(const ScheduleOptions& options);
 absl::Status AddCommunication(const std::vector<Edge>& edges, Schedule& schedule);
 
 // Checks that a lowered schedule is complete and executable: every F once, B after its F, R between, each RECV before
-// its consumer, each SEND after its producer, sends and receives pairing in order, all cycles ascending, and that
-// running the rows against each other comes to an end, with at most MaxUnreceived (transfers.h) messages of a channel
-// sent ahead. The error shows the grid with the faulty cell marked.
+// its consumer, each SEND after its producer, those of a micro-batch between the same stages together, sends and
+// receives pairing in order, all cycles ascending, and that running the rows against each other comes to an end, with
+// at most MaxUnreceived (transfers.h) messages of a channel sent ahead. The error shows the grid with the faulty cell
+// marked.
 absl::Status ValidateSchedule(const Schedule& schedule, const std::vector<Edge>& edges);
 
 // One line per worker and one column per clock cycle; a cell holds the compute actions of that cycle, `.` is a bubble.

@@ -187,6 +187,7 @@ class MessageChecker {
         return Bad(row_[i], "this transfer was done before");
       }
     }
+    if (absl::Status status = CheckBoundaries(); !status.ok()) return status;
     for (const auto& message : messages_) {
       if (absl::Status status = CheckMessage(row_[message.second]); !status.ok()) return status;
     }
@@ -204,6 +205,25 @@ class MessageChecker {
     const bool forward = DirectionOf(kind) == Direction::kForward;
     const ActionKind work = forward ? ActionKind::kForward : ActionKind::kBackward;
     return work_.at({work, stage, micro_batch});
+  }
+
+  // Values of a micro-batch that cross the same boundary are one transfer to the workers: nothing else stands between.
+  absl::Status CheckBoundaries() const {
+    std::map<std::tuple<ActionKind, int, int, int>, size_t> runs;  // Kind, micro-batch, stages: where its run begins.
+    size_t run = 0;
+    for (size_t i = 0; i < row_.size(); ++i) {
+      if (!IsTransfer(row_[i].kind)) {
+        run = i + 1;
+        continue;
+      }
+      const Edge& edge = transfers_.edges()[row_[i].edge];
+      const auto [known, is_new] =
+          runs.try_emplace({row_[i].kind, row_[i].micro_batch, edge.from_stage, edge.to_stage}, run);
+      if (is_new || known->second == run) continue;
+      return Bad(row_[i], absl::StrCat("it is apart from other values between stages ", edge.from_stage, " and ",
+                                       edge.to_stage));
+    }
+    return absl::OkStatus();
   }
 
   absl::Status CheckMessage(const Action& action) const {

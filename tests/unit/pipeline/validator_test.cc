@@ -89,10 +89,13 @@ TEST(ValidatorTest, AcceptsSkipsOverMoreStagesThanMessagesMayWait) {
   }
 }
 
-// Ten micro-batches of two values that go from worker 0 to worker 1, which needs both for each.
+// Ten micro-batches of two values that go from worker 0 to two stages on worker 1, which needs both for each.
 Schedule TwoValues(std::vector<Edge>& edges) {
-  edges = {{.value = "a", .from_stage = 0, .to_stage = 1}, {.value = "b", .from_stage = 0, .to_stage = 1}};
-  ScheduleOptions options = Training(2, 10);
+  edges = {{.value = "a", .from_stage = 0, .to_stage = 1},
+           {.value = "b", .from_stage = 0, .to_stage = 2},
+           {.value = "c", .from_stage = 1, .to_stage = 2}};
+  ScheduleOptions options = Training(3, 10);
+  options.stage_worker = {0, 1, 1};
   options.training = false;
   return Lowered(options, edges);
 }
@@ -104,7 +107,7 @@ TEST(ValidatorTest, RefusesRowsThatNeedMoreMessagesUnderWayThanTheEngineHas) {
   Row& row = schedule.rows[0];
   for (int i = 0; i < 9; ++i) MoveBefore(row, "0SEND_F" + std::to_string(i) + "@1", "0SEND_F9@1");
   EXPECT_THAT(ErrorOf(schedule, edges),
-              AllOf(HasSubstr("w0 at 0SEND_F9@0 (8 before it are not received) w1 at 1RECV_F0@1"),
+              AllOf(HasSubstr("w0 at 0SEND_F9@0 (8 before it are not received) w1 at 2RECV_F0@1"),
                     HasSubstr("<-- ERROR HERE")));
 }
 
@@ -114,6 +117,16 @@ TEST(ValidatorTest, RefusesASendThatLockStepWouldNeverAllow) {
   schedule.cycles += 20;
   for (Action& action : schedule.rows[1]) action.cycle += 20;
   EXPECT_THAT(ErrorOf(schedule, edges), HasSubstr("0SEND_F8@0: 1RECV_F0@0 comes only in cycle 21"));
+}
+
+// To the workers they are one transfer.
+TEST(ValidatorTest, RefusesValuesOfABoundaryThatAreApart) {
+  std::vector<Edge> edges = Chain(2);
+  edges.push_back({.value = "skip.s", .from_stage = 0, .to_stage = 1});
+  Schedule schedule = Lowered(Training(2, 3), edges);
+  EXPECT_EQ(ErrorOf(schedule, edges), "");
+  MoveBefore(schedule.rows[0], "0SEND_F0@1", "0SEND_F1@0");
+  EXPECT_THAT(ErrorOf(schedule, edges), HasSubstr("0SEND_F0@1: it is apart from other values between stages 0 and 1"));
 }
 
 TEST(ValidatorTest, MarksTheFaultyCell) {
