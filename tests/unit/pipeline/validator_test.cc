@@ -89,12 +89,12 @@ TEST(ValidatorTest, AcceptsSkipsOverMoreStagesThanMessagesMayWait) {
   }
 }
 
-// Ten micro-batches of two values that go from worker 0 to two stages on worker 1, which needs both for each.
+// Eleven micro-batches of two values that go from worker 0 to two stages on worker 1, which needs both for each.
 Schedule TwoValues(std::vector<Edge>& edges) {
   edges = {{.value = "a", .from_stage = 0, .to_stage = 1},
            {.value = "b", .from_stage = 0, .to_stage = 2},
            {.value = "c", .from_stage = 1, .to_stage = 2}};
-  ScheduleOptions options = Training(3, 10);
+  ScheduleOptions options = Training(3, 11);
   options.stage_worker = {0, 1, 1};
   options.training = false;
   return Lowered(options, edges);
@@ -105,9 +105,9 @@ TEST(ValidatorTest, RefusesRowsThatNeedMoreMessagesUnderWayThanTheEngineHas) {
   Schedule schedule = TwoValues(edges);
   EXPECT_EQ(ErrorOf(schedule, edges), "");
   Row& row = schedule.rows[0];
-  for (int i = 0; i < 9; ++i) MoveBefore(row, "0SEND_F" + std::to_string(i) + "@1", "0SEND_F9@1");
+  for (int i = 0; i < 10; ++i) MoveBefore(row, "0SEND_F" + std::to_string(i) + "@1", "0SEND_F10@1");
   EXPECT_THAT(ErrorOf(schedule, edges),
-              AllOf(HasSubstr("w0 at 0SEND_F9@0 (8 before it are not received) w1 at 2RECV_F0@1"),
+              AllOf(HasSubstr("w0 at 0SEND_F10@0 (8 before it are not received) w1 at 2RECV_F0@1"),
                     HasSubstr("<-- ERROR HERE")));
 }
 
