@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "pipeline/placement.h"
 #include "pipeline/replay.h"
 #include "pipeline/schedule.h"
+#include "pipeline/steps.h"
 #include "pipeline/transfers.h"
 
 namespace gpipe::pipeline {
@@ -207,23 +209,14 @@ class MessageChecker {
     return work_.at({work, stage, micro_batch});
   }
 
-  // Values of a micro-batch that cross the same boundary are one transfer to the workers: nothing else stands between.
+  // Values of a micro-batch that cross the same boundary are one transfer to the workers.
   absl::Status CheckBoundaries() const {
-    std::map<std::tuple<ActionKind, int, int, int>, size_t> runs;  // Kind, micro-batch, stages: where its run begins.
-    size_t run = 0;
-    for (size_t i = 0; i < row_.size(); ++i) {
-      if (!IsTransfer(row_[i].kind)) {
-        run = i + 1;
-        continue;
-      }
-      const Edge& edge = transfers_.edges()[row_[i].edge];
-      const auto [known, is_new] =
-          runs.try_emplace({row_[i].kind, row_[i].micro_batch, edge.from_stage, edge.to_stage}, run);
-      if (is_new || known->second == run) continue;
-      return Bad(row_[i], absl::StrCat("it is apart from other values between stages ", edge.from_stage, " and ",
-                                       edge.to_stage));
-    }
-    return absl::OkStatus();
+    const std::vector<Edge>& edges = transfers_.edges();
+    const std::optional<Action> apart = FindApart(edges, JoinTransfers(edges, row_));
+    if (!apart) return absl::OkStatus();
+    const Edge& edge = edges[apart->edge];
+    return Bad(*apart,
+               absl::StrCat("it is apart from other values between stages ", edge.from_stage, " and ", edge.to_stage));
   }
 
   absl::Status CheckMessage(const Action& action) const {

@@ -270,9 +270,10 @@ void ActionExecutor::KeepInputGradients(const HostedStage& hosted, int micro_bat
 
 std::vector<at::Tensor> ActionExecutor::RoomFor(const Step& step) const {
   const HostedStage& hosted = StageOf(step.action);
-  const bool forward = pipeline::DirectionOf(step.action.kind) == Direction::kForward;
+  const Direction direction = pipeline::DirectionOf(step.action.kind);
+  const bool forward = direction == Direction::kForward;
   const std::vector<EdgeEnd>& ends = forward ? hosted.incoming : hosted.outgoing;
-  const at::TensorList places = hosted.stage->Room(forward ? Pass::kForward : Pass::kBackward, step.action.micro_batch);
+  const at::TensorList places = hosted.stage->Room(direction, step.action.micro_batch);
   if (places.empty()) return {};
   std::vector<at::Tensor> room;
   for (const int edge : step.edges) {

@@ -1,9 +1,8 @@
 #include "worker/engine/round_plan.h"
 
 #include <algorithm>
-#include <map>
+#include <optional>
 #include <string>
-#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -46,24 +45,33 @@ absl::StatusOr<WorkerProgram> RowOf(const v1::Program& program, int worker) {
   return result;
 }
 
+// The plan's, by the number that actions have for them.
+std::vector<pipeline::Edge> EdgesByNumber(const v1::Plan& plan) {
+  std::vector<pipeline::Edge> edges;
+  for (int i = 0; i < CountEdges(plan); ++i) {
+    const v1::Edge& edge = EdgeAt(plan, i);
+    edges.push_back({edge.value(), edge.from_stage(), edge.to_stage(), edge.requires_grad()});
+  }
+  return edges;
+}
+
 // Whether an action names a micro-batch, an edge and a stage that are there, so that nothing later looks them up in
 // vain.
-bool Possible(const pipeline::Action& action, const v1::Plan& plan, int micro_batches, int worker) {
+bool Possible(const pipeline::Action& action, const v1::Plan& plan, const std::vector<pipeline::Edge>& edges,
+              int micro_batches, int worker) {
   const bool in_batch = action.micro_batch >= 0 && action.micro_batch < micro_batches;
   if (pipeline::HasMicroBatch(action.kind) && !in_batch) return false;
   if (pipeline::IsTransfer(action.kind)) {
-    if (action.edge < 0 || action.edge >= CountEdges(plan)) return false;
-    const v1::Edge& edge = EdgeAt(plan, action.edge);
-    const pipeline::Edge ends{edge.value(), edge.from_stage(), edge.to_stage()};
-    if (pipeline::StageOfTransfer(ends, action.kind) != action.stage) return false;
+    if (action.edge < 0 || std::cmp_greater_equal(action.edge, edges.size())) return false;
+    if (pipeline::StageOfTransfer(edges[action.edge], action.kind) != action.stage) return false;
   }
   return action.stage >= 0 && action.stage < plan.stage_worker_size() && plan.stage_worker(action.stage) == worker;
 }
 
-absl::Status CheckActions(const v1::Plan& plan, const v1::Program& program, const std::vector<pipeline::Action>& row,
-                          int worker) {
+absl::Status CheckActions(const v1::Plan& plan, const std::vector<pipeline::Edge>& edges, const v1::Program& program,
+                          const std::vector<pipeline::Action>& row, int worker) {
   for (const pipeline::Action& action : row) {
-    if (Possible(action, plan, program.micro_batch_sizes_size(), worker)) continue;
+    if (Possible(action, plan, edges, program.micro_batch_sizes_size(), worker)) continue;
     return absl::InvalidArgumentError(absl::StrCat("the ", Describe(program.kind(), program.batch_size()),
                                                    " has an impossible action ", pipeline::ToString(action),
                                                    " for worker ", worker));
@@ -71,37 +79,13 @@ absl::Status CheckActions(const v1::Plan& plan, const v1::Program& program, cons
   return absl::OkStatus();
 }
 
-// What the SENDs or RECVs of one transfer have in common.
-using TransferKey = std::tuple<pipeline::ActionKind, int, int, int>;
-
-TransferKey KeyOf(const v1::Plan& plan, const pipeline::Action& action) {
-  const v1::Edge& edge = EdgeAt(plan, action.edge);
-  return {action.kind, action.micro_batch, edge.from_stage(), edge.to_stage()};
-}
-
-// Both ends of a boundary join its values by this rule, and so agree on what one transfer is: all that a row moves over
-// it in one direction for one micro-batch, with nothing but transfers in between.
-absl::StatusOr<std::vector<Step>> JoinTransfers(const v1::Plan& plan, const std::vector<pipeline::Action>& row) {
-  std::vector<Step> steps;
-  std::map<TransferKey, size_t> places;
-  size_t run = 0;  // The first of the transfers that stand together.
-  for (const pipeline::Action& action : row) {
-    if (!pipeline::IsTransfer(action.kind)) {
-      steps.push_back({action, {}});
-      run = steps.size();
-      continue;
-    }
-    const auto [known, is_new] = places.try_emplace(KeyOf(plan, action), steps.size());
-    if (is_new) steps.push_back({action, {}});
-    if (known->second < run) {
-      return absl::InvalidArgumentError(absl::StrCat(pipeline::ToString(action), " is apart from ",
-                                                     pipeline::ToString(steps[known->second].action),
-                                                     ", and both are of one micro-batch between the same stages"));
-    }
-    steps[known->second].edges.push_back(action.edge);
-  }
-  for (Step& step : steps) std::ranges::sort(step.edges);
-  return steps;
+absl::StatusOr<std::vector<Step>> StepsOf(const std::vector<pipeline::Edge>& edges,
+                                          const std::vector<pipeline::Action>& row) {
+  std::vector<Step> steps = pipeline::JoinTransfers(edges, row);
+  const std::optional<pipeline::Action> apart = pipeline::FindApart(edges, steps);
+  if (!apart) return steps;
+  return absl::InvalidArgumentError(absl::StrCat(
+      pipeline::ToString(*apart), " is apart from other values of its micro-batch between the same stages"));
 }
 
 // What everything else in the engine takes for granted.
@@ -130,11 +114,12 @@ absl::StatusOr<ProgramTable> ProgramTable::Create(const v1::Plan& plan, int work
 }
 
 absl::Status ProgramTable::Add(const google::protobuf::RepeatedPtrField<v1::Program>& programs) {
+  const std::vector<pipeline::Edge> edges = EdgesByNumber(*plan_);
   for (const v1::Program& program : programs) {
     GPIPE_ASSIGN_OR_RETURN(WorkerProgram made, RowOf(program, worker_));
     const std::vector<pipeline::Action> row = FromProto(program.rows(worker_));
-    GPIPE_RETURN_IF_ERROR(CheckActions(*plan_, program, row, worker_));
-    GPIPE_ASSIGN_OR_RETURN(made.row, JoinTransfers(*plan_, row));
+    GPIPE_RETURN_IF_ERROR(CheckActions(*plan_, edges, program, row, worker_));
+    GPIPE_ASSIGN_OR_RETURN(made.row, StepsOf(edges, row));
     programs_.push_back(std::move(made));
   }
   return absl::OkStatus();

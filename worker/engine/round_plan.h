@@ -9,16 +9,12 @@
 #include "gpipe/v1/plan.pb.h"
 #include "gpipe/v1/worker_session.pb.h"
 #include "pipeline/action.h"
+#include "pipeline/steps.h"
 #include "pipeline/timeline.h"
 
 namespace gpipe::worker {
 
-// What a worker does in one go: an action of its row, or several SENDs or RECVs that are one transfer, because they
-// move values of one micro-batch between the same two stages.
-struct Step {
-  pipeline::Action action;  // Of a transfer: the first.
-  std::vector<int> edges;   // Of a transfer: of all its values, ascending.
-};
+using pipeline::Step;
 
 // One worker's row of a program.
 struct WorkerProgram {

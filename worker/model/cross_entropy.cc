@@ -7,7 +7,6 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <utility>
 
 #include "worker/model/cross_entropy_kernels.h"
 
@@ -94,13 +93,12 @@ struct Smoothed {
   const double target, each;
 };
 
-// [positions, 1] or [samples, 1, positions], of fp32 or wider.
-struct OfRows {
-  at::Tensor of_target, of_all;  // The logarithms of probabilities: the target's, and all of them added up.
-};
-
-OfRows ByBlocks(const at::Tensor& logits, const at::Tensor& target, bool needs_all, int64_t block_bytes) {
-  OfRows rows{at::empty(target.sizes(), logits.options().dtype(WideType(logits))), {}};
+// The same by operators, [samples, 1, positions] where the logits are so, in their wide type, without what only the
+// kernels need.
+RowStatistics StatisticsByBlocks(const at::Tensor& logits, const at::Tensor& target, bool needs_all,
+                                 int64_t block_bytes) {
+  RowStatistics rows;
+  rows.of_target = at::empty(target.sizes(), logits.options().dtype(WideType(logits)));
   if (needs_all) rows.of_all = at::empty_like(rows.of_target);
   ForEachBlock(logits, block_bytes, [&](const Block& block) {
     const at::Tensor log_probabilities = LogProbabilities(block.Of(logits));
@@ -131,17 +129,9 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& logits, const at::Tensor& target,
                             const at::Tensor& ignored, const at::Tensor& count, double smoothing, int64_t block_bytes) {
     const Smoothed mix(smoothing, logits.size(1));
-    OfRows rows;
-    variable_list kept = {logits, target, ignored, count};
-    if (HaveRowKernels(logits)) {
-      RowStatistics found = StatisticsOfRows(logits, target);
-      rows = {found.of_target, found.of_all};
-      kept.insert(kept.end(), {found.of_target, found.largest, found.sum});
-    } else {
-      rows = ByBlocks(logits, target, mix.each != 0, block_bytes);
-      kept.push_back(rows.of_target);
-    }
-    context->save_for_backward(std::move(kept));
+    const RowStatistics rows = HaveRowKernels(logits) ? StatisticsOfRows(logits, target)
+                                                      : StatisticsByBlocks(logits, target, mix.each != 0, block_bytes);
+    context->save_for_backward({logits, target, ignored, count, rows.of_target, rows.largest, rows.sum});
     context->saved_data["smoothing"] = smoothing;
     context->saved_data["block_bytes"] = block_bytes;
     const at::Tensor mixed = mix.each == 0 ? rows.of_target : rows.of_target * mix.target + rows.of_all * mix.each;
@@ -156,7 +146,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     // Probability less 1 is taken from the logarithm: of a rounded probability near 1 nothing would be left.
     at::Tensor at_target = at::expm1(of_target);
     if (mix.each != 0) at_target.add_(1 - mix.target - mix.each);
-    const bool by_rows = saved.size() > 5;
+    const bool by_rows = saved[5].defined();
     const at::Tensor gradient =
         by_rows
             ? GradientOfRows({logits, target, saved[5], saved[6]}, at_target, mix.each, weight)

@@ -11,7 +11,7 @@ struct CrossEntropyOptions {
   int64_t class_dim = 1;  // Of the output; negative from the end.
   int64_t ignored = -100;
   double smoothing = 0;
-  int64_t block_bytes = 0;  // Of probabilities in memory at once, by blocks. 0 stands for what suits.
+  int64_t block_bytes = 0;  // Of probabilities at once, by blocks. 0 stands for what suits the device.
 };
 
 // PyTorch's cross entropy for large vocabularies: logits stay in their type, probabilities are fp32 (fp64 for fp64

@@ -260,9 +260,10 @@ absl::StatusOr<std::vector<at::Tensor>> CapturedStage::Backward(int micro_batch,
   return std::move(made.values);
 }
 
-at::TensorList CapturedStage::Room(Pass pass, int micro_batch) const {
+at::TensorList CapturedStage::Room(pipeline::Direction pass, int micro_batch) const {
   if (way_ != Way::kReplayed) return {};
-  return current_->recording.Room(pass == Pass::kForward ? Kind::kForward : Kind::kBackward, micro_batch);
+  return current_->recording.Room(pass == pipeline::Direction::kForward ? Kind::kForward : Kind::kBackward,
+                                  micro_batch);
 }
 
 absl::Status CapturedStage::End() {

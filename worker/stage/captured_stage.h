@@ -44,7 +44,7 @@ class CapturedStage : public Stage {
   absl::StatusOr<PassResults> Forward(int micro_batch, std::vector<at::Tensor> inputs, ForwardMode mode) override;
   absl::Status Recompute(int micro_batch) override;
   absl::StatusOr<std::vector<at::Tensor>> Backward(int micro_batch, std::vector<at::Tensor> gradients) override;
-  at::TensorList Room(Pass pass, int micro_batch) const override;
+  at::TensorList Room(pipeline::Direction pass, int micro_batch) const override;
   absl::Status End() override;
   absl::Status Abandon() override;
   absl::Status Suspend(int64_t id) override;

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "gpipe/v1/job_spec.pb.h"
 #include "gpipe/v1/plan.pb.h"
+#include "pipeline/action.h"
 #include "worker/exported/build.h"
 #include "worker/model/tensor_layout.h"
 
@@ -73,8 +74,6 @@ struct PassResults {
   std::vector<at::Tensor> outputs = {};  // kInference: the model's, in the order of outputs().
 };
 
-enum class Pass { kForward, kBackward };
-
 enum class ForwardMode {
   kKeep,          // Training: keep what the backward needs.
   kCheckpointed,  // Training: keep the inputs only; Recompute comes before Backward.
@@ -121,7 +120,7 @@ class Stage {
   // Where the next such pass of the micro-batch will read what it is given, in that order, so that what is put there is
   // not copied; empty where it reads what it gets. For work that is queued on the current stream from now on, within
   // the mini-batch.
-  virtual at::TensorList Room(Pass /*pass*/, int /*micro_batch*/) const { return {}; }
+  virtual at::TensorList Room(pipeline::Direction /*pass*/, int /*micro_batch*/) const { return {}; }
 
   // The mini-batch ends: deferred batch norm commits. INTERNAL if anything is still saved.
   virtual absl::Status End() = 0;

@@ -27,6 +27,8 @@
 namespace gpipe::worker {
 namespace {
 
+using pipeline::Direction;
+
 const c10::Device kGpu(c10::kCUDA, 0);
 
 // Of the device, but for what LibTorch keeps.
@@ -342,15 +344,15 @@ std::unique_ptr<at::ObserverContext> CountCopies(const at::RecordFunction& funct
 TEST_F(CapturedStageTest, WhatIsPutWhereItIsReadIsNotCopied) {
   CapturedStage stage(std::make_unique<Product>(false, false), 0, kGpu);
   for (int step = 0; step < 4; ++step) {
-    const auto room = [&](Pass pass, int micro_batch) {
+    const auto room = [&](Direction pass, int micro_batch) {
       const at::TensorList found = stage.Room(pass, micro_batch);
       EXPECT_EQ(found.size(), step > 0 ? 1u : 0u) << step << " " << micro_batch;
       return found.empty() ? Full(0) : found[0];
     };
     ASSERT_TRUE(stage.Begin({1, step, {3, 3}, true, {}}).ok());
-    EXPECT_TRUE(stage.Room(Pass::kForward, 2).empty()) << "no such micro-batch";
-    const std::vector<at::Tensor> given = {room(Pass::kForward, 0).fill_(step + 1),
-                                           room(Pass::kForward, 1).fill_(step + 5)};
+    EXPECT_TRUE(stage.Room(Direction::kForward, 2).empty()) << "no such micro-batch";
+    const std::vector<at::Tensor> given = {room(Direction::kForward, 0).fill_(step + 1),
+                                           room(Direction::kForward, 1).fill_(step + 5)};
     EXPECT_NE(given[0].data_ptr(), given[1].data_ptr());
     copies = 0;
     const at::CallbackHandle counting =
@@ -361,9 +363,9 @@ TEST_F(CapturedStageTest, WhatIsPutWhereItIsReadIsNotCopied) {
       ASSERT_TRUE(forward.ok()) << forward.status();
       made.push_back(forward->values.at(0));
     }
-    EXPECT_TRUE(stage.Room(Pass::kForward, 1).empty()) << "is past";
+    EXPECT_TRUE(stage.Room(Direction::kForward, 1).empty()) << "is past";
     for (int i = 1; i >= 0; --i) {
-      const at::Tensor gradient = room(Pass::kBackward, i).fill_(i + 1);  // Received before this.
+      const at::Tensor gradient = room(Direction::kBackward, i).fill_(i + 1);  // Received before this.
       ASSERT_TRUE(stage.Recompute(i).ok());
       const auto backward = stage.Backward(i, {gradient});
       ASSERT_TRUE(backward.ok()) << backward.status();

@@ -12,15 +12,14 @@
 #include <utility>
 #include <vector>
 
+#include "tests/unit/worker/aten_nodes.h"
 #include "worker/exported/fusions.h"
 #include "worker/exported/graph_code.h"
 
 namespace gpipe::worker {
 namespace {
 
-using exported::Argument;
 using exported::Node;
-using exported::ValueName;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
@@ -48,10 +47,8 @@ class GatesTest : public ::testing::Test {
     Add("result", "mul.Tensor", {{"self", Value("activated")}, {"other", Value("up")}});
   }
 
-  static Argument Value(std::string name) { return {ValueName{std::move(name)}}; }
-
   void Add(const std::string& name, const std::string& target, std::vector<exported::NamedArgument> inputs) {
-    nodes_.push_back({name, "torch.ops.aten." + target, std::move(inputs), {{.names = {name}}}, "", ""});
+    nodes_.push_back(AtenNode(name, target, std::move(inputs)));
   }
 
   std::vector<Fusion> Find(const std::set<std::string>& kept = {"result"}) const {

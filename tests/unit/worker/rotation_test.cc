@@ -13,16 +13,15 @@
 #include <utility>
 #include <vector>
 
+#include "tests/unit/worker/aten_nodes.h"
 #include "worker/exported/fusions.h"
 #include "worker/exported/graph_code.h"
 
 namespace gpipe::worker {
 namespace {
 
-using exported::Argument;
 using exported::ArgumentList;
 using exported::Node;
-using exported::ValueName;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
@@ -84,10 +83,8 @@ class RotationsTest : public ::testing::Test {
     Add("result", "add.Tensor", {{"self", Value("straight")}, {"other", Value("by_sin")}});
   }
 
-  static Argument Value(std::string name) { return {ValueName{std::move(name)}}; }
-
   void Add(const std::string& name, const std::string& target, std::vector<exported::NamedArgument> inputs) {
-    nodes_.push_back({name, "torch.ops.aten." + target, std::move(inputs), {{.names = {name}}}, "", ""});
+    nodes_.push_back(AtenNode(name, target, std::move(inputs)));
   }
 
   static Node HalvesOf(std::string first, std::string second) {

@@ -11,15 +11,14 @@
 #include <vector>
 
 #include "common/exported/value_names.h"
+#include "tests/unit/worker/aten_nodes.h"
 #include "worker/exported/graph_code.h"
 #include "worker/exported/shared_inputs.h"
 
 namespace gpipe::worker {
 namespace {
 
-using exported::Argument;
 using exported::Node;
-using exported::ValueName;
 using ::testing::ElementsAre;
 
 class SharedInputsTest : public ::testing::Test {
@@ -31,10 +30,8 @@ class SharedInputsTest : public ::testing::Test {
     Add("v", "linear.default", {{"input", Value("other")}, {"weight", Value("w")}});
   }
 
-  static Argument Value(std::string name) { return {ValueName{std::move(name)}}; }
-
   void Add(const std::string& name, const std::string& target, std::vector<exported::NamedArgument> inputs) {
-    nodes_.push_back({name, "torch.ops.aten." + target, std::move(inputs), {{.names = {name}}}, "", ""});
+    nodes_.push_back(AtenNode(name, target, std::move(inputs)));
   }
 
   PlacedNodes Placed() const {
